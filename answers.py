@@ -1,0 +1,71 @@
+"""The failures: every cause has one status, one stable code for programs and one sentence for people."""
+
+from typing import Any
+
+import redis
+
+from connection import NotSent
+
+
+class Refusal(Exception):
+    """A request that is answered without success. Raised anywhere, answered by the one error handler."""
+
+    def __init__(self, status: int, error: str, message: str, headers: dict[str, str] | None = None, **more: Any):
+        super().__init__(message)
+        self.status = status
+        self.error = error
+        self.message = message
+        self.headers = headers or {}
+        self.more = more
+
+
+def bad(message: str, error: str = "bad_request", **more: Any) -> Refusal:
+    """Return the refusal of a malformed request (400)."""
+    return Refusal(400, error, message, **more)
+
+
+# What a Redis error starts with -> status, code, sentence. The first match counts.
+_REPLIES = [
+    ("WRONGTYPE", 409, "wrong_type", "Redis holds something other than a list under this name."),
+    ("OOM", 507, "redis_full", "Redis has no memory left; nothing was stored."),
+    ("LOADING", 503, "redis_loading", "Redis is still loading its data."),
+    ("READONLY", 503, "redis_readonly", "Redis is a read-only replica."),
+    ("MASTERDOWN", 503, "redis_away", "This Redis replica has lost its primary."),
+    ("CLUSTERDOWN", 503, "redis_away", "The Redis cluster is down."),
+    ("BUSY", 503, "redis_busy", "Redis is busy with a script."),
+    ("CROSSSLOT", 409, "cross_slot", "The two queues lie in different Cluster slots, so nothing can move between them."),
+    ("MISCONF", 503, "redis_misconfigured", "Redis refuses to write because it cannot save to disk."),
+    ("NOAUTH", 503, "redis_misconfigured", "Redis asks for a password; set it in REDIS_URL."),
+    ("WRONGPASS", 503, "redis_misconfigured", "Redis does not accept the password in REDIS_URL."),
+    ("NOPERM", 503, "redis_misconfigured", "The Redis user may not run a command that the queue needs."),
+    ("unknown command", 503, "redis_too_old", "This Redis is too old for this act; 7.0 or later has what it needs."),
+    ("Error compiling script", 503, "redis_too_old", "This Redis is too old for this act; 7.0 or later is needed."),
+]
+
+
+def from_redis(error: redis.RedisError) -> Refusal:
+    """Return the refusal that tells the cause of a Redis error."""
+    text = str(error)
+    for start, status, code, message in _REPLIES:
+        if text.upper().startswith(start.upper()):
+            headers = {"Retry-After": "1"} if status == 503 else None
+            return Refusal(status, code, message, headers)
+    if isinstance(error, redis.AuthenticationError):
+        return unavailable("redis_misconfigured", "Redis does not accept the password in REDIS_URL.")
+    if isinstance(error, redis.BusyLoadingError):
+        return unavailable("redis_loading", "Redis is still loading its data.")
+    if isinstance(error, redis.ReadOnlyError):
+        return unavailable("redis_readonly", "Redis is a read-only replica.")
+    if isinstance(error, redis.OutOfMemoryError):
+        return Refusal(507, "redis_full", "Redis has no memory left; nothing was stored.")
+    if isinstance(error, NotSent):
+        return unavailable("redis_away", "Redis cannot be reached; nothing was changed.")
+    if isinstance(error, redis.MaxConnectionsError) or "No connection available" in text:
+        return unavailable("busy", "All connections to Redis are in use; nothing was changed.")
+    if isinstance(error, (redis.ConnectionError, redis.TimeoutError)):
+        return unavailable("unknown", "The reply of Redis was lost, so it is unknown whether this was done.")
+    return unavailable("redis_error", f"Redis refused: {text[:200]}")
+
+
+def unavailable(error: str, message: str) -> Refusal:
+    return Refusal(503, error, message, {"Retry-After": "1"})

@@ -1,0 +1,62 @@
+"""A Redis client that never sends a command twice, and says whether a failed one was sent at all."""
+
+from typing import Any
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+IN_FLIGHT = 10  # connections a process uses at once; further commands wait their turn
+TIMEOUT = 5.0  # seconds for one reply, and for a free connection
+
+
+class NotSent(redis.ConnectionError):
+    """No connection could be made, so the command was never sent and nothing has changed."""
+
+
+class _SaysNotSent:
+    """Mixed into a connection class: a failed connect is told apart from a lost reply."""
+
+    def connect(self) -> None:
+        try:
+            super().connect()  # type: ignore[misc]
+        except (redis.AuthenticationError, redis.BusyLoadingError):
+            raise
+        except (redis.ConnectionError, redis.TimeoutError) as error:
+            raise NotSent(str(error)) from error
+
+
+class _Connection(_SaysNotSent, redis.Connection):  # type: ignore[misc]
+    pass
+
+
+class _SSLConnection(_SaysNotSent, redis.SSLConnection):  # type: ignore[misc]
+    pass
+
+
+class _UnixConnection(_SaysNotSent, redis.UnixDomainSocketConnection):  # type: ignore[misc]
+    pass
+
+
+_CLASSES = {redis.SSLConnection: _SSLConnection, redis.UnixDomainSocketConnection: _UnixConnection}
+
+
+def connect(url: str, *, blocking: bool = False) -> "redis.Redis[Any]":
+    """Return a client for `url`; nothing is opened before its first command.
+
+    With `blocking` the client is for commands that wait: they get a connection each, so that they never
+    keep an ordinary command from its turn.
+    """
+    options: dict[str, Any] = {
+        "socket_timeout": TIMEOUT,
+        "socket_connect_timeout": TIMEOUT,
+        "retry": Retry(NoBackoff(), 0),
+        **redis.connection.parse_url(url),
+    }
+    kind = options.pop("connection_class", redis.Connection)
+    options["connection_class"] = _CLASSES.get(kind, _Connection)
+    if blocking:
+        pool: redis.ConnectionPool = redis.ConnectionPool(max_connections=100_000, **options)
+    else:
+        pool = redis.BlockingConnectionPool(max_connections=IN_FLIGHT, timeout=TIMEOUT, **options)
+    return redis.Redis(connection_pool=pool)

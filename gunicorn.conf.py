@@ -1,0 +1,54 @@
+"""How gunicorn serves app:app, by `make run`, `python3 app.py`, plain `gunicorn`, and in the container."""
+
+import resource
+import sys
+
+import embedded
+import settings
+
+_settings = settings.from_environment()
+_host, _port = _settings["HOST"], _settings["PORT"]
+
+wsgi_app = "app:app"
+bind = f"[{_host}]:{_port}" if ":" in _host else f"{_host}:{_port}"
+workers = _settings["WEB_CONCURRENCY"]
+worker_class = "gevent"  # a waiting client costs a greenlet, not a thread
+worker_connections = _settings["MAX_WAITING"] + 1000  # the waiting ones never keep the others out
+control_socket_disable = True
+keepalive = 5  # seconds
+
+# The order of time limits: longest wait (60) < graceful_timeout (65) < stop_grace_period in docker-compose.yaml (75).
+# On SIGTERM the waiting are answered within a second or two; the limits only bound what else is under way.
+graceful_timeout = 65  # seconds
+
+# Thousands of clients may wait, each on a socket of its own.
+_soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+_wanted = 2 * worker_connections + 1000
+if _soft != resource.RLIM_INFINITY and _soft < _wanted:
+    _limit = _wanted if _hard == resource.RLIM_INFINITY else min(_wanted, _hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (_limit, _hard))
+
+_keepers = []
+
+
+def on_starting(server):
+    """Start the embedded server, if there is no other, before the first worker."""
+    if not _settings["EMBEDDED"]:
+        return
+    try:
+        _keepers.append(embedded.start(_settings["DATA_DIR"]))
+    except embedded.CannotStart as error:
+        print(f"Cannot start: {error}.", file=sys.stderr, flush=True)
+        sys.exit(2)
+
+
+def when_ready(server):
+    """Say where the page is."""
+    shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(_host, f"[{_host}]" if ":" in _host else _host)
+    print(f"The queue is on http://{shown}:{_port}/", flush=True)
+
+
+def on_exit(server):
+    """End the embedded server last, when no worker needs it any more."""
+    for keeper in _keepers:
+        embedded.stop(keeper)

@@ -1,0 +1,79 @@
+"""The settings: read from the environment once, checked, with a clear line for every bad value."""
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+NAME = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+SCHEMES = ("redis", "rediss", "unix")
+
+
+class BadSetting(ValueError):
+    """A setting that cannot be used; its text is one line that says which and why."""
+
+
+def read(env: Mapping[str, str]) -> dict[str, Any]:
+    """Return the settings as Flask config.
+
+    Raises:
+        BadSetting: a value is malformed or out of range.
+    """
+    data_dir = Path(env.get("DATA_DIR") or Path(__file__).parent / "instance").absolute()
+    url = env.get("REDIS_URL", "")
+    if url and urlsplit(url).scheme not in SCHEMES:
+        raise BadSetting(f"REDIS_URL must start with redis://, rediss:// or unix://, not {url.split(':')[0]!r}")
+    queue_name = env.get("QUEUE_NAME") or "default"
+    if not NAME.fullmatch(queue_name):
+        raise BadSetting(f"QUEUE_NAME must be 1 to 128 of A-Z a-z 0-9 . _ - : and is {queue_name!r}")
+    prefix = env.get("QUEUE_PREFIX", "queue:")
+    if not re.fullmatch(r"[!-z|~]*", prefix):
+        raise BadSetting(f"QUEUE_PREFIX must be printable ASCII without spaces and braces, and is {prefix!r}")
+    return {
+        "DATA_DIR": data_dir,
+        "EMBEDDED": not url,
+        "REDIS_URL": url or f"unix://{quote(str(data_dir / 'valkey.sock'))}",
+        "QUEUE_NAME": queue_name,
+        "QUEUE_PREFIX": prefix,
+        "API_TOKEN": _token(env),
+        "ALLOWED_HOSTS": tuple(h.strip().lower() for h in env.get("TRUSTED_HOSTS", "").split(",") if h.strip()),
+        "MAX_MESSAGE_BYTES": _number(env, "MAX_MESSAGE_BYTES", 1 << 20, 1, 512 << 20),
+        "MAX_BODY_BYTES": _number(env, "MAX_BODY_BYTES", 16 << 20, 1, 1 << 30),
+        "MAX_DELIVERIES": _number(env, "MAX_DELIVERIES", 5, 1, 1_000_000),
+        "MAX_WAITING": _number(env, "MAX_WAITING", 5000, 0, 100_000),
+        "HOST": env.get("HOST") or "127.0.0.1",
+        "PORT": _number(env, "PORT", 5000, 1, 65535),
+        "WEB_CONCURRENCY": _number(env, "WEB_CONCURRENCY", 2, 1, 256),
+    }
+
+
+def from_environment() -> dict[str, Any]:
+    """Return the settings of this process; a bad one ends it with one line (exit code 2)."""
+    try:
+        return read(os.environ)
+    except BadSetting as bad:
+        print(f"Cannot start: {bad}.", flush=True)
+        raise SystemExit(2) from None
+
+
+def _number(env: Mapping[str, str], name: str, default: int, least: int, most: int) -> int:
+    text = env.get(name) or str(default)
+    if not re.fullmatch(r"[0-9]{1,12}", text) or not least <= int(text) <= most:
+        raise BadSetting(f"{name} must be a whole number from {least} to {most} and is {text!r}")
+    return int(text)
+
+
+def _token(env: Mapping[str, str]) -> bytes:
+    token, file = env.get("API_TOKEN", ""), env.get("API_TOKEN_FILE", "")
+    if token and file:
+        raise BadSetting("API_TOKEN and API_TOKEN_FILE are both set; keep one")
+    if file:
+        try:
+            token = Path(file).read_text().strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise BadSetting(f"API_TOKEN_FILE {file!r} cannot be read ({error})") from None
+    if (token or file) and not re.fullmatch(r"[!-~]{8,1024}", token):
+        raise BadSetting("API_TOKEN must be 8 to 1024 printable ASCII characters without spaces")
+    return token.encode()
