@@ -33,7 +33,12 @@ _REPLIES = [
     ("MASTERDOWN", 503, "redis_away", "This Redis replica has lost its primary."),
     ("CLUSTERDOWN", 503, "redis_away", "The Redis cluster is down."),
     ("BUSY", 503, "redis_busy", "Redis is busy with a script."),
-    ("CROSSSLOT", 409, "cross_slot", "The two queues lie in different Cluster slots, so nothing can move between them."),
+    (
+        "CROSSSLOT",
+        409,
+        "cross_slot",
+        "The two queues lie in different Cluster slots; nothing was moved.",
+    ),
     ("MISCONF", 503, "redis_misconfigured", "Redis refuses to write because it cannot save to disk."),
     ("NOAUTH", 503, "redis_misconfigured", "Redis asks for a password; set it in REDIS_URL."),
     ("WRONGPASS", 503, "redis_misconfigured", "Redis does not accept the password in REDIS_URL."),

@@ -229,7 +229,9 @@ def utf8(data: bytes) -> bytes:
     try:
         data.decode()
     except UnicodeDecodeError as error:
-        raise bad(f"The text is not valid UTF-8 (byte {error.start}); send bytes as application/octet-stream.", "bad_utf8") from None
+        raise bad(
+            f"The text is not valid UTF-8 (byte {error.start}); send bytes as application/octet-stream.", "bad_utf8"
+        ) from None
     return data
 
 

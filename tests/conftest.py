@@ -1,0 +1,85 @@
+"""What the tests share: real servers, one for the whole run each, and a queue name for each test."""
+
+import itertools
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.servers import BINARIES, App, Store, running
+
+_numbers = itertools.count()
+
+
+@pytest.fixture
+def name(request: pytest.FixtureRequest) -> str:
+    """A queue name that no other test uses."""
+    return f"q{next(_numbers)}"
+
+
+@pytest.fixture(scope="session")
+def folder() -> Iterator[Path]:
+    """A short path for the data of servers (a unix socket's path has a limit)."""
+    with tempfile.TemporaryDirectory(prefix="q") as made:
+        yield Path(made)
+
+
+def need(kind: str) -> None:
+    """Skip where a server is not installed; in CI that is a failure."""
+    if not BINARIES[kind]:
+        assert not os.environ.get("CI"), f"{kind}-server is not installed"
+        pytest.skip(f"{kind}-server is not installed")
+
+
+@pytest.fixture(scope="session")
+def valkey(folder: Path) -> Iterator[Store]:
+    """The Valkey that the app embeds, on TCP."""
+    with running(Store("valkey", folder / "valkey")) as store:
+        yield store
+
+
+@pytest.fixture(scope="session")
+def redis7(folder: Path) -> Iterator[Store]:
+    """Debian's redis-server."""
+    need("redis")
+    with running(Store("redis", folder / "redis")) as store:
+        yield store
+
+
+@pytest.fixture(scope="session")
+def site(valkey: Store, folder: Path) -> Iterator[App]:
+    """The app under gunicorn with two workers, on the shared Valkey."""
+    with running(App(folder / "site", REDIS_URL=valkey.url)) as app:
+        yield app
+
+
+@pytest.fixture
+def serve(folder: Path) -> Iterator[Callable[..., App]]:
+    """Start apps of a test's own: serve(REDIS_URL=...); without REDIS_URL on an embedded server of its own."""
+    started: list[App] = []
+
+    def start(**env: Any) -> App:
+        started.append(App(folder / f"app{next(_numbers)}", **env))
+        return started[-1]
+
+    yield start
+    for app in started:
+        app.end()
+
+
+@pytest.fixture
+def own_store(folder: Path) -> Iterator[Callable[..., Store]]:
+    """Start stores of a test's own, to be killed or starved: own_store("valkey", "--maxmemory", "3mb")."""
+    started: list[Store] = []
+
+    def start(kind: str = "valkey", *options: str) -> Store:
+        need(kind)
+        started.append(Store(kind, folder / f"store{next(_numbers)}", *options))
+        return started[-1]
+
+    yield start
+    for store in started:
+        store.end()
