@@ -2,7 +2,8 @@
 
 import os
 import sys
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import redis
 import simplejson
@@ -54,10 +55,13 @@ def queue(name: str | None) -> RedisQueue:
     return RedisQueue(app.config["CLIENT"], name, app.config["QUEUE_PREFIX"])
 
 
-def queue_route(verb: str, method: str) -> Any:
+View = TypeVar("View", bound=Callable[..., Any])
+
+
+def queue_route(verb: str, method: str) -> Callable[[View], View]:
     """Route /api/queue/<verb> and /api/queue/<name>/<verb> to a view that takes the name."""
 
-    def decorate(view: Any) -> Any:
+    def decorate(view: View) -> View:
         app.add_url_rule(f"/api/queue/{verb}", verb, view, methods=[method], defaults={"name": None})
         app.add_url_rule(f"/api/queue/<any:name>/{verb}", verb, view, methods=[method])
         return view
@@ -87,8 +91,7 @@ def failed(error: Exception) -> Response:
         app.logger.exception("A request failed for a reason of our own: %s", request.path)
         error = Refusal(500, "internal", "Something is wrong in this app; its log says what.")
     if request.path.startswith("/api/"):
-        answer = {"success": False, "error": error.error, "message": error.message, **error.more}
-        response = app.json.response(answer)
+        response = make_response({"success": False, "error": error.error, "message": error.message, **error.more})
     else:
         response = make_response(render_template("404.html", refusal=error))
     response.status_code = error.status

@@ -4,6 +4,7 @@ from typing import Any
 
 import redis
 from redis.backoff import NoBackoff
+from redis.maint_notifications import MaintNotificationsConfig
 from redis.retry import Retry
 
 IN_FLIGHT = 10  # connections a process uses at once; further commands wait their turn
@@ -22,26 +23,26 @@ class _SaysNotSent:
             super().connect()  # type: ignore[misc]
         except (redis.AuthenticationError, redis.BusyLoadingError):
             raise
-        except (redis.ConnectionError, redis.TimeoutError) as error:
+        except (redis.ConnectionError, redis.TimeoutError, redis.InvalidResponse) as error:
             raise NotSent(str(error)) from error
 
 
-class _Connection(_SaysNotSent, redis.Connection):  # type: ignore[misc]
+class _Connection(_SaysNotSent, redis.Connection):
     pass
 
 
-class _SSLConnection(_SaysNotSent, redis.SSLConnection):  # type: ignore[misc]
+class _SSLConnection(_SaysNotSent, redis.SSLConnection):
     pass
 
 
-class _UnixConnection(_SaysNotSent, redis.UnixDomainSocketConnection):  # type: ignore[misc]
+class _UnixConnection(_SaysNotSent, redis.UnixDomainSocketConnection):
     pass
 
 
 _CLASSES = {redis.SSLConnection: _SSLConnection, redis.UnixDomainSocketConnection: _UnixConnection}
 
 
-def connect(url: str, *, blocking: bool = False) -> "redis.Redis[Any]":
+def connect(url: str, *, blocking: bool = False) -> redis.Redis:
     """Return a client for `url`; nothing is opened before its first command.
 
     With `blocking` the client is for commands that wait: they get a connection each, so that they never
@@ -50,13 +51,17 @@ def connect(url: str, *, blocking: bool = False) -> "redis.Redis[Any]":
     options: dict[str, Any] = {
         "socket_timeout": TIMEOUT,
         "socket_connect_timeout": TIMEOUT,
+        **redis.connection.parse_url(url),  # type: ignore[no-untyped-call]
         "retry": Retry(NoBackoff(), 0),
-        **redis.connection.parse_url(url),
+        # Notices of a managed service would make the pool reuse a connection that has an unread reply.
+        "maint_notifications_config": MaintNotificationsConfig(enabled=False),
     }
     kind = options.pop("connection_class", redis.Connection)
     options["connection_class"] = _CLASSES.get(kind, _Connection)
     if blocking:
         pool: redis.ConnectionPool = redis.ConnectionPool(max_connections=100_000, **options)
     else:
-        pool = redis.BlockingConnectionPool(max_connections=IN_FLIGHT, timeout=TIMEOUT, **options)
+        pool = redis.BlockingConnectionPool(  # type: ignore[no-untyped-call]
+            max_connections=IN_FLIGHT, timeout=TIMEOUT, **options
+        )
     return redis.Redis(connection_pool=pool)
