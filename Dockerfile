@@ -1,0 +1,23 @@
+FROM python:3.13-slim
+
+ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
+
+WORKDIR /app
+# In a layer of their own: a change to the app installs nothing again. Wheels only: there is no compiler here.
+COPY requirements.txt .
+RUN pip install --no-cache-dir --only-binary :all: --root-user-action ignore -r requirements.txt \
+ && mkdir /data && chown 10001:10001 /data
+# .dockerignore lets only the app's own files through.
+COPY . .
+
+# Without REDIS_URL the app runs its own Valkey in /data: mount a volume there to keep the messages.
+ENV HOST=0.0.0.0 DATA_DIR=/data
+USER 10001:10001
+EXPOSE 5000
+STOPSIGNAL SIGTERM
+
+HEALTHCHECK --interval=5s --timeout=5s --start-period=30s CMD ["python", "-c", \
+    "import os, urllib.request as u; u.urlopen(f'http://127.0.0.1:{os.environ.get(\"PORT\", 5000)}/healthz', timeout=4)"]
+
+# What to serve, and how, is in gunicorn.conf.py.
+CMD ["gunicorn"]
