@@ -3,7 +3,7 @@
 gunicorn's master calls `start`, which runs this file as a keeper process. The keeper holds the folder's lock,
 runs the server, starts it again if it dies, and ends it when its standard input closes, that is when the master
 and all its workers are gone, however they went. The server inherits the lock: while any writer lives, the folder
-is taken, even if its keeper was killed.
+is taken, even if its keeper was killed. The lock's file says who holds it: "<master> <keeper>", process ids.
 """
 
 import fcntl
@@ -18,17 +18,21 @@ from pathlib import Path
 from types import FrameType
 
 LONGEST_SOCKET_PATH = 103  # bytes; sun_path is 104 on macOS and 108 on Linux, with a closing zero
-START = 60.0  # seconds for the server to answer; a large append-only file takes a while to read
-HANDOVER = 10.0  # seconds to wait for a folder whose last owner is just ending
+START = 20.0  # seconds for the server to answer at all; while it says that it is loading, it may take any time
+GRACE = 1.0  # seconds to wait for a folder whose owner lives: it may just be ending
+HANDOVER = 15.0  # seconds to wait for a folder whose owner is gone: its keeper is ending the server
 INSTEAD = "set REDIS_URL to a Redis or Valkey server, or run `docker compose up`"
+
+
+_keeper: "subprocess.Popen[bytes] | None" = None  # of this process; the pipe to it must not be collected
 
 
 class CannotStart(Exception):
     """The embedded server cannot run here; the text is one line that says why and what to do."""
 
 
-def start(data_dir: Path) -> "subprocess.Popen[bytes]":
-    """Start the server for `data_dir` and return its keeper once it answers; closing the keeper's stdin ends it.
+def start(data_dir: Path) -> None:
+    """Start the server for `data_dir` and return once it answers; it lives until `stop` or the end of this process.
 
     Raises:
         CannotStart: unsupported platform, unusable folder, or the folder's server belongs to another process.
@@ -45,8 +49,9 @@ def start(data_dir: Path) -> "subprocess.Popen[bytes]":
             pass
     except OSError as error:
         raise CannotStart(f"the data folder cannot be written ({error}); set DATA_DIR, or {INSTEAD}") from None
-    keeper = subprocess.Popen(
-        [sys.executable, "-u", __file__, str(data_dir)],
+    global _keeper
+    _keeper = keeper = subprocess.Popen(
+        [sys.executable, "-u", __file__, str(data_dir), str(os.getpid())],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         start_new_session=True,  # Ctrl-C is for the master, which ends the server last
@@ -57,14 +62,13 @@ def start(data_dir: Path) -> "subprocess.Popen[bytes]":
     if word != "ready":
         keeper.wait()
         raise CannotStart(word or f"the embedded server did not start; {INSTEAD}")
-    return keeper
 
 
-def stop(keeper: "subprocess.Popen[bytes]") -> None:
-    """End the server and wait until it has written everything."""
-    assert keeper.stdin
-    keeper.stdin.close()
-    keeper.wait()
+def stop() -> None:
+    """End the server, if there is one, and wait until it has written everything."""
+    if _keeper and _keeper.stdin:
+        _keeper.stdin.close()
+        _keeper.wait()
 
 
 def _binary() -> str:
@@ -76,26 +80,39 @@ def _binary() -> str:
         raise CannotStart(f"there is no embedded server for this platform ({error}); {INSTEAD}") from None
 
 
-def _lock(data_dir: Path) -> int:
+def _lock(data_dir: Path, master: str) -> int:
     """Return the folder's lock, a file descriptor that children inherit."""
     lock = os.open(data_dir / "valkey.lock", os.O_RDWR | os.O_CREAT, 0o600)
     os.set_inheritable(lock, True)
-    end = time.monotonic() + HANDOVER
+    begin = time.monotonic()
     while True:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            if time.monotonic() > end:
-                owner = os.pread(lock, 20, 0).decode() or "unknown"
+            owner, keeper = [*os.pread(lock, 40, 0).decode().split(), "", ""][:2]
+            if time.monotonic() - begin > (GRACE if _alive(owner) else HANDOVER):
                 raise CannotStart(
-                    f"another start of this app (process {owner}) owns {data_dir}; stop it, set DATA_DIR to another "
-                    f"folder, or share its queues with REDIS_URL=unix://{data_dir}/valkey.sock"
+                    f"another start of this app (process {owner or 'unknown'}) owns {data_dir}; stop it, set DATA_DIR "
+                    f"to another folder, or share its queues with REDIS_URL=unix://{data_dir}/valkey.sock"
                 ) from None
+            if keeper and not _alive(owner) and not _alive(keeper):
+                _ask(data_dir / "valkey.sock", b"SHUTDOWN\r\n")  # nobody is left to end this server
             time.sleep(0.1)
             continue
         os.ftruncate(lock, 0)
-        os.pwrite(lock, str(os.getpid()).encode(), 0)
+        os.pwrite(lock, f"{master} {os.getpid()}".encode(), 0)
         return lock
+
+
+def _alive(process: str) -> bool:
+    """Return whether there is a process of that id."""
+    try:
+        os.kill(int(process), 0)
+    except PermissionError:
+        return True
+    except (ProcessLookupError, ValueError):
+        return False
+    return True
 
 
 def _run(data_dir: Path, binary: str, lock: int) -> "subprocess.Popen[bytes]":
@@ -112,28 +129,31 @@ def _run(data_dir: Path, binary: str, lock: int) -> "subprocess.Popen[bytes]":
     )
     end = time.monotonic() + START
     while server.poll() is None and time.monotonic() < end:
-        if _answers(path):
+        answer = _ask(path, b"PING\r\n")
+        if answer.startswith(b"+PONG"):
             return server
+        if answer.startswith(b"-LOADING"):
+            end = time.monotonic() + START
         time.sleep(0.02)
     server.kill()
     server.wait()
     raise CannotStart(f"the embedded server did not start, see {data_dir}/valkey.log; {INSTEAD}")
 
 
-def _answers(path: Path) -> bool:
-    """Return whether the server is there and has loaded its data."""
+def _ask(path: Path, command: bytes) -> bytes:
+    """Return how the server's reply begins; b"" without one."""
     with socket.socket(socket.AF_UNIX) as client:
         try:
             client.settimeout(1)
             client.connect(str(path))
-            client.sendall(b"PING\r\n")
-            return client.recv(7) == b"+PONG\r\n"
+            client.sendall(command)
+            return client.recv(64)
         except OSError:
-            return False
+            return b""
 
 
-def _keep(data_dir: Path) -> None:
-    lock = _lock(data_dir)
+def _keep(data_dir: Path, master: str) -> None:
+    lock = _lock(data_dir, master)
     binary = _binary()
     server = _run(data_dir, binary, lock)
     print("ready")
@@ -158,7 +178,7 @@ if __name__ == "__main__":
     signal.signal(signal.SIGTERM, _told_to_end)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        _keep(Path(sys.argv[1]))
+        _keep(Path(sys.argv[1]), sys.argv[2])
     except CannotStart as error:
         print(error)
         sys.exit(2)

@@ -1,7 +1,10 @@
 """How gunicorn serves app:app, by `make run`, `python3 app.py`, plain `gunicorn`, and in the container."""
 
+import os
 import resource
+import socket
 import sys
+from typing import Any
 
 import embedded
 import settings
@@ -28,27 +31,38 @@ if _soft != resource.RLIM_INFINITY and _soft < _wanted:
     _limit = _wanted if _hard == resource.RLIM_INFINITY else min(_wanted, _hard)
     resource.setrlimit(resource.RLIMIT_NOFILE, (_limit, _hard))
 
-_keepers = []
 
-
-def on_starting(server):
-    """Start the embedded server, if there is no other, before the first worker."""
-    if not _settings["EMBEDDED"]:
-        return
+def on_starting(server: Any) -> None:
+    """Refuse an address that cannot be served; start the embedded server, if there is no other."""
     try:
-        _keepers.append(embedded.start(_settings["DATA_DIR"]))
+        _check_addresses(server.address)
+        if _settings["EMBEDDED"]:
+            embedded.start(_settings["DATA_DIR"])
     except embedded.CannotStart as error:
         print(f"Cannot start: {error}.", file=sys.stderr, flush=True)
         sys.exit(2)
 
 
-def when_ready(server):
+def _check_addresses(addresses: list[object]) -> None:
+    """Say in one line what gunicorn says in five tries and a traceback."""
+    if "GUNICORN_FD" in os.environ or "LISTEN_FDS" in os.environ:
+        return  # the sockets are inherited
+    for address in addresses:
+        if isinstance(address, tuple):
+            try:
+                family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+                socket.create_server(address, family=family).close()
+            except OSError as error:
+                why = str(error.strerror).partition(" (")[0]
+                raise embedded.CannotStart(f"{address[0]} port {address[1]}: {why}; set HOST or PORT") from None
+
+
+def when_ready(server: Any) -> None:
     """Say where the page is."""
     shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(_host, f"[{_host}]" if ":" in _host else _host)
     print(f"The queue is on http://{shown}:{_port}/", flush=True)
 
 
-def on_exit(server):
+def on_exit(server: Any) -> None:
     """End the embedded server last, when no worker needs it any more."""
-    for keeper in _keepers:
-        embedded.stop(keeper)
+    embedded.stop()

@@ -2,6 +2,7 @@
 
 import os
 import re
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -54,7 +55,7 @@ def from_environment() -> dict[str, Any]:
     try:
         return read(os.environ)
     except BadSetting as bad:
-        print(f"Cannot start: {bad}.", flush=True)
+        print(f"Cannot start: {bad}.", file=sys.stderr, flush=True)
         raise SystemExit(2) from None
 
 
