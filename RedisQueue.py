@@ -14,7 +14,11 @@ The map of keys, for a queue called `jobs` and the prefix `queue:`. All keys of 
     {queue:jobs}:cleared:<undo>   list    what `clear` took away, until `restore` (one hour)
 """
 
-from typing import Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ReliableQueue import Delivery
 
 
 def keys_of(name: str, prefix: str = "queue:") -> tuple[str, str]:
@@ -61,3 +65,16 @@ class RedisQueue:
         first = 0 if limit is None else -offset - limit
         messages: list[bytes] = self.client.lrange(self.key, first, -offset - 1)
         return messages[::-1]
+
+    def consume(self, lease: float = 30, wait: float = 20, max_deliveries: int = 5) -> "Iterator[Delivery]":
+        """Yield reserved messages until SIGTERM: `for message in queue.consume(): ...`.
+
+        A message is acked when the body of the loop is done with it. It is released, to be delivered again, when the
+        body raises or leaves the loop (by `break` or `return`).
+        Its lease of `lease` seconds is extended while the body runs; one wait on Redis lasts `wait` seconds at most.
+        After `max_deliveries` deliveries it goes to the dead letters, `<name>.dead`.
+        """
+        from consumer import consume
+        from ReliableQueue import ReliableQueue
+
+        return consume(ReliableQueue(self.client, self.name, self.prefix, max_deliveries), lease, wait)

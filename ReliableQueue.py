@@ -6,6 +6,7 @@ are what empties it. They need Redis 7.0 or Valkey. A script that gives messages
 before it removes it from the old one: scripts are not rolled back. The map of keys is in RedisQueue.py.
 """
 
+import functools
 import hashlib
 import secrets
 from collections.abc import Sequence
@@ -96,7 +97,9 @@ if sweep() then return {1} end
 """
 
 # ARGV[2]: how many. ARGV[3]: with KEYS[8], the answer kept for an Idempotency-Key: the request's fingerprint.
-POP = f"""
+POP = (
+    PRELUDE
+    + f"""
 if extra then
   local kept = call('LRANGE', extra, 0, -1)
   if #kept > 0 and kept[1] ~= ARGV[3] then return {{2}} end
@@ -114,10 +117,13 @@ if extra then
 end
 return {{0, -1, found}}
 """
+)
 
 # ARGV[2]: how many. ARGV[3]: lease, milliseconds. ARGV[4]: a random text that makes the ids unguessable.
 # An id starts with the time in microseconds and a number, so ids sort in the order of reservation.
-RESERVE = """
+RESERVE = (
+    PRELUDE
+    + """
 local deadline = now + ARGV[3]
 local found = {}
 for i = 1, tonumber(ARGV[2]) do
@@ -133,9 +139,12 @@ if #found == 0 then return {0, until_due(), found} end
 left({})
 return {0, -1, found, deadline}
 """
+)
 
 # ARGV[2...]: ids, all of them known or none is touched.
-ACK = """
+ACK = (
+    PRELUDE
+    + """
 local stale = {}
 for i = 2, #ARGV do
   if not call('ZSCORE', reserved, ARGV[i]) and not call('ZSCORE', acked, ARGV[i]) then stale[#stale + 1] = ARGV[i] end
@@ -151,9 +160,12 @@ call('ZREMRANGEBYRANK', acked, 0, -10001)
 call('EXPIRE', acked, 3600)
 return {0, stale}
 """
+)
 
 # ARGV[2...]: ids, as for ACK.
-RELEASE = """
+RELEASE = (
+    PRELUDE
+    + """
 local stale, ids = {}, {}
 for i = 2, #ARGV do
   if call('ZSCORE', reserved, ARGV[i]) then ids[#ids + 1] = ARGV[i] else stale[#stale + 1] = ARGV[i] end
@@ -161,16 +173,22 @@ end
 if #stale > 0 then return {0, stale, 0} end
 return {0, stale, give_back(ids)}
 """
+)
 
 # ARGV[2]: id. ARGV[3]: lease from now, milliseconds.
-EXTEND = """
+EXTEND = (
+    PRELUDE
+    + """
 if not call('ZSCORE', reserved, ARGV[2]) then return {0, {ARGV[2]}} end
 call('ZADD', reserved, now + ARGV[3], ARGV[2])
 return {0, {}, now + ARGV[3]}
 """
+)
 
 # ARGV[2]: position. ARGV[3]: message. ARGV[4]: a random text to mark the place; a list has no removal by position.
-REMOVE = """
+REMOVE = (
+    PRELUDE
+    + """
 local index = -1 - tonumber(ARGV[2])
 if call('LINDEX', list, index) ~= ARGV[3] then return {0, 0} end
 call('LSET', list, index, ARGV[4])
@@ -178,9 +196,12 @@ call('LREM', list, -1, ARGV[4])
 left({ARGV[3]})
 return {0, 1}
 """
+)
 
 # KEYS[8]: where the list is kept. A cleared message counts its deliveries anew when it is restored.
-CLEAR = f"""
+CLEAR = (
+    PRELUDE
+    + f"""
 local count = call('LLEN', list)
 if count == 0 then return {{0, 0}} end
 call('RENAME', list, extra)
@@ -188,9 +209,12 @@ call('EXPIRE', extra, {UNDO_KEPT})
 call('DEL', attempts)
 return {{0, count}}
 """
+)
 
 # KEYS[8]: the kept list, which is older than what waits now, so its messages go to the front. The shorter list moves.
-RESTORE = """
+RESTORE = (
+    PRELUDE
+    + """
 local kept, waiting = call('LLEN', extra), call('LLEN', list)
 if kept == 0 then return {0, -1} end
 if waiting > kept then
@@ -202,9 +226,12 @@ else
 end
 return {0, kept}
 """
+)
 
 # KEYS[8]: the list to move to. ARGV[2]: how many.
-MOVE = """
+MOVE = (
+    PRELUDE
+    + """
 local moved = {}
 for i = 1, tonumber(ARGV[2]) do
   local message = call('LMOVE', list, extra, 'RIGHT', 'LEFT')
@@ -214,9 +241,12 @@ end
 left(moved)
 return {0, #moved}
 """
+)
 
 # ARGV[2]: messages to show from `ARGV[3]` on. ARGV[4]: bytes to show of each.
-STATE = """
+STATE = (
+    PRELUDE
+    + """
 local waiting = 0
 local each = call('HGETALL', waiters)
 for i = 2, #each, 2 do
@@ -231,9 +261,12 @@ if count > 0 then
 end
 return {0, call('LLEN', list), call('ZCARD', reserved), call('LLEN', dead), waiting, shown}
 """
+)
 
 # ARGV[2]: a process. ARGV[3]: how many clients wait there. ARGV[4]: milliseconds for which this holds.
-WAITERS = """
+WAITERS = (
+    PRELUDE
+    + """
 if ARGV[3] == '0' then
   call('HDEL', waiters, ARGV[2])
 else
@@ -242,6 +275,7 @@ else
 end
 return {0}
 """
+)
 
 # Push once for an Idempotency-Key. KEYS: list, kept answer. ARGV: fingerprint, LPUSH or RPUSH, messages.
 # No allow-oom: a full server refuses this push as it refuses any other.
@@ -426,24 +460,22 @@ class ReliableQueue(RedisQueue):
     def _swept(self, script: str, *arguments: Any, extra: Sequence[str] = ()) -> list[Any]:
         """Run a script once all leases that have run out are given back, and return its answer."""
         while True:
-            answer = self._run(PRELUDE + script, [*self._keys, *extra], [self.max_deliveries, *arguments])
+            answer = self._run(script, [*self._keys, *extra], [self.max_deliveries, *arguments])
             if answer[0] != 1:
                 return _unless_conflict(answer)
 
     def _run(self, script: str, keys: Sequence[str], arguments: Sequence[Any]) -> list[Any]:
+        answer: list[Any]
         try:
-            return self.client.evalsha(_sha(script), len(keys), *keys, *arguments)
+            answer = self.client.evalsha(_sha(script), len(keys), *keys, *arguments)
         except NoScriptError:  # nothing was run, so this is no second time
-            return self.client.eval(script, len(keys), *keys, *arguments)
+            answer = self.client.eval(script, len(keys), *keys, *arguments)
+        return answer
 
 
-_shas: dict[str, str] = {}
-
-
+@functools.cache
 def _sha(script: str) -> str:
-    if script not in _shas:
-        _shas[script] = hashlib.sha1(script.encode()).hexdigest()
-    return _shas[script]
+    return hashlib.sha1(script.encode()).hexdigest()
 
 
 def _digest(*parts: bytes) -> str:

@@ -66,3 +66,8 @@ def when_ready(server: Any) -> None:
 def on_exit(server: Any) -> None:
     """End the embedded server last, when no worker needs it any more."""
     embedded.stop()
+
+
+def post_worker_init(worker: Any) -> None:
+    """Let the waiting and the streams of a worker know when it is told to end, so that they answer and end."""
+    worker.wsgi.config["STOPPING"] = lambda: not worker.alive

@@ -224,6 +224,19 @@ def pushed() -> tuple[list[bytes], bool]:
     return [message_of(given["message"])], False
 
 
+def line_kind() -> str | None:
+    """Return what the lines of the body are: "json" for NDJSON, "text" for text with each=line, None for no lines."""
+    each = Parameters().text("each")
+    if each not in (None, "line"):
+        raise bad("each can only be line.", "bad_parameter", parameter="each")
+    kind = content_type()
+    if kind == NDJSON:
+        return "json"
+    if each and kind != "text/plain":
+        raise Refusal(415, "unsupported_type", "each=line reads text/plain.")
+    return "text" if each else None
+
+
 def utf8(data: bytes) -> bytes:
     """Return the bytes if they are UTF-8 (else 400)."""
     try:
@@ -279,6 +292,13 @@ class Parameters:
         if not isinstance(value, str):
             raise bad(f"{name} must be text or a number.", "bad_parameter", parameter=name)
         return value
+
+    def needed(self, name: str) -> str:
+        """Return a parameter that must be given (else 400)."""
+        text = self.text(name)
+        if not text:
+            raise bad(f"Send {name}.", "bad_parameter", parameter=name)
+        return text
 
     def number(self, name: str, least: float, most: float, default: float) -> float:
         """Return a number from `least` to `most` (else 400)."""
