@@ -24,7 +24,7 @@ class _SaysNotSent:
         except (redis.AuthenticationError, redis.BusyLoadingError):
             raise
         except (redis.ConnectionError, redis.TimeoutError, redis.InvalidResponse) as error:
-            raise NotSent(str(error)) from error
+            raise NotSent(str(error), status_code=error.status_code) from error
 
 
 class _Connection(_SaysNotSent, redis.Connection):
