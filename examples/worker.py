@@ -1,14 +1,15 @@
-"""A consumer that loses nothing: run it as often as you like, stop it with SIGTERM."""
+"""A consumer that loses nothing: start as many as you like, stop them with SIGTERM."""
 
-import os
 import sys
+from pathlib import Path
 
-sys.path.insert(0, os.path.join(os.path.dirname(__file__), ".."))
-import redis
+sys.path.insert(0, str(Path(__file__).parent.parent))
 
+from connection import connect
 from RedisQueue import RedisQueue
+from settings import from_environment
 
-queue = RedisQueue(redis.Redis.from_url(os.environ["REDIS_URL"]), os.environ.get("QUEUE_NAME", "default"))
-print("waiting for messages", flush=True)
+settings = from_environment()  # REDIS_URL, or the embedded server that `make run` has started
+queue = RedisQueue(connect(settings["REDIS_URL"]), settings["QUEUE_NAME"], settings["QUEUE_PREFIX"])
 for message in queue.consume(lease=30, wait=20):
     print(message.decode(errors="replace"), flush=True)
