@@ -19,5 +19,5 @@ STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=5s --timeout=5s --start-period=30s CMD ["python", "-c", \
     "import os, urllib.request as u; u.urlopen(f'http://127.0.0.1:{os.environ.get(\"PORT\", 5000)}/healthz', timeout=4)"]
 
-# What to serve, and how, is in gunicorn.conf.py.
-CMD ["gunicorn"]
+# What to serve, and how, is in gunicorn.conf.py. The workers' heartbeat files need a writable folder, whatever else is not.
+CMD ["gunicorn", "--worker-tmp-dir", "/dev/shm"]
