@@ -5,10 +5,9 @@ import time
 from collections.abc import Callable, Iterator
 
 import redis
-import simplejson
 
 import answers
-from messages import preview_of
+from messages import compact, preview_of
 from ReliableQueue import ReliableQueue
 
 EVERY = 0.15  # seconds between two looks at a watched queue
@@ -44,7 +43,7 @@ class Watch:
         return True
 
     def _tell(self, kind: str, data: dict[str, object]) -> None:
-        event = f"event: {kind}\ndata: {simplejson.dumps(data, ensure_ascii=False, separators=(',', ':'))}\n\n"
+        event = f"event: {kind}\ndata: {compact(data)}\n\n"
         if event != self.event:
             with self.changed:
                 self.event = event

@@ -123,13 +123,7 @@ def parse_json(data: bytes) -> Any:
     except UnicodeDecodeError as error:
         raise bad(f"The body is not valid UTF-8 (byte {error.start}).", "bad_utf8") from None
     try:
-        return simplejson.loads(
-            text,
-            parse_int=simplejson.RawJSON,
-            parse_float=simplejson.RawJSON,
-            parse_constant=_no_constant,
-            object_pairs_hook=_no_duplicates,
-        )
+        return _decoder.decode(text)
     except RecursionError:
         raise bad(f"The JSON is nested deeper than {DEEPEST}.", "too_deep") from None
     except ValueError as error:
@@ -147,6 +141,21 @@ def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         name = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
         raise bad(f"{shown(name)} is given twice.", "duplicate_key")
     return found
+
+
+_decoder = simplejson.JSONDecoder(
+    parse_int=simplejson.RawJSON,
+    parse_float=simplejson.RawJSON,
+    parse_constant=_no_constant,
+    object_pairs_hook=_no_duplicates,
+)
+_encoder = simplejson.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
+
+
+def compact(value: Any) -> str:
+    """Return the JSON text of a value, without white space."""
+    text: str = _encoder.encode(value)
+    return text
 
 
 def shown(text: str) -> str:
@@ -182,7 +191,7 @@ def message_of(value: Any) -> bytes:
         if isinstance(value, dict) and list(value) == ["base64"] and isinstance(value["base64"], str):
             return checked(base64.b64decode(value["base64"].encode(), validate=True))
         _check_depth(value, DEEPEST)
-        return checked(simplejson.dumps(value, ensure_ascii=False, separators=(",", ":")).encode())
+        return checked(compact(value).encode())
     except UnicodeEncodeError:
         raise bad("A message holds a lone surrogate, which is no character.", "bad_utf8") from None
     except binascii.Error as error:
@@ -201,27 +210,27 @@ def checked(message: bytes) -> bytes:
     return message
 
 
-def pushed() -> tuple[list[bytes], bool]:
-    """Return the messages to push and whether they were sent as many.
+def pushed() -> tuple[list[bytes], bool, dict[str, Any]]:
+    """Return the messages to push, whether they were sent as many, and the fields that they came in.
 
     Raises:
         Refusal: there are none, or one cannot be taken; then none is (400, 413, 415).
     """
     kind = content_type()
     if kind == "application/octet-stream":
-        return [checked(body())], False
+        return [checked(body())], False, {}
     if kind == "text/plain":
-        return [checked(utf8(body()))], False
+        return [checked(utf8(body()))], False, {}
     given = fields()
     if "messages" in given and "message" in given:
         raise bad("Send either message or messages, not both.", "bad_message")
     if "messages" in given:
         if not isinstance(given["messages"], list) or not given["messages"]:
             raise bad("messages must be a list of at least one message.", "bad_message")
-        return [message_of(value) for value in given["messages"]], True
+        return [message_of(value) for value in given["messages"]], True, given
     if "message" not in given:
         raise bad('There is no message; send a form or JSON with message, such as {"message": "hello"}.', "bad_message")
-    return [message_of(given["message"])], False
+    return [message_of(given["message"])], False, given
 
 
 def line_kind() -> str | None:

@@ -5,12 +5,11 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import redis
-import simplejson
 from flask import current_app
 
 import answers
 from answers import Refusal
-from messages import checked, message_of, parse_json, preview_of, utf8, value_of
+from messages import checked, compact, message_of, parse_json, preview_of, utf8, value_of
 from RedisQueue import RedisQueue
 from ReliableQueue import ReliableQueue
 
@@ -177,7 +176,7 @@ def previews(queue: ReliableQueue, offset: int, limit: int, characters: int) -> 
 def as_ndjson(pieces: Iterable[list[Any]]) -> Iterator[str]:
     """Yield a line of JSON a message."""
     for piece in pieces:
-        yield "".join(_dumps(value) + "\n" for value in piece)
+        yield "".join(compact(value) + "\n" for value in piece)
 
 
 def as_json(pieces: Iterable[list[Any]], rest: dict[str, Any]) -> Iterator[str]:
@@ -185,13 +184,9 @@ def as_json(pieces: Iterable[list[Any]], rest: dict[str, Any]) -> Iterator[str]:
     yield '{"success":true,"messages":['
     comma = ""
     for piece in pieces:
-        yield comma + _dumps(piece)[1:-1]
+        yield comma + compact(piece)[1:-1]
         comma = ","
-    yield "]," + _dumps(rest)[1:] + "\n"
-
-
-def _dumps(value: Any) -> str:
-    return simplejson.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    yield "]," + compact(rest)[1:] + "\n"
 
 
 def started(pieces: Iterator[Any]) -> Iterator[Any]:
