@@ -181,14 +181,14 @@ def healthz() -> dict[str, Any]:
 @queue_route("push", "POST")
 def push(name: str | None) -> dict[str, Any]:
     """Add one message, or many: all of them or none. A stream of lines is stored as it comes."""
-    target, first, once = queue(name), Parameters().flag("next"), idempotency_key()
-    lines = messages.line_kind()
+    target, once, lines = queue(name), idempotency_key(), messages.line_kind()
     if lines:
-        if first or once:
+        if once or Parameters().flag("next"):
             raise bad("A stream of lines goes without next and Idempotency-Key.", "bad_parameter")
         pushed, count = streams.push_lines(target, messages.blocks(), lines == "json")
         return {"success": True, "pushed": pushed, "count": count}
-    found, many = messages.pushed()
+    found, many, given = messages.pushed()
+    first = Parameters(given).flag("next")
     count = target.push_once(once, found, next=first) if once else target.push(*found, next=first)
     if many:
         return {"success": True, "pushed": len(found), "count": count}

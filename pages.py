@@ -12,7 +12,7 @@ pages = Blueprint("pages", __name__)
 class AnyText(BaseConverter):
     """A queue's name as it was sent, slashes too: whether it is one is for `checked_name` to say."""
 
-    regex = ".*?"
+    regex = r"[\s\S]*?"
     part_isolating = False
 
 

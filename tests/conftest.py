@@ -9,7 +9,13 @@ from typing import Any
 
 import pytest
 
+from connection import connect
 from tests.servers import BINARIES, App, FakeRedis, Proxy, Scripted, Store, running
+
+for _name in ("API_TOKEN", "API_TOKEN_FILE", "DATA_DIR", "HOST", "PORT", "REDIS_URL", "TRUSTED_HOSTS"):
+    os.environ.pop(_name, None)  # what is set for the app is not meant for its tests
+
+from app import app  # noqa: E402
 
 _numbers = itertools.count()
 
@@ -66,8 +72,8 @@ def serve(folder: Path) -> Iterator[Callable[..., App]]:
         return started[-1]
 
     yield start
-    for app in started:
-        app.end()
+    for one in started:
+        one.end()
 
 
 @pytest.fixture
@@ -113,3 +119,43 @@ def scripted() -> Iterator[Callable[..., Scripted]]:
     yield start
     for store in started:
         store.end()
+
+
+class Api:
+    """The routes of one queue, through Flask's test client."""
+
+    def __init__(self, http: Any, path: str, key: str) -> None:
+        self.http, self.path, self.key = http, path, key
+
+    def get(self, verb: str, **request: Any) -> Any:
+        return self.http.get(f"{self.path}/{verb}", **request)
+
+    def post(self, verb: str, data: Any = None, kind: str | None = None, **request: Any) -> Any:
+        """Send a body of a content type; json=... sends JSON."""
+        return self.http.post(f"{self.path}/{verb}", data=data, content_type=kind, **request)
+
+    def messages(self) -> list[bytes]:
+        """Return what is in Redis, next to be popped first."""
+        found: list[bytes] = app.config["CLIENT"].lrange(self.key, 0, -1)
+        return found[::-1]
+
+
+@pytest.fixture(params=["default", "named"])
+def api(request: pytest.FixtureRequest, name: str, monkeypatch: pytest.MonkeyPatch) -> Api:
+    """The routes of an empty queue on fakeredis: those of the default queue, then those with a name."""
+    monkeypatch.setitem(app.config, "CLIENT", FakeRedis())
+    if request.param == "named":
+        return Api(app.test_client(), f"/api/queue/{name}", "queue:" + name)
+    monkeypatch.setitem(app.config, "QUEUE_NAME", name)
+    return Api(app.test_client(), "/api/queue", "queue:" + name)
+
+
+@pytest.fixture
+def api_on(name: str, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Api]:
+    """The routes of a queue on the store at a URL."""
+
+    def on(url: str) -> Api:
+        monkeypatch.setitem(app.config, "CLIENT", connect(url))
+        return Api(app.test_client(), f"/api/queue/{name}", "queue:" + name)
+
+    return on
