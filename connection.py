@@ -1,5 +1,7 @@
 """A Redis client that never sends a command twice, and says whether a failed one was sent at all."""
 
+import threading
+from collections import deque
 from typing import Any
 
 import redis
@@ -39,6 +41,51 @@ class _UnixConnection(_SaysNotSent, redis.UnixDomainSocketConnection):
     pass
 
 
+class _FairPool(redis.ConnectionPool):
+    """A pool in which commands get their turn in the order they came; redis-py's own lets newcomers go first.
+
+    Raises redis.MaxConnectionsError for a command that gets no turn within TIMEOUT.
+    """
+
+    def __init__(self, turns: int, **options: Any) -> None:
+        super().__init__(max_connections=turns, **options)
+        self._turns = turns
+        self._line: deque[threading.Event] = deque()
+        self._line_lock = threading.Lock()
+
+    def get_connection(self, command_name: str | None = None, *keys: Any, **options: Any) -> Any:
+        self._take_turn()
+        try:
+            return super().get_connection(command_name, *keys, **options)
+        except BaseException:
+            self._give_turn()
+            raise
+
+    def release(self, connection: Any) -> None:
+        super().release(connection)
+        self._give_turn()
+
+    def _take_turn(self) -> None:
+        with self._line_lock:
+            if self._turns:
+                self._turns -= 1
+                return
+            mine = threading.Event()
+            self._line.append(mine)
+        if not mine.wait(TIMEOUT):
+            with self._line_lock:
+                if not mine.is_set():
+                    self._line.remove(mine)
+                    raise redis.MaxConnectionsError("No connection available.")
+
+    def _give_turn(self) -> None:
+        with self._line_lock:
+            if self._line:
+                self._line.popleft().set()
+            else:
+                self._turns += 1
+
+
 _CLASSES = {redis.SSLConnection: _SSLConnection, redis.UnixDomainSocketConnection: _UnixConnection}
 
 
@@ -61,7 +108,5 @@ def connect(url: str, *, blocking: bool = False) -> redis.Redis:
     if blocking:
         pool: redis.ConnectionPool = redis.ConnectionPool(max_connections=100_000, **options)
     else:
-        pool = redis.BlockingConnectionPool(  # type: ignore[no-untyped-call]
-            max_connections=IN_FLIGHT, timeout=TIMEOUT, **options
-        )
+        pool = _FairPool(IN_FLIGHT, **options)
     return redis.Redis(connection_pool=pool)
