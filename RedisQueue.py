@@ -5,7 +5,7 @@ The map of keys, for a queue called `jobs` and the prefix `queue:`. All keys of 
     queue:jobs                    list    the waiting messages and nothing else; pushed left, popped right
     {queue:jobs}:reserved         zset    reservation id -> end of its lease, milliseconds by the Redis clock
     {queue:jobs}:bodies           hash    reservation id -> "<deliveries>:<message>"
-    {queue:jobs}:attempts         hash    message that came back -> its deliveries so far, one number a copy: "2,1"
+    {queue:jobs}:attempts         hash    message that came back -> runs of "<deliveries>*<copies>", by commas
     {queue:jobs}:acked            zset    ids acked of late (at most 10,000, one hour) -> when, milliseconds
     {queue:jobs}:dead             list    the dead letters: the waiting messages of the queue `jobs.dead`
     {queue:jobs}:dead:...                 what belongs to the queue `jobs.dead`, as above: reserved, bodies, ...

@@ -29,19 +29,34 @@ local call = redis.call
 local time = call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
--- The list holds nothing but raw messages, so what came back is known by its text: a number of deliveries a copy,
--- the copy nearest the front last.
+-- The list holds nothing but raw messages, so what came back is known by its text. For a text there are runs of
+-- copies with equal deliveries, '<deliveries>*<copies>,...'; the copies nearest the front come last.
+local function last_run(message)
+  local runs = call('HGET', attempts, message)
+  if not runs then return '', 0, 0 end
+  local rest, deliveries, copies = string.match(runs, '^(.-)(%d+)%*(%d+)$')
+  return rest, tonumber(deliveries), tonumber(copies)
+end
+
 local function remember(message, deliveries)
-  local before = call('HGET', attempts, message)
-  call('HSET', attempts, message, before and (before .. ',' .. deliveries) or deliveries)
+  local rest, last, copies = last_run(message)
+  if last ~= deliveries then
+    if copies > 0 then rest = rest .. last .. '*' .. copies .. ',' end
+    copies = 0
+  end
+  call('HSET', attempts, message, rest .. deliveries .. '*' .. (copies + 1))
 end
 
 local function forget(message)
-  local counts = call('HGET', attempts, message)
-  if not counts then return 0 end
-  local rest, last = string.match(counts, '^(.-),?(%d+)$')
-  if rest == '' then call('HDEL', attempts, message) else call('HSET', attempts, message, rest) end
-  return tonumber(last)
+  local rest, last, copies = last_run(message)
+  if copies > 1 then
+    call('HSET', attempts, message, rest .. last .. '*' .. (copies - 1))
+  elseif rest ~= '' then
+    call('HSET', attempts, message, string.sub(rest, 1, -2))
+  elseif copies == 1 then
+    call('HDEL', attempts, message)
+  end
+  return last
 end
 
 -- Messages left the list. Once none waits, none that came back waits: what raw clients took is forgotten here.

@@ -15,6 +15,7 @@ from ReliableQueue import ReliableQueue
 
 BATCH = 1000  # messages in one LPUSH
 PIECE = 1 << 20  # bytes: about how much is read from Redis, or pushed to it, at once
+FIRST = 16  # messages in the first piece, before their size is known
 JSON_ESCAPE = 6  # bytes that JSON may need for one byte of a message
 
 
@@ -116,7 +117,7 @@ def walk(queue: RedisQueue, offset: int = 0, limit: int | None = None) -> Iterat
     Others may push and pop meanwhile: each piece is read with the end of the one before, and what was popped since
     shows by how far that has moved. A message that waits all the while is seen once.
     """
-    position, last, size = offset, list[bytes](), 16
+    position, last, size = offset, list[bytes](), FIRST
     while limit is None or limit > 0:
         wanted = size if limit is None else min(size, limit)
         piece, position = _after(queue, position, last, wanted)
@@ -184,8 +185,9 @@ def as_json(pieces: Iterable[list[Any]], rest: dict[str, Any]) -> Iterator[str]:
     yield '{"success":true,"messages":['
     comma = ""
     for piece in pieces:
-        yield comma + compact(piece)[1:-1]
-        comma = ","
+        if piece:
+            yield comma + compact(piece)[1:-1]
+            comma = ","
     yield "]," + compact(rest)[1:] + "\n"
 
 
