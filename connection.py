@@ -53,10 +53,10 @@ class _FairPool(redis.ConnectionPool):
         self._line: deque[threading.Event] = deque()
         self._line_lock = threading.Lock()
 
-    def get_connection(self, command_name: str | None = None, *keys: Any, **options: Any) -> Any:
+    def get_connection(self, *_: Any, **__: Any) -> Any:
         self._take_turn()
         try:
-            return super().get_connection(command_name, *keys, **options)
+            return super().get_connection()
         except BaseException:
             self._give_turn()
             raise
