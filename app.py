@@ -5,6 +5,7 @@ import re
 import socket
 import sys
 from collections.abc import Callable
+from itertools import chain
 from typing import Any, TypeVar
 
 import redis
@@ -21,8 +22,8 @@ import streams
 from answers import Refusal, bad
 from connection import connect
 from events import Events
-from messages import Parameters, value_of
-from pages import AnyText, checked_name, pages
+from messages import Parameters, compact, value_of
+from pages import AnyText, checked_name, pages, sign_in
 from queues import queues as all_queues
 from ReliableQueue import Conflict, ReliableQueue, Stale
 from waiting import Waiting
@@ -39,7 +40,7 @@ class SimpleJSON(JSONProvider):
     """Answers are compact UTF-8 JSON with a newline at the end, for terminals."""
 
     def dumps(self, obj: Any, **kwargs: Any) -> str:
-        return simplejson.dumps(obj, ensure_ascii=False, separators=(",", ":"))
+        return compact(obj)
 
     def loads(self, s: str | bytes, **kwargs: Any) -> Any:
         return simplejson.loads(s)
@@ -145,6 +146,8 @@ def failed(error: Exception) -> Response:
         error = Refusal(500, "internal", "Something is wrong in this app; its log says what.")
     if request.path.startswith("/api/"):
         response = make_response({"success": False, "error": error.error, "message": error.message, **error.more})
+    elif error.status == 401:
+        response = make_response(sign_in(request.path))
     else:
         response = make_response(render_template("404.html", refusal=error))
     response.status_code = error.status
@@ -251,15 +254,16 @@ def all(name: str | None) -> dict[str, Any] | Response:
     preview = given.whole("preview", 1, 10_000)
     count = source.count()
     size = min(max(0, count - offset), count if limit is None else limit)
-    if preview is not None:
-        pieces = streams.previews(source, offset, size, preview)
-    else:
+    if preview is None:
         pieces = streams.values(source, offset, limit)
+    else:
+        pieces = streams.previews(source, offset, size, preview)
     if wants(messages.NDJSON):
         return Response(streams.as_ndjson(streams.started(pieces)), content_type=messages.NDJSON)
-    if size > 1000:
-        return Response(streams.as_json(streams.started(pieces), {"count": count}), content_type=messages.JSON)
-    return {"success": True, "messages": [value for piece in pieces for value in piece], "count": count}
+    first = next(pieces, [])
+    if len(first) == size:
+        return {"success": True, "messages": first, "count": count}
+    return Response(streams.as_json(chain([first], pieces), {"count": count}), content_type=messages.JSON)
 
 
 @queue_route("reserve", "POST")

@@ -1,12 +1,28 @@
-"""The pages: a queue's page, in the visitor's language."""
+"""The pages: a queue's page and the sign-in page, in the visitor's language."""
 
-from flask import Blueprint, current_app, render_template
+import json
+from pathlib import Path
+from typing import Any
+
+from flask import Blueprint, current_app, redirect, render_template, request, url_for
+from werkzeug import Response
 from werkzeug.routing import BaseConverter
 
+import guard
+import messages
 from answers import bad
+from messages import Parameters
 from settings import NAME
 
 pages = Blueprint("pages", __name__)
+
+FOLDER = Path(__file__).parent
+LANGUAGES = {"en": "English", "pt-BR": "Português", "es": "Español"}
+# One catalogue a language, for the templates here and for the page's modules alike.
+CATALOGUES: dict[str, dict[str, Any]] = {
+    code: json.loads((FOLDER / "translations" / f"{code}.json").read_text()) for code in LANGUAGES
+}
+MODULES = sorted(path.name for path in (FOLDER / "static/js").glob("*.js") if path.name not in ("theme.js", "home.js"))
 
 
 class AnyText(BaseConverter):
@@ -25,8 +41,90 @@ def checked_name(name: str | None) -> str:
     return name
 
 
+# --- languages
+
+
+def language() -> str:
+    """Return the language that the visitor chose by the switch, else the best for Accept-Language."""
+    chosen = request.cookies.get("lang", "")
+    if chosen in LANGUAGES:
+        return chosen
+    short = {code.split("-")[0]: code for code in LANGUAGES}
+    return short[request.accept_languages.best_match(list(short), "en")]
+
+
+def t(key: str, **values: str) -> str:
+    """Return a text of the catalogue in the visitor's language. Templates need no plural forms, the modules do."""
+    text = CATALOGUES[language()][key]
+    return str(text["other"] if isinstance(text, dict) else text).format_map(values)
+
+
+def t_error(code: str, sentence: str) -> str:
+    """Return the text of an error's code, the given sentence where the catalogue has none."""
+    return str(CATALOGUES[language()].get(f"error.{code}", sentence))
+
+
+@pages.app_context_processor
+def for_templates() -> dict[str, Any]:
+    return {
+        "t": t,
+        "t_error": t_error,
+        "lang": language(),
+        "languages": LANGUAGES,
+        "signed_in": guard.has_session(),
+    }
+
+
+# --- pages
+
+
 @pages.get("/")
 @pages.get("/q/<any:name>")
 def home(name: str | None = None) -> str:
     """The page of a queue."""
-    return render_template("home.html", name=checked_name(name))
+    name = checked_name(name)
+    page = {
+        "name": name,
+        "token": bool(current_app.config["API_TOKEN"]),
+        "longest": current_app.config["MAX_MESSAGE_BYTES"],
+        "language": language(),
+        "catalogue": CATALOGUES[language()],
+    }
+    alive = name[: -len(".dead")] if name.endswith(".dead") else ""
+    return render_template("home.html", name=name, alive=alive, page=page, modules=MODULES)
+
+
+@pages.get("/login")
+def login_page() -> Response | str:
+    """The sign-in page; without a token, or signed in, there is nothing to ask."""
+    return redirect(url_for("pages.home")) if guard.allowed() else sign_in("/")
+
+
+def sign_in(to: str, wrong: bool = False) -> str:
+    """Return the sign-in page, which leads to the page that the visitor wanted."""
+    return render_template("login.html", to=local(to), wrong=wrong)
+
+
+def local(path: str) -> str:
+    """Return the path if it is a queue's page, else home: a link must not lead to a foreign site."""
+    return path if path.startswith("/q/") and NAME.fullmatch(path[len("/q/") :]) else url_for("pages.home")
+
+
+@pages.post("/login")
+def login() -> Response | tuple[str, int]:
+    """Give a session for the token."""
+    given = Parameters(messages.fields())
+    to = given.text("to") or "/"
+    if not guard.same_token(given.text("token") or ""):
+        return sign_in(to, wrong=True), 401
+    response = redirect(local(to), 303)
+    guard.give_session(response)
+    return response
+
+
+@pages.post("/logout")
+def logout() -> Response:
+    """End the browser's session."""
+    response = redirect(url_for("pages.home"), 303)
+    guard.end_session(response)
+    return response

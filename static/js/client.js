@@ -1,0 +1,344 @@
+/**
+ * The queue's JSON API, one method a verb. It needs no other file, so any page of this origin can use it:
+ *
+ *     import { QueueClient } from "/static/js/client.js";
+ *     const jobs = new QueueClient("jobs");
+ *     await jobs.push("hello");
+ *     const message = await jobs.pop({ wait: 30 });       // null when nothing came
+ *     const stop = jobs.events({ queue: (state) => console.log(state.count) });
+ *
+ * A message is text, or {base64: "..."} for bytes that are not UTF-8. Every failure rejects with a QueueError.
+ *
+ * @typedef {string | {base64: string}} Message
+ * @typedef {{id: string, message: Message, deliveries: number, deadline: number}} Reservation deadline: Unix seconds
+ * @typedef {{preview: Message, bytes: number}} Preview
+ * @typedef {{name: string, count: number, reserved: number, dead: number, waiters: number, next: Preview[]}} QueueState
+ * @typedef {"connecting" | "live" | "away" | "fault" | "refused"} Connection
+ *     away: no answer, tried again; fault: the app answers but Redis does not; refused: not tried again (a token is needed)
+ */
+
+/** A failure that the app told (its stable `code` and sentence), or "offline" where no answer came. */
+export class QueueError extends Error {
+  /** @param {string} code @param {string} message @param {number} status 0 without an answer @param {object} answer */
+  constructor(code, message, status = 0, answer = {}) {
+    super(message);
+    this.name = "QueueError";
+    this.code = code;
+    this.status = status;
+    this.answer = answer;
+  }
+}
+
+const SLICE = 1 << 20; // bytes of a file sent at once
+const LONGEST_LINE = 16 << 20; // bytes; a longer line is sent cut, and so refused by the app
+const SILENCE = 40_000; // milliseconds without a byte, comments included, after which a stream counts as dead
+const PATIENCE = [250, 500, 1000, 2000, 4000, 8000]; // milliseconds before a stream is opened again
+
+export class QueueClient {
+  /**
+   * @param {string | null} name null is the app's default queue
+   * @param {{base?: string | URL, token?: string, fetch?: typeof fetch}} options
+   *     token: only where the page has no session of its own
+   */
+  constructor(name = null, { base = new URL("../../", import.meta.url), token = "", fetch = globalThis.fetch } = {}) {
+    this.name = name;
+    this.base = base;
+    this.token = token;
+    this.fetch = (...given) => fetch(...given);
+  }
+
+  /** The address of a verb. @param {string} verb @param {object} query @returns {URL} */
+  url(verb, query = {}) {
+    // A URL drops these two, and the address would be that of another queue.
+    if (this.name === "." || this.name === "..") throw new QueueError("bad_name", "No URL can hold this name.");
+    const path = this.name === null ? "" : `${encodeURIComponent(this.name).replaceAll("%3A", ":")}/`;
+    const url = new URL(`api/queue/${path}${verb}`, this.base);
+    for (const [key, value] of Object.entries(query)) {
+      if (value !== undefined && value !== null && value !== false) {
+        url.searchParams.set(key, value === true ? "1" : String(value));
+      }
+    }
+    return url;
+  }
+
+  /**
+   * Add a message, or a list of them: all or none.
+   * @param {Message | object | Array<Message | object>} message other JSON values are stored as their JSON text
+   * @param {{next?: boolean, key?: string, signal?: AbortSignal}} options
+   *     next: to be popped next; key: an Idempotency-Key, with which the same push may be sent again safely
+   * @returns {Promise<{count: number, message?: Message, pushed?: number}>}
+   */
+  push(message, { next = false, key = "", signal } = {}) {
+    const body = Array.isArray(message) ? { messages: message } : { message };
+    return this.#post("push", { query: { next }, body, key, signal });
+  }
+
+  /**
+   * Add every line of a text or file of any size as a message, in slices, with constant memory.
+   * Stopped by `signal` between two slices, so the number that it resolves with is exact.
+   * @param {string | Blob} text
+   * @param {{progress?: (done: {pushed: number, bytes: number, size: number}) => void, signal?: AbortSignal}} options
+   * @returns {Promise<{pushed: number, bytes: number, size: number}>} a failure has `answer.pushed`
+   */
+  async pushLines(text, { progress = () => {}, signal } = {}) {
+    const blob = typeof text === "string" ? new Blob([text]) : text;
+    const done = { pushed: 0, bytes: 0, size: blob.size };
+    while (done.bytes < blob.size && !signal?.aborted) {
+      let lines;
+      try {
+        lines = await nextLines(blob, done.bytes);
+        const body = new Blob([lines], { type: "text/plain" });
+        done.pushed += (await this.#post("push", { query: { each: "line" }, body })).pushed;
+      } catch (error) {
+        error.answer = { ...error.answer, pushed: done.pushed + (error.answer?.pushed ?? 0) };
+        throw error;
+      }
+      done.bytes += lines.length;
+      progress({ ...done });
+    }
+    return done;
+  }
+
+  /**
+   * Add one message, byte for byte.
+   * @param {Blob | Uint8Array} bytes
+   * @returns {Promise<{count: number}>}
+   */
+  pushBytes(bytes) {
+    return this.#post("push", { body: new Blob([bytes], { type: "application/octet-stream" }) });
+  }
+
+  /**
+   * Take the next message; null when there is none. With `max` take a list of up to so many, [] when there are none.
+   * @param {{max?: number, wait?: number, key?: string, signal?: AbortSignal}} options wait: seconds to wait for one
+   * @returns {Promise<Message | null | Message[]>}
+   */
+  async pop({ max, wait, key = "", signal } = {}) {
+    const answer = await this.#post("pop", { query: { max, wait }, key, signal });
+    return max === undefined ? (answer.success ? answer.message : null) : answer.messages;
+  }
+
+  /** Numbers of the queue. @returns {Promise<{count: number, reserved: number, dead: number, waiters: number}>} */
+  count() {
+    return this.#get("count");
+  }
+
+  /**
+   * Look at waiting messages, next to be popped first, and take none.
+   * @param {{offset?: number, limit?: number, preview?: number, signal?: AbortSignal}} options
+   *     preview: characters of each; then messages are {preview, bytes}
+   * @returns {Promise<{messages: Array<Message | Preview>, count: number}>}
+   */
+  all({ offset, limit, preview, signal } = {}) {
+    return this.#get("all", { offset, limit, preview }, signal);
+  }
+
+  /**
+   * Take the next message for `lease` seconds: it comes back unless it is acked. null, or [] with `max`, without any.
+   * @param {{lease?: number, wait?: number, max?: number, signal?: AbortSignal}} options
+   * @returns {Promise<Reservation | null | Reservation[]>}
+   */
+  async reserve({ lease, wait, max, signal } = {}) {
+    const answer = await this.#post("reserve", { query: { lease, wait, max }, signal });
+    if (max !== undefined) return answer.messages;
+    const { id, message, deliveries, deadline } = answer;
+    return answer.success ? { id, message, deliveries, deadline } : null;
+  }
+
+  /** Say that a reserved message, or several, are done with. @param {string | string[]} id */
+  ack(id) {
+    return this.#post("ack", { body: several(id) });
+  }
+
+  /** Give a reserved message, or several, back, to be popped next. @param {string | string[]} id */
+  release(id) {
+    return this.#post("release", { body: several(id) });
+  }
+
+  /** Reserve for `lease` seconds from now. @param {string} id @param {number} lease */
+  extend(id, lease) {
+    return this.#post("extend", { body: { id, lease } });
+  }
+
+  /**
+   * Take a message out of the middle, if it still is at that position (else QueueError "stale").
+   * @param {number} position 0 is next to be popped @param {Message} message
+   */
+  remove(position, message) {
+    return this.#post("remove", { body: { position, message } });
+  }
+
+  /** Take all messages away; `undo` brings them back for an hour. @returns {Promise<{cleared: number, undo: string}>} */
+  clear() {
+    return this.#post("clear");
+  }
+
+  /** Undo a clear. @param {string} undo @returns {Promise<{restored: number}>} */
+  restore(undo) {
+    return this.#post("restore", { body: { undo } });
+  }
+
+  /** Move the oldest messages, all without `max`. @param {string} to @param {number} [max] @returns {Promise<{moved: number}>} */
+  move(to, max) {
+    return this.#post("move", { body: max === undefined ? { to } : { to, max } });
+  }
+
+  /** The queues there are. @returns {Promise<{queues: Array<{name: string, count: number, reserved: number, dead: number}>}>} */
+  queues() {
+    return this.#answer(new URL("api/queues", this.base), { method: "GET" });
+  }
+
+  /**
+   * Follow the queue: its state now and after every change, whoever made it. Opens the stream again by itself.
+   * @param {{queue?: (state: QueueState) => void, connection?: (now: Connection, error?: QueueError) => void}} handlers
+   * @returns {() => void} stops it
+   */
+  events({ queue = () => {}, connection = () => {} }) {
+    const stopped = new AbortController();
+    this.#follow(queue, connection, stopped.signal);
+    return () => stopped.abort();
+  }
+
+  async #follow(queue, connection, stopped) {
+    let failures = 0;
+    const tell = (...now) => stopped.aborted || connection(...now);
+    tell("connecting");
+    while (!stopped.aborted) {
+      try {
+        for await (const { event, data } of this.#stream(stopped)) {
+          if (stopped.aborted) return;
+          failures = 0;
+          if (event === "queue") {
+            tell("live");
+            queue(JSON.parse(data));
+          } else if (event === "fault") {
+            const answer = JSON.parse(data);
+            tell("fault", new QueueError(answer.error, answer.message, 503, answer));
+          }
+        }
+        tell("away");
+      } catch (error) {
+        if (error.status === 401 || error.status === 400) return void tell("refused", error);
+        tell(error.status ? "fault" : "away", error);
+      }
+      await sleep(PATIENCE[Math.min(failures, PATIENCE.length - 1)], stopped);
+      failures += 1;
+    }
+  }
+
+  /** Yield the events of one stream until it ends, is stopped, or is silent for too long. */
+  async *#stream(stopped) {
+    const silent = new AbortController();
+    const signal = AbortSignal.any([stopped, silent.signal]);
+    let timer = setTimeout(() => silent.abort(), SILENCE);
+    try {
+      const response = await this.#send(this.url("events"), { headers: { Accept: "text/event-stream" }, signal });
+      if (!response.ok) await answerOf(response);
+      const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+      let rest = "";
+      for (;;) {
+        const { value, done } = await reader.read().catch(() => ({ done: true }));
+        if (done) return;
+        clearTimeout(timer);
+        timer = setTimeout(() => silent.abort(), SILENCE);
+        const found = parseEvents(rest + value);
+        rest = found.rest;
+        yield* found.events;
+      }
+    } finally {
+      clearTimeout(timer);
+      silent.abort();
+    }
+  }
+
+  #get(verb, query = {}, signal = undefined) {
+    return this.#answer(this.url(verb, query), { method: "GET", signal });
+  }
+
+  #post(verb, { query = {}, body, key = "", signal } = {}) {
+    const headers = key ? { "Idempotency-Key": key } : {};
+    if (body !== undefined && !(body instanceof Blob)) {
+      headers["Content-Type"] = "application/json";
+      body = JSON.stringify(body);
+    }
+    return this.#answer(this.url(verb, query), { method: "POST", headers, body, signal });
+  }
+
+  async #answer(url, options) {
+    return answerOf(await this.#send(url, options));
+  }
+
+  async #send(url, options) {
+    const headers = this.token ? { ...options.headers, Authorization: `Bearer ${this.token}` } : options.headers;
+    try {
+      return await this.fetch(url, { ...options, headers, cache: "no-store" });
+    } catch (error) {
+      if (error.name === "AbortError") throw new QueueError("aborted", "Stopped.");
+      throw new QueueError("offline", "There was no answer; it is unknown whether this was done.");
+    }
+  }
+}
+
+/** Return the JSON of an answer; an answer without success, other than "empty", rejects. */
+async function answerOf(response) {
+  let answer;
+  try {
+    answer = await response.json();
+  } catch {
+    throw new QueueError("no_json", `The answer (${response.status}) is not of this app.`, response.status);
+  }
+  if (answer.success === true || answer.error === "empty") return answer;
+  throw new QueueError(answer.error ?? "unknown", answer.message ?? "", response.status, answer);
+}
+
+function several(id) {
+  return Array.isArray(id) ? { ids: id } : { id };
+}
+
+function sleep(milliseconds, signal) {
+  return new Promise((done) => {
+    const end = () => {
+      clearTimeout(timer);
+      signal.removeEventListener("abort", end);
+      globalThis.removeEventListener?.("online", end);
+      done();
+    };
+    const timer = setTimeout(end, milliseconds);
+    signal.addEventListener("abort", end);
+    globalThis.addEventListener?.("online", end);
+  });
+}
+
+/**
+ * Return the bytes of whole lines that begin at `start`, about a slice of them.
+ * @param {Blob} blob @param {number} start @returns {Promise<Uint8Array>}
+ */
+export async function nextLines(blob, start, slice = SLICE) {
+  for (let size = slice; ; size *= 2) {
+    const bytes = new Uint8Array(await blob.slice(start, start + size).arrayBuffer());
+    const end = start + bytes.length === blob.size ? bytes.length : bytes.lastIndexOf(10) + 1;
+    if (end > 0) return bytes.subarray(0, end);
+    if (size >= LONGEST_LINE) return bytes;
+  }
+}
+
+/**
+ * Return the whole events in a piece of an event stream, and the rest that has no end yet.
+ * @param {string} text @returns {{events: Array<{event: string, data: string}>, rest: string}}
+ */
+export function parseEvents(text) {
+  const blocks = text.replaceAll("\r\n", "\n").split("\n\n");
+  const rest = blocks.pop();
+  const events = [];
+  for (const block of blocks) {
+    let event = "message";
+    const data = [];
+    for (const line of block.split("\n")) {
+      const [, field, value] = /^([^:]*):? ?(.*)$/.exec(line);
+      if (field === "event") event = value;
+      if (field === "data") data.push(value);
+    }
+    if (data.length) events.push({ event, data: data.join("\n") });
+  }
+  return { events, rest };
+}

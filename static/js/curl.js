@@ -1,0 +1,56 @@
+/** The curl line of every act, as a shell takes it: pure functions. */
+
+const LONGEST = 2000; // characters of a message that are shown in a line
+
+/** Quote for a POSIX shell. */
+export function quoted(text) {
+  return /^[A-Za-z0-9_\/:.=@%+,-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;
+}
+
+/**
+ * @param {import("./client.js").QueueClient} client
+ * @param {boolean} token whether the app asks for one
+ */
+export function curls(client, token) {
+  const line = (verb, query, ...options) => {
+    const auth = token ? ['-H "Authorization: Bearer $API_TOKEN"'] : [];
+    return ["curl", ...auth, ...options, quoted(client.url(verb, query).href)].join(" ");
+  };
+  const form = (fields) =>
+    Object.entries(fields)
+      .filter(([, value]) => value !== undefined)
+      .map(([key, value]) => `-d ${quoted(`${key}=${value}`)}`);
+  const json = (body) => [`-H 'Content-Type: application/json'`, `-d ${quoted(JSON.stringify(body))}`];
+  return {
+    push(message, { next = false } = {}) {
+      if (Array.isArray(message)) {
+        if (JSON.stringify(message).length > LONGEST) return this.pushLines();
+        return line("push", { next }, ...json({ messages: message }));
+      }
+      if (typeof message !== "string") return line("push", { next }, ...json({ message }));
+      if (message.length > LONGEST) return line("push", { next }, "-H 'Content-Type: text/plain'", "--data-binary @message.txt");
+      if (/^[A-Za-z0-9][A-Za-z0-9 .,!?:_-]*$/.test(message)) return line("push", { next }, ...form({ message }));
+      // eslint-disable-next-line no-control-regex
+      if (/[\0-\x08\x0b-\x1f\x7f]/.test(message)) return line("push", { next }, ...json({ message }));
+      return line("push", { next }, "-H 'Content-Type: text/plain'", `--data-raw ${quoted(message)}`);
+    },
+    pushLines: (file = "messages.txt") =>
+      line("push", { each: "line" }, "-H 'Content-Type: text/plain'", `-T ${quoted(file)}`, "-X POST"),
+    pushBytes: (file = "message.bin") =>
+      line("push", {}, "-H 'Content-Type: application/octet-stream'", `--data-binary ${quoted(`@${file}`)}`),
+    pop: ({ max, wait } = {}) => line("pop", { max, wait }, "-X POST"),
+    reserve: ({ lease, wait, max } = {}) => line("reserve", { lease, wait, max }, "-X POST"),
+    ack: (id) => line("ack", {}, ...form({ id })),
+    release: (id) => line("release", {}, ...form({ id })),
+    extend: (id, lease) => line("extend", {}, ...form({ id, lease })),
+    look: (position) => line("all", { offset: position, limit: 1 }),
+    remove: (position, message) =>
+      JSON.stringify(message).length > LONGEST
+        ? line("remove", {}, `-d position=${position}`, "--data-urlencode message@message.txt")
+        : line("remove", {}, ...json({ position, message })),
+    clear: () => line("clear", {}, "-X POST"),
+    restore: (undo) => line("restore", {}, ...form({ undo })),
+    move: (to, max) => line("move", {}, ...form({ to, max })),
+    events: () => line("events", {}, "-N"),
+  };
+}

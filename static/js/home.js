@@ -1,0 +1,107 @@
+/** The queue's page: makes what the panels share, mounts them, and follows the queue. */
+import { QueueClient } from "./client.js";
+import { curls } from "./curl.js";
+import { at } from "./dom.js";
+import { translator } from "./i18n.js";
+import { mountLive } from "./live.js";
+import { mountMessage } from "./message.js";
+import { mountNotices } from "./notices.js";
+import { mountPush } from "./push.js";
+import { mountQueues } from "./queues.js";
+import { aliveOf, connected, initial, received } from "./state.js";
+import { mountTake } from "./take.js";
+import { mountTeach } from "./teach.js";
+import { mountTidy } from "./tidy.js";
+import { mountWaiting } from "./waiting.js";
+
+const HIDDEN = 20_000; // milliseconds after which a hidden tab stops following: a browser has few connections to share
+const TRIES = 3; // of an act whose answer was lost; the same key makes it happen once
+
+const page = JSON.parse(at("page").textContent);
+const client = new QueueClient(page.name);
+
+/** The page's state: panels are updated once after however many changes. */
+const store = {
+  state: initial(page.name),
+  change(function_, ...given) {
+    store.state = function_(store.state, ...given);
+    store.due ??= queueMicrotask(() => {
+      store.due = undefined;
+      panels.forEach((update) => update(store.state));
+    }) ?? true;
+  },
+};
+
+const words = translator(page.catalogue, page.language);
+const app = { page, client, store, ...words, curl: curls(client, page.token), alive: aliveOf(page.name) };
+app.pageOf = (name) => new URL(`../../q/${encodeURIComponent(name).replaceAll("%3A", ":")}`, import.meta.url).href;
+app.notices = mountNotices(app);
+app.teach = mountTeach(app);
+
+/** Do what a person asked for: show its curl line, tell what went wrong. Resolves with undefined then. */
+app.act = async (line, run) => {
+  if (line) app.teach(line);
+  try {
+    const result = await run();
+    app.notices.clear();
+    return result;
+  } catch (error) {
+    if (error.code !== "aborted") app.notices.fail(error);
+    return undefined;
+  }
+};
+
+/** Do something once even if its answer is lost: ask again with the same Idempotency-Key. */
+app.once = async (run) => {
+  const key = Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
+  for (let left = TRIES - 1; ; left -= 1) {
+    try {
+      return await run(key);
+    } catch (error) {
+      if (!left || !["offline", "unknown"].includes(error.code)) throw error;
+      await new Promise((done) => setTimeout(done, 700));
+    }
+  }
+};
+
+mountQueues(app);
+const waiting = mountWaiting(app);
+app.remove = waiting.remove;
+app.open = mountMessage(app);
+const panels = [mountLive(app), waiting.update, mountTake(app)];
+mountPush(app);
+mountTidy(app);
+for (const button of document.querySelectorAll("dialog .close")) {
+  button.addEventListener("click", () => button.closest("dialog").close());
+}
+// A click beside a dialog closes it.
+for (const dialog of document.querySelectorAll("dialog")) {
+  dialog.addEventListener("click", (event) => event.target === dialog && dialog.close());
+}
+
+// --- following the queue
+
+let stop = null;
+let hiding = 0;
+
+function follow() {
+  stop ??= client.events({
+    queue: (state) => store.change(received, state, Date.now()),
+    connection: (now) => store.change(connected, now),
+  });
+}
+
+function pause() {
+  stop?.();
+  stop = null;
+  store.change(connected, "paused");
+}
+
+document.addEventListener("visibilitychange", () => {
+  clearTimeout(hiding);
+  if (document.hidden) hiding = setTimeout(pause, HIDDEN);
+  else follow();
+});
+addEventListener("pagehide", pause);
+addEventListener("pageshow", () => document.hidden || follow());
+follow();

@@ -1,0 +1,71 @@
+import { at, clone } from "./dom.js";
+
+/** Short messages in the corner; `fail` tells what went wrong until it is dismissed, `say` what went well for a while. */
+export function mountNotices({ failure, t }) {
+  const corner = at("toasts");
+  at("said").textContent = "";
+
+  function show(text, role, link) {
+    const toast = clone("toast-template");
+    toast.setAttribute("role", role);
+    toast.classList.add(role);
+    const close = () => toast.remove();
+    toast.querySelector(".close").addEventListener("click", close);
+    if (link) {
+      const anchor = toast.querySelector(".link");
+      anchor.hidden = false;
+      anchor.href = link.href;
+      anchor.textContent = link.text;
+    }
+    // A modal dialog covers everything else, so the notice goes into it.
+    (document.querySelector("dialog[open]") ?? corner).append(toast);
+    while (corner.children.length > 3) corner.firstElementChild.remove();
+    toast.querySelector(".text").textContent = text;
+    return close;
+  }
+
+  return {
+    say(text, link) {
+      const close = show(text, "status", link);
+      setTimeout(close, link ? 15_000 : 5000);
+    },
+    fail(error) {
+      const text = failure(error);
+      const same = [...document.querySelectorAll(".toast.alert .text")].find((one) => one.textContent === text);
+      same?.parentElement.remove();
+      show(text, "alert");
+      console.info(`${error.code ?? error.name}: ${error.message}`);
+    },
+    /** Forget what went wrong before: something has worked since. */
+    clear: () => document.querySelectorAll(".toast.alert").forEach((toast) => toast.remove()),
+    async copy(text, button) {
+      const before = button.textContent;
+      if (!(await copied(text))) return void show(t("copy.failed"), "alert");
+      at("said").textContent = t("copied");
+      button.textContent = t("copied");
+      setTimeout(() => {
+        button.textContent = before;
+        at("said").textContent = "";
+      }, 1500);
+    },
+  };
+}
+
+/** Copy a text. Browsers give the clipboard to https and localhost only; elsewhere the old way works. */
+async function copied(text) {
+  try {
+    await navigator.clipboard.writeText(text);
+    return true;
+  } catch {
+    const before = document.activeElement;
+    const area = document.createElement("textarea");
+    area.value = text;
+    area.className = "visually-hidden";
+    (document.querySelector("dialog[open]") ?? document.body).append(area);
+    area.select();
+    const done = document.execCommand("copy");
+    area.remove();
+    before?.focus();
+    return done;
+  }
+}

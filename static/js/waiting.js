@@ -1,0 +1,221 @@
+import { at, clone, write } from "./dom.js";
+import { kindOfPreview, oneLine, sizeOf } from "./look.js";
+import { scrollTo, windowOf } from "./state.js";
+
+const ROW = 44; // pixels; home.css says the same
+const PREVIEW = 200; // characters of a message that a row can show
+const FILTERED = 1000; // messages that a filter looks at
+const SHOWN = 300; // characters of a row's text
+
+/**
+ * The list of waiting messages. Only the rows in view exist, and only they are read from the app, so a million
+ * messages cost what twenty do.
+ */
+export function mountWaiting(app) {
+  const { client, store, notices, t, n, language } = app;
+  const [view, list, filter] = [at("viewport"), at("rows"), at("filter")];
+  const shown = new Map(); // place in the list -> its element
+  let known = new Map(); // position in the queue -> {preview, bytes, version}
+  let found = null; // positions that the filter leaves; null without a filter
+  let looked = { version: -1, first: 0, last: 0, filter: "" }; // what the last answer of the app covers
+  let loading = false;
+  let active = 0; // place of the row that Tab reaches
+
+  const length = () => found?.length ?? store.state.count;
+  const positionOf = (place) => (found ? found[place] : place);
+  const box = () => ({ count: length(), row: ROW, view: view.clientHeight, scroll: view.scrollTop });
+
+  // --- reading
+
+  /** Read what is in view and not known as it is now; one request at a time, the last wish wins. */
+  async function load() {
+    if (loading || !store.state.known) return;
+    const { version, count } = store.state;
+    const needle = filter.value.toLowerCase();
+    let { first, last } = needle ? { first: 0, last: Math.min(FILTERED, count) } : windowOf(box());
+    const fresh = (position) => known.get(position)?.version === version;
+    if (needle) {
+      if (looked.version === version && looked.filter !== "") return search(needle);
+    } else {
+      while (first < last && fresh(first)) first += 1;
+      while (last > first && fresh(last - 1)) last -= 1;
+      if (first === last) return;
+    }
+    loading = true;
+    try {
+      const answer = await client.all({ offset: first, limit: last - first, preview: PREVIEW });
+      const kept = new Map([...known].filter(([, row]) => row.version === version));
+      answer.messages.forEach((row, i) => kept.set(first + i, { ...row, version }));
+      for (const [place] of shown) {
+        const position = positionOf(place);
+        if (!kept.has(position) && known.has(position)) kept.set(position, known.get(position));
+      }
+      known = kept;
+      looked = { version, first, last, filter: needle };
+      if (needle) search(needle);
+      render();
+    } catch {
+      // The stream tells when the app is away, and the next state asks again.
+    } finally {
+      loading = false;
+    }
+    if (store.state.version !== version) setTimeout(load, needle ? 1000 : 100);
+    else if (!needle) load();
+  }
+
+  function search(needle) {
+    const positions = [...known.keys()].filter((position) => position < Math.min(FILTERED, store.state.count));
+    positions.sort((a, b) => a - b);
+    found = positions.filter((position) => {
+      const { preview } = known.get(position);
+      return (typeof preview === "string" ? preview : oneLine(preview)).toLowerCase().includes(needle);
+    });
+    at("found").hidden = false;
+    write(at("found"), t("found", { found: found.length, n: positions.length }));
+    render();
+  }
+
+  filter.addEventListener("input", () => {
+    view.scrollTop = 0;
+    active = 0;
+    if (filter.value === "") {
+      found = null;
+      at("found").hidden = true;
+      looked = { ...looked, filter: "" };
+      render();
+    }
+    load();
+  });
+
+  // --- drawing
+
+  function update(state) {
+    if (state.version !== looked.seen) {
+      looked.seen = state.version;
+      if (!filter.value) state.next.forEach((row, i) => known.set(i, { ...row, version: state.version }));
+      load();
+    }
+    render();
+  }
+
+  function render() {
+    const { known: ready, count, connection } = store.state;
+    const { height, first, last, top } = windowOf(box());
+    list.style.height = `${height}px`;
+    for (const [place, row] of shown) {
+      if (place >= first && place < last) continue;
+      if (row.contains(document.activeElement)) view.focus({ preventScroll: true });
+      row.remove();
+      shown.delete(place);
+    }
+    active = Math.min(active, Math.max(0, length() - 1));
+    const reachable = active >= first && active < last ? active : Math.min(first + 4, Math.max(0, length() - 1));
+    let after = list.firstElementChild;
+    for (let place = first; place < last; place += 1) {
+      let row = shown.get(place);
+      if (!row) {
+        row = clone("row-template");
+        shown.set(place, row);
+        list.insertBefore(row, after);
+      } else after = row.nextElementSibling;
+      fill(row, place, place === reachable);
+      row.style.transform = `translateY(${top + (place - first) * ROW}px)`;
+    }
+    at("empty").hidden = !(ready && count === 0 && connection === "live");
+    const absent = ["fault", "away", "refused"].includes(connection) && count === 0;
+    at("absent").hidden = !absent;
+    if (absent) write(at("absent"), t(`absent.${connection}`));
+    at("clear").disabled = at("move").disabled = count === 0;
+  }
+
+  function fill(row, place, reachable) {
+    const position = positionOf(place);
+    const known_ = known.get(position);
+    const [open, remove] = row.children;
+    open.tabIndex = remove.tabIndex = reachable ? 0 : -1;
+    if (row.at === position && row.shows === known_) return;
+    Object.assign(row, { at: position, place, shows: known_ });
+    const number = n(position + 1);
+    const text = known_ ? oneLine(known_.preview).slice(0, SHOWN) : "";
+    const kind = known_ ? kindOfPreview(known_.preview) : "";
+    row.setAttribute("aria-setsize", store.state.count);
+    row.setAttribute("aria-posinset", position + 1);
+    row.classList.toggle("next", position === 0);
+    row.classList.toggle("unread", !known_);
+    write(row.querySelector(".position"), number);
+    row.querySelector(".badge").hidden = position !== 0;
+    write(row.querySelector(".preview"), text);
+    row.querySelector(".kind").hidden = kind === "text" || kind === "";
+    write(row.querySelector(".kind"), kind === "json" || kind === "bytes" ? t(`waiting.${kind}`) : "");
+    write(row.querySelector(".size"), known_ ? sizeOf(known_.bytes, language) : "");
+    remove.setAttribute("aria-label", t("waiting.remove", { position: number }));
+    remove.title = t("remove");
+  }
+
+  // --- acting
+
+  list.addEventListener("click", (event) => {
+    const row = event.target.closest(".row");
+    if (!row) return;
+    active = row.place;
+    if (event.target.closest(".remove")) remove(row.at, row.shows);
+    else app.open({ position: row.at, seen: row.shows });
+  });
+
+  /** Remove the message that was seen at a position; what moved meanwhile is left alone. */
+  async function remove(position, seen) {
+    let message;
+    const done = await app.act("", async () => {
+      const { messages } = await client.all({ offset: position, limit: 1 });
+      [message] = messages;
+      if (seen && !isSame(message, seen)) {
+        throw Object.assign(new Error(t("remove.stale")), { code: "moved" });
+      }
+      app.teach(app.curl.remove(position, message));
+      return client.remove(position, message);
+    });
+    if (!done) return false;
+    app.took([{ how: "remove", message }]);
+    return true;
+  }
+
+  function isSame(message, { preview }) {
+    if (message === undefined) return false;
+    if (typeof preview !== "string") return typeof message !== "string" && message.base64.startsWith(preview.base64.slice(0, -4));
+    return typeof message === "string" && message.startsWith(preview);
+  }
+
+  list.addEventListener("keydown", (event) => {
+    const row = event.target.closest(".row");
+    if (!row || event.altKey || event.ctrlKey || event.metaKey) return;
+    const page = Math.max(1, Math.floor(view.clientHeight / ROW) - 1);
+    const steps = { ArrowDown: 1, ArrowUp: -1, PageDown: page, PageUp: -page, Home: -Infinity, End: Infinity };
+    if (event.key in steps) focus(row.place + steps[event.key]);
+    else if (event.key === "Delete") remove(row.at, row.shows).then(() => focus(row.place));
+    else return;
+    event.preventDefault();
+  });
+
+  function focus(place) {
+    if (!length()) return view.focus();
+    active = Math.min(Math.max(0, place), length() - 1);
+    view.scrollTop = scrollTo(active, box());
+    render();
+    shown.get(active)?.firstElementChild.focus({ preventScroll: true });
+  }
+
+  let drawn = 0;
+  view.addEventListener("scroll", () => {
+    drawn ||= requestAnimationFrame(() => {
+      drawn = 0;
+      render();
+      load();
+    });
+  });
+  new ResizeObserver(() => {
+    render();
+    load();
+  }).observe(view);
+  view.tabIndex = -1;
+  return { update, remove };
+}
