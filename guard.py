@@ -29,7 +29,7 @@ HEADERS = {
 
 
 def check() -> None:
-    """Refuse a request for a foreign Host (400), a change asked for by a foreign site (403), and one without the token (401).
+    """Refuse a foreign Host (400), a change asked for by a foreign site (403), and a request without the token (401).
 
     The Host is checked because a foreign site can point a name of its own at this machine (DNS rebinding).
     """

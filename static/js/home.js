@@ -87,7 +87,7 @@ let hiding = 0;
 function follow() {
   stop ??= client.events({
     queue: (state) => store.change(received, state, Date.now()),
-    connection: (now) => store.change(connected, now),
+    connection: (now, error) => store.change(connected, now, error),
   });
 }
 

@@ -1,6 +1,8 @@
 import { at, write } from "./dom.js";
 import { chart } from "./state.js";
 
+const AWAY = ["redis_away", "redis_loading"];
+
 /** The state of the connection, the numbers, the chart, and the tab's title. */
 export function mountLive({ store, t, n, page }) {
   const dead = at("dead-link");
@@ -8,7 +10,8 @@ export function mountLive({ store, t, n, page }) {
   function update(state) {
     const pill = at("live");
     if (pill.dataset.connection !== state.connection) pill.dataset.connection = state.connection;
-    write(at("live-text"), t(`live.${state.connection}`));
+    const refused = state.connection === "fault" && !AWAY.includes(state.error?.code);
+    write(at("live-text"), refused ? t("live.trouble") : t(`live.${state.connection}`));
     if (!state.known) return;
     write(at("count"), n(state.count));
     write(at("count-label"), t("count.label", { n: state.count }));

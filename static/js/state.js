@@ -14,6 +14,7 @@ export function initial(name) {
   return {
     name,
     connection: "connecting",
+    error: null,
     known: false,
     count: 0,
     reserved: 0,
@@ -34,8 +35,9 @@ export function received(state, { count, reserved = 0, dead = 0, waiters = 0, ne
   return { ...state, known: true, count, reserved, dead, waiters, next, samples, version };
 }
 
-export function connected(state, connection) {
-  return { ...state, connection };
+/** The connection changed; a fault comes with the error that tells why. */
+export function connected(state, connection, error = null) {
+  return { ...state, connection, error: connection === "live" ? null : error };
 }
 
 /** Add a sample; one that adds nothing to the line is left out, and so are those that left the window, but for the last. */

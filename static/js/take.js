@@ -27,8 +27,8 @@ export function mountTake(app) {
     const { signal } = stop;
     const given = how === "pop" ? { max, wait } : { lease, max, wait };
     const found = await app.act(curl[how](given), () =>
-      // A wait is sent once: who stops waiting takes nothing.
-      wait ? client[how]({ ...given, signal }) : app.once((key) => client[how]({ ...given, key })),
+      // A reservation comes back by itself if its answer was lost, so only pop needs to be sure of its own.
+      how === "pop" ? app.once((key) => client.pop({ ...given, signal, key })) : client.reserve({ ...given, signal }),
     );
     stop = null;
     at("take-stop").hidden = true;
@@ -88,9 +88,12 @@ export function mountTake(app) {
       store.change(forgot, id);
       notices.say(t("acked"));
     }
-    if (verb === "release" && (await app.act(curl.release(reservation), () => client.release(reservation)))) {
+    if (verb === "release") {
+      const done = await app.act(curl.release(reservation), () => client.release(reservation));
+      if (!done) return;
       store.change(forgot, id);
-      notices.say(t("backed", { n: 1 }));
+      if (done.dead) notices.say(t("buried"), { href: app.pageOf(`${page.name}.dead`), text: t("dead.open", { name: `${page.name}.dead` }) });
+      else notices.say(t("backed", { n: 1 }));
     }
   });
 

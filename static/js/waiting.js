@@ -12,7 +12,7 @@ const SHOWN = 300; // characters of a row's text
  * messages cost what twenty do.
  */
 export function mountWaiting(app) {
-  const { client, store, notices, t, n, language } = app;
+  const { client, store, failure, t, n, language } = app;
   const [view, list, filter] = [at("viewport"), at("rows"), at("filter")];
   const shown = new Map(); // place in the list -> its element
   let known = new Map(); // position in the queue -> {preview, bytes, version}
@@ -99,7 +99,7 @@ export function mountWaiting(app) {
   }
 
   function render() {
-    const { known: ready, count, connection } = store.state;
+    const { known: ready, count, connection, error } = store.state;
     const { height, first, last, top } = windowOf(box());
     list.style.height = `${height}px`;
     for (const [place, row] of shown) {
@@ -122,9 +122,10 @@ export function mountWaiting(app) {
       row.style.transform = `translateY(${top + (place - first) * ROW}px)`;
     }
     at("empty").hidden = !(ready && count === 0 && connection === "live");
-    const absent = ["fault", "away", "refused"].includes(connection) && count === 0;
+    const absent = ["fault", "away", "refused"].includes(connection);
     at("absent").hidden = !absent;
-    if (absent) write(at("absent"), t(`absent.${connection}`));
+    at("stage").classList.toggle("stale", absent);
+    if (absent) write(at("absent"), connection === "fault" && error.code !== "redis_away" ? failure(error) : t(`absent.${connection}`));
     at("clear").disabled = at("move").disabled = count === 0;
   }
 

@@ -1,0 +1,205 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { QueueClient, QueueError, nextLines, parseEvents } from "../../static/js/client.js";
+
+const BASE = "http://queue.test/";
+
+/** A client whose app answers with these, one a request; what was asked is in `asked`. */
+function clientOf(...answers) {
+  const asked = [];
+  const fetch = async (url, options = {}) => {
+    const body = options.body instanceof Blob ? await options.body.text() : options.body;
+    asked.push({ method: options.method ?? "GET", url: url.href.slice(BASE.length - 1), headers: options.headers, body });
+    const answer = answers.shift();
+    if (answer instanceof Error) throw answer;
+    return new Response(JSON.stringify(answer.body ?? answer), { status: answer.status ?? 200 });
+  };
+  return { asked, client: new QueueClient("jobs", { base: BASE, fetch }) };
+}
+
+test("a push sends the message as JSON and an Idempotency-Key if one is given", async () => {
+  const { client, asked } = clientOf({ success: true, message: "hi", count: 1 });
+  assert.deepEqual(await client.push("hi", { next: true, key: "k1" }), { success: true, message: "hi", count: 1 });
+  assert.equal(asked[0].url, "/api/queue/jobs/push?next=1");
+  assert.equal(asked[0].body, '{"message":"hi"}');
+  assert.equal(asked[0].headers["Idempotency-Key"], "k1");
+});
+
+test("many are pushed in one request", async () => {
+  const { client, asked } = clientOf({ success: true, pushed: 2, count: 2 });
+  await client.push(["a", { base64: "/w==" }]);
+  assert.equal(asked[0].body, '{"messages":["a",{"base64":"/w=="}]}');
+});
+
+test("pop gives the message, null when there is none, a list with max", async () => {
+  const empty = { success: false, error: "empty", message: "The queue is empty." };
+  const { client } = clientOf({ success: true, message: "a" }, empty, { success: true, messages: ["b"] }, { ...empty, messages: [] });
+  assert.equal(await client.pop(), "a");
+  assert.equal(await client.pop({ wait: 1 }), null);
+  assert.deepEqual(await client.pop({ max: 2 }), ["b"]);
+  assert.deepEqual(await client.pop({ max: 2 }), []);
+});
+
+test("every verb asks at its own address", async () => {
+  const ok = { success: true, messages: [], id: "1" };
+  const { client, asked } = clientOf(...Array.from({ length: 12 }, () => ok));
+  await client.count();
+  await client.all({ offset: 5, limit: 2, preview: 80 });
+  await client.reserve({ lease: 9 });
+  await client.ack("7");
+  await client.ack(["7", "8"]);
+  await client.release("7");
+  await client.extend("7", 60);
+  await client.remove(3, "x");
+  await client.clear();
+  await client.restore("u");
+  await client.move("other", 5);
+  await client.queues();
+  assert.deepEqual(
+    asked.map(({ method, url, body }) => [method, url, body ?? ""].join(" ").trim()),
+    [
+      "GET /api/queue/jobs/count",
+      "GET /api/queue/jobs/all?offset=5&limit=2&preview=80",
+      "POST /api/queue/jobs/reserve?lease=9",
+      'POST /api/queue/jobs/ack {"id":"7"}',
+      'POST /api/queue/jobs/ack {"ids":["7","8"]}',
+      'POST /api/queue/jobs/release {"id":"7"}',
+      'POST /api/queue/jobs/extend {"id":"7","lease":60}',
+      'POST /api/queue/jobs/remove {"position":3,"message":"x"}',
+      "POST /api/queue/jobs/clear",
+      'POST /api/queue/jobs/restore {"undo":"u"}',
+      'POST /api/queue/jobs/move {"to":"other","max":5}',
+      "GET /api/queues",
+    ],
+  );
+});
+
+test("the default queue has no name in its address, and a token goes along", async () => {
+  let seen;
+  const fetch = async (url, { headers }) => {
+    seen = [url.href, headers.Authorization];
+    return new Response('{"success":true}');
+  };
+  await new QueueClient(null, { base: BASE, fetch, token: "secret" }).count();
+  assert.deepEqual(seen, ["http://queue.test/api/queue/count", "Bearer secret"]);
+});
+
+test("a name that a URL would drop reaches no other queue", () => {
+  assert.throws(() => new QueueClient(".", { base: BASE }).url("push"), { code: "bad_name" });
+  assert.throws(() => new QueueClient("..", { base: BASE }).url("push"), { code: "bad_name" });
+  assert.equal(new QueueClient("a:b.c", { base: BASE }).url("pop").href, "http://queue.test/api/queue/a:b.c/pop");
+});
+
+test("a refusal rejects with its code, sentence and status", async () => {
+  const { client } = clientOf({ status: 409, body: { success: false, error: "stale", message: "Gone.", stale: ["7"] } });
+  await assert.rejects(client.ack("7"), (error) => {
+    assert.ok(error instanceof QueueError);
+    assert.deepEqual([error.code, error.message, error.status, error.answer.stale], ["stale", "Gone.", 409, ["7"]]);
+    return true;
+  });
+});
+
+test("no answer, and an answer of something else, have codes of their own", async () => {
+  const { client } = clientOf(new TypeError("failed to fetch"));
+  await assert.rejects(client.clear(), { code: "offline", status: 0 });
+  const odd = new QueueClient("jobs", { base: BASE, fetch: async () => new Response("<h1>Bad gateway</h1>", { status: 502 }) });
+  await assert.rejects(odd.clear(), { code: "no_json", status: 502 });
+});
+
+test("lines go in slices that end at a line's end, and lose no byte", async () => {
+  const text = "one\ntwo\r\n\nthree is long\nfour";
+  const blob = new Blob([text]);
+  const slices = [];
+  for (let at = 0; at < blob.size; at += slices.at(-1).length) slices.push(await nextLines(blob, at, 6));
+  const texts = slices.map((slice) => new TextDecoder().decode(slice));
+  assert.equal(texts.join(""), text);
+  assert.ok(texts.slice(0, -1).every((one) => one.endsWith("\n")), JSON.stringify(texts));
+});
+
+test("pushing lines tells how far it is and stops between two slices", async () => {
+  const size = 1 << 20;
+  const blob = new Blob(["x".repeat(size - 1), "\n", "y".repeat(size - 1), "\n", "last"]);
+  const { client, asked } = clientOf({ success: true, pushed: 1, count: 1 }, { success: true, pushed: 1, count: 2 });
+  const stop = new AbortController();
+  const seen = [];
+  const progress = (done) => {
+    seen.push(done);
+    if (done.pushed === 2) stop.abort();
+  };
+  const done = await client.pushLines(blob, { progress, signal: stop.signal });
+  assert.deepEqual(done, { pushed: 2, bytes: 2 * size, size: 2 * size + 4 });
+  assert.equal(seen.length, 2);
+  assert.equal(asked[0].url, "/api/queue/jobs/push?each=line");
+});
+
+test("lines that fail half way say how many went in", async () => {
+  const line = "x".repeat((1 << 20) - 1);
+  const refusal = { status: 400, body: { success: false, error: "bad_utf8", message: "No.", pushed: 3 } };
+  const { client } = clientOf({ success: true, pushed: 1, count: 1 }, refusal);
+  await assert.rejects(client.pushLines(`${line}\n${line}\n`), (error) => error.code === "bad_utf8" && error.answer.pushed === 4);
+});
+
+test("events come whole, however the stream is cut", () => {
+  const text = 'retry: 1000\n\nevent: queue\ndata: {"count":1}\n\n: nothing new\n\nevent: fault\ndata: {"error":"redis_away"}\n\n';
+  const events = [];
+  let rest = "";
+  for (const character of text) {
+    const found = parseEvents(rest + character);
+    rest = found.rest;
+    events.push(...found.events);
+  }
+  assert.equal(rest, "");
+  assert.deepEqual(events, [
+    { event: "queue", data: '{"count":1}' },
+    { event: "fault", data: '{"error":"redis_away"}' },
+  ]);
+});
+
+/** A stream that sends these texts and then ends. */
+const streamOf = (...texts) =>
+  new Response(new ReadableStream({
+    start(controller) {
+      for (const text of texts) controller.enqueue(new TextEncoder().encode(text));
+      controller.close();
+    },
+  }));
+
+test("the stream is opened again after it ended, and tells how the connection is", async () => {
+  const answers = [
+    streamOf('event: queue\ndata: {"count":1}\n\n'),
+    new TypeError("refused"),
+    streamOf('event: fault\ndata: {"error":"redis_away","message":"Away."}\n\nevent: queue\ndata: {"count":2}\n\n'),
+    new Response('{"success":false,"error":"token_required","message":"No."}', { status: 401 }),
+  ];
+  const fetch = async () => {
+    const answer = answers.shift();
+    if (answer instanceof Error) throw answer;
+    return answer;
+  };
+  const client = new QueueClient("jobs", { base: BASE, fetch });
+  const told = [];
+  await new Promise((done) => {
+    client.events({
+      queue: ({ count }) => told.push(count),
+      connection: (now, error) => {
+        told.push(error ? `${now} ${error.code}` : now);
+        if (now === "refused") done();
+      },
+    });
+  });
+  assert.deepEqual(told, ["connecting", "live", 1, "away", "away offline", "fault redis_away", "live", 2, "away", "refused token_required"]);
+});
+
+test("a stopped stream asks for nothing more", async () => {
+  let asked = 0;
+  const fetch = async (url, { signal }) => {
+    asked += 1;
+    await new Promise((resolve, reject) => signal.addEventListener("abort", () => reject(signal.reason)));
+  };
+  const told = [];
+  const stop = new QueueClient("jobs", { base: BASE, fetch }).events({ connection: (now) => told.push(now) });
+  stop();
+  await new Promise(setImmediate);
+  assert.equal(asked, 1);
+  assert.deepEqual(told, ["connecting"]);
+});

@@ -1,0 +1,25 @@
+import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
+import { test } from "node:test";
+import { translator } from "../../static/js/i18n.js";
+
+const load = (language) => JSON.parse(readFileSync(new URL(`../../translations/${language}.json`, import.meta.url)));
+
+test("every language counts as its people do", () => {
+  const count = (language, n) => translator(load(language), language).t("pushed", { n });
+  assert.deepEqual([0, 1, 2, 1000].map((n) => count("en", n)), ["0 messages pushed", "1 message pushed", "2 messages pushed", "1,000 messages pushed"]);
+  assert.deepEqual([0, 1, 2, 1000].map((n) => count("pt-BR", n)), ["0 mensagem enviada", "1 mensagem enviada", "2 mensagens enviadas", "1.000 mensagens enviadas"]);
+  assert.deepEqual([0, 1, 2].map((n) => count("es", n)), ["0 mensajes enviados", "1 mensaje enviado", "2 mensajes enviados"]);
+  assert.equal(count("es", 1_000_000), "1.000.000 de mensajes enviados");
+});
+
+test("values are put in as they are, once", () => {
+  const { t } = translator({ a: "{x} and {y} and {z}" }, "en");
+  assert.equal(t("a", { x: "{y}", y: "<b>$&</b>" }), "{y} and <b>$&</b> and {z}");
+});
+
+test("a failure is told by its code, else by the app's sentence", () => {
+  const { failure } = translator(load("es"), "es");
+  assert.equal(failure({ code: "redis_away", message: "Redis cannot be reached." }), "No se puede acceder a Redis; no se cambió nada.");
+  assert.equal(failure({ code: "brand_new", message: "Something new." }), "Something new.");
+});

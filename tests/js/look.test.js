@@ -1,0 +1,70 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { bytesOf, hexOf, indented, kindOf, kindOfPreview, oneLine, sizeOf } from "../../static/js/look.js";
+
+test("JSON is indented and every number stays as it was written", () => {
+  const text = '{"a":1.10,"big":12345678901234567890123,"s":"x, {y}: \\"z\\"","l":[1,[],{}],"e":{"n":null}}';
+  assert.equal(
+    indented(text),
+    `{
+  "a": 1.10,
+  "big": 12345678901234567890123,
+  "s": "x, {y}: \\"z\\"",
+  "l": [
+    1,
+    [],
+    {}
+  ],
+  "e": {
+    "n": null
+  }
+}`,
+  );
+  assert.deepEqual(JSON.parse(indented(text)), JSON.parse(text));
+  assert.equal(indented("{not json"), null);
+});
+
+test("a megabyte of JSON is indented soon", () => {
+  const value = Array.from({ length: 20_000 }, (_, i) => ({ number: i, text: "something, [with] {marks}" }));
+  assert.deepEqual(JSON.parse(indented(JSON.stringify(value))), value);
+});
+
+test("kinds: objects and arrays are JSON, what is not UTF-8 is bytes, the rest is text", () => {
+  assert.equal(kindOf(' {"a": 1}'), "json");
+  assert.equal(kindOf("[1,2]"), "json");
+  assert.equal(kindOf("12"), "text");
+  assert.equal(kindOf("{oops"), "text");
+  assert.equal(kindOf({ base64: "/w==" }), "bytes");
+  assert.equal(kindOfPreview('{"a": 1, "cut'), "json");
+  assert.equal(kindOfPreview("[x]"), "text");
+  assert.equal(kindOfPreview({ base64: "/w==" }), "bytes");
+});
+
+test("a row is one line: ends of lines and control characters are seen, and nothing turns the text around", () => {
+  assert.equal(oneLine("a\nb\r\nc\td"), "a ↵ b ↵ c ⇥ d");
+  assert.equal(oneLine("\u0000\u202e\u2066x"), "���x");
+  assert.equal(oneLine({ base64: btoa("\xff\x00A") }), "ff 00 41");
+  assert.equal(oneLine("héllo 👍🏽"), "héllo 👍🏽");
+});
+
+test("hex shows the offset, sixteen bytes and their characters", () => {
+  const bytes = Uint8Array.from({ length: 18 }, (_, i) => i + 60);
+  const { lines, line } = hexOf(bytes);
+  assert.equal(
+    lines,
+    "00000000  3c 3d 3e 3f 40 41 42 43  44 45 46 47 48 49 4a 4b  <=>?@ABCDEFGHIJK\n" +
+      `00000010  ${"4c 4d".padEnd(48)}  LM`,
+  );
+  assert.equal(line.slice(0, 8), "3c 3d 3e");
+});
+
+test("bytes of a text are its UTF-8, of base64 the bytes themselves", () => {
+  assert.deepEqual([...bytesOf("é")], [0xc3, 0xa9]);
+  assert.deepEqual([...bytesOf({ base64: "/wA=" })], [255, 0]);
+});
+
+test("sizes are short and in the language's numbers", () => {
+  assert.equal(sizeOf(5, "en"), "5 B");
+  assert.equal(sizeOf(1536, "pt-BR"), "1,5 KiB");
+  assert.equal(sizeOf(1 << 20, "es"), "1 MiB");
+});
