@@ -4,7 +4,7 @@ const LONGEST = 2000; // characters of a message that are shown in a line
 
 /** Quote for a POSIX shell. */
 export function quoted(text) {
-  return /^[A-Za-z0-9_\/:.=@%+,-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;
+  return /^[A-Za-z0-9_/:.=@%+,-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;
 }
 
 /**
@@ -30,7 +30,6 @@ export function curls(client, token) {
       if (typeof message !== "string") return line("push", { next }, ...json({ message }));
       if (message.length > LONGEST) return line("push", { next }, "-H 'Content-Type: text/plain'", "--data-binary @message.txt");
       if (/^[A-Za-z0-9][A-Za-z0-9 .,!?:_-]*$/.test(message)) return line("push", { next }, ...form({ message }));
-      // eslint-disable-next-line no-control-regex
       if (/[\0-\x08\x0b-\x1f\x7f]/.test(message)) return line("push", { next }, ...json({ message }));
       return line("push", { next }, "-H 'Content-Type: text/plain'", `--data-raw ${quoted(message)}`);
     },

@@ -1,7 +1,7 @@
 import { at, write } from "./dom.js";
 import { chart } from "./state.js";
 
-const AWAY = ["redis_away", "redis_loading"];
+const AWAY = new Set(["redis_away", "redis_loading"]);
 
 /** The state of the connection, the numbers, the chart, and the tab's title. */
 export function mountLive({ store, t, n, page }) {
@@ -10,7 +10,7 @@ export function mountLive({ store, t, n, page }) {
   function update(state) {
     const pill = at("live");
     if (pill.dataset.connection !== state.connection) pill.dataset.connection = state.connection;
-    const refused = state.connection === "fault" && !AWAY.includes(state.error?.code);
+    const refused = state.connection === "fault" && !AWAY.has(state.error?.code);
     write(at("live-text"), refused ? t("live.trouble") : t(`live.${state.connection}`));
     if (!state.known) return;
     write(at("count"), n(state.count));

@@ -1,3 +1,4 @@
+import { QueueError } from "./client.js";
 import { ask, at, memory } from "./dom.js";
 import { sizeOf } from "./look.js";
 import { linesOf } from "./state.js";
@@ -70,8 +71,8 @@ export function mountPush(app) {
       else notices.say(t("pushed", { n: pushed }));
       return true;
     } catch (error) {
-      if (!error.code || error instanceof DOMException) error = { code: "file", message: error.message, answer: error.answer };
-      notices.fail(error);
+      // What is no QueueError is the browser's: the file changed or went away meanwhile.
+      notices.fail(error instanceof QueueError ? error : { code: "file", message: error.message });
       notices.say(t("pushing.stopped", { n: error.answer?.pushed ?? 0, name }));
       return false;
     } finally {

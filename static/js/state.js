@@ -96,7 +96,7 @@ let ids = 0;
 
 /** Keep messages that were taken, the newest on top. */
 export function took(state, found) {
-  const taken = found.map((one) => ({ ...one, id: (ids += 1) })).reverse();
+  const taken = found.map((one) => ({ ...one, id: (ids += 1) })).toReversed();
   return { ...state, taken: [...taken, ...state.taken].slice(0, TAKEN) };
 }
 

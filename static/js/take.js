@@ -9,7 +9,7 @@ export function mountTake(app) {
   const { client, store, notices, page, t, curl } = app;
   const cards = new Map(); // id -> element
   const kept = `taken:${page.name}`;
-  store.change(took, memory.get(kept, []).reverse());
+  store.change(took, memory.get(kept, []).toReversed());
   let stop = null; // ends the wait that is under way
 
   const number = (id) => {
@@ -55,8 +55,7 @@ export function mountTake(app) {
 
   /** Put messages back, to be popped next, in the order in which they were taken. */
   app.back = async (list) => {
-    const oldestFirst = [...list].reverse();
-    const messages = oldestFirst.map(({ message }) => message);
+    const messages = list.toReversed().map(({ message }) => message);
     const what = messages.length === 1 ? messages[0] : messages;
     const done = await app.act(curl.push(what, { next: true }), () =>
       app.once((key) => client.push(what, { next: true, key })),

@@ -131,24 +131,24 @@ export function mountWaiting(app) {
 
   function fill(row, place, reachable) {
     const position = positionOf(place);
-    const known_ = known.get(position);
+    const seen = known.get(position);
     const [open, remove] = row.children;
     open.tabIndex = remove.tabIndex = reachable ? 0 : -1;
-    if (row.at === position && row.shows === known_) return;
-    Object.assign(row, { at: position, place, shows: known_ });
+    if (row.at === position && row.shows === seen) return;
+    Object.assign(row, { at: position, place, shows: seen });
     const number = n(position + 1);
-    const text = known_ ? oneLine(known_.preview).slice(0, SHOWN) : "";
-    const kind = known_ ? kindOfPreview(known_.preview) : "";
+    const text = seen ? oneLine(seen.preview).slice(0, SHOWN) : "";
+    const kind = seen ? kindOfPreview(seen.preview) : "";
     row.setAttribute("aria-setsize", store.state.count);
     row.setAttribute("aria-posinset", position + 1);
     row.classList.toggle("next", position === 0);
-    row.classList.toggle("unread", !known_);
+    row.classList.toggle("unread", !seen);
     write(row.querySelector(".position"), number);
     row.querySelector(".badge").hidden = position !== 0;
     write(row.querySelector(".preview"), text);
     row.querySelector(".kind").hidden = kind === "text" || kind === "";
     write(row.querySelector(".kind"), kind === "json" || kind === "bytes" ? t(`waiting.${kind}`) : "");
-    write(row.querySelector(".size"), known_ ? sizeOf(known_.bytes, language) : "");
+    write(row.querySelector(".size"), seen ? sizeOf(seen.bytes, language) : "");
     remove.setAttribute("aria-label", t("waiting.remove", { position: number }));
     remove.title = t("remove");
   }
