@@ -2,7 +2,6 @@
 
 import os
 import resource
-import signal
 import socket
 import sys
 from typing import Any
@@ -69,10 +68,14 @@ def on_exit(server: Any) -> None:
     embedded.stop()
 
 
+def post_fork(server: Any, worker: Any) -> None:
+    """Let a worker end in order on Ctrl-C (SIGINT, then SIGQUIT from the master) as on SIGTERM.
+
+    gunicorn's quick end would drop a popped message on its way to a client, and gevent prints a traceback for it.
+    """
+    worker.handle_quit = worker.handle_exit
+
+
 def post_worker_init(worker: Any) -> None:
     """Let the waiting and the streams of a worker know when it is told to end, so that they answer and end."""
     worker.wsgi.config["STOPPING"] = lambda: not worker.alive
-    # Ctrl-C reaches the workers too. They leave it to the master, and end in order then as on SIGTERM: gunicorn's quick
-    # end would drop a popped message on its way to a client, and gevent prints a traceback for it.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGQUIT, worker.handle_exit)
