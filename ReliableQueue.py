@@ -29,6 +29,13 @@ local call = redis.call
 local time = call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
+-- A key of a wrong type fails here, before the first write: scripts are not rolled back.
+call('LLEN', list)
+call('LLEN', dead)
+call('HLEN', bodies)
+call('HLEN', attempts)
+call('ZCARD', acked)
+
 -- The list holds nothing but raw messages, so what came back is known by its text. For a text there are runs of
 -- copies with equal deliveries, '<deliveries>*<copies>,...'; the copies nearest the front come last.
 local function last_run(message)
@@ -124,8 +131,8 @@ if extra then
   end
 end
 local found = call('RPOP', list, ARGV[2]) or {{}}
-if #found == 0 then return {{0, until_due(), found}} end
 left(found)
+if #found == 0 then return {{0, until_due(), found}} end
 if extra then
   call('RPUSH', extra, ARGV[3], unpack(found))
   call('EXPIRE', extra, {ANSWER_KEPT})
@@ -150,8 +157,8 @@ for i = 1, tonumber(ARGV[2]) do
   call('HSET', bodies, id, deliveries .. ':' .. message)
   found[i] = {id, deliveries, message}
 end
-if #found == 0 then return {0, until_due(), found} end
 left({})
+if #found == 0 then return {0, until_due(), found} end
 return {0, -1, found, deadline}
 """
 )
@@ -401,7 +408,7 @@ class ReliableQueue(RedisQueue):
             Stale: some are not held any more; then nothing was changed.
         """
         _unless_stale(self._swept(ACK, *ids)[0])
-        return len(ids)
+        return len(set(ids))
 
     def release(self, *ids: str) -> int:
         """Give messages back, to be popped next; return how many of them were buried instead.
@@ -409,7 +416,7 @@ class ReliableQueue(RedisQueue):
         Raises:
             Stale: some are not held any more; then nothing was changed.
         """
-        stale, buried = self._swept(RELEASE, *ids)
+        stale, buried = self._swept(RELEASE, *dict.fromkeys(ids))  # one named twice must not be buried twice
         _unless_stale(stale)
         return int(buried)
 
