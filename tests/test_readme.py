@@ -82,9 +82,7 @@ def test_the_tree_shows_every_file_of_the_house() -> None:
     (tree,) = (block for block in blocks("") if "app.py" in block)
     told = {line.split()[0] for line in tree.splitlines()}
     modules = {path.name for path in ROOT.glob("*.py")}
-    folders = {
-        f"{path.name}/" for path in ROOT.iterdir() if path.is_dir() and path.name not in ("instance", "node_modules")
-    }
-    assert modules | {name for name in folders if name[0] not in "._"} <= told
+    folders = {f"{path.parent.name}/" for path in ROOT.glob("[!._]*/[!._]*") if path.is_file()} - {"instance/"}
+    assert modules | folders <= told
     for path in told:
         assert (ROOT / path).exists(), path
