@@ -334,7 +334,7 @@ export function parseEvents(text) {
     let event = "message";
     const data = [];
     for (const line of block.split("\n")) {
-      const [, field, value] = /^([^:]*):? ?(.*)$/.exec(line);
+      const [, field, value] = /^([^:]*):? ?(.*)$/s.exec(line);
       if (field === "event") event = value;
       if (field === "data") data.push(value);
     }

@@ -139,6 +139,11 @@ test("lines that fail half way say how many went in", async () => {
   await assert.rejects(client.pushLines(`${line}\n${line}\n`), (error) => error.code === "bad_utf8" && error.answer.pushed === 4);
 });
 
+test("an event holds any character, those that end a line elsewhere too", () => {
+  const data = JSON.stringify({ preview: "a\u2028b\u2029c\u0085d" });
+  assert.deepEqual(parseEvents(`event: queue\ndata: ${data}\n\n`).events, [{ event: "queue", data }]);
+});
+
 test("events come whole, however the stream is cut", () => {
   const text = 'retry: 1000\n\nevent: queue\ndata: {"count":1}\n\n: nothing new\n\nevent: fault\ndata: {"error":"redis_away"}\n\n';
   const events = [];

@@ -1,0 +1,107 @@
+"""Real Chromium on the real page. Every tab is watched: no script fails, no policy is broken, nothing foreign is asked."""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, Request, expect, sync_playwright
+
+from tests.servers import App
+
+ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+]
+expect.set_options(timeout=20_000)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """The system's Chromium; where it is missing these tests are skipped, in CI they fail."""
+    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if not path:
+        assert not os.environ.get("CI"), "chromium is not installed"
+        pytest.skip("chromium is not installed")
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
+        yield started
+        started.close()
+
+
+class Tab:
+    """A tab on a queue's page."""
+
+    def __init__(self, page: Page, url: str, name: str) -> None:
+        self.page, self.url, self.name = page, url, name
+        self.faults: list[str] = []
+        self.foreign: list[str] = []
+        page.on("pageerror", lambda error: self.faults.append(str(error)))
+        page.on("console", self._heard)
+        page.on("request", self._asked)
+
+    def _heard(self, message: ConsoleMessage) -> None:
+        if "Content Security Policy" in message.text or "Content-Security-Policy" in message.text:
+            self.faults.append(message.text)
+
+    def _asked(self, request: Request) -> None:
+        if urlsplit(request.url).scheme in ("http", "https", "ws") and not request.url.startswith(self.url + "/"):
+            self.foreign.append(request.url)
+
+    def open(self, name: str | None = None, connection: str = "live") -> "Tab":
+        """Open the queue's page and wait until it is live."""
+        self.name = name or self.name
+        self.page.goto(f"{self.url}/q/{self.name}")
+        expect(self.at("live")).to_have_attribute("data-connection", connection)
+        return self
+
+    def at(self, id: str) -> Locator:
+        return self.page.locator("#" + id)
+
+    def rows(self) -> Locator:
+        return self.page.locator("#rows .row .preview")
+
+    def taken(self) -> Locator:
+        return self.page.locator("#taken .took")
+
+    def shows(self, *messages: str) -> None:
+        """Wait until the list shows exactly these messages, next to be popped first."""
+        expect(self.rows()).to_have_text(list(messages))
+
+    def press(self, *keys: str) -> None:
+        for key in keys:
+            self.page.keyboard.press(key)
+
+    def focused(self) -> str:
+        """Return the id, or else the class, of what has the focus."""
+        return str(self.page.evaluate("document.activeElement.id || document.activeElement.className"))
+
+
+@pytest.fixture
+def tabs(browser: Browser, site: App, name: str) -> Iterator[Callable[..., Tab]]:
+    """Open tabs on the test's own queue: tabs(width=390, color_scheme="dark"), each with cookies of its own."""
+    opened: list[Tab] = []
+
+    def make(url: str = site.url, width: int = 1280, height: int = 800, **options: Any) -> Tab:
+        context = browser.new_context(viewport={"width": width, "height": height}, **{"locale": "en-US", **options})
+        context.set_default_timeout(20_000)
+        opened.append(Tab(context.new_page(), url, name))
+        return opened[-1]
+
+    yield make
+    for tab in opened:
+        tab.page.context.close()
+        assert tab.faults == []
+        assert tab.foreign == []
+
+
+@pytest.fixture
+def tab(tabs: Callable[..., Tab]) -> Tab:
+    """A live tab on the test's own queue, which is empty."""
+    return tabs().open()
