@@ -16,6 +16,7 @@ from ReliableQueue import ReliableQueue
 BATCH = 1000  # messages in one LPUSH
 PIECE = 1 << 20  # bytes: about how much is read from Redis, or pushed to it, at once
 FIRST = 16  # messages in the first piece, before their size is known
+MOST = 1000  # messages in a piece, for those behind small ones may be large
 JSON_ESCAPE = 6  # bytes that JSON may need for one byte of a message
 
 
@@ -47,6 +48,7 @@ def push_lines(queue: RedisQueue, blocks: Iterable[bytes], ndjson: bool) -> tupl
         raise refused from error
     except Refusal as refused:
         refused.more["pushed"] = pushed
+        refused.more.setdefault("line", line + 1)
         raise
 
 
@@ -115,7 +117,7 @@ def walk(queue: RedisQueue, offset: int = 0, limit: int | None = None) -> Iterat
     """Yield the waiting messages in pop order, some at a time, in constant memory.
 
     Others may push and pop meanwhile: each piece is read with the end of the one before, and what was popped since
-    shows by how far that has moved. A message that waits all the while is seen once.
+    shows by how far that has moved. A message that waits all the while is seen once, if no other is equal to it.
     """
     position, last, size = offset, list[bytes](), FIRST
     while limit is None or limit > 0:
@@ -127,7 +129,7 @@ def walk(queue: RedisQueue, offset: int = 0, limit: int | None = None) -> Iterat
         if limit is not None:
             limit -= len(piece)
         average = max(1, sum(map(len, piece)) // len(piece))
-        size = max(1, min(10_000, PIECE // average, size * 8))
+        size = max(1, min(MOST, PIECE // average, size * 8))
         last = piece[-min(100, max(1, size // 4)) :]
 
 
@@ -141,9 +143,24 @@ def _after(queue: RedisQueue, position: int, last: list[bytes], wanted: int) -> 
         if at is not None:
             found = window[at + len(last) :][:wanted]
             return found, start + at + len(last) + len(found)
-        if start == 0:  # all that was read is gone: nothing that waits was read
-            return window[:wanted], min(wanted, len(window))
+        if start == 0:
+            break
         start -= wanted
+    for message in last[:-4:-1]:  # more was put in front than the window holds, or some of `last` was removed
+        before = _before(queue, message)
+        if before is not None:
+            return _after(queue, before + 1, [message], wanted)
+    window = queue.all(0, wanted)  # all that was read is gone, so nothing that waits was read
+    return window, len(window)
+
+
+def _before(queue: RedisQueue, message: bytes) -> int | None:
+    """Return how many messages wait before this one, None where it does not wait."""
+    with queue.client.pipeline() as transaction:
+        transaction.lpos(queue.key, message, rank=-1)
+        transaction.llen(queue.key)
+        index, count = transaction.execute()
+    return None if index is None else count - 1 - index
 
 
 def _find(window: list[bytes], last: list[bytes], near: int) -> int | None:
