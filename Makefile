@@ -3,6 +3,7 @@
 #   make run      serve the page and the API; prints the URL
 #   make test     checks, then every test (ARGS="-k push" picks some)
 #   make check    lint, format and types
+#   make soak     minutes of random acts and disasters; prints what was lost and doubled
 
 NEW_ENOUGH = import sys; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
@@ -29,6 +30,10 @@ format: .venv/develop.stamp
 
 screenshots: .venv/develop.stamp
 	$(BIN)/python -m tests.page.screenshots
+
+soak: .venv/develop.stamp
+	MODEL_EXAMPLES=$${MODEL_EXAMPLES:-300} $(BIN)/pytest -q --timeout 0 tests/test_model.py
+	$(BIN)/python -m tests.ledger
 
 .venv/made.stamp:
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or later is needed; name it with make PYTHON=/path/to/python3"; exit 1; }

@@ -1,0 +1,340 @@
+"""A ledger of a busy queue in a bad world: who pushed, saw and acked what, while everything is killed or cut off.
+
+Producers and consumers are processes that use this app over HTTP (one consumer uses RedisQueue.consume), with two
+gunicorn workers, a Valkey and a proxy between them. Meanwhile consumers, workers and the store are killed with -9 and
+replaced, replies are cut, connections dropped; clients hang up before they have read an answer, or hold a lease too
+long. Everybody writes a line into a file of their own before and after every act, so that the dead leave theirs too.
+
+    python -m tests.ledger     a long run; SOAK_MESSAGES, SOAK_EVENTS (disasters) and SOAK_CONSUMERS say how long
+"""
+
+import contextlib
+import http.client
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+from unittest import mock
+from urllib.parse import urlsplit
+
+from connection import connect
+from RedisQueue import RedisQueue
+from ReliableQueue import ReliableQueue, Stale
+from tests.servers import ROOT, App, Proxy, Store, running, until
+
+QUEUE = "ledger"
+LEASE = 2.0  # seconds
+NEVER_DEAD = "1000"  # deliveries: nothing is to die here for having been delivered often
+# With everysec the store may hold back a write while it syncs the one before, so that a kill -9 can lose it.
+STORE = ("--appendonly", "yes", "--appendfsync", "always")
+
+
+class Api:
+    """One client of the app over one connection, which it makes anew when it is lost."""
+
+    def __init__(self, url: str, queue: str = QUEUE) -> None:
+        self.netloc, self.queue = urlsplit(url).netloc, queue
+        self.connection: http.client.HTTPConnection | None = None
+
+    def call(self, verb: str, key: str | None = None, hang_up: bool = False, **given: Any) -> tuple[int, Any]:
+        """Return the status and the answer; (0, {}) where nothing is known because no answer came, or none was read."""
+        headers = {"Content-Type": "application/json"} | ({"Idempotency-Key": key} if key else {})
+        method, body = ("GET", None) if verb == "count" else ("POST", json.dumps(given))
+        try:
+            self.connection = self.connection or http.client.HTTPConnection(self.netloc, timeout=30)
+            self.connection.request(method, f"/api/queue/{self.queue}/{verb}", body, headers)
+            if not hang_up:
+                response = self.connection.getresponse()
+                return response.status, json.loads(response.read())
+        except (OSError, http.client.HTTPException):
+            pass
+        if self.connection:
+            self.connection.close()
+        self.connection = None
+        return 0, {}
+
+    def surely(self, verb: str, key: str | None = None, **given: Any) -> tuple[int, Any]:
+        """Ask until there is a definite answer."""
+        while True:
+            status, answer = self.call(verb, key, **given)
+            if status not in (0, 503):
+                return status, answer
+            time.sleep(0.05)
+
+
+class Book:
+    """What one process writes down: a line an act. It is in the file when `write` returns, whatever comes."""
+
+    def __init__(self, path: Path) -> None:
+        self.file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+
+    def write(self, act: str, *what: object) -> None:
+        os.write(self.file, (" ".join([act, *map(str, what)]) + "\n").encode())
+
+
+# --- the processes
+
+
+def produce(url: str, book: Book, dice: random.Random, name: str, number: str) -> None:
+    """Push that many messages, each once: with a key, again and again until it is sure."""
+    api, left = Api(url), [f"{name}-{n}" for n in range(int(number))]
+    while left:
+        size = dice.choice([1, 1, 1, 5])
+        some, left = left[:size], left[size:]
+        given = {"messages": some} if size > 1 else {"message": some[0]}
+        key = some[0]
+        if dice.random() < 0.1:
+            api.call("push", key, hang_up=True, **given)
+        status, answer = api.surely("push", key, **given)
+        for text in some:
+            book.write("pushed" if status == 200 else f"odd push {status} {answer}", text)
+
+
+def consume(url: str, book: Book, dice: random.Random) -> None:
+    """Reserve, work, ack; now and then hang up, give back, or hold a message for too long."""
+    api = Api(url)
+    while True:
+        status, answer = api.call("reserve", hang_up=dice.random() < 0.02, lease=LEASE, wait=5, max=dice.randint(1, 5))
+        if status == 503:
+            time.sleep(0.05)
+        elif status not in (0, 200):
+            book.write("odd", "reserve", status, answer)
+        for taken in answer.get("messages", []) if status == 200 else []:
+            book.write("seen", taken["id"], taken["message"], taken["deliveries"])
+        ids = [taken["id"] for taken in answer.get("messages", [])] if status == 200 else []
+        if ids and dice.random() < 0.02:
+            book.write("back", id := ids.pop())
+            api.surely("release", id=id)
+        time.sleep(LEASE * 1.2 if dice.random() < 0.005 else 0.002)
+        while ids:
+            for id in ids:
+                book.write("acking", id)
+            status, answer = api.surely("ack", ids=ids)
+            stale = answer.get("stale", []) if status == 409 else []
+            for id in ids if status == 200 else stale:
+                book.write("acked" if status == 200 else "late", id)
+            if status not in (200, 409):
+                book.write("odd", "ack", status, answer)
+            ids = [] if status != 409 else [id for id in ids if id not in stale]
+
+
+def consume_in_python(url: str, book: Book, dice: random.Random) -> None:
+    """Do the same by RedisQueue.consume."""
+    plain = ReliableQueue.ack
+
+    def ack(self: ReliableQueue, *ids: str) -> int:
+        book.write("acking", *ids)
+        try:
+            number = plain(self, *ids)
+        except Stale:
+            book.write("late", *ids)
+            raise
+        book.write("acked", *ids)
+        return number
+
+    with mock.patch.object(ReliableQueue, "ack", ack):
+        for message in RedisQueue(connect(url), QUEUE).consume(lease=LEASE, wait=5):
+            book.write("seen", message.id, message.decode(), message.deliveries)
+            time.sleep(LEASE * 1.2 if dice.random() < 0.005 else 0.002)
+
+
+ROLES: dict[str, Callable[..., None]] = {"produce": produce, "consume": consume, "python": consume_in_python}
+
+
+# --- the run
+
+
+@dataclass
+class Figures:
+    """What came of a run. A disaster is a kill -9, a cut reply or a drop of all connections."""
+
+    pushed: int = 0  # messages, for sure
+    lost: int = 0  # pushed, and never seen by anybody who may have acked it
+    unexpected: int = 0  # seen, and never pushed
+    doubled: int = 0  # seen once more than once, and not given back
+    expired: int = 0  # leases that ran out, by the deliveries the store counted
+    redelivered: int = 0  # sightings that said they were not the first
+    acked_then_seen: int = 0  # deliveries after one that was acked, or next to it
+    same_delivery: int = 0  # one delivery seen by two
+    late: int = 0  # acks refused because the lease had run out
+    odd: int = 0  # answers that nobody should get
+    dead: int = 0
+    seconds: float = 0
+
+    def __str__(self) -> str:
+        return ", ".join(f"{each.name} {getattr(self, each.name):g}" for each in fields(self))
+
+
+class Ledger:
+    """The books of all processes."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.ends: Counter[Path] = Counter()
+        self.lines: list[list[str]] = []
+        self.acts: Counter[str] = Counter()
+
+    def read(self) -> "Ledger":
+        """Read on to the end of all books."""
+        for path in self.folder.glob("*.book"):
+            with path.open("rb") as file:
+                file.seek(self.ends[path])
+                whole = file.read().rpartition(b"\n")
+            self.ends[path] += len(whole[0]) + len(whole[1])
+            for line in whole[0].decode().splitlines():
+                self.lines.append(line.split())
+                self.acts[self.lines[-1][0]] += 1
+        return self
+
+    def figures(self) -> Figures:
+        pushed = {line[1] for line in self.lines if line[0] == "pushed"}
+        back = {line[1] for line in self.lines if line[0] == "back"}
+        acked = {line[1] for line in self.lines if line[0] == "acked"}
+        late = {line[1] for line in self.lines if line[0] == "late"}
+        done = {line[1] for line in self.lines if line[0] == "acking"} - late
+        seen: dict[str, list[tuple[str, int]]] = {}
+        for line in self.lines:
+            if line[0] == "seen":
+                seen.setdefault(line[2], []).append((line[1], int(line[3])))
+        found = Figures(pushed=len(pushed), late=self.acts["late"], odd=self.acts["odd"])
+        found.lost = sum(not any(id in done for id, _ in seen.get(text, ())) for text in pushed)
+        found.unexpected = len(seen.keys() - pushed)
+        for deliveries in seen.values():
+            found.redelivered += sum(number > 1 for _, number in deliveries)
+            found.doubled += max(0, sum(id not in back for id, _ in deliveries) - 1)
+            found.expired += max(number for _, number in deliveries) - 1 - sum(id in back for id, _ in deliveries)
+            found.same_delivery += len(deliveries) - len(set(deliveries))
+            ended = [id for id, _ in deliveries if id in acked]
+            found.acked_then_seen += sum(id > min(ended) for id, _ in deliveries) if ended else 0
+        return found
+
+
+class World:
+    """All that runs, and what can befall it."""
+
+    def __init__(self, folder: Path, store: Store, proxy: Proxy, app: App, dice: random.Random) -> None:
+        self.folder, self.store, self.proxy, self.app, self.dice = folder, store, proxy, app, dice
+        self.number = 0
+        self.producers: list[subprocess.Popen[bytes]] = []
+        self.consumers: list[tuple[str, subprocess.Popen[bytes]]] = []
+
+    def start(self, role: str, *arguments: str) -> subprocess.Popen[bytes]:
+        self.number += 1
+        url = self.proxy.url if role == "python" else self.app.url
+        command = [sys.executable, "-m", "tests.ledger", role, url, str(self.folder / f"{self.number}.book")]
+        with open(self.folder / "processes.log", "ab") as log:
+            return subprocess.Popen([*command, str(self.number), *arguments], cwd=ROOT, stdout=log, stderr=log)
+
+    def add_consumer(self, role: str) -> None:
+        self.consumers.append((role, self.start(role)))
+
+    def kill_a_consumer(self) -> None:
+        role, process = self.consumers.pop(self.dice.randrange(len(self.consumers)))
+        process.kill()
+        process.wait()
+        self.add_consumer(role)
+
+    def kill_a_worker(self) -> None:
+        how = self.dice.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGTERM])
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.dice.choice(until(self.app.workers)), how)
+
+    def reload_the_app(self) -> None:
+        self.app.process.send_signal(signal.SIGHUP)
+
+    def kill_the_store(self) -> None:
+        self.store.end(signal.SIGKILL)
+        self.store.start()
+
+    def cut_a_reply(self) -> None:
+        self.proxy.cut(self.dice.choice([None, "EVALSHA", "EVALSHA", "BLMOVE"]), before=self.dice.random() < 0.3)
+
+    def drop_connections(self) -> None:
+        self.proxy.drop()
+
+    def end(self) -> None:
+        for process in self.producers + [process for _, process in self.consumers]:
+            process.terminate()
+            process.wait()
+
+
+def disasters(world: World, number: int) -> list[Callable[[], None]]:
+    """Return that many, of all kinds, in a random order."""
+    kills = [world.kill_a_consumer, world.kill_a_worker, world.kill_the_store, world.reload_the_app]
+    kinds = [*kills, world.drop_connections, *[world.cut_a_reply] * 5]
+    found = [kinds[n % len(kinds)] for n in range(number)]
+    world.dice.shuffle(found)
+    return found
+
+
+@contextlib.contextmanager
+def world_in(folder: Path, dice: random.Random) -> Iterator[World]:
+    with (
+        running(Store("valkey", folder / "store", *STORE)) as store,
+        running(Proxy(store.port)) as proxy,
+        running(App(folder / "app", REDIS_URL=proxy.url, MAX_DELIVERIES=NEVER_DEAD)) as app,
+        running(World(folder, store, proxy, app, dice)) as world,
+    ):
+        yield world
+
+
+def run(folder: Path, messages: int, events: int, consumers: int = 3, say: Callable[[str], object] = print) -> Figures:
+    """Push and consume that many messages through that many disasters; drain, and return the figures."""
+    begin, dice, ledger = time.monotonic(), random.Random(1), Ledger(folder)
+    with world_in(folder, dice) as world:
+        for _ in range(consumers):
+            world.add_consumer("consume")
+        world.add_consumer("python")
+        halves = messages // 2, messages - messages // 2
+        world.producers = [world.start("produce", f"p{n}", str(half)) for n, half in enumerate(halves)]
+        for done, disaster in enumerate(disasters(world, events), 1):
+            due = messages * 0.95 * done / events  # they are spread over the run by what was done, not by the clock
+            until(lambda due=due: ledger.read().acts["acked"] >= due, 120)  # type: ignore[misc]
+            disaster()
+            if done % max(1, events // 20) == 0:
+                say(f"{time.monotonic() - begin:6.1f} s, {done} of {events} disasters: {dict(ledger.acts)}")
+        world.proxy.heal()
+        for producer in world.producers:
+            assert producer.wait(120) == 0, (folder / "processes.log").read_text()
+        api = Api(world.app.url)
+        until(lambda: drained(api), 120)
+        fallen = [process.args for _, process in world.consumers if process.poll() is not None]
+        assert not fallen, (fallen, (folder / "processes.log").read_text())
+        figures = ledger.read().figures()
+        figures.dead = api.surely("count")[1]["dead"]
+    figures.seconds = time.monotonic() - begin
+    return figures
+
+
+def drained(api: Api) -> bool:
+    status, answer = api.call("count")
+    return status == 200 and answer["count"] == answer["reserved"] == 0
+
+
+def main() -> None:
+    messages, events, consumers = (
+        int(os.environ.get(f"SOAK_{name}", default))
+        for name, default in (("MESSAGES", "60000"), ("EVENTS", "600"), ("CONSUMERS", "6"))
+    )
+    with tempfile.TemporaryDirectory(prefix="ledger") as folder:
+        figures = run(Path(folder), messages, events, consumers, lambda line: print(line, flush=True))
+    print(figures)
+    faults = figures.lost + figures.unexpected + figures.acked_then_seen + figures.same_delivery + figures.odd
+    sys.exit(bool(faults or figures.doubled > figures.expired or figures.pushed != messages))
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 1:
+        role, url, path, seed, *arguments = sys.argv[1:]
+        ROLES[role](url, Book(Path(path)), random.Random(int(seed)), *arguments)
+    else:
+        main()
