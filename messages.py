@@ -348,4 +348,4 @@ class Parameters:
         found: Iterable[Any] = [single] if several is None else several
         if not isinstance(found, list) or not 0 < len(found) <= most or not all(isinstance(x, str) for x in found):
             raise bad(f"{many} must be a list of 1 to {most} texts.", "bad_parameter", parameter=many)
-        return found
+        return list(dict.fromkeys(found))  # named twice is named once
