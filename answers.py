@@ -77,7 +77,7 @@ def from_redis(error: redis.RedisError) -> Refusal:
     if isinstance(error, redis.MaxConnectionsError) or "No connection available" in text:
         return unavailable("busy", "All connections to Redis are in use; nothing was changed.")
     if isinstance(error, (redis.ResponseError, redis.DataError)):
-        return unavailable("redis_error", f"Redis refused: {text[:200]}")
+        return unavailable("redis_error", f"Redis refused: {text[:200]}.")
     return unavailable("unknown", "The reply of Redis was lost, so it is unknown whether this was done.")
 
 

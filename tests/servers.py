@@ -70,7 +70,11 @@ class Store:
         """End the server: SIGTERM politely, SIGKILL as a crash."""
         if self.process:
             self.process.send_signal(how)
-            self.process.wait()
+            try:
+                self.process.wait(20)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
             self.process = None
 
 

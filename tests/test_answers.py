@@ -1,0 +1,258 @@
+"""What a failing Redis does to the answers: one cause, one status, one code; nothing is stored and nothing taken."""
+
+import re
+import signal
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+import redis
+
+import connection
+from answers import from_redis
+from tests.conftest import Api
+from tests.servers import Proxy, Scripted, Store, free_port, until
+
+On = Callable[[str], Api]
+Stores = Callable[..., Store]
+ACTS: list[Callable[[Api], Any]] = [
+    lambda api: api.post("push", json={"message": "a"}),
+    lambda api: api.post("push", json={"messages": ["a", "b"]}, query_string={"next": 1}),
+    lambda api: api.post("pop"),
+    lambda api: api.post("pop", query_string={"max": 5}),
+    lambda api: api.get("count"),
+    lambda api: api.get("all"),
+]
+
+
+def check(answer: Any, status: int, error: str) -> None:
+    assert (answer.status_code, answer.json["success"], answer.json["error"]) == (status, False, error), answer.json
+    assert re.fullmatch(r"[A-Z][^\n]*\.", answer.json["message"])  # one sentence
+    assert ("Retry-After" in answer.headers) == (status == 503)
+
+
+def check_all(api: Api, error: str) -> None:
+    for act in ACTS:
+        check(act(api), 503, error)
+
+
+def test_away(api_on: On) -> None:
+    check_all(api_on(f"redis://127.0.0.1:{free_port()}"), "redis_away")
+    check_all(api_on("unix:///nowhere/at/all.sock"), "redis_away")
+    check_all(api_on("redis://nowhere.invalid"), "redis_away")
+
+
+def test_away_and_back(api_on: On, own_store: Stores) -> None:
+    store = own_store("valkey", "--appendonly", "yes")
+    api = api_on(store.url)
+    assert api.post("push", json={"message": "a"}).json["success"]
+    store.end(signal.SIGKILL)
+    check_all(api, "redis_away")
+    store.start()
+    assert api.get("all").json["messages"] == ["a"]
+    assert api.post("pop").json == {"success": True, "message": "a"}
+
+
+@pytest.mark.parametrize("kind", ["valkey", "redis"])
+def test_a_wrong_type_is_409_and_kept(api_on: On, request: pytest.FixtureRequest, kind: str) -> None:
+    store: Store = request.getfixturevalue({"valkey": "valkey", "redis": "redis7"}[kind])
+    api, client = api_on(store.url), store.client()
+    client.set(api.key, "text")
+    for act in ACTS:
+        check(act(api), 409, "wrong_type")
+    assert client.get(api.key) == b"text"
+
+
+@pytest.mark.parametrize("kind", ["valkey", "redis"])
+def test_a_password_is_asked_for(api_on: On, own_store: Stores, kind: str) -> None:
+    store = own_store(kind)
+    store.client().config_set("requirepass", "secret")
+    api = api_on(store.url)
+    check_all(api, "redis_misconfigured")
+    assert "password" in api.post("pop").json["message"]
+    wrong = store.url.replace("redis://", "redis://:wrong@")
+    check_all(api_on(wrong), "redis_misconfigured")
+    right = store.url.replace("redis://", "redis://:secret@")
+    assert api_on(right).post("push", json={"message": "a"}).json["success"]
+    store.end()
+
+
+@pytest.mark.parametrize("kind", ["valkey", "redis"])
+def test_a_user_without_the_right_is_told_so(api_on: On, own_store: Stores, kind: str) -> None:
+    store = own_store(kind)
+    store.client().execute_command("ACL", "SETUSER", "weak", "on", ">secret", "~*", "+ping")
+    check_all(api_on(store.url.replace("redis://", "redis://weak:secret@")), "redis_misconfigured")
+
+
+@pytest.mark.parametrize("kind", ["valkey", "redis"])
+def test_a_full_store_takes_nothing_but_gives(api_on: On, own_store: Stores, kind: str) -> None:
+    store = own_store(kind)
+    api, client = api_on(store.url), store.client()
+    api.post("push", json={"messages": ["a", "b"]})
+    client.config_set("maxmemory", 1)
+    check(api.post("push", json={"message": "c"}), 507, "redis_full")
+    check(api.post("push", json={"messages": ["c", "d"]}), 507, "redis_full")
+    check(api.post("push", json={"message": "c"}, headers={"Idempotency-Key": "k"}), 507, "redis_full")
+    assert api.get("all").json["messages"] == ["a", "b"]
+    assert [api.post("pop").json["message"] for _ in range(2)] == ["a", "b"]
+
+
+@pytest.mark.parametrize("kind", ["valkey", "redis"])
+def test_a_replica_takes_no_writes(api_on: On, own_store: Stores, kind: str) -> None:
+    store = own_store(kind)
+    api = api_on(store.url)
+    api.post("push", json={"message": "a"})
+    store.client().replicaof("127.0.0.1", str(free_port()))
+    check_all(api, "redis_readonly")  # to count is to give back what ran out, which is a write
+    assert store.client().lrange(api.key, 0, -1) == [b"a"]
+
+
+def test_too_few_replicas_take_no_writes(api_on: On, own_store: Stores) -> None:
+    store = own_store("valkey", "--min-replicas-to-write", "1")
+    check(api_on(store.url).post("push", json={"message": "a"}), 503, "redis_readonly")
+
+
+def test_a_store_that_cannot_save_refuses(api_on: On, own_store: Stores) -> None:
+    store = own_store("redis", "--dir", ".", "--dbfilename", "dump.rdb")
+    client = store.client()
+    client.config_set("save", "3600 1000000")
+    api = api_on(store.url)
+    (store.folder / "dump.rdb").mkdir()  # cannot be replaced by a file
+    client.bgsave()
+    until(lambda: client.info("persistence")["rdb_last_bgsave_status"] == "err")
+    check_all(api, "redis_misconfigured")
+    assert client.dbsize() == 0
+    store.end(signal.SIGKILL)  # it would not end without saving
+
+
+def test_a_store_that_is_busy_with_a_script_says_so(api_on: On, own_store: Stores) -> None:
+    store = own_store("valkey", "--busy-reply-threshold", "1")
+    api, client = api_on(store.url), store.client()
+    with ThreadPoolExecutor(1) as pool:
+        script = pool.submit(client.eval, "while true do end", 0)
+        try:
+            until(lambda: api.get("count").status_code == 503)
+            check_all(api, "redis_busy")
+        finally:
+            until(lambda: script.done() or store.client().script_kill())
+    with pytest.raises(redis.ResponseError):
+        script.result()
+    assert api.get("count").json["count"] == 0
+
+
+def test_a_store_without_room_for_clients_says_so(api_on: On, own_store: Stores) -> None:
+    store = own_store("valkey")
+    store.client().config_set("maxclients", 1)
+    held = store.client()
+    until(lambda: held.ping())
+    check_all(api_on(store.url), "redis_busy")
+
+
+@pytest.mark.parametrize(
+    ("reply", "status", "error"),
+    [
+        (b"-LOADING Redis is loading the dataset in memory", 503, "redis_loading"),
+        (b"-MISCONF Errors writing to the AOF file: No space left on device", 503, "redis_misconfigured"),
+        (b"-CLUSTERDOWN The cluster is down", 503, "redis_away"),
+        (b"-MASTERDOWN Link with MASTER is down", 503, "redis_away"),
+        (b"-OOM command not allowed when used memory > 'maxmemory'.", 507, "redis_full"),
+        (b"-ERR unknown command 'LPUSH', with args beginning with: ", 503, "redis_too_old"),
+        (b"-ERR wrong number of arguments for 'rpop' command", 503, "redis_too_old"),
+        (b"-ERR something else", 503, "redis_error"),
+        (b"-SOMETHING new \xff", 503, "redis_error"),
+    ],
+    ids=lambda value: str(value)[:20],
+)
+def test_a_reply_that_refuses_is_told_apart(
+    api_on: On, scripted: Callable[..., Scripted], reply: bytes, status: int, error: str
+) -> None:
+    store = scripted(reply + b"\r\n")
+    api = api_on(store.url)
+    for act in ACTS:
+        check(act(api), status, error)
+
+
+@pytest.mark.parametrize(
+    ("hello", "error"),
+    [
+        (b"-LOADING Redis is loading the dataset in memory\r\n", "redis_loading"),
+        (b"-ERR unknown command 'HELLO'\r\n", "redis_too_old"),
+        (b"-NOAUTH HELLO must be called with the client already authenticated\r\n", "redis_misconfigured"),
+        (b"-DENIED Redis is running in protected mode\r\n", "redis_misconfigured"),
+        (b"-ERR max number of clients reached\r\n", "redis_busy"),
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "redis_away"),
+        (b"", "redis_away"),
+    ],
+    ids=lambda value: str(value)[:20],
+)
+def test_a_refused_connection_is_told_apart(
+    api_on: On, scripted: Callable[..., Scripted], hello: bytes, error: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "TIMEOUT", 0.2)
+    store = scripted(b"+OK\r\n", hello=hello)
+    check_all(api_on(store.url), error)
+    assert "LPUSH" not in store.commands
+
+
+# --- lost replies
+
+
+def test_a_lost_reply_makes_a_change_unknown_and_is_not_repeated(api_on: On, proxy: Proxy, valkey: Store) -> None:
+    api = api_on(proxy.url)
+    api.post("pop")  # the store knows the script now
+    del proxy.commands[:]
+    proxy.cut("LPUSH")
+    check(api.post("push", json={"message": "a"}), 503, "unknown")
+    proxy.cut("RPUSH")
+    check(api.post("push", json={"message": "b"}, query_string={"next": 1}), 503, "unknown")
+    assert valkey.client().lrange(api.key, 0, -1) == [b"a", b"b"]
+    proxy.cut()
+    answer = api.post("pop")
+    check(answer, 503, "unknown")
+    assert "unknown" in answer.json["message"]
+    assert valkey.client().lrange(api.key, 0, -1) == [b"a"]
+    assert proxy.commands == ["LPUSH", "RPUSH", "EVALSHA"]
+
+
+def test_a_lost_reply_to_a_question_is_no_riddle(api_on: On, proxy: Proxy) -> None:
+    api = api_on(proxy.url)
+    for verb in ("count", "all"):
+        proxy.cut()
+        check(api.get(verb), 503, "redis_away")
+        assert api.get(verb).json["success"]
+
+
+def test_a_refused_connection_says_that_nothing_was_changed(api_on: On, proxy: Proxy, valkey: Store) -> None:
+    api = api_on(proxy.url)
+    api.post("push", json={"message": "a"})
+    proxy.refuse()
+    answer = api.post("push", json={"message": "b"})
+    check(answer, 503, "redis_away")
+    assert "nothing was changed" in answer.json["message"]
+    proxy.accept()
+    assert api.get("all").json["messages"] == ["a"]
+
+
+def test_a_hung_store_makes_a_push_unknown(api_on: On, own_store: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "TIMEOUT", 0.2)
+    store = own_store("valkey")
+    api = api_on(store.url)
+    api.post("push", json={"message": "a"})
+    assert store.process
+    store.process.send_signal(signal.SIGSTOP)
+    try:
+        check(api.post("push", json={"message": "b"}), 503, "unknown")  # it was sent
+        check(api.post("push", json={"message": "c"}), 503, "redis_away")  # a new connection is not even greeted
+    finally:
+        store.process.send_signal(signal.SIGCONT)
+    until(lambda: api.get("all").json.get("messages") == ["a", "b"])
+
+
+def test_garbage_for_a_reply_makes_a_change_unknown(api_on: On, scripted: Callable[..., Scripted]) -> None:
+    check(api_on(scripted(b"garbage\r\n").url).post("push", json={"message": "a"}), 503, "unknown")
+
+
+def test_an_error_without_words_has_an_answer() -> None:
+    for kind in (redis.RedisError, redis.ConnectionError, redis.ResponseError, redis.DataError, redis.TimeoutError):
+        assert from_redis(kind()).status == 503
