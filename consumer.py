@@ -14,6 +14,7 @@ from ReliableQueue import Delivery, ReliableQueue, Stale
 
 TICK = 1.0  # seconds after which a waiting consumer looks whether it is to stop
 AGAIN = 1.0  # seconds until the next try while Redis is away
+FULL = 0.25  # seconds between two looks while Redis is full: then BLMOVE is refused, taking is not
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +44,8 @@ def _next(queue: ReliableQueue, lease: float, wait: float) -> Delivery | None:
             delivery: Delivery = taken.messages[0]
             return delivery
         queue.client.blmove(queue.key, queue.key, max(0.01, min(wait, taken.due or wait)), "RIGHT", "RIGHT")
+    except redis.OutOfMemoryError:
+        time.sleep(FULL)
     except (redis.ConnectionError, redis.TimeoutError) as error:
         log.warning("Redis is away (%s); trying again.", error)
         time.sleep(AGAIN)
