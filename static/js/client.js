@@ -230,7 +230,9 @@ export class QueueClient {
   async *#stream(stopped) {
     const silent = new AbortController();
     const signal = AbortSignal.any([stopped, silent.signal]);
-    let timer = setTimeout(() => silent.abort(), SILENCE);
+    const end = () => silent.abort();
+    let timer = setTimeout(end, SILENCE);
+    globalThis.addEventListener?.("offline", end); // its connection is gone; nothing would tell for a long time
     try {
       const response = await this.#send(this.url("events"), { headers: { Accept: "text/event-stream" }, signal });
       if (!response.ok) await answerOf(response);
@@ -240,14 +242,15 @@ export class QueueClient {
         const { value, done } = await reader.read().catch(() => ({ done: true }));
         if (done) return;
         clearTimeout(timer);
-        timer = setTimeout(() => silent.abort(), SILENCE);
+        timer = setTimeout(end, SILENCE);
         const found = parseEvents(rest + value);
         rest = found.rest;
         yield* found.events;
       }
     } finally {
       clearTimeout(timer);
-      silent.abort();
+      globalThis.removeEventListener?.("offline", end);
+      end();
     }
   }
 

@@ -13,7 +13,8 @@
     document.getElementById("theme").addEventListener("click", () => {
       const system = matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light";
       const next = (root.dataset.theme ?? system) === "dark" ? "light" : "dark";
-      root.dataset.theme = next;
+      if (next === system) delete root.dataset.theme;
+      else root.dataset.theme = next;
       try {
         if (next === system) localStorage.removeItem("theme");
         else localStorage.setItem("theme", next);

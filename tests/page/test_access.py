@@ -1,0 +1,185 @@
+"""Anyone can use the page: with a screen reader, by keyboard, in their language, in the light they like."""
+
+from collections.abc import Callable
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import expect
+
+from tests.page.conftest import Tab
+from tests.servers import App, Store
+
+axe = Axe()
+
+
+def faults(tab: Tab) -> list[str]:
+    """Return what axe finds that is serious or worse."""
+    found = axe.run(tab.page).response["violations"]
+    return [
+        f"{one['id']}: {[node['html'][:120] for node in one['nodes']]} {one['nodes'][0]['failureSummary']}"
+        for one in found
+        if one["impact"] in ("serious", "critical", "moderate")
+    ]
+
+
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 390)])
+def test_axe_finds_nothing_in_any_state(tabs: Callable[..., Tab], valkey: Store, scheme: str, width: int) -> None:
+    tab = tabs(color_scheme=scheme, width=width, height=900, reduced_motion="reduce").open()
+    queue = "queue:" + tab.name
+    expect(tab.at("empty")).to_be_visible()
+    assert faults(tab) == [], "empty"
+    valkey.client().lpush(queue, "plain", '{"a": 1}', b"\xff\x00", *(f"m{i}" for i in range(50)))
+    expect(tab.at("count")).to_have_text("53")
+    expect(tab.rows().first).to_have_text("plain")
+    assert faults(tab) == [], "messages"
+    tab.at("pop").click()
+    expect(tab.taken()).to_have_count(1)
+    tab.at("reserve").click()
+    expect(tab.taken()).to_have_count(2)
+    tab.page.get_by_text("Options").click()
+    assert faults(tab) == [], "taken"
+    tab.at("filter").fill("m")
+    expect(tab.at("found")).to_be_visible()
+    assert faults(tab) == [], "filtered"
+    tab.at("filter").fill("")
+    tab.page.locator(".row .open").first.click()
+    expect(tab.at("message")).to_be_visible()
+    assert faults(tab) == [], "message"
+    tab.press("Escape")
+    for button, dialog in [("switch", "queues"), ("move", "moving"), ("clear", "clearing")]:
+        tab.at(button).click()
+        expect(tab.at(dialog)).to_be_visible()
+        assert faults(tab) == [], dialog
+        tab.press("Escape")
+    tab.at("push-go").click()
+    expect(tab.page.get_by_role("alert")).to_be_visible()
+    assert faults(tab) == [], "error"
+    tab.at("clear").click()
+    tab.page.keyboard.type(tab.name)
+    tab.press("Enter")
+    expect(tab.at("undo")).to_be_visible()
+    assert faults(tab) == [], "cleared"
+    valkey.client().set(queue, "no list")
+    expect(tab.at("absent")).to_be_visible()
+    assert faults(tab) == [], "fault"
+    valkey.client().delete(queue)
+    tab.open(tab.name + ".dead")
+    assert faults(tab) == [], "dead letters"
+    tab.page.goto(tab.url + "/nowhere")
+    assert faults(tab) == [], "404"
+
+
+def test_every_control_is_reached_by_tab_and_seen(tab: Tab, valkey: Store, name: str) -> None:
+    valkey.client().lpush("queue:" + name, "a", "b")
+    tab.shows("a", "b")
+    reached: list[str] = []
+    for _ in range(60):
+        tab.press("Tab")
+        reached.append(tab.focused())
+        style = tab.page.evaluate(
+            "(style => style.outlineStyle + style.outlineWidth)(getComputedStyle(document.activeElement))"
+        )
+        assert reached[-1] == "BODY" or style == "solid2px", reached[-1]
+        if reached[-1] == "BODY":
+            break
+    wanted = ["switch", "language", "theme", "dead-link", "push-text", "push-each", "push-next", "push-go", "push-pick"]
+    wanted += ["pop", "reserve", "filter", "move", "clear", "open", "remove quiet icon", "teach-line", "teach-copy"]
+    assert [one for one in reached if one in wanted] == wanted
+
+
+def test_changes_are_told_to_screen_readers(tab: Tab, valkey: Store, name: str) -> None:
+    expect(tab.at("live")).to_have_attribute("role", "status")
+    tab.at("push-text").fill("a")
+    tab.at("push-go").click()
+    expect(tab.page.locator(".toast[role=status]")).to_contain_text("1 message pushed")
+    row = tab.page.locator("#rows li").first
+    expect(row).to_have_attribute("aria-posinset", "1")
+    expect(row).to_have_attribute("aria-setsize", "1")
+    expect(tab.page.get_by_role("button", name="Remove message 1")).to_be_visible()
+    expect(tab.page.get_by_role("button", name=f"Queue {name}, switch queue")).to_be_visible()
+
+
+def test_the_theme_is_the_systems_until_it_is_switched_and_then_kept(tabs: Callable[..., Tab]) -> None:
+    tab = tabs(color_scheme="dark").open()
+    background = "getComputedStyle(document.body).backgroundColor"
+    dark = tab.page.evaluate(background)
+    tab.at("theme").click()
+    light = tab.page.evaluate(background)
+    assert light != dark
+    tab.page.reload()
+    assert tab.page.evaluate(background) == light
+    tab.at("theme").focus()
+    tab.press("Enter")
+    assert tab.page.evaluate(background) == dark
+    tab.page.emulate_media(color_scheme="light")
+    assert tab.page.evaluate(background) == light
+
+
+LANGUAGES = [
+    ("en-GB", "en", "Push", "2 messages cleared"),
+    ("pt-BR", "pt-BR", "Enviar", "2 mensagens tiradas"),
+    ("pt-PT", "pt-BR", "Enviar", "2 mensagens tiradas"),
+    ("es-MX", "es", "Enviar", "2 mensajes retirados"),
+    ("ja-JP", "en", "Push", "2 messages cleared"),
+]
+
+
+@pytest.mark.parametrize(("locale", "language", "push", "cleared"), LANGUAGES)
+def test_the_language_is_the_visitors(
+    tabs: Callable[..., Tab], valkey: Store, locale: str, language: str, push: str, cleared: str
+) -> None:
+    tab = tabs(locale=locale).open()
+    expect(tab.page.locator("html")).to_have_attribute("lang", language)
+    expect(tab.at("push-go")).to_have_text(push)
+    valkey.client().lpush("queue:" + tab.name, "a", "b")
+    tab.shows("a", "b")
+    tab.at("clear").click()
+    tab.page.keyboard.type(tab.name)
+    tab.press("Enter")
+    expect(tab.at("undo-text")).to_have_text(cleared)
+
+
+def test_the_language_is_switched_and_kept(tab: Tab) -> None:
+    tab.at("push-text").fill("not lost")
+    tab.at("language").select_option("es")
+    expect(tab.at("push-title")).to_have_text("Enviar un mensaje")
+    expect(tab.at("push-text")).to_have_value("not lost")
+    tab.page.goto(tab.url + "/nowhere")
+    expect(tab.page.locator("h1")).to_have_text("Aquí no hay nada")
+    tab.at("language").select_option("pt-BR")
+    expect(tab.page.locator("h1")).to_have_text("Não há nada aqui")
+
+
+TOKEN = "a token for this test"
+
+
+def test_the_token_is_asked_once_the_stream_works_and_signing_out_too(
+    tabs: Callable[..., Tab], serve: Callable[..., App], valkey: Store
+) -> None:
+    app = serve(REDIS_URL=valkey.url, API_TOKEN=TOKEN.replace(" ", "-"))
+    tab = tabs(url=app.url)
+    tab.page.goto(f"{app.url}/q/{tab.name}")
+    assert faults(tab) == []
+    tab.at("token").fill("wrong-token")
+    tab.press("Enter")
+    expect(tab.page.get_by_role("alert")).to_have_text("That is not the token.")
+    assert faults(tab) == []
+    tab.at("token").fill(TOKEN.replace(" ", "-"))
+    tab.press("Enter")
+    expect(tab.page).to_have_url(f"{app.url}/q/{tab.name}")
+    expect(tab.at("live")).to_have_text("Live")
+    expect(tab.at("empty-curl")).to_contain_text('-H "Authorization: Bearer $API_TOKEN"')
+    tab.at("push-text").fill("hello")
+    tab.at("push-go").click()
+    tab.shows("hello")
+    tab.at("pop").click()
+    expect(tab.taken()).to_have_count(1)
+    other = tab.page.context.new_page()
+    other.goto(app.url)
+    expect(other.locator("#live")).to_have_text("Live")
+    tab.page.get_by_role("button", name="Sign out").click()
+    expect(tab.at("token")).to_be_visible()
+    # The tab that stayed open is told as soon as it asks.
+    other.locator("#pop").click()
+    expect(other.get_by_role("alert")).to_contain_text("You are signed out. Reload the page to sign in.")
+    assert tab.page.evaluate("sessionStorage.length") == 0

@@ -1,0 +1,226 @@
+"""Every message is shown, however many, long or strange, and never as anything but text."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from playwright.sync_api import expect
+
+from tests.page.conftest import Tab
+from tests.servers import Store
+
+HOSTILE = [
+    "<img src=x onerror=\"document.title='owned'\">",
+    "<script>document.title='owned'</script>",
+    "</script><script>document.title='owned'</script>",
+    "\"><svg onload=document.title='owned'>",
+    "javascript:document.title='owned'",
+    "{{7*7}} ${7*7} {count} %s \\u003cb\\u003e <b>bold</b>",
+    '{"a": "<img src=x onerror=alert(1)>"}',
+    "<style>*{display:none}</style>",
+    "\x00\x1b[31m\u202egnp.exe\u2066",
+]
+
+
+@pytest.fixture
+def seed(valkey: Store, name: str) -> Callable[..., None]:
+    """Push messages to the test's queue as another Redis client."""
+    return lambda *messages: valkey.client().lpush("queue:" + name, *messages)
+
+
+def position(tab: Tab, which: str = "first") -> str:
+    return str(getattr(tab.page.locator(".row .position"), which).inner_text())
+
+
+def test_the_next_one_is_marked(tab: Tab, seed: Callable[..., None]) -> None:
+    seed("a", "b")
+    tab.shows("a", "b")
+    expect(tab.page.locator(".row.next")).to_have_count(1)
+    expect(tab.page.locator(".row.next .preview")).to_have_text("a")
+    expect(tab.page.locator(".row .badge:visible")).to_have_text(["next"])
+
+
+def test_a_hundred_thousand_messages_are_a_few_rows(tab: Tab, valkey: Store, name: str) -> None:
+    client = valkey.client()
+    for start in range(0, 100_000, 5000):
+        client.lpush("queue:" + name, *(f"message {i}" for i in range(start, start + 5000)))
+    expect(tab.at("count")).to_have_text("100,000")
+    expect(tab.rows().first).to_have_text("message 0")
+    assert tab.page.locator(".row").count() < 60
+    tab.page.locator(".row .open").first.focus()
+    tab.press("End")
+    expect(tab.page.locator(".row:last-child .preview")).to_have_text("message 99999")
+    expect(tab.page.locator(":focus .position")).to_have_text("100,000")
+    tab.press("PageUp", "ArrowUp")
+    expect(tab.page.locator(":focus .preview")).to_have_text(f"message {99_999 - tab_page(tab) - 1}")
+    tab.at("viewport").evaluate("view => { view.scrollTop = view.scrollHeight / 2 }")
+    expect(tab.page.locator(".row .preview", has_text="message 50000")).to_be_visible()
+    assert tab.page.locator(".row").count() < 60
+    # What is far down the list stays true while the queue moves.
+    client.rpop("queue:" + name, 10)
+    expect(tab.at("count")).to_have_text("99,990")
+    row = tab.page.locator(".row", has=tab.page.get_by_text("50,001", exact=True))
+    expect(row.locator(".preview")).to_have_text("message 50010")
+    tab.page.locator(".row .open").nth(8).focus()
+    tab.press("Home")
+    expect(tab.page.locator(":focus .preview")).to_have_text("message 10")
+    assert tab.page.locator(".row").count() < 60
+
+
+def tab_page(tab: Tab) -> int:
+    """Return by how many rows PageUp goes."""
+    return int(tab.at("viewport").evaluate("view => Math.floor(view.clientHeight / 44) - 1"))
+
+
+def test_the_last_of_a_million_is_reached(tab: Tab, valkey: Store, name: str) -> None:
+    client = valkey.client()
+    for _ in range(100):
+        client.lpush("queue:" + name, *["x"] * 9999, "last of ten thousand")
+    expect(tab.at("count")).to_have_text("1,000,000")
+    tab.page.locator(".row .open").first.focus()
+    tab.press("End", "ArrowUp", "ArrowDown")
+    expect(tab.page.locator(":focus .position")).to_have_text("1,000,000")
+    expect(tab.page.locator(":focus .preview")).to_have_text("last of ten thousand")
+    client.delete("queue:" + name)
+    expect(tab.at("empty")).to_be_visible()
+
+
+def test_ten_messages_of_a_megabyte(tab: Tab, seed: Callable[..., None]) -> None:
+    for i in range(10):
+        seed((f"{i} " + "word " * 209_715)[: 1 << 20])
+    expect(tab.page.locator(".row .size")).to_have_text(["1 MiB"] * 10)
+    asked: list[int] = []
+    tab.page.on("response", lambda answer: asked.append(int(answer.headers.get("content-length", 0))))
+    tab.page.locator(".row .open").nth(4).click()
+    expect(tab.at("message-title")).to_have_text("Message 5")
+    expect(tab.at("message-body")).to_contain_text("4 word word")
+    tab.at("message-rest").click()
+    expect(tab.at("message-rest")).to_be_hidden()
+    assert len(tab.at("message-body").text_content() or "") == 1 << 20
+    assert sum(size > 1_000_000 for size in asked) <= 1  # only the one that was opened was read whole
+    tab.press("Escape")
+    tab.at("pop").click()
+    expect(tab.taken().locator(".preview")).to_contain_text("0 word word")
+    tab.taken().get_by_role("button", name="Put back").click()
+    expect(tab.page.locator(".row .preview").first).to_contain_text("0 word")
+
+
+def test_json_is_pretty_text_is_text_and_bytes_are_hex(tab: Tab, seed: Callable[..., None]) -> None:
+    seed('{"price":1.10,"tags":["a","b"]}', "  plain\n text", b"\xff\x00A")
+    expect(tab.page.locator(".row .kind:visible")).to_have_text(["JSON", "bytes"])
+    tab.page.locator(".row .open").first.click()
+    body = tab.at("message-body")
+    assert body.text_content() == '{\n  "price": 1.10,\n  "tags": [\n    "a",\n    "b"\n  ]\n}'
+    tab.page.get_by_role("button", name="Text", exact=True).click()
+    assert body.text_content() == '{"price":1.10,"tags":["a","b"]}'
+    tab.page.get_by_role("button", name="Hex").click()
+    assert (body.text_content() or "").startswith("00000000  7b 22 70 72 69 63 65 22  3a 31 2e 31")
+    tab.press("Escape")
+    tab.page.locator(".row .open").nth(1).click()
+    expect(tab.at("message-title")).to_have_text("Message 2")
+    assert body.text_content() == "  plain\n text"
+    expect(tab.page.get_by_role("button", name="Formatted")).to_be_hidden()
+    tab.press("Escape")
+    tab.page.locator(".row .open").nth(2).click()
+    expect(body).to_contain_text("ff 00 41")
+    expect(tab.page.get_by_role("button", name="Text", exact=True)).to_be_hidden()
+
+
+def test_a_message_is_opened_copied_and_removed_by_keyboard(
+    tabs: Callable[..., Tab], seed: Callable[..., None]
+) -> None:
+    tab = tabs(permissions=["clipboard-read", "clipboard-write"]).open()
+    seed("one", "two é\n")
+    tab.page.locator(".row .open").first.focus()
+    tab.press("ArrowDown", "Enter")
+    expect(tab.at("message-body")).to_be_focused()
+    tab.at("message-copy").focus()
+    tab.press("Enter")
+    expect(tab.at("message-copy")).to_have_text("Copied")
+    assert tab.page.evaluate("navigator.clipboard.readText()") == "two é\n"
+    tab.at("message-remove").focus()
+    tab.press("Enter")
+    tab.shows("one")
+    expect(tab.at("message")).to_be_hidden()
+    expect(tab.taken().locator(".how")).to_have_text("Removed")
+
+
+def test_the_filter_shows_what_matches_where_it_stands(tab: Tab, seed: Callable[..., None]) -> None:
+    seed(*(f"order {i}" for i in range(200)))
+    tab.at("filter").fill("ORDER 19")
+    tab.shows("order 19", *(f"order {i}" for i in range(190, 200)))
+    expect(tab.at("found")).to_have_text("11 of the first 200 messages match")
+    expect(tab.page.locator(".row .position").nth(1)).to_have_text("191")
+    seed("order 1900")
+    expect(tab.rows()).to_have_count(12)
+    tab.page.get_by_role("button", name="Remove message 192").click()
+    expect(tab.taken().locator(".preview")).to_have_text("order 191")
+    expect(tab.rows()).to_have_count(11)
+    tab.at("filter").fill("")
+    expect(tab.rows().first).to_have_text("order 0")
+    tab.at("filter").fill("nothing like this")
+    expect(tab.rows()).to_have_count(0)
+    expect(tab.at("found")).to_have_text("0 of the first 200 messages match")
+
+
+def test_hostile_text_is_text_everywhere(tab: Tab, seed: Callable[..., None], name: str) -> None:
+    seed(*HOSTILE)
+    expect(tab.rows()).to_have_count(len(HOSTILE))
+    for place, message in enumerate(HOSTILE):
+        tab.page.locator(".row .open").nth(place).click()
+        expect(tab.at("message-title")).to_have_text(f"Message {place + 1}")
+        shown = tab.at("message-body").text_content() or ""
+        assert shown == message or json.loads(shown) == json.loads(message)
+        tab.press("Escape")
+        expect(tab.at("message")).to_be_hidden()
+    for message in HOSTILE:
+        tab.at("pop").click()
+        expect(tab.taken().first.locator(".preview")).to_contain_text(message[:4].replace("\x00\x1b", "��"))
+        tab.at("push-text").fill(message)
+        tab.at("push-go").click()
+        expect(tab.at("push-text")).to_have_value("")
+    expect(tab.rows()).to_have_count(len(HOSTILE))
+    made = "document.querySelectorAll('main img, main script, main style, main b, main svg[onload]').length"
+    assert tab.page.evaluate(made) == 0
+    expect(tab.page).to_have_title(f"({len(HOSTILE)}) {name}")
+
+
+def test_hostile_text_in_errors_names_and_files_is_text(tab: Tab, tmp_path: Any) -> None:
+    hostile = "<img src=x onerror=\"document.title='owned'\">"
+    answer = json.dumps({"success": False, "error": hostile, "message": hostile})
+    tab.page.route("**/pop", lambda route: route.fulfill(status=400, body=answer, content_type="application/json"))
+    tab.at("pop").click()
+    expect(tab.page.get_by_role("alert").locator(".text")).to_have_text(hostile)
+    found = json.dumps({"success": True, "queues": [{"name": "fine", "count": hostile, "reserved": 0, "dead": 0}]})
+    tab.page.route("**/api/queues", lambda route: route.fulfill(body=found, content_type="application/json"))
+    tab.at("switch").click()
+    expect(tab.page.locator("#queues-list a")).to_have_count(1)
+    tab.press("Escape")
+    (tmp_path / "<img src=x onerror=alert(1)>.txt").write_text("a")
+    tab.at("push-file").set_input_files(tmp_path / "<img src=x onerror=alert(1)>.txt")
+    expect(tab.at("dropped-title")).to_contain_text("<img src=x onerror=alert(1)>.txt")
+    assert tab.page.evaluate("document.querySelectorAll('img').length") == 0
+
+
+@pytest.mark.parametrize("path", ["/q/%3Cscript%3Ealert(1)%3C/script%3E", "/%3Cimg%20src=x%3E", "/q/"])
+def test_a_hostile_address_gets_the_friendly_page(tab: Tab, path: str) -> None:
+    tab.page.goto(tab.url + path)
+    assert tab.page.evaluate("document.querySelectorAll('main script, main img').length") == 0
+    tab.page.get_by_role("link", name="Go to the queue").click()
+    expect(tab.at("live")).to_have_text("Live")
+
+
+@pytest.mark.parametrize("width", [320, 768, 1280])
+def test_nothing_jumps_and_nothing_is_cut_off(tabs: Callable[..., Tab], seed: Callable[..., None], width: int) -> None:
+    seed("x" * 500, '{"a": 1}', *(f"m{i}" for i in range(50)))
+    tab = tabs(width=width, height=844)
+    tab.page.add_init_script(
+        """window.jumps = 0;
+        new PerformanceObserver((list) => { for (const one of list.getEntries()) window.jumps += one.value; })
+          .observe({ type: "layout-shift", buffered: true });"""
+    )
+    tab.open()
+    expect(tab.rows().first).to_contain_text("xxx")
+    assert tab.page.evaluate("document.documentElement.scrollWidth") <= width
+    assert tab.page.evaluate("window.jumps") < 0.02
