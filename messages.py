@@ -13,6 +13,7 @@ from flask import current_app, request
 from answers import Refusal, bad
 
 DEEPEST = 32  # levels of nesting a JSON message may have
+MOST = 100_000  # messages in one list: they are pushed by one command, and nobody else is served meanwhile
 BLOCK = 1 << 16  # bytes read from a body at once
 FORM, JSON, NDJSON = "application/x-www-form-urlencoded", "application/json", "application/x-ndjson"
 
@@ -188,6 +189,8 @@ def message_of(value: Any) -> bytes:
     try:
         if isinstance(value, str):
             return checked(value.encode())
+        if isinstance(value, simplejson.RawJSON):
+            return checked(value.encoded_json.encode())
         if isinstance(value, dict) and list(value) == ["base64"] and isinstance(value["base64"], str):
             return checked(base64.b64decode(value["base64"].encode(), validate=True))
         _check_depth(value, DEEPEST)
@@ -227,6 +230,13 @@ def pushed() -> tuple[list[bytes], bool, dict[str, Any]]:
     if "messages" in given:
         if not isinstance(given["messages"], list) or not given["messages"]:
             raise bad("messages must be a list of at least one message.", "bad_message")
+        if len(given["messages"]) > MOST:
+            raise Refusal(
+                413,
+                "too_many_messages",
+                f"Send up to {MOST} messages at once, or a stream of lines ({NDJSON}).",
+                limit=MOST,
+            )
         return [message_of(value) for value in given["messages"]], True, given
     if "message" not in given:
         raise bad('There is no message; send a form or JSON with message, such as {"message": "hello"}.', "bad_message")
