@@ -231,12 +231,8 @@ def pushed() -> tuple[list[bytes], bool, dict[str, Any]]:
         if not isinstance(given["messages"], list) or not given["messages"]:
             raise bad("messages must be a list of at least one message.", "bad_message")
         if len(given["messages"]) > MOST:
-            raise Refusal(
-                413,
-                "too_many_messages",
-                f"Send up to {MOST} messages at once, or a stream of lines ({NDJSON}).",
-                limit=MOST,
-            )
+            sentence = f"Send up to {MOST} messages at once, or a stream of lines ({NDJSON})."
+            raise Refusal(413, "too_many_messages", sentence, limit=MOST)
         return [message_of(value) for value in given["messages"]], True, given
     if "message" not in given:
         raise bad('There is no message; send a form or JSON with message, such as {"message": "hello"}.', "bad_message")
