@@ -12,7 +12,7 @@ import redis
 import simplejson
 from flask import Flask, Response, make_response, render_template, request
 from flask.json.provider import JSONProvider
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import BadRequest, HTTPException
 
 import answers
 import guard
@@ -144,7 +144,8 @@ def failed(error: Exception) -> Response:
     elif not isinstance(error, Refusal):
         app.logger.exception("A request failed for a reason of our own: %s", request.path)
         error = Refusal(500, "internal", "Something is wrong in this app; its log says what.")
-    if request.path.startswith("/api/"):
+    no_links = isinstance(request.routing_exception, BadRequest)  # a malformed Host: a page's links cannot be made
+    if request.path.startswith("/api/") or no_links:
         response = make_response({"success": False, "error": error.error, "message": error.message, **error.more})
     elif error.status == 401:
         response = make_response(sign_in(request.path))

@@ -6,10 +6,28 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import parse_qsl, quote, urlsplit
 
+HERE = Path(__file__).parent  # what relative paths are relative to
 NAME = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 SCHEMES = ("redis", "rediss", "unix")
+URL_OPTIONS = {  # what may follow the ? of REDIS_URL; anything that re-sends or decodes may not
+    "db": r"[0-9]{1,5}",
+    "username": r".+",
+    "password": r".+",
+    "client_name": r"[!-~]+",
+    "socket_timeout": r"[0-9]{1,4}(\.[0-9]+)?",
+    "socket_connect_timeout": r"[0-9]{1,4}(\.[0-9]+)?",
+    "socket_keepalive": r"true|false",
+}
+TLS_OPTIONS = {
+    "ssl_cert_reqs": r"none|optional|required",
+    "ssl_check_hostname": r"true|false",
+    "ssl_ca_certs": r".+",
+    "ssl_ca_path": r".+",
+    "ssl_certfile": r".+",
+    "ssl_keyfile": r".+",
+}
 
 
 class BadSetting(ValueError):
@@ -17,15 +35,13 @@ class BadSetting(ValueError):
 
 
 def read(env: Mapping[str, str]) -> dict[str, Any]:
-    """Return the settings as Flask config.
+    """Return the settings as Flask config. Relative paths are relative to the app's folder.
 
     Raises:
         BadSetting: a value is malformed or out of range.
     """
-    data_dir = Path(env.get("DATA_DIR") or Path(__file__).parent / "instance").absolute()
-    url = env.get("REDIS_URL", "")
-    if url and urlsplit(url).scheme not in SCHEMES:
-        raise BadSetting(f"REDIS_URL must start with redis://, rediss:// or unix://, not {url.split(':')[0]!r}")
+    data_dir = (HERE / (env.get("DATA_DIR") or "instance")).absolute()
+    url = _redis_url(env)
     queue_name = env.get("QUEUE_NAME") or "default"
     if not NAME.fullmatch(queue_name):
         raise BadSetting(f"QUEUE_NAME must be 1 to 128 of A-Z a-z 0-9 . _ - : and is {queue_name!r}")
@@ -39,12 +55,12 @@ def read(env: Mapping[str, str]) -> dict[str, Any]:
         "QUEUE_NAME": queue_name,
         "QUEUE_PREFIX": prefix,
         "API_TOKEN": _token(env),
-        "ALLOWED_HOSTS": tuple(h.strip().lower() for h in env.get("TRUSTED_HOSTS", "").split(",") if h.strip()),
+        "ALLOWED_HOSTS": _hosts(env),
         "MAX_MESSAGE_BYTES": _number(env, "MAX_MESSAGE_BYTES", 1 << 20, 1, 512 << 20),
         "MAX_BODY_BYTES": _number(env, "MAX_BODY_BYTES", 16 << 20, 1, 1 << 30),
         "MAX_DELIVERIES": _number(env, "MAX_DELIVERIES", 5, 1, 1_000_000),
         "MAX_WAITING": _number(env, "MAX_WAITING", 5000, 0, 100_000),
-        "HOST": env.get("HOST") or "127.0.0.1",
+        "HOST": env.get("HOST", "").strip("[]") or "127.0.0.1",
         "PORT": _number(env, "PORT", 5000, 1, 65535),
         "WEB_CONCURRENCY": _number(env, "WEB_CONCURRENCY", 2, 1, 256),
     }
@@ -66,15 +82,50 @@ def _number(env: Mapping[str, str], name: str, default: int, least: int, most: i
     return int(text)
 
 
+def _redis_url(env: Mapping[str, str]) -> str:
+    """Return REDIS_URL, "" for none. It may hold a password, so no complaint repeats it."""
+    url = env.get("REDIS_URL", "")
+    if not url:
+        return ""
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+        options = parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query))
+    except ValueError:
+        raise BadSetting("REDIS_URL has a malformed host, port or option") from None
+    if parts.scheme not in SCHEMES:
+        raise BadSetting("REDIS_URL must start with redis://, rediss:// or unix://")
+    if parts.scheme == "unix" and (host or not parts.path.startswith("/")):
+        raise BadSetting("REDIS_URL must name a socket by its whole path, as unix:///path/to/the.sock")
+    if parts.scheme != "unix" and not re.fullmatch(r"/?[0-9]{0,5}", parts.path):
+        raise BadSetting("REDIS_URL must end in the number of a database, as /0, or in nothing")
+    known = URL_OPTIONS | TLS_OPTIONS if parts.scheme == "rediss" else URL_OPTIONS
+    for name, value in options:
+        if name not in known:
+            raise BadSetting(f"REDIS_URL has the option {name!a}; known here are {', '.join(known)}")
+        if not re.fullmatch(known[name], value, re.IGNORECASE):
+            raise BadSetting(f"REDIS_URL has a malformed value for {name}")
+    return url
+
+
+def _hosts(env: Mapping[str, str]) -> tuple[str, ...]:
+    hosts = tuple(host.strip().lower() for host in env.get("TRUSTED_HOSTS", "").split(",") if host.strip())
+    for host in hosts:
+        if not re.fullmatch(r"[a-z0-9._-]+|\[[0-9a-f:.]+\]", host):
+            raise BadSetting(f"TRUSTED_HOSTS must be names without ports, separated by commas, and has {host!r}")
+    return hosts
+
+
 def _token(env: Mapping[str, str]) -> bytes:
     token, file = env.get("API_TOKEN", ""), env.get("API_TOKEN_FILE", "")
     if token and file:
         raise BadSetting("API_TOKEN and API_TOKEN_FILE are both set; keep one")
     if file:
         try:
-            token = Path(file).read_text().strip()
+            token = (HERE / file).read_text().strip()
         except (OSError, UnicodeDecodeError) as error:
             raise BadSetting(f"API_TOKEN_FILE {file!r} cannot be read ({error})") from None
     if (token or file) and not re.fullmatch(r"[!-~]{8,1024}", token):
-        raise BadSetting("API_TOKEN must be 8 to 1024 printable ASCII characters without spaces")
+        name = "API_TOKEN_FILE must hold" if file else "API_TOKEN must be"
+        raise BadSetting(f"{name} 8 to 1024 printable ASCII characters without spaces")
     return token.encode()

@@ -1,0 +1,125 @@
+"""The settings: defaults, what each takes, and the one line for what it does not."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from settings import BadSetting, read
+from tests.servers import ROOT
+
+
+def test_nothing_needs_to_be_set() -> None:
+    settings = read({})
+    assert settings["EMBEDDED"] is True
+    assert settings["DATA_DIR"] == ROOT / "instance"
+    assert settings["REDIS_URL"] == f"unix://{ROOT}/instance/valkey.sock"
+    assert (settings["QUEUE_NAME"], settings["QUEUE_PREFIX"], settings["API_TOKEN"]) == ("default", "queue:", b"")
+    assert (settings["HOST"], settings["PORT"], settings["WEB_CONCURRENCY"]) == ("127.0.0.1", 5000, 2)
+    assert (settings["MAX_MESSAGE_BYTES"], settings["MAX_BODY_BYTES"]) == (1 << 20, 16 << 20)
+    assert (settings["MAX_DELIVERIES"], settings["ALLOWED_HOSTS"]) == (5, ())
+
+
+def test_an_empty_value_is_as_good_as_none() -> None:
+    names = ["REDIS_URL", "QUEUE_NAME", "API_TOKEN", "API_TOKEN_FILE", "TRUSTED_HOSTS", "DATA_DIR", "HOST", "PORT"]
+    assert read(dict.fromkeys(names, "")) == read({})
+
+
+def test_relative_paths_start_at_the_app(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert read({"DATA_DIR": "data"})["DATA_DIR"] == ROOT / "data"
+    assert read({"DATA_DIR": "/data"})["DATA_DIR"] == Path("/data")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://localhost",
+        "redis://localhost:6379/3",
+        "redis://user:p%40ss@[::1]:6379/0?socket_timeout=2.5",
+        "rediss://redis.example:6380?ssl_cert_reqs=required&ssl_ca_certs=/etc/ca.pem",
+        "unix:///run/redis.sock?db=2&password=secret",
+        "unix://user:secret@/run/redis.sock",
+    ],
+)
+def test_a_redis_url_is_taken_as_it_is(url: str) -> None:
+    settings = read({"REDIS_URL": url})
+    assert (settings["REDIS_URL"], settings["EMBEDDED"]) == (url, False)
+
+
+BAD: list[tuple[str, str]] = [
+    ("REDIS_URL", "localhost:6379"),
+    ("REDIS_URL", "http://user:s3cr3t@localhost"),
+    ("REDIS_URL", "redis://:s3cr3t@localhost:port"),
+    ("REDIS_URL", "redis://:s3cr3t@localhost:99999"),
+    ("REDIS_URL", "redis://:s3cr3t@[::1"),
+    ("REDIS_URL", "redis://:s3cr3t@localhost/queue"),
+    ("REDIS_URL", "redis://:s3cr3t@localhost?retry_on_timeout=true"),
+    ("REDIS_URL", "redis://:s3cr3t@localhost?decode_responses=true"),
+    ("REDIS_URL", "redis://:s3cr3t@localhost?max_connections=5"),
+    ("REDIS_URL", "redis://:s3cr3t@localhost?socket_timeout=soon"),
+    ("REDIS_URL", "redis://:s3cr3t@localhost?ssl_ca_certs=/etc/ca.pem"),
+    ("REDIS_URL", "redis://:s3cr3t@localhost?nonsense"),
+    ("REDIS_URL", "unix://redis.sock"),
+    ("REDIS_URL", "unix:"),
+    ("QUEUE_NAME", "a b"),
+    ("QUEUE_NAME", "ž"),
+    ("QUEUE_NAME", "x" * 129),
+    ("QUEUE_NAME", "a\n"),
+    ("QUEUE_PREFIX", "a{b}"),
+    ("QUEUE_PREFIX", "a b"),
+    ("QUEUE_PREFIX", "ž"),
+    ("API_TOKEN", "short"),
+    ("API_TOKEN", "with a space in it"),
+    ("API_TOKEN", "žžžžžžžžžž"),
+    ("API_TOKEN_FILE", "/nowhere/at/all"),
+    ("API_TOKEN_FILE", "/dev/null"),
+    ("API_TOKEN_FILE", "/"),
+    ("TRUSTED_HOSTS", "*"),
+    ("TRUSTED_HOSTS", "example.com:8080"),
+    ("TRUSTED_HOSTS", "a.example,http://b.example"),
+    ("MAX_MESSAGE_BYTES", "0"),
+    ("MAX_BODY_BYTES", "16M"),
+    ("MAX_DELIVERIES", "-1"),
+    ("MAX_DELIVERIES", "1.5"),
+    ("MAX_WAITING", "x"),
+    ("PORT", "0"),
+    ("PORT", "65536"),
+    ("PORT", "٥٠٠٠"),
+    ("PORT", "9" * 5000),
+    ("WEB_CONCURRENCY", "0"),
+    ("WEB_CONCURRENCY", "1_0"),
+]
+
+
+@pytest.mark.parametrize(("name", "value"), BAD, ids=lambda value: value[:50])
+def test_a_bad_value_is_refused_in_one_line_that_names_it(name: str, value: str) -> None:
+    with pytest.raises(BadSetting) as caught:
+        read({name: value})
+    line = str(caught.value)
+    assert line.startswith(name) and "\n" not in line
+    assert "s3cr3t" not in line
+
+
+def test_a_token_comes_from_one_place(tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    file.write_text("a-long-enough-token\n")
+    assert read({"API_TOKEN_FILE": str(file)})["API_TOKEN"] == b"a-long-enough-token"
+    assert read({"API_TOKEN": "a-long-enough-token"})["API_TOKEN"] == b"a-long-enough-token"
+    with pytest.raises(BadSetting, match="keep one"):
+        read({"API_TOKEN": "a-long-enough-token", "API_TOKEN_FILE": str(file)})
+
+
+def test_hosts_are_names_in_a_list() -> None:
+    assert read({"TRUSTED_HOSTS": " A.example, .b.example ,,"})["ALLOWED_HOSTS"] == ("a.example", ".b.example")
+
+
+@pytest.mark.parametrize("command", [["app.py"], ["-m", "gunicorn"]], ids=["python app.py", "gunicorn"])
+def test_a_bad_setting_ends_the_start_with_one_line(command: list[str]) -> None:
+    env: dict[str, Any] = {"PATH": os.environ["PATH"], "PORT": "seventy"}
+    done = subprocess.run([sys.executable, *command], cwd=ROOT, env=env, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "Cannot start: PORT must be a whole number from 1 to 65535 and is 'seventy'.\n"
