@@ -36,7 +36,11 @@ export function mountTake(app) {
     const list = [found].flat().filter((one) => one !== null && one !== undefined);
     if (found !== undefined && !list.length) at("take-said").textContent = t("take.empty");
     app.took(list.map((one) => (how === "pop" ? { how, message: one } : reserved(one, lease))));
+    if (list.length) requestAnimationFrame(show);
   }
+
+  /** Bring what was just taken into view. */
+  const show = () => at("taken").firstElementChild?.scrollIntoView({ block: "nearest" });
 
   /** By our own clock: it may differ from the server's, the length of the lease does not. */
   const reserved = ({ id, message, deliveries }, lease) => {

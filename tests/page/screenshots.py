@@ -1,0 +1,142 @@
+"""Take the pictures of docs/screenshots/ from the running page: every state, wide and narrow, light and dark.
+
+Run by `make screenshots`; needs Chromium.
+"""
+
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from playwright.sync_api import Page, expect, sync_playwright
+
+from tests.page.conftest import ARGUMENTS
+from tests.servers import ROOT, App, Store, running
+
+FOLDER = ROOT / "docs/screenshots"
+WIDTHS = {"wide": (1280, 800), "narrow": (390, 844)}
+ORDERS = [
+    '{"order":1041,"items":["espresso","croissant"],"table":7}',
+    '{"order":1042,"items":["flat white"],"to_go":true}',
+    "Remember to refill the beans ☕",
+]
+
+
+class Scene:
+    """One picture's page and queue."""
+
+    def __init__(self, page: Page, store: Store, name: str) -> None:
+        self.page, self.store, self.name = page, store, name
+        self.redis = store.client()
+
+    def push(self, *messages: str) -> None:
+        for start in range(0, len(messages), 5000):
+            self.redis.lpush("queue:" + self.name, *messages[start : start + 5000])
+        expect(self.page.locator("#count")).to_have_text(f"{len(messages):,}")
+        expect(self.page.locator(".row .preview").first).not_to_be_empty()
+
+    def history(self) -> None:
+        """Give the chart some minutes: the page's clock is moved on while the queue goes up and down."""
+        for depth in [0, 2, 5, 9, 7, 12, 10, 6, 8, 4, 1, 0]:
+            self.redis.delete("queue:" + self.name)
+            if depth:
+                self.redis.lpush("queue:" + self.name, *["x"] * depth)
+            expect(self.page.locator("#count")).to_have_text(str(depth))
+            self.page.clock.fast_forward(20_000)
+
+
+def empty(scene: Scene) -> None:
+    expect(scene.page.locator("#empty")).to_be_visible()
+
+
+def three(scene: Scene) -> None:
+    scene.push(*ORDERS)
+
+
+def many(scene: Scene) -> None:
+    scene.push(*(f'{{"order":{i},"items":["espresso","croissant"],"table":{i % 20}}}' for i in range(100_000)))
+
+
+def popped(scene: Scene) -> None:
+    scene.push(*ORDERS)
+    scene.page.locator("#pop").click()
+    expect(scene.page.locator("#taken .took")).to_have_count(1)
+    expect(scene.page.locator("#count")).to_have_text("2")
+
+
+def message(scene: Scene) -> None:
+    scene.push(*ORDERS)
+    scene.page.locator(".row .open").first.click()
+    expect(scene.page.locator("#message-body")).to_contain_text("espresso")
+
+
+def cleared(scene: Scene) -> None:
+    scene.push(*ORDERS)
+    scene.page.locator("#clear").click()
+    scene.page.keyboard.type(scene.name)
+    scene.page.keyboard.press("Enter")
+    expect(scene.page.locator("#undo")).to_be_visible()
+    expect(scene.page.locator("#empty")).to_be_visible()
+
+
+def dead(scene: Scene) -> None:
+    scene.redis.lpush(f"{{queue:{scene.name}}}:dead", *ORDERS[:2])
+    scene.page.goto(scene.page.url + ".dead")
+    expect(scene.page.locator(".row")).to_have_count(2)
+
+
+def away(scene: Scene) -> None:
+    scene.push(*ORDERS)
+    scene.store.end()
+    expect(scene.page.locator("#live")).to_have_text("Redis is away")
+
+
+SCENES: list[Callable[[Scene], None]] = [empty, three, many, popped, message, cleared, dead, away]
+
+
+def shots(browser: Any, app: App, store: Store) -> Iterator[Path]:
+    for take in SCENES:
+        for size, (width, height) in WIDTHS.items():
+            for theme in ("light", "dark"):
+                store.client().flushall()  # a store of this script's own
+                options = {"viewport": {"width": width, "height": height}, "color_scheme": theme, "locale": "en-US"}
+                context = browser.new_context(**options, reduced_motion="reduce")
+                page = context.new_page()
+                page.clock.install()
+                page.goto(f"{app.url}/q/orders")
+                expect(page.locator("#live")).to_have_text("Live")
+                scene = Scene(page, store, "orders")
+                scene.history()
+                take(scene)
+                if size == "narrow" and take not in (empty, popped):
+                    page.locator("#waiting-title").evaluate("title => title.closest('.card').scrollIntoView()")
+                page.mouse.move(0, 0)
+                path = FOLDER / f"{take.__name__}-{size}-{theme}.png"
+                page.screenshot(path=path, animations="disabled")
+                if take is away:
+                    store.start()
+                context.close()
+                yield path
+
+
+def main() -> None:
+    path = shutil.which("chromium") or shutil.which("google-chrome")
+    if not path:
+        sys.exit("chromium is not installed")
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    with (
+        tempfile.TemporaryDirectory(prefix="q") as folder,
+        running(Store("valkey", Path(folder) / "store")) as store,
+        running(App(Path(folder) / "app", REDIS_URL=store.url)) as app,
+        sync_playwright() as playwright,
+    ):
+        browser = playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
+        for made in shots(browser, app, store):
+            print(f"{made.relative_to(ROOT)}  {made.stat().st_size // 1024} kB", flush=True)
+        browser.close()
+
+
+if __name__ == "__main__":
+    main()
