@@ -78,6 +78,13 @@ def test_the_table_of_settings_names_each_with_its_default() -> None:
             assert value == int(number) << {"": 0, "MiB": 20}[unit], name
 
 
+def test_every_file_that_the_readme_shows_or_links_to_is_there() -> None:
+    paths = re.findall(r'\]\(([^)#:]+)\)|src="([^"]+)"', README)
+    assert len(paths) > 3
+    for path in paths:
+        assert (ROOT / "".join(path)).is_file(), path
+
+
 def test_the_tree_shows_every_file_of_the_house() -> None:
     (tree,) = (block for block in blocks("") if "app.py" in block)
     told = {line.split()[0] for line in tree.splitlines()}
