@@ -306,7 +306,7 @@ class Parameters:
             return "1" if value else "0"
         if not isinstance(value, str):
             raise bad(f"{name} must be text or a number.", "bad_parameter", parameter=name)
-        return value
+        return _encodable(value, name)
 
     def needed(self, name: str) -> str:
         """Return a parameter that must be given (else 400)."""
@@ -354,4 +354,12 @@ class Parameters:
         found: Iterable[Any] = [single] if several is None else several
         if not isinstance(found, list) or not 0 < len(found) <= most or not all(isinstance(x, str) for x in found):
             raise bad(f"{many} must be a list of 1 to {most} texts.", "bad_parameter", parameter=many)
-        return list(dict.fromkeys(found))  # named twice is named once
+        return list(dict.fromkeys(_encodable(text, many) for text in found))  # named twice is named once
+
+
+def _encodable(text: str, name: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise bad(f"{name} holds a lone surrogate, which is no character.", "bad_utf8", parameter=name) from None
+    return text
