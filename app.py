@@ -123,6 +123,7 @@ def queue_route(verb: str, method: str) -> Callable[[View], View]:
 
 app.before_request(guard.check)
 app.after_request(guard.add_headers)
+app.after_request(messages.read_on)
 
 
 # --- errors

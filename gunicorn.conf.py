@@ -6,6 +6,8 @@ import socket
 import sys
 from typing import Any
 
+from gunicorn.http.errors import InvalidHeader, UnsupportedTransferCoding
+
 import embedded
 import settings
 
@@ -19,6 +21,7 @@ worker_class = "gevent"  # a waiting client costs a greenlet, not a thread
 worker_connections = _settings["MAX_WAITING"] + 1000  # the waiting ones never keep the others out
 control_socket_disable = True
 keepalive = 5  # seconds
+forwarder_headers = ""  # a client on this machine is no proxy: its SCRIPT_NAME and PATH_INFO are headers like others
 
 # The order of time limits: longest wait (60) < graceful_timeout (65) < stop_grace_period in docker-compose.yaml (75).
 # On SIGTERM the waiting are answered within a second or two; the limits only bound what else is under way.
@@ -72,8 +75,17 @@ def post_fork(server: Any, worker: Any) -> None:
     """Let a worker end in order on Ctrl-C (SIGINT, then SIGQUIT from the master) as on SIGTERM.
 
     gunicorn's quick end would drop a popped message on its way to a client, and gevent prints a traceback for it.
+    And let an unknown Transfer-Encoding be the client's fault (400) like any other bad header, not ours (501).
     """
     worker.handle_quit = worker.handle_exit
+    answer = worker.handle_error
+
+    def handle_error(req: Any, client: Any, addr: Any, error: Exception) -> None:
+        if isinstance(error, UnsupportedTransferCoding):
+            error = InvalidHeader("TRANSFER-ENCODING", req=req)
+        answer(req, client, addr, error)
+
+    worker.handle_error = handle_error
 
 
 def post_worker_init(worker: Any) -> None:

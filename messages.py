@@ -2,18 +2,22 @@
 
 import base64
 import binascii
+import contextlib
 import math
+import socket
+import time
 from collections.abc import Iterable, Iterator
 from typing import Any
 from urllib.parse import parse_qsl
 
 import simplejson
-from flask import current_app, request
+from flask import Response, current_app, request
 
 from answers import Refusal, bad
 
 DEEPEST = 32  # levels of nesting a JSON message may have
 MOST = 100_000  # messages in one list: they are pushed by one command, and nobody else is served meanwhile
+LINGER, IDLE = 30.0, 5.0  # seconds to read on after an answer, in all and from block to block
 BLOCK = 1 << 16  # bytes read from a body at once
 FORM, JSON, NDJSON = "application/x-www-form-urlencoded", "application/json", "application/x-ndjson"
 
@@ -30,13 +34,17 @@ def blocks() -> Iterator[bytes]:
     encoding = request.headers.get("Content-Encoding", "identity").strip().lower()
     if encoding != "identity":
         raise Refusal(415, "unsupported_encoding", "Send the body without Content-Encoding.")
+    transfer = request.headers.get("Transfer-Encoding", "").strip().lower()
+    if transfer not in ("", "chunked"):
+        raise Refusal(415, "unsupported_encoding", "Send the body without a Transfer-Encoding other than chunked.")
     stream, missing = request.environ["wsgi.input"], request.content_length
-    if missing is None and "chunked" not in request.headers.get("Transfer-Encoding", "").lower():
+    if missing is None and not transfer:
         return
     while missing is None or missing > 0:
         try:
             block: bytes = stream.read(BLOCK if missing is None else min(BLOCK, missing))
         except Exception:  # whatever the server's reader raises at a cut connection or a malformed chunk
+            request.environ["body.malformed"] = True
             raise bad("The body is cut off or its chunks are malformed.", "short_body") from None
         if not block and missing:
             raise bad(f"The body is {missing} bytes shorter than its Content-Length.", "short_body")
@@ -45,6 +53,34 @@ def blocks() -> Iterator[bytes]:
         if missing is not None:
             missing -= len(block)
         yield block
+
+
+def read_on(response: Response) -> Response:
+    """After the answer, read what is left of the body for a while and drop it.
+
+    A connection that is closed with unread bytes is reset, and the client might never see why it was refused.
+    """
+    environ = request.environ
+    stream: Any = environ["wsgi.input"]
+    sock: Any = environ.get("gunicorn.socket")
+
+    def drop() -> None:
+        end, done = time.monotonic() + LINGER, False
+        malformed = environ.get("body.malformed")
+        with contextlib.suppress(Exception):  # what `blocks` meets, and the time limit
+            sock.settimeout(IDLE)
+            if malformed:  # its end is unknown, so the rest cannot be told from requests: this answer is the last
+                sock.shutdown(socket.SHUT_WR)
+            while not done and time.monotonic() < end:
+                done = not (sock.recv if malformed else stream.read)(BLOCK)
+        with contextlib.suppress(OSError):
+            sock.settimeout(None)
+            if malformed or not done:
+                sock.shutdown(socket.SHUT_RDWR)
+
+    if sock is not None and (request.content_length or "Transfer-Encoding" in request.headers):
+        response.call_on_close(drop)
+    return response
 
 
 def body() -> bytes:
