@@ -22,7 +22,8 @@ LANGUAGES = {"en": "English", "pt-BR": "Português", "es": "Español"}
 CATALOGUES: dict[str, dict[str, Any]] = {
     code: json.loads((FOLDER / "translations" / f"{code}.json").read_text()) for code in LANGUAGES
 }
-MODULES = sorted(path.name for path in (FOLDER / "static/js").glob("*.js") if path.name not in ("theme.js", "home.js"))
+# What home.js imports, so that the browser asks for all at once.
+MODULES = sorted({path.name for path in (FOLDER / "static/js").glob("*.js")} - {"home.js", "login.js", "theme.js"})
 
 
 class AnyText(BaseConverter):

@@ -254,11 +254,11 @@ export class QueueClient {
     }
   }
 
-  #get(verb, query = {}, signal = undefined) {
+  async #get(verb, query = {}, signal = undefined) {
     return this.#answer(this.url(verb, query), { method: "GET", signal });
   }
 
-  #post(verb, { query = {}, body, key = "", signal } = {}) {
+  async #post(verb, { query = {}, body, key = "", signal } = {}) {
     const headers = key ? { "Idempotency-Key": key } : {};
     if (body !== undefined && !(body instanceof Blob)) {
       headers["Content-Type"] = "application/json";

@@ -1,7 +1,7 @@
 /** The queue's page: makes what the panels share, mounts them, and follows the queue. */
 import { QueueClient } from "./client.js";
 import { curls } from "./curl.js";
-import { at } from "./dom.js";
+import { at, memory } from "./dom.js";
 import { translator } from "./i18n.js";
 import { mountLive } from "./live.js";
 import { mountMessage } from "./message.js";
@@ -18,11 +18,12 @@ const HIDDEN = 20_000; // milliseconds after which a hidden tab stops following:
 const TRIES = 3; // of an act whose answer was lost; the same key makes it happen once
 
 const page = JSON.parse(at("page").textContent);
+const SAMPLES = `samples:${page.name}`;
 const client = new QueueClient(page.name);
 
 /** The page's state: panels are updated once after however many changes. */
 const store = {
-  state: initial(page.name),
+  state: initial(page.name, memory.get(SAMPLES, [])),
   change(function_, ...given) {
     store.state = function_(store.state, ...given);
     store.due ??= queueMicrotask(() => {
@@ -102,6 +103,9 @@ document.addEventListener("visibilitychange", () => {
   if (document.hidden) hiding = setTimeout(pause, HIDDEN);
   else follow();
 });
-addEventListener("pagehide", pause);
+addEventListener("pagehide", () => {
+  memory.set(SAMPLES, store.state.samples);
+  pause();
+});
 addEventListener("pageshow", () => document.hidden || follow());
 follow();

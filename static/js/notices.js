@@ -5,18 +5,21 @@ export function mountNotices({ failure, t }) {
   const corner = at("toasts");
   at("said").textContent = "";
 
-  function show(text, role, link) {
+  function show(text, role, more) {
     const toast = clone("toast-template");
     toast.setAttribute("role", role);
     toast.classList.add(role);
     const close = () => toast.remove();
     toast.querySelector(".close").addEventListener("click", close);
-    if (link) {
-      const anchor = toast.querySelector(".link");
-      anchor.hidden = false;
-      anchor.href = link.href;
-      anchor.textContent = link.text;
-    }
+    const [link, act] = [toast.querySelector(".link"), toast.querySelector(".act")];
+    link.hidden = !more?.href;
+    act.hidden = !more?.act;
+    if (more?.href) link.href = more.href;
+    link.textContent = act.textContent = more?.text ?? "";
+    act.addEventListener("click", () => {
+      close();
+      more.act();
+    });
     // A modal dialog covers everything else, so the notice goes into it.
     (document.querySelector("dialog[open]") ?? corner).append(toast);
     while (corner.children.length > 3) corner.firstElementChild.remove();
@@ -25,9 +28,10 @@ export function mountNotices({ failure, t }) {
   }
 
   return {
-    say(text, link) {
-      const close = show(text, "status", link);
-      setTimeout(close, link ? 15_000 : 5000);
+    /** @param {string} text @param {{text: string, href?: string, act?: () => void}} [more] a link or a button beside it */
+    say(text, more) {
+      const close = show(text, "status", more);
+      setTimeout(close, more ? 15_000 : 5000);
     },
     fail(error) {
       const text = failure(error);

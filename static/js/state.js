@@ -8,9 +8,10 @@
 
 export const WINDOW = 5 * 60_000; // milliseconds that the chart shows
 const SAMPLES = 600; // most samples kept
-const TAKEN = 50; // most popped messages kept on screen
+const TAKEN = 500; // most popped messages kept on screen
 
-export function initial(name) {
+/** @param {string} name @param {Sample[]} samples what the chart knew before a reload */
+export function initial(name, samples = []) {
   return {
     name,
     connection: "connecting",
@@ -22,9 +23,8 @@ export function initial(name) {
     waiters: 0,
     next: [],
     version: 0, // grows with every state that came in
-    samples: [],
+    samples,
     taken: [],
-    undo: null,
   };
 }
 
@@ -98,6 +98,11 @@ let ids = 0;
 export function took(state, found) {
   const taken = found.map((one) => ({ ...one, id: (ids += 1) })).toReversed();
   return { ...state, taken: [...taken, ...state.taken].slice(0, TAKEN) };
+}
+
+/** Show a message again that was taken off the list. */
+export function recalled(state, one) {
+  return { ...state, taken: [...state.taken, one].toSorted((a, b) => b.id - a.id) };
 }
 
 export function forgot(state, id) {

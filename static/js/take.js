@@ -1,6 +1,6 @@
 import { at, clone, memory, write } from "./dom.js";
 import { oneLine } from "./look.js";
-import { changed, forgot, took } from "./state.js";
+import { changed, forgot, recalled, took } from "./state.js";
 
 const HOW = { pop: "popped", remove: "removed", reserve: "reserved" };
 
@@ -81,7 +81,10 @@ export function mountTake(app) {
     const { id, message, reservation, lease } = one;
     if (verb === "open") app.open({ taken: one });
     if (verb === "copy") notices.copy(typeof message === "string" ? message : message.base64, button);
-    if (verb === "forget") store.change(forgot, id);
+    if (verb === "forget") {
+      store.change(forgot, id);
+      notices.say(t("forgot"), { text: t("undo"), act: () => store.change(recalled, one) });
+    }
     if (verb === "back") app.back([one]);
     if (verb === "extend" && (await app.act(curl.extend(reservation, lease), () => client.extend(reservation, lease)))) {
       store.change(changed, id, { until: Date.now() + lease * 1000 });

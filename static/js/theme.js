@@ -26,6 +26,9 @@
       document.cookie = `lang=${event.target.value}; Path=/; Max-Age=31536000; SameSite=Lax`;
       location.reload();
     });
-    document.getElementById("logout")?.addEventListener("submit", () => sessionStorage.clear());
+    // Who signs out leaves no messages behind; this comes after what the page keeps as it goes.
+    document.getElementById("logout")?.addEventListener("submit", () => {
+      addEventListener("pagehide", () => sessionStorage.clear());
+    });
   });
 })();

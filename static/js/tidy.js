@@ -6,15 +6,15 @@ const KEPT = 3600_000; // milliseconds that the app keeps what was cleared
 export function mountTidy(app) {
   const { client, store, notices, page, t, curl } = app;
   const key = `undo:${page.name}`;
-  let undo = memory.get(key, null); // {undo, cleared, until}
+  let undos = memory.get(key, []); // {undo, cleared, until}; the last is offered first
 
-  function showUndo(value) {
-    undo = value && value.until > Date.now() ? value : null;
-    memory.set(key, undo);
-    at("undo").hidden = !undo;
-    if (undo) write(at("undo-text"), t("cleared", { n: undo.cleared }));
+  function keep(list) {
+    undos = list.filter(({ until }) => until > Date.now());
+    memory.set(key, undos);
+    at("undo").hidden = !undos.length;
+    if (undos.length) write(at("undo-text"), t("cleared", { n: undos.at(-1).cleared }));
   }
-  showUndo(undo);
+  keep(undos);
 
   const typed = at("clearing-name");
   typed.addEventListener("input", () => {
@@ -27,17 +27,18 @@ export function mountTidy(app) {
     if ((await ask(at("clearing"))) !== "go" || typed.value !== page.name) return;
     const done = await app.act(curl.clear(), () => client.clear());
     if (!done) return;
-    showUndo({ undo: done.undo, cleared: done.cleared, until: Date.now() + KEPT });
+    keep([...undos, { undo: done.undo, cleared: done.cleared, until: Date.now() + KEPT }]);
     at("undo-go").focus();
   });
   at("undo-go").addEventListener("click", async () => {
-    const done = await app.act(curl.restore(undo.undo), () => client.restore(undo.undo));
+    const { undo } = undos.at(-1);
+    const done = await app.act(curl.restore(undo), () => client.restore(undo));
     if (!done) return;
-    showUndo(null);
+    keep(undos.slice(0, -1));
     notices.say(t("restored", { n: done.restored }));
     at("push-text").focus();
   });
-  at("undo-close").addEventListener("click", () => showUndo(null));
+  at("undo-close").addEventListener("click", () => keep(undos.slice(0, -1)));
 
   const [to, max] = [at("moving-to"), at("moving-max")];
   at("move").addEventListener("click", async () => {

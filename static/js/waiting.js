@@ -30,6 +30,7 @@ export function mountWaiting(app) {
   /** Read what is in view and not known as it is now; one request at a time, the last wish wins. */
   async function load() {
     if (loading || !store.state.known) return;
+    let again = false;
     const { version, count } = store.state;
     const needle = filter.value.toLowerCase();
     let { first, last } = needle ? { first: 0, last: Math.min(FILTERED, count) } : windowOf(box());
@@ -45,6 +46,8 @@ export function mountWaiting(app) {
     try {
       const answer = await client.all({ offset: first, limit: last - first, preview: PREVIEW });
       const kept = new Map([...known].filter(([, row]) => row.version === version));
+      // Fewer than asked for: others popped meanwhile, and the next state tells.
+      again = answer.messages.length === last - first;
       answer.messages.forEach((row, i) => kept.set(first + i, { ...row, version }));
       for (const [place] of shown) {
         const position = positionOf(place);
@@ -60,7 +63,7 @@ export function mountWaiting(app) {
       loading = false;
     }
     if (store.state.version !== version) setTimeout(load, needle ? 1000 : 100);
-    else if (!needle) load();
+    else if (again && !needle) load();
   }
 
   function search(needle) {
@@ -134,12 +137,12 @@ export function mountWaiting(app) {
     const seen = known.get(position);
     const [open, remove] = row.children;
     open.tabIndex = remove.tabIndex = reachable ? 0 : -1;
+    if (row.setSize !== store.state.count) row.setAttribute("aria-setsize", (row.setSize = store.state.count));
     if (row.at === position && row.shows === seen) return;
     Object.assign(row, { at: position, place, shows: seen });
     const number = n(position + 1);
     const text = seen ? oneLine(seen.preview).slice(0, SHOWN) : "";
     const kind = seen ? kindOfPreview(seen.preview) : "";
-    row.setAttribute("aria-setsize", store.state.count);
     row.setAttribute("aria-posinset", position + 1);
     row.classList.toggle("next", position === 0);
     row.classList.toggle("unread", !seen);

@@ -84,9 +84,10 @@ test("the default queue has no name in its address, and a token goes along", asy
   assert.deepEqual(seen, ["http://queue.test/api/queue/count", "Bearer secret"]);
 });
 
-test("a name that a URL would drop reaches no other queue", () => {
+test("a name that a URL would drop reaches no other queue", async () => {
   assert.throws(() => new QueueClient(".", { base: BASE }).url("push"), { code: "bad_name" });
   assert.throws(() => new QueueClient("..", { base: BASE }).url("push"), { code: "bad_name" });
+  await assert.rejects(new QueueClient(".", { base: BASE }).clear(), { code: "bad_name" });
   assert.equal(new QueueClient("a:b.c", { base: BASE }).url("pop").href, "http://queue.test/api/queue/a:b.c/pop");
 });
 

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import {
-  WINDOW, aliveOf, changed, chart, connected, forgot, initial, isName, linesOf, niceTop, received, sampled, scrollTo, took, windowOf,
+  WINDOW, aliveOf, changed, chart, connected, forgot, initial, isName, linesOf, niceTop, recalled, received, sampled, scrollTo, took, windowOf,
 } from "../../static/js/state.js";
 
 const MINUTE = 60_000;
@@ -65,6 +65,7 @@ test("taken messages stand with the newest on top, and go by their id", () => {
   const [c, b] = state.taken;
   state = changed(forgot(state, b.id), c.id, { until: 9 });
   assert.deepEqual(state.taken.map(({ message, until }) => [message, until]), [["c", 9], ["a", undefined]]);
+  assert.deepEqual(recalled(state, b).taken.map(({ message }) => message), ["c", "b", "a"]);
 });
 
 test("a list shows the rows in view and a few around them", () => {

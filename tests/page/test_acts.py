@@ -224,6 +224,15 @@ def test_a_popped_message_outlives_a_reload(tab: Tab, seed: Callable[..., None])
     tab.shows("precious")
 
 
+def test_a_message_taken_off_the_list_comes_back(tab: Tab, seed: Callable[..., None]) -> None:
+    seed("precious")
+    tab.at("pop").click()
+    tab.taken().get_by_role("button", name="Take off this list").click()
+    expect(tab.taken()).to_have_count(0)
+    tab.at("toasts").get_by_role("button", name="Undo").click()
+    expect(tab.taken().locator(".preview")).to_have_text("precious")
+
+
 def test_pop_from_an_empty_queue_says_so(tab: Tab) -> None:
     tab.at("pop").click()
     expect(tab.at("take-said")).to_have_text("The queue is empty")
@@ -351,6 +360,21 @@ def test_clear_and_undo_by_keyboard_also_after_a_reload(tab: Tab, seed: Callable
     tab.at("undo-go").focus()
     tab.press("Enter")
     tab.shows("a", "b")
+
+
+def test_two_clears_are_both_undone(tab: Tab, seed: Callable[..., None], name: str) -> None:
+    for message in ("first", "second"):
+        seed(message)
+        tab.shows(message)
+        tab.at("clear").click()
+        tab.page.keyboard.type(name)
+        tab.press("Enter")
+        expect(tab.at("count")).to_have_text("0")
+    tab.at("undo-go").click()
+    tab.shows("second")
+    tab.at("undo-go").click()
+    expect(tab.rows()).to_have_count(2)
+    expect(tab.at("undo")).to_be_hidden()
 
 
 def test_clear_is_left_by_escape(tab: Tab, seed: Callable[..., None], name: str) -> None:

@@ -90,7 +90,7 @@ def test_a_network_that_is_gone_and_comes_back(tab: Tab, valkey: Store, name: st
 def test_a_push_whose_answer_was_lost_is_stored_once(tab: Tab, valkey: Store, name: str) -> None:
     lost: list[str] = []
 
-    def lose(route: Any) -> None:  # the app does the work, and the answer never comes
+    def lose(route: Any) -> Any:  # the app does the work, and the answer never comes
         if lost:
             return route.continue_()
         route.fetch()
@@ -111,7 +111,7 @@ def test_a_pop_whose_answer_was_lost_loses_no_message(tab: Tab, valkey: Store, n
     tab.shows("first", "second")
     lost: list[Any] = []
 
-    def lose(route: Any) -> None:
+    def lose(route: Any) -> Any:
         if lost:
             return route.continue_()
         lost.append(route.fetch())
