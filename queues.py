@@ -1,9 +1,12 @@
 """All the queues there are, found by a walk through the keys that stops in time."""
 
+import contextlib
 import fnmatch
 import re
 import time
 from typing import Any
+
+import redis
 
 from ReliableQueue import ReliableQueue
 from settings import NAME
@@ -48,8 +51,9 @@ def _counts(some: list[ReliableQueue]) -> list[dict[str, Any]]:
         if not all(isinstance(count, int) for count in counts) or not any(counts):
             continue
         if counts[1]:  # some leases may have run out
-            state = queue.state()
-            counts = [state.count, state.reserved, state.dead]
+            with contextlib.suppress(redis.ResponseError):  # one broken queue must not hide the others
+                state = queue.state()
+                counts = [state.count, state.reserved, state.dead]
         found.append({"name": queue.name, **dict(zip(("count", "reserved", "dead"), counts, strict=True))})
     return found
 

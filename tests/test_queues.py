@@ -67,6 +67,18 @@ def test_what_is_no_queue_is_passed_over(backend: Any, name: str) -> None:
     assert set(found(backend, f"{name}*")) == {f"{name}.list"}
 
 
+def test_a_broken_queue_does_not_hide_the_others(backend: Any, name: str) -> None:
+    broken = named(backend, f"{name}.broken")
+    broken.push(b"a", b"b")
+    broken.reserve(100)
+    backend.set(broken.meta + "attempts", "not what belongs here")
+    named(backend, f"{name}.whole").push(b"a")
+    assert found(backend, f"{name}*") == {
+        f"{name}.broken": {"count": 1, "reserved": 1, "dead": 0},
+        f"{name}.whole": {"count": 1, "reserved": 0, "dead": 0},
+    }
+
+
 @pytest.mark.parametrize(
     ("match", "names"),
     [("*", "abc"), ("a", "a"), ("[ab]", "ab"), ("?", "abc"), ("", "abc"), ("d", ""), ("[", ""), ("*a*" * 30, "")],
