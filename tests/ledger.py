@@ -55,6 +55,8 @@ class Api:
             if not hang_up:
                 response = self.connection.getresponse()
                 return response.status, json.loads(response.read())
+        except TimeoutError:  # so long without any answer is a fault of its own
+            raise
         except (OSError, http.client.HTTPException):
             pass
         if self.connection:
@@ -249,7 +251,9 @@ class World:
             os.kill(self.dice.choice(until(self.app.workers)), how)
 
     def reload_the_app(self) -> None:
+        before = set(until(self.app.workers))
         self.app.process.send_signal(signal.SIGHUP)
+        until(lambda: len(set(self.app.workers()) - before) >= 2, 60)
 
     def kill_the_store(self) -> None:
         self.store.end(signal.SIGKILL)
@@ -270,7 +274,7 @@ class World:
 def disasters(world: World, number: int) -> list[Callable[[], None]]:
     """Return that many, of all kinds, in a random order."""
     kills = [world.kill_a_consumer, world.kill_a_worker, world.kill_the_store, world.reload_the_app]
-    kinds = [*kills, world.drop_connections, *[world.cut_a_reply] * 5]
+    kinds = [*kills, world.drop_connections, *[world.cut_a_reply] * 10]
     found = [kinds[n % len(kinds)] for n in range(number)]
     world.dice.shuffle(found)
     return found
@@ -306,7 +310,9 @@ def run(folder: Path, messages: int, events: int, consumers: int = 3, say: Calla
         for producer in world.producers:
             assert producer.wait(120) == 0, (folder / "processes.log").read_text()
         api = Api(world.app.url)
+        say(f"{time.monotonic() - begin:6.1f} s, all is pushed")
         until(lambda: drained(api), 120)
+        say(f"{time.monotonic() - begin:6.1f} s, all is acked")
         fallen = [process.args for _, process in world.consumers if process.poll() is not None]
         assert not fallen, (fallen, (folder / "processes.log").read_text())
         figures = ledger.read().figures()
@@ -323,7 +329,7 @@ def drained(api: Api) -> bool:
 def main() -> None:
     messages, events, consumers = (
         int(os.environ.get(f"SOAK_{name}", default))
-        for name, default in (("MESSAGES", "60000"), ("EVENTS", "600"), ("CONSUMERS", "6"))
+        for name, default in (("MESSAGES", "30000"), ("EVENTS", "300"), ("CONSUMERS", "6"))
     )
     with tempfile.TemporaryDirectory(prefix="ledger") as folder:
         figures = run(Path(folder), messages, events, consumers, lambda line: print(line, flush=True))

@@ -114,7 +114,12 @@ class App:
     def workers(self) -> list[int]:
         """Return the process ids of the workers."""
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
-        return [int(p) for p in children if b"embedded.py" not in Path(f"/proc/{p}/cmdline").read_bytes()]
+        found = []
+        for child in children:
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it may be gone by now
+                if b"embedded.py" not in Path(f"/proc/{child}/cmdline").read_bytes():
+                    found.append(int(child))
+        return found
 
 
 @contextlib.contextmanager
