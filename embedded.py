@@ -6,6 +6,7 @@ and all its workers are gone, however they went. The server inherits the lock: w
 is taken, even if its keeper was killed. The lock's file says who holds it: "<master> <keeper>", process ids.
 """
 
+import contextlib
 import fcntl
 import os
 import select
@@ -25,6 +26,7 @@ INSTEAD = "set REDIS_URL to a Redis or Valkey server, or run `docker compose up`
 
 
 _keeper: "subprocess.Popen[bytes] | None" = None  # of this process; the pipe to it must not be collected
+_folder = Path()  # its data folder
 
 
 class CannotStart(Exception):
@@ -49,7 +51,8 @@ def start(data_dir: Path) -> None:
             pass
     except OSError as error:
         raise CannotStart(f"the data folder cannot be written ({error}); set DATA_DIR, or {INSTEAD}") from None
-    global _keeper
+    global _keeper, _folder
+    _folder = data_dir
     _keeper = keeper = subprocess.Popen(
         [sys.executable, "-u", __file__, str(data_dir), str(os.getpid())],
         stdin=subprocess.PIPE,
@@ -69,6 +72,9 @@ def stop() -> None:
     if _keeper and _keeper.stdin:
         _keeper.stdin.close()
         _keeper.wait()
+        with contextlib.suppress(OSError):
+            if (_folder / "valkey.lock").read_text() == f"{os.getpid()} {_keeper.pid}":  # nobody took over
+                _ask(_folder / "valkey.sock", b"SHUTDOWN\r\n")  # in case the keeper was killed
 
 
 def _binary() -> str:
