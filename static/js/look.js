@@ -52,6 +52,18 @@ export function indented(text) {
   return out;
 }
 
+/** The pieces of a JSON text with what each is: key, string, number, word, or "" between them. */
+export function* piecesOf(json) {
+  let end = 0;
+  for (const found of json.matchAll(/("(?:[^"\\]|\\.)*")(?=(:?))|(-?\d[\d.eE+-]*)|true|false|null/gs)) {
+    const [text, string, colon, number] = found;
+    if (found.index > end) yield { text: json.slice(end, found.index), kind: "" };
+    yield { text, kind: string ? (colon ? "key" : "string") : number ? "number" : "word" };
+    end = found.index + text.length;
+  }
+  if (end < json.length) yield { text: json.slice(end), kind: "" };
+}
+
 /** Bytes as hexadecimal: `lines` of 16 with offset and characters, and as one `line`. @param {Uint8Array} bytes */
 export function hexOf(bytes) {
   const pairs = Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0"));

@@ -1,5 +1,5 @@
 import { at, write } from "./dom.js";
-import { bytesOf, hexOf, indented, kindOf, sizeOf } from "./look.js";
+import { bytesOf, hexOf, indented, kindOf, piecesOf, sizeOf } from "./look.js";
 
 const SHOWN = 100_000; // characters that are shown before one asks for the rest: laying out text takes long
 
@@ -41,7 +41,7 @@ export function mountMessage(app) {
     }
     const { message } = shown;
     const text = how === "hex" ? hexOf(bytesOf(message)).lines : how === "json" ? indented(message) : message;
-    at("message-body").textContent = text.slice(0, SHOWN);
+    at("message-body").replaceChildren(...(how === "json" ? coloured(text.slice(0, SHOWN)) : [text.slice(0, SHOWN)]));
     const rest = at("message-rest");
     rest.hidden = text.length <= SHOWN;
     rest.textContent = t("message.rest", { size: sizeOf(text.length - SHOWN, language) });
@@ -50,6 +50,12 @@ export function mountMessage(app) {
       rest.hidden = true;
       at("message-body").focus();
     };
+  }
+
+  function* coloured(json) {
+    for (const { text, kind } of piecesOf(json)) {
+      yield kind ? Object.assign(document.createElement("span"), { className: kind, textContent: text }) : text;
+    }
   }
 
   dialog.addEventListener("click", (event) => {

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { bytesOf, hexOf, indented, kindOf, kindOfPreview, oneLine, sizeOf } from "../../static/js/look.js";
+import { bytesOf, hexOf, indented, kindOf, kindOfPreview, oneLine, piecesOf, sizeOf } from "../../static/js/look.js";
 
 test("JSON is indented and every number stays as it was written", () => {
   const text = '{"a":1.10,"big":12345678901234567890123,"s":"x, {y}: \\"z\\"","l":[1,[],{}],"e":{"n":null}}';
@@ -22,6 +22,19 @@ test("JSON is indented and every number stays as it was written", () => {
   );
   assert.deepEqual(JSON.parse(indented(text)), JSON.parse(text));
   assert.equal(indented("{not json"), null);
+});
+
+test("pieces know what they are and lose nothing, also where a text is cut", () => {
+  const json = indented('{"a":"x: \\"y\\"","b":[-1.5e3,true,null]}');
+  const pieces = [...piecesOf(json)];
+  assert.equal(pieces.map(({ text }) => text).join(""), json);
+  assert.deepEqual(
+    pieces.filter(({ kind }) => kind).map(({ text, kind }) => `${kind} ${text}`),
+    ['key "a"', 'string "x: \\"y\\""', 'key "b"', "number -1.5e3", "word true", "word null"],
+  );
+  for (let cut = 0; cut <= json.length; cut += 1) {
+    assert.equal([...piecesOf(json.slice(0, cut))].map(({ text }) => text).join(""), json.slice(0, cut));
+  }
 });
 
 test("a megabyte of JSON is indented soon", () => {

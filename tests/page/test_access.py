@@ -99,6 +99,15 @@ def test_changes_are_told_to_screen_readers(tab: Tab, valkey: Store, name: str) 
     expect(tab.page.get_by_role("button", name=f"Queue {name}, switch queue")).to_be_visible()
 
 
+def test_who_wants_no_motion_gets_none(tabs: Callable[..., Tab]) -> None:
+    moves = "getComputedStyle(document.querySelector('.dot')).animationName"
+    for wish, name in [("reduce", "none"), ("no-preference", "breathe")]:
+        tab = tabs(reduced_motion=wish).open()
+        tab.page.context.set_offline(True)
+        expect(tab.at("live")).to_have_text("Reconnecting")
+        assert tab.page.evaluate(moves) == name
+
+
 def test_the_theme_is_the_systems_until_it_is_switched_and_then_kept(tabs: Callable[..., Tab]) -> None:
     tab = tabs(color_scheme="dark").open()
     background = "getComputedStyle(document.body).backgroundColor"
@@ -174,8 +183,10 @@ def test_the_token_is_asked_once_the_stream_works_and_signing_out_too(
     tab.shows("hello")
     tab.at("pop").click()
     expect(tab.taken()).to_have_count(1)
+    # A link on another site: the cookie stays home at first, and yet the page opens.
     other = tab.page.context.new_page()
-    other.goto(app.url)
+    other.goto(f"http://localhost:{app.port}/login")
+    other.evaluate("url => { location.href = url }", f"{app.url}/q/{tab.name}")
     expect(other.locator("#live")).to_have_text("Live")
     tab.page.get_by_role("button", name="Sign out").click()
     expect(tab.at("token")).to_be_visible()

@@ -1,5 +1,6 @@
 """The page shows the truth as it happens, and says when it cannot."""
 
+import re
 import subprocess
 from collections.abc import Callable
 from typing import Any
@@ -56,7 +57,10 @@ def test_redis_goes_away_and_comes_back(tabs: Callable[..., Tab], serve: Callabl
     expect(tab.at("absent")).to_contain_text("The page goes on by itself")
     tab.at("pop").click()
     expect(tab.page.get_by_role("alert")).to_contain_text("Redis cannot be reached; nothing was changed.")
+    late = tabs(url=app.url).open(connection="fault")
     store.start()
+    expect(late.at("live")).to_have_text("Live")
+    late.shows("kept")
     expect(tab.at("live")).to_have_text("Live")
     expect(tab.at("absent")).to_be_hidden()
     tab.shows("kept")
@@ -130,3 +134,27 @@ def test_a_name_that_redis_uses_for_something_else_says_so(tabs: Callable[..., T
     expect(tab.at("absent")).to_have_text("Redis holds something other than a list under this name.")
     valkey.client().delete("queue:" + name)
     expect(tab.at("live")).to_have_text("Live")
+
+
+def test_a_tab_that_nobody_sees_stops_following_and_goes_on_when_it_is_seen(tab: Tab, valkey: Store, name: str) -> None:
+    tab.page.clock.install()
+    hide = """hidden => {
+        Object.defineProperty(document, "hidden", { value: hidden, configurable: true });
+        document.dispatchEvent(new Event("visibilitychange"));
+    }"""
+    tab.page.evaluate(hide, True)
+    tab.page.clock.fast_forward(30_000)
+    expect(tab.at("live")).to_have_text("Paused")
+    valkey.client().lpush("queue:" + name, "meanwhile")
+    tab.page.evaluate(hide, False)
+    tab.shows("meanwhile")
+    expect(tab.at("live")).to_have_text("Live")
+
+
+def test_the_chart_outlives_a_reload(tab: Tab, valkey: Store, name: str) -> None:
+    valkey.client().lpush("queue:" + name, *"abcde")
+    expect(tab.at("count")).to_have_text("5")
+    valkey.client().rpop("queue:" + name, 4)
+    expect(tab.at("count")).to_have_text("1")
+    tab.page.reload()
+    expect(tab.at("chart")).to_have_attribute("aria-label", re.compile("from 0 to 5, now 1"))
