@@ -124,12 +124,12 @@ def test_nobody_but_its_owner_may_reach_the_server(serve: Serve) -> None:
 
 def test_a_reload_keeps_the_server(serve: Serve) -> None:
     app = serve()
-    server, workers = server_of(app.folder), app.workers()
+    server, workers = server_of(app.folder), set(app.workers())
     call(app, "push", "kept")
     for _ in range(2):
         app.process.send_signal(signal.SIGHUP)
-        until(lambda old=workers: len(app.workers()) == 2 and not set(old) & set(app.workers()))
-        workers = app.workers()
+        until(lambda: len(app.workers()) == 2 and not workers & set(app.workers()))
+        workers |= set(app.workers())
     assert call(app, "pop") == {"success": True, "message": "kept"}
     assert server_of(app.folder) == server
     app.end()
