@@ -70,6 +70,13 @@ def writers_of(folder: Path) -> list[int]:
     return [process for process in found if alive(process)]
 
 
+def reload(app: App) -> None:
+    """Let the app replace its workers, and wait until it has."""
+    old = set(app.workers())
+    app.process.send_signal(signal.SIGHUP)
+    until(lambda: len(app.workers()) == 2 and not old & set(app.workers()))
+
+
 def refused(folder: Path, **env: str) -> str:
     """Start the app where it cannot start and return the line that it says."""
     settings = {"PATH": os.environ["PATH"], "PORT": str(free_port()), "DATA_DIR": str(folder), **env}
@@ -124,12 +131,10 @@ def test_nobody_but_its_owner_may_reach_the_server(serve: Serve) -> None:
 
 def test_a_reload_keeps_the_server(serve: Serve) -> None:
     app = serve()
-    server, workers = server_of(app.folder), set(app.workers())
+    server = server_of(app.folder)
     call(app, "push", "kept")
     for _ in range(2):
-        app.process.send_signal(signal.SIGHUP)
-        until(lambda: len(app.workers()) == 2 and not workers & set(app.workers()))
-        workers |= set(app.workers())
+        reload(app)
     assert call(app, "pop") == {"success": True, "message": "kept"}
     assert server_of(app.folder) == server
     app.end()
