@@ -3,6 +3,8 @@
 #   make run      serve the page and the API; prints the URL
 #   make test     checks, then every test (ARGS="-k push" picks some)
 #   make check    lint, format and types
+#   make format   let the linter and the formatter put right what they can
+#   make screenshots   take the pictures in docs/
 #   make soak     minutes of random acts and disasters; prints what was lost and doubled
 
 NEW_ENOUGH = import sys; sys.exit(sys.version_info < (3, 11))
