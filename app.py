@@ -131,7 +131,7 @@ app.after_request(messages.read_on)
 
 @app.errorhandler(Exception)
 def failed(error: Exception) -> Response:
-    """Answer every failure: JSON under /api/, the 404 page elsewhere."""
+    """Answer every failure: JSON under /api/ and to a health probe, the 404 page elsewhere."""
     if isinstance(error, Stale):
         error = answers.stale(error.ids)
     elif isinstance(error, Conflict):
@@ -146,7 +146,7 @@ def failed(error: Exception) -> Response:
         app.logger.exception("A request failed for a reason of our own: %s", request.path)
         error = Refusal(500, "internal", "Something is wrong in this app; its log says what.")
     no_links = isinstance(request.routing_exception, BadRequest)  # a malformed Host: a page's links cannot be made
-    if request.path.startswith("/api/") or no_links:
+    if request.path.startswith("/api/") or request.endpoint == "healthz" or no_links:
         response = make_response({"success": False, "error": error.error, "message": error.message, **error.more})
     elif error.status == 401:
         response = make_response(sign_in(request.path))

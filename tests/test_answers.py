@@ -40,7 +40,9 @@ def check_all(api: Api, error: str) -> None:
 def test_away(api_on: On) -> None:
     check_all(api_on(f"redis://127.0.0.1:{free_port()}"), "redis_away")
     check_all(api_on("unix:///nowhere/at/all.sock"), "redis_away")
-    check_all(api_on("redis://nowhere.invalid"), "redis_away")
+    api = api_on("redis://nowhere.invalid")
+    check_all(api, "redis_away")
+    check(api.http.get("/healthz"), 503, "redis_away")  # JSON, for a probe
 
 
 def test_away_and_back(api_on: On, own_store: Stores) -> None:
