@@ -345,6 +345,7 @@ class EveryVerb(RuleBasedStateMachine):
             queue = self.queue(q)
             waiting = self.client.lrange(queue.key, 0, -1)[::-1]
             assert waiting == model.waiting, f"the order in {q}"
+            assert all(self.client.ttl(key) < 0 for key in (queue.key, queue.meta + "reserved", queue.meta + "bodies"))
             bodies = self.client.hgetall(queue.meta + "bodies")
             assert bodies == {id.encode(): b"%d:" % h.deliveries + h.text for id, h in model.held.items()}
             leases = self.client.zrange(queue.meta + "reserved", 0, -1, withscores=True)
