@@ -226,3 +226,5 @@ def test_nothing_jumps_and_nothing_is_cut_off(tabs: Callable[..., Tab], seed: Ca
     expect(tab.rows().first).to_contain_text("xxx")
     assert tab.page.evaluate("document.documentElement.scrollWidth") <= width
     assert tab.page.evaluate("window.jumps") < 0.02
+    rights = "[...document.querySelectorAll('.row .remove, button')].map(one => one.getBoundingClientRect().right)"
+    assert max(tab.page.evaluate(rights)) <= width
