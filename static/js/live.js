@@ -1,7 +1,5 @@
 import { at, write } from "./dom.js";
-import { chart } from "./state.js";
-
-const AWAY = new Set(["redis_away", "redis_loading"]);
+import { chart, labelOf } from "./state.js";
 
 /** The state of the connection, the numbers, the chart, and the tab's title. */
 export function mountLive({ store, t, n, page }) {
@@ -10,8 +8,7 @@ export function mountLive({ store, t, n, page }) {
   function update(state) {
     const pill = at("live");
     if (pill.dataset.connection !== state.connection) pill.dataset.connection = state.connection;
-    const refused = state.connection === "fault" && !AWAY.has(state.error?.code);
-    write(at("live-text"), refused ? t("live.trouble") : t(`live.${state.connection}`));
+    write(at("live-text"), t(`live.${labelOf(state)}`));
     if (!state.known) return;
     write(at("count"), n(state.count));
     write(at("count-label"), t("count.label", { n: state.count }));

@@ -7,10 +7,10 @@ const SHOWN = 100_000; // characters that are shown before one asks for the rest
 export function mountMessage(app) {
   const { client, notices, t, n, language } = app;
   const dialog = at("message");
-  let shown = null; // {message, position?, seen?, taken?}
+  let shown = null; // {message, position?, taken?}
 
   /** Show a waiting message by its position, or one that was taken. */
-  async function open({ position, seen, taken }) {
+  async function open({ position, taken }) {
     let message = taken?.message;
     if (!taken) {
       const answer = await app.act(app.curl.look(position), () => client.all({ offset: position, limit: 1 }));
@@ -18,7 +18,7 @@ export function mountMessage(app) {
       [message] = answer.messages;
       if (message === undefined) return notices.fail({ code: "stale" });
     }
-    shown = { message, position, seen, taken };
+    shown = { message, position, taken };
     const kind = kindOf(message);
     write(at("message-title"), taken ? t(taken.how === "pop" ? "popped" : taken.how === "remove" ? "removed" : "reserved") : t("message.title", { position: n(position + 1) }));
     const facts = [kind === "text" ? "" : t(`waiting.${kind}`), sizeOf(bytesOf(message).length, language)];
@@ -72,8 +72,7 @@ export function mountMessage(app) {
   });
   at("message-remove").addEventListener("click", async () => {
     const { position, message } = shown;
-    const preview = typeof message === "string" ? message : { base64: message.base64 };
-    if (await app.remove(position, { preview })) dialog.close();
+    if (await app.remove(position, { preview: message, bytes: bytesOf(message).length })) dialog.close();
   });
   at("message-back").addEventListener("click", async () => {
     const { taken } = shown;

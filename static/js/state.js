@@ -40,6 +40,12 @@ export function connected(state, connection, error = null) {
   return { ...state, connection, error: connection === "live" ? null : error };
 }
 
+/** What to call the state of the connection: a fault can be Redis's absence, its refusal, or the app's. */
+export function labelOf({ connection, error }) {
+  if (connection !== "fault" || error?.code === "redis_away") return connection;
+  return /^redis_|^wrong_type$/.test(error?.code) ? "trouble" : "away";
+}
+
 /** Add a sample; one that adds nothing to the line is left out, and so are those that left the window, but for the last. */
 export function sampled(samples, count, now) {
   const last = samples.at(-1);

@@ -1,11 +1,12 @@
 import { at, clone, write } from "./dom.js";
-import { kindOfPreview, oneLine, sizeOf } from "./look.js";
+import { bytesOf, kindOfPreview, oneLine, sizeOf } from "./look.js";
 import { scrollTo, windowOf } from "./state.js";
 
 const ROW = 44; // pixels; home.css says the same
 const PREVIEW = 200; // characters of a message that a row can show
 const FILTERED = 1000; // messages that a filter looks at
 const SHOWN = 300; // characters of a row's text
+const TOLD = new Set(["redis_away", "offline", "token_required"]); // of these the page knows more than their code tells
 
 /**
  * The list of waiting messages. Only the rows in view exist, and only they are read from the app, so a million
@@ -17,8 +18,9 @@ export function mountWaiting(app) {
   const shown = new Map(); // place in the list -> its element
   let known = new Map(); // position in the queue -> {preview, bytes, version}
   let found = null; // positions that the filter leaves; null without a filter
-  let looked = { version: -1, first: 0, last: 0, filter: "" }; // what the last answer of the app covers
+  let seen = 0; // version of the last state that came in
   let loading = false;
+  let timer = 0;
   let active = 0; // place of the row that Tab reaches
 
   const length = () => found?.length ?? store.state.count;
@@ -27,76 +29,76 @@ export function mountWaiting(app) {
 
   // --- reading
 
-  /** Read what is in view and not known as it is now; one request at a time, the last wish wins. */
+  /** Read what is in view and not known as it is now; one request at a time. */
   async function load() {
     if (loading || !store.state.known) return;
-    let again = false;
     const { version, count } = store.state;
-    const needle = filter.value.toLowerCase();
-    let { first, last } = needle ? { first: 0, last: Math.min(FILTERED, count) } : windowOf(box());
+    const filtered = filter.value !== "";
+    let { first, last } = filtered ? { first: 0, last: Math.min(FILTERED, count) } : windowOf(box());
     const fresh = (position) => known.get(position)?.version === version;
-    if (needle) {
-      if (looked.version === version && looked.filter !== "") return search(needle);
-    } else {
-      while (first < last && fresh(first)) first += 1;
-      while (last > first && fresh(last - 1)) last -= 1;
-      if (first === last) return;
-    }
+    while (first < last && fresh(first)) first += 1;
+    while (last > first && fresh(last - 1)) last -= 1;
+    if (first === last) return search();
     loading = true;
+    let whole = false;
     try {
-      const answer = await client.all({ offset: first, limit: last - first, preview: PREVIEW });
-      const kept = new Map([...known].filter(([, row]) => row.version === version));
+      const { messages } = await client.all({ offset: first, limit: last - first, preview: PREVIEW });
+      const kept = [...known].filter(([position, row]) => row.version === version || inView(position));
+      known = new Map(kept);
+      messages.forEach((row, i) => known.set(first + i, { ...row, version }));
       // Fewer than asked for: others popped meanwhile, and the next state tells.
-      again = answer.messages.length === last - first;
-      answer.messages.forEach((row, i) => kept.set(first + i, { ...row, version }));
-      for (const [place] of shown) {
-        const position = positionOf(place);
-        if (!kept.has(position) && known.has(position)) kept.set(position, known.get(position));
-      }
-      known = kept;
-      looked = { version, first, last, filter: needle };
-      if (needle) search(needle);
+      whole = messages.length === last - first;
+      search();
       render();
     } catch {
       // The stream tells when the app is away, and the next state asks again.
     } finally {
       loading = false;
     }
-    if (store.state.version !== version) setTimeout(load, needle ? 1000 : 100);
-    else if (again && !needle) load();
+    if (store.state.version !== version) soon();
+    else if (whole) load(); // what is in view may be something else by now
   }
 
-  function search(needle) {
-    const positions = [...known.keys()].filter((position) => position < Math.min(FILTERED, store.state.count));
-    positions.sort((a, b) => a - b);
-    found = positions.filter((position) => {
-      const { preview } = known.get(position);
-      return (typeof preview === "string" ? preview : oneLine(preview)).toLowerCase().includes(needle);
-    });
-    at("found").hidden = false;
-    write(at("found"), t("found", { found: found.length, n: positions.length }));
+  /** Read again after a while, however many states come in: a filter reads much. */
+  function soon() {
+    timer ||= setTimeout(() => {
+      timer = 0;
+      load();
+    }, filter.value ? 1000 : 100);
+  }
+
+  const inView = (position) => [...shown.values()].some((row) => row.at === position);
+
+  /** Leave the rows that the filter leaves; all of them without one. */
+  function search() {
+    const needle = filter.value.toLowerCase();
+    at("found").hidden = needle === "";
+    if (needle === "") return void (found = null);
+    const most = Math.min(FILTERED, store.state.count);
+    const read = [...known.keys()].filter((position) => position < most).toSorted((a, b) => a - b);
+    found = read.filter((position) => textOf(known.get(position).preview).toLowerCase().includes(needle));
+    write(at("found"), t("found", { found: found.length, n: read.length }));
     render();
   }
+
+  const textOf = (preview) => (typeof preview === "string" ? preview : oneLine(preview));
 
   filter.addEventListener("input", () => {
     view.scrollTop = 0;
     active = 0;
-    if (filter.value === "") {
-      found = null;
-      at("found").hidden = true;
-      looked = { ...looked, filter: "" };
-      render();
-    }
+    search();
+    render();
     load();
   });
 
   // --- drawing
 
   function update(state) {
-    if (state.version !== looked.seen) {
-      looked.seen = state.version;
-      if (!filter.value) state.next.forEach((row, i) => known.set(i, { ...row, version: state.version }));
-      load();
+    if (state.version !== seen) {
+      seen = state.version;
+      state.next.forEach((row, i) => known.set(i, { ...row, version: seen }));
+      if (filter.value) soon();
+      else load();
     }
     render();
   }
@@ -128,30 +130,30 @@ export function mountWaiting(app) {
     const absent = ["fault", "away", "refused"].includes(connection);
     at("absent").hidden = !absent;
     at("stage").classList.toggle("stale", absent);
-    if (absent) write(at("absent"), connection === "fault" && error.code !== "redis_away" ? failure(error) : t(`absent.${connection}`));
+    if (absent) write(at("absent"), TOLD.has(error?.code ?? "offline") ? t(`absent.${connection}`) : failure(error));
     at("clear").disabled = at("move").disabled = count === 0;
   }
 
   function fill(row, place, reachable) {
     const position = positionOf(place);
-    const seen = known.get(position);
+    const message = known.get(position);
     const [open, remove] = row.children;
     open.tabIndex = remove.tabIndex = reachable ? 0 : -1;
     if (row.setSize !== store.state.count) row.setAttribute("aria-setsize", (row.setSize = store.state.count));
-    if (row.at === position && row.shows === seen) return;
-    Object.assign(row, { at: position, place, shows: seen });
+    if (row.at === position && row.shows === message) return;
+    Object.assign(row, { at: position, place, shows: message });
     const number = n(position + 1);
-    const text = seen ? oneLine(seen.preview).slice(0, SHOWN) : "";
-    const kind = seen ? kindOfPreview(seen.preview) : "";
+    const text = message ? oneLine(message.preview).slice(0, SHOWN) : "";
+    const kind = message ? kindOfPreview(message.preview) : "";
     row.setAttribute("aria-posinset", position + 1);
     row.classList.toggle("next", position === 0);
-    row.classList.toggle("unread", !seen);
+    row.classList.toggle("unread", !message);
     write(row.querySelector(".position"), number);
     row.querySelector(".badge").hidden = position !== 0;
     write(row.querySelector(".preview"), text);
     row.querySelector(".kind").hidden = kind === "text" || kind === "";
     write(row.querySelector(".kind"), kind === "json" || kind === "bytes" ? t(`waiting.${kind}`) : "");
-    write(row.querySelector(".size"), seen ? sizeOf(seen.bytes, language) : "");
+    write(row.querySelector(".size"), message ? sizeOf(message.bytes, language) : "");
     remove.setAttribute("aria-label", t("waiting.remove", { position: number }));
     remove.title = t("remove");
   }
@@ -163,7 +165,7 @@ export function mountWaiting(app) {
     if (!row) return;
     active = row.place;
     if (event.target.closest(".remove")) remove(row.at, row.shows);
-    else app.open({ position: row.at, seen: row.shows });
+    else app.open({ position: row.at });
   });
 
   /** Remove the message that was seen at a position; what moved meanwhile is left alone. */
@@ -183,10 +185,11 @@ export function mountWaiting(app) {
     return true;
   }
 
-  function isSame(message, { preview }) {
+  /** Whether a message is the one of which this much was seen; byte by byte, as only the rest may be no UTF-8. */
+  function isSame(message, { preview, bytes }) {
     if (message === undefined) return false;
-    if (typeof preview !== "string") return typeof message !== "string" && message.base64.startsWith(preview.base64.slice(0, -4));
-    return typeof message === "string" && message.startsWith(preview);
+    const [whole, head] = [bytesOf(message), bytesOf(preview)];
+    return whole.length === bytes && head.every((byte, i) => byte === whole[i]);
   }
 
   list.addEventListener("keydown", (event) => {

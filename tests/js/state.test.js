@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import {
-  WINDOW, aliveOf, changed, chart, connected, forgot, initial, isName, linesOf, niceTop, recalled, received, sampled, scrollTo, took, windowOf,
+  WINDOW, aliveOf, changed, chart, connected, forgot, initial, isName, labelOf, linesOf, niceTop, recalled, received, sampled, scrollTo, took, windowOf,
 } from "../../static/js/state.js";
 
 const MINUTE = 60_000;
@@ -25,6 +25,15 @@ test("the error is kept while there is one", () => {
   const away = connected(initial("jobs"), "fault", { code: "redis_away" });
   assert.equal(away.error.code, "redis_away");
   assert.equal(connected(away, "live").error, null);
+});
+
+test("a fault is told apart: Redis is away, Redis refuses, the app refuses", () => {
+  const label = (connection, code) => labelOf(connected(initial("jobs"), connection, { code }));
+  assert.equal(label("live"), "live");
+  assert.equal(label("fault", "redis_away"), "fault");
+  assert.equal(label("fault", "wrong_type"), "trouble");
+  assert.equal(label("fault", "redis_misconfigured"), "trouble");
+  assert.equal(label("fault", "too_many_waiting"), "away");
 });
 
 test("samples that add nothing, and those that left the window, are not kept", () => {

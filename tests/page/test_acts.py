@@ -306,6 +306,15 @@ def test_remove_one_from_the_middle_by_mouse(tab: Tab, seed: Callable[..., None]
     assert stored(redis, name) == [b"a", b"c"]
 
 
+def test_remove_what_begins_as_text_and_is_none(tab: Tab, seed: Callable[..., None], redis: Any, name: str) -> None:
+    seed("a", b"x" * 5000 + b"\xff", b"\xfe" * 5000)
+    tab.page.get_by_role("button", name="Remove message 2").click()
+    expect(tab.at("count")).to_have_text("2")
+    tab.page.get_by_role("button", name="Remove message 2").click()
+    tab.shows("a")
+    assert stored(redis, name) == [b"a"]
+
+
 def test_remove_by_keyboard(tab: Tab, seed: Callable[..., None]) -> None:
     seed("a", "b", "c")
     tab.shows("a", "b", "c")

@@ -158,3 +158,26 @@ def test_the_chart_outlives_a_reload(tab: Tab, valkey: Store, name: str) -> None
     expect(tab.at("count")).to_have_text("1")
     tab.page.reload()
     expect(tab.at("chart")).to_have_attribute("aria-label", re.compile("from 0 to 5, now 1"))
+
+
+def test_the_client_module_serves_any_other_page(tab: Tab, name: str) -> None:
+    tab.page.goto(tab.url + "/nowhere")
+    told = tab.page.evaluate(
+        """async (name) => {
+            const { QueueClient } = await import("/static/js/client.js");
+            const queue = new QueueClient(name);
+            const counts = [];
+            const seen = new Promise((done) => {
+                const stop = queue.events({ queue: ({ count }) => counts.push(count) === 2 && (stop(), done()) });
+            });
+            const waiting = new QueueClient(name + ".other").pop({ wait: 30 });
+            await new QueueClient(name + ".other").push({ price: 1.5 });
+            while (!counts.length) await new Promise(requestAnimationFrame);
+            await queue.push(["a", "b"]);
+            await seen;
+            const failed = await queue.remove(0, "z").catch((error) => [error.name, error.code, error.status]);
+            return [counts, await waiting, await queue.pop(), await queue.pop({ max: 5 }), await queue.pop(), failed];
+        }""",
+        name,
+    )
+    assert told == [[0, 2], '{"price":1.5}', "a", ["b"], None, ["QueueError", "stale", 409]]
