@@ -68,7 +68,7 @@ def test_sigterm_answers_who_waits_that_the_queue_is_empty(serve: Callable[..., 
 def test_sighup_under_load_loses_and_doubles_nothing(serve: Callable[..., App], valkey: Store, name: str) -> None:
     """Clients keep waiting, pushing, reserving and acking while all workers are replaced three times."""
     app = serve(REDIS_URL=valkey.url)
-    pushed, taken = [Counter[str]() for _ in range(3)], [Counter[str]() for _ in range(3)]
+    pushed, taken = [Counter[str]() for _ in range(2)], [Counter[str]() for _ in range(2)]
     unsure, done = Counter[str](), threading.Event()
     odd: list[Any] = []
 
@@ -106,8 +106,8 @@ def test_sighup_under_load_loses_and_doubles_nothing(serve: Callable[..., App], 
                 pass
         return False
 
-    with ThreadPoolExecutor(6) as pool:
-        futures = [pool.submit(act, number) for act in (produce, consume) for number in range(3)]
+    with ThreadPoolExecutor(4) as pool:
+        futures = [pool.submit(act, number) for act in (produce, consume) for number in range(2)]
         for _ in range(3):
             before = set(app.workers())
             seen = sum(map(len, taken))
