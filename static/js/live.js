@@ -24,12 +24,13 @@ export function mountLive({ store, t, n, page }) {
   }
 
   function draw({ samples, count }) {
-    const { line, area, top, least, most } = chart(samples, Date.now(), 600, 82);
+    const { line, area, top, least, most, minutes } = chart(samples, Date.now(), 600, 82);
     at("chart-line").setAttribute("d", line);
     at("chart-area").setAttribute("d", area);
     write(at("chart-top"), n(top));
+    write(at("chart-ago"), t("chart.ago", { n: minutes }));
     // Said only when asked for: a label is no live region.
-    at("chart").setAttribute("aria-label", t("chart.range", { least, most, now: count }));
+    at("chart").setAttribute("aria-label", t("chart.range", { n: minutes, least, most, now: count }));
   }
 
   // Time passes without any change too.

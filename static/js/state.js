@@ -6,7 +6,9 @@
  *            reservation?: string, until?: number, deliveries?: number}} Taken
  */
 
-export const WINDOW = 5 * 60_000; // milliseconds that the chart shows
+const MINUTE = 60_000;
+export const WINDOW = 5 * MINUTE; // milliseconds that the chart shows at most
+const SPANS = [MINUTE, 2 * MINUTE, WINDOW]; // it begins with the first: what one does shows at once
 const SAMPLES = 600; // most samples kept
 const TAKEN = 500; // most popped messages kept on screen
 
@@ -64,17 +66,19 @@ export function sampled(samples, count, now) {
 }
 
 /**
- * The chart's lines in a box of `width` x `height`: a step line of the depth over the window, and the area beneath it.
- * @returns {{line: string, area: string, top: number, least: number, most: number}} top: the depth at the upper edge
+ * The chart's lines in a box of `width` x `height`: a step line of the depth, and the area beneath it.
+ * @returns {{line: string, area: string, top: number, least: number, most: number, minutes: number}}
+ *     top: the depth at the upper edge; minutes: what the width stands for
  */
 export function chart(samples, now, width, height) {
-  if (!samples.length) return { line: "", area: "", top: 1, least: 0, most: 0 };
-  const start = now - WINDOW;
+  if (!samples.length) return { line: "", area: "", top: 1, least: 0, most: 0, minutes: 1 };
+  const span = SPANS.find((one) => samples[0].time >= now - one) ?? WINDOW;
+  const start = now - span;
   const shown = samples.filter((sample, i) => samples[i + 1] === undefined || samples[i + 1].time > start);
   const counts = shown.map((sample) => sample.count);
   const [least, most] = [Math.min(...counts), Math.max(...counts)];
   const top = niceTop(most);
-  const x = (time) => round(Math.max(0, (time - start) / WINDOW) * width);
+  const x = (time) => round(Math.max(0, (time - start) / span) * width);
   const y = (count) => round(height - (count / top) * height);
   let line = "";
   shown.forEach((sample, i) => {
@@ -82,7 +86,7 @@ export function chart(samples, now, width, height) {
   });
   line += `H${round(width)}`;
   const area = `${line}V${round(height)}H${x(shown[0].time)}Z`;
-  return { line, area, top, least, most };
+  return { line, area, top, least, most, minutes: span / MINUTE };
 }
 
 function round(number) {

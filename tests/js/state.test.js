@@ -61,6 +61,8 @@ test("the chart is a step line that ends now", () => {
   assert.equal(area, "M0 80H300V0H600V80H0Z");
   assert.deepEqual([top, least, most], [10, 0, 10]);
   assert.equal(chart([], now, 600, 80).line, "");
+  const minutes = (age) => chart([{ time: now - age, count: 1 }], now, 600, 80).minutes;
+  assert.deepEqual([0, 1, 1.5, 2, 3, 5, 9].map((age) => minutes(age * MINUTE)), [1, 1, 2, 2, 5, 5, 5]);
 });
 
 test("the chart's top is a round number", () => {

@@ -39,7 +39,7 @@ def test_the_chart_follows_the_depth(tab: Tab, valkey: Store, name: str) -> None
     for count in (3, 7):
         valkey.client().lpush("queue:" + name, *(["x"] * (count - int(tab.at("count").inner_text()))))
         expect(tab.at("count")).to_have_text(str(count))
-    label = "Depth of the queue over the last 5 minutes: from 0 to 7, now 7"
+    label = "Depth of the queue over the last minute: from 0 to 7, now 7"
     expect(tab.at("chart")).to_have_attribute("aria-label", label)
     assert tab.at("chart-line").get_attribute("d").count("V") == 2  # type: ignore[union-attr]
     expect(tab.at("chart-top")).to_have_text("10")
