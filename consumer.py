@@ -16,6 +16,8 @@ TICK = 1.0  # seconds after which a waiting consumer looks whether it is to stop
 AGAIN = 1.0  # seconds until the next try while Redis is away
 FULL = 0.25  # seconds between two looks while Redis is full: then BLMOVE is refused, taking is not
 
+AWAY = (redis.ConnectionError, redis.TimeoutError, redis.ReadOnlyError)  # what passes, a failover too
+
 log = logging.getLogger(__name__)
 
 
@@ -46,7 +48,7 @@ def _next(queue: ReliableQueue, lease: float, wait: float) -> Delivery | None:
         queue.client.blmove(queue.key, queue.key, max(0.01, min(wait, taken.due or wait)), "RIGHT", "RIGHT")
     except redis.OutOfMemoryError:
         time.sleep(FULL)
-    except (redis.ConnectionError, redis.TimeoutError) as error:
+    except AWAY as error:
         log.warning("Redis is away (%s); trying again.", error)
         time.sleep(AGAIN)
     return None
@@ -60,7 +62,7 @@ def _surely(act: Callable[[], Any], seconds: float) -> None:
             act()
         except Stale:
             log.warning("The lease ran out before the work was done; the message was given to the next.")
-        except (redis.ConnectionError, redis.TimeoutError) as error:
+        except AWAY as error:
             if time.monotonic() < end:
                 log.warning("Redis is away (%s); trying again.", error)
                 time.sleep(AGAIN)

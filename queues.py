@@ -60,7 +60,7 @@ def _counts(some: list[ReliableQueue]) -> list[dict[str, Any]]:
 
 def _names(client: Any, prefix: str, match: str) -> tuple[list[str], bool]:
     escaped = re.sub(r"([*?\[\]\\^])", r"\\\1", prefix)
-    own = re.compile(r"\{?" + re.escape(prefix) + f"({NAME.pattern})" + r"(?:\}:(?:reserved|dead)(?::.*)?)?")
+    own = re.compile(r"\{?" + re.escape(prefix) + f"({NAME.pattern})" + r"(?:\}:((?:dead:)*)(?:reserved|dead))?")
     wanted = re.compile(fnmatch.translate(match))
     names: set[str] = set()
     end, cursor = time.monotonic() + LONGEST, 0
@@ -68,7 +68,9 @@ def _names(client: Any, prefix: str, match: str) -> tuple[list[str], bool]:
         cursor, keys = client.scan(cursor, match=f"*{escaped}*", count=STEP)
         for key in keys:
             found = own.fullmatch(key.decode(errors="replace"))
-            if found and wanted.match(found[1]):
-                names.add(found[1])
+            if found:
+                name = found[1] + ".dead" * ((found[2] or "").count(":"))  # dead letters may be reserved, and die again
+                if wanted.match(name):
+                    names.add(name)
         if cursor == 0 or time.monotonic() > end:
             return sorted(names), cursor == 0

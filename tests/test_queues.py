@@ -158,3 +158,12 @@ def test_the_route_answers_over_gunicorn(site: App, valkey: Store, name: str) ->
     named(valkey.client(), name).push(b"a")
     answer = json.load(urllib.request.urlopen(f"{site.url}/api/queues?match={name}"))
     assert answer["queues"] == [{"name": name, "count": 1, "reserved": 0, "dead": 0}]
+
+
+def test_dead_letters_that_are_reserved_are_still_held_by_a_queue_of_theirs(backend: Any, name: str) -> None:
+    queue, dead = named(backend, name), named(backend, f"{name}.dead")
+    queue.push(b"a")
+    queue.release(queue.reserve().messages[0].id)
+    assert found(backend, f"{name}*") == {name: {"count": 0, "reserved": 0, "dead": 1}}
+    dead.reserve(100)
+    assert found(backend, f"{name}*") == {f"{name}.dead": {"count": 0, "reserved": 1, "dead": 0}}
