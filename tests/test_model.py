@@ -376,6 +376,7 @@ class EveryVerb(RuleBasedStateMachine):
             self.client.delete(*keys)
 
 
+@pytest.mark.timeout(900)  # Hypothesis takes up to five minutes to find the shortest run that fails
 def test_every_verb_does_what_the_model_does(valkey: Store) -> None:
     class OnValkey(EveryVerb):
         client = valkey.client()
