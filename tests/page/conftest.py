@@ -85,8 +85,11 @@ class Tab:
 
 
 @pytest.fixture
-def tabs(browser: Browser, site: App, name: str) -> Iterator[Callable[..., Tab]]:
-    """Open tabs on the test's own queue: tabs(width=390, color_scheme="dark"), each with cookies of its own."""
+def tabs(browser: Browser, site: App, name: str, serve: Any, own_store: Any) -> Iterator[Callable[..., Tab]]:
+    """Open tabs on the test's own queue: tabs(width=390, color_scheme="dark"), each with cookies of its own.
+
+    They are closed before the servers that a test started: a server that ends waits for who listens.
+    """
     opened: list[Tab] = []
 
     def make(url: str = site.url, width: int = 1280, height: int = 800, **options: Any) -> Tab:
