@@ -1,5 +1,6 @@
 """The live state of queues as server-sent events: one look at Redis a change, however many clients watch."""
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +16,9 @@ AFTER_A_FAULT = 1.0  # seconds until the next look while Redis is away
 SHOWN, CHARACTERS = 20, 160  # messages in `next`, characters of each
 HEARTBEAT = 15.0  # seconds between two comment lines
 TICK = 1.0  # seconds after which a stream looks whether its client is there and the server goes on
+
+
+log = logging.getLogger(__name__)
 
 
 class Watch:
@@ -91,7 +95,11 @@ class Events:
 
     def _follow(self, watch: Watch) -> None:
         while True:
-            answered = watch.look()
+            try:
+                answered = watch.look()
+            except Exception:  # whatever it is, the next look may go well, and the streams depend on it
+                log.exception("The queue %s could not be looked at", watch.queue.name)
+                answered = False
             time.sleep(EVERY if answered else AFTER_A_FAULT)
             with self._lock:
                 if not watch.listeners:

@@ -144,6 +144,6 @@ class Waiting:
                 line.told, line.told_at = number, now
                 try:
                     line.queue.announce(self._process, number, ANNOUNCED)
-                except redis.RedisError:
+                except Exception:  # whatever it is, the count of the waiting depends on going on
                     line.told_at = now - ANNOUNCED  # once more; what Redis was told last ends by itself
             time.sleep(0.1)
