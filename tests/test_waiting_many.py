@@ -7,7 +7,7 @@ import selectors
 import socket
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -86,8 +86,11 @@ def test_who_still_waits_gets_what_the_others_left(site: App, valkey: Store, nam
     assert queue.count() == 0
 
 
-def test_thousands_wait_on_two_workers_and_each_gets_one_message(site: App, valkey: Store, name: str) -> None:
-    redis = valkey.client()
+def test_thousands_wait_on_two_workers_and_each_gets_one_message(
+    serve: Callable[..., App], own_store: Callable[..., Store], name: str
+) -> None:
+    store = own_store()  # nobody else's connections are counted
+    site, redis = serve(REDIS_URL=store.url), store.client()
     connections: list[int] = []
     done = threading.Event()
 
