@@ -162,8 +162,9 @@ def from_http(error: HTTPException) -> Refusal:
     if error.code == 404:
         return Refusal(404, "not_found", "There is nothing at this address.")
     if error.code == 405:
-        allowed = ", ".join(sorted(getattr(error, "valid_methods", None) or []))
-        return Refusal(405, "method_not_allowed", f"Use {allowed} here.", {"Allow": allowed})
+        allowed = sorted(getattr(error, "valid_methods", None) or [])
+        meant = " or ".join(method for method in allowed if method not in ("HEAD", "OPTIONS"))
+        return Refusal(405, "method_not_allowed", f"Use {meant} here.", {"Allow": ", ".join(allowed)})
     code = error.code or 500
     return Refusal(code, error.name.lower().replace(" ", "_"), error.description or error.name)
 
