@@ -2,6 +2,7 @@
 
 import os
 import resource
+import signal
 import socket
 import sys
 from typing import Any
@@ -78,6 +79,9 @@ def post_fork(server: Any, worker: Any) -> None:
     And let an unknown Transfer-Encoding be the client's fault (400) like any other bad header, not ours (501).
     """
     worker.handle_quit = worker.handle_exit
+    # Until the worker has handlers of its own, the master's would swallow a SIGTERM: the worker would live on, and a
+    # reload or a stop wait for it through the whole graceful_timeout, in which nobody replaces workers that die.
+    signal.signal(signal.SIGTERM, worker.handle_exit)
     answer = worker.handle_error
 
     def handle_error(req: Any, client: Any, addr: Any, error: Exception) -> None:

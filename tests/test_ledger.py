@@ -1,6 +1,8 @@
 """What the guarantees promise, counted over HTTP with real servers, while replies are lost and processes killed."""
 
+import os
 import random
+import signal
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -123,3 +125,15 @@ def test_a_hundred_poisoned_among_thousands_die_after_five_deliveries_and_can_be
     assert [taken["message"].encode() for taken in again] == dead
     assert {taken["deliveries"] for taken in again} == {1}, "they start anew"
     assert api.call("count")[1]["dead"] == 0
+
+
+def test_a_reload_is_not_held_up_by_a_worker_that_just_starts(serve: Callable[..., App], valkey: Store) -> None:
+    site = serve(REDIS_URL=valkey.url)
+    for _ in range(4):
+        until(lambda: len(site.workers()) == 2)
+        os.kill(site.workers()[0], signal.SIGKILL)
+        before = set(site.workers())
+        until(lambda: set(site.workers()) - before)  # noqa: B023
+        before |= set(site.workers())
+        site.process.send_signal(signal.SIGHUP)
+        until(lambda: len(site.workers()) == 2 and not before.intersection(site.workers()), 30)  # noqa: B023
