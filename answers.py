@@ -30,7 +30,9 @@ _TOO_OLD = "This Redis is too old for this act; 7.0 or later has what it needs."
 def stale(ids: list[str]) -> Refusal:
     """Return the refusal of what is not there any more (409), with the ids that are not held."""
     if ids:
-        return Refusal(409, "stale", "These reservations have ended, or were never made; nothing was changed.", stale=ids)
+        return Refusal(
+            409, "stale", "These reservations have ended, or were never made; nothing was changed.", stale=ids
+        )
     return Refusal(409, "stale", "What you name is not there any more; nothing was changed.")
 
 

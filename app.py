@@ -206,7 +206,11 @@ def pop(name: str | None) -> dict[str, Any] | Response:
     """Take the next message, or up to `max`, waiting for one up to `wait` seconds."""
     source, given, once = queue(name), Parameters(messages.fields()), idempotency_key()
     most, seconds = given.whole("max", 1, 1000), given.number("wait", 0, LONGEST_WAIT, 0)
-    taken = waiting().take(source, seconds, lambda: source.take(most or 1, once), hung_up())
+    gone = hung_up()
+    taken = waiting().take(source, seconds, lambda: source.take(most or 1, once), gone)
+    if taken and seconds and not once and gone():  # left during the last step; a kept answer stays for who asks again
+        source.push(*taken, next=True)
+        taken = []
     if wants("text/plain") and most is None:
         return as_text(taken)
     found = [value_of(message) for message in taken]
@@ -275,7 +279,11 @@ def reserve(name: str | None) -> dict[str, Any]:
     source, given = queue(name), Parameters(messages.fields())
     most, seconds = given.whole("max", 1, 1000), given.number("wait", 0, LONGEST_WAIT, 0)
     lease = given.number("lease", 1, LONGEST_LEASE, 30)
-    taken = waiting().take(source, seconds, lambda: source.reserve(lease, most or 1), hung_up())
+    gone = hung_up()
+    taken = waiting().take(source, seconds, lambda: source.reserve(lease, most or 1), gone)
+    if taken and seconds and gone():
+        source.release(*(delivery.id for delivery in taken))
+        taken = []
     found = [{"id": d.id, "message": value_of(d), "deliveries": d.deliveries, "deadline": d.deadline} for d in taken]
     if most is not None:
         return {"success": True, "messages": found} if found else {**EMPTY, "messages": []}

@@ -4,6 +4,9 @@ gunicorn's master calls `start`, which runs this file as a keeper process. The k
 runs the server, starts it again if it dies, and ends it when its standard input closes, that is when the master
 and all its workers are gone, however they went. The server inherits the lock: while any writer lives, the folder
 is taken, even if its keeper was killed. The lock's file says who holds it: "<master> <keeper>", process ids.
+
+What the server answers is on the disk (`appendfsync always`). With `everysec` it holds a write back while it syncs
+the one before, and a kill -9 in that moment loses what was answered.
 """
 
 import contextlib
@@ -125,7 +128,7 @@ def _run(data_dir: Path, binary: str, lock: int) -> "subprocess.Popen[bytes]":
     """Start the server and return it once it answers."""
     path = data_dir / "valkey.sock"
     path.unlink(missing_ok=True)
-    arguments = "--port 0 --unixsocket valkey.sock --unixsocketperm 700 --appendonly yes --appendfsync everysec"
+    arguments = "--port 0 --unixsocket valkey.sock --unixsocketperm 700 --appendonly yes --appendfsync always"
     server = subprocess.Popen(
         [binary, *arguments.split(), "--save", "", "--loglevel", "warning", "--logfile", "valkey.log"],
         cwd=data_dir,

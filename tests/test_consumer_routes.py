@@ -507,3 +507,14 @@ def test_one_key_works_across_the_workers_at_once(real: App, name: str) -> None:
         answers = list(pool.map(lambda each: call(real, f"/api/queue/{name}/pop", {}, "pop"), range(40)))
         assert answers == [(200, {"success": True, "message": "a"})] * 40
         assert call(real, f"/api/queue/{name}/pop", {}) == (200, EMPTY)
+
+
+@pytest.mark.parametrize("verb", ["pop", "reserve"])
+def test_a_client_that_leaves_while_its_message_is_fetched_takes_nothing(
+    api: Api, verb: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.hung_up", lambda: lambda: True)
+    api.post("push", json={"messages": ["a", "b", "c"]})
+    assert api.post(verb, query_string={"wait": 1, "max": 2}).json["error"] == "empty"
+    assert api.messages() == [b"a", b"b", b"c"]
+    assert api.get("count").json["reserved"] == 0
