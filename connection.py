@@ -50,20 +50,27 @@ class _FairPool(redis.ConnectionPool):
     def __init__(self, turns: int, **options: Any) -> None:
         super().__init__(max_connections=turns, **options)
         self._turns = turns
+        self._out: set[Any] = set()
         self._line: deque[threading.Event] = deque()
         self._line_lock = threading.Lock()
 
     def get_connection(self, *_: Any, **__: Any) -> Any:
         self._take_turn()
         try:
-            return super().get_connection()
+            connection = super().get_connection()
         except BaseException:
             self._give_turn()
             raise
+        self._out.add(connection)
+        return connection
 
     def release(self, connection: Any) -> None:
-        super().release(connection)
-        self._give_turn()
+        try:
+            super().release(connection)
+        finally:
+            if connection in self._out:  # else it could not connect: redis-py releases it, its turn is given above
+                self._out.discard(connection)
+                self._give_turn()
 
     def _take_turn(self) -> None:
         with self._line_lock:
@@ -106,6 +113,8 @@ def connect(url: str, *, blocking: bool = False) -> redis.Redis:
     kind = options.pop("connection_class", redis.Connection)
     options["connection_class"] = _CLASSES.get(kind, _Connection)
     if blocking:
+        # A command that waits is answered late on purpose, whatever time limit the URL sets.
+        options["socket_timeout"] = max(TIMEOUT, options["socket_timeout"])
         pool: redis.ConnectionPool = redis.ConnectionPool(max_connections=100_000, **options)
     else:
         pool = _FairPool(IN_FLIGHT, **options)
