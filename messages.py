@@ -6,7 +6,7 @@ import contextlib
 import math
 import socket
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -16,7 +16,9 @@ from flask import Response, current_app, request
 from answers import Refusal, bad
 
 DEEPEST = 32  # levels of nesting a JSON message may have
+MOST_VALUES = 1_000_000  # numbers, and objects, in one body: a second's work, in which nobody else is served
 MOST = 100_000  # messages in one list: they are pushed by one command, and nobody else is served meanwhile
+SLOW = 60.0  # seconds a client may take for its next bytes
 LINGER, IDLE = 30.0, 5.0  # seconds to read on after an answer, in all and from block to block
 BLOCK = 1 << 16  # bytes read from a body at once
 FORM, JSON, NDJSON = "application/x-www-form-urlencoded", "application/json", "application/x-ndjson"
@@ -40,6 +42,8 @@ def blocks() -> Iterator[bytes]:
     stream, missing = request.environ["wsgi.input"], request.content_length
     if missing is None and not transfer:
         return
+    if sock := request.environ.get("gunicorn.socket"):
+        sock.settimeout(SLOW)  # `read_on` takes it back
     while missing is None or missing > 0:
         try:
             block: bytes = stream.read(BLOCK if missing is None else min(BLOCK, missing))
@@ -160,7 +164,7 @@ def parse_json(data: bytes) -> Any:
     except UnicodeDecodeError as error:
         raise bad(f"The body is not valid UTF-8 (byte {error.start}).", "bad_utf8") from None
     try:
-        return _decoder.decode(text)
+        return _decode(text)
     except RecursionError:
         raise bad(f"The JSON is nested deeper than {DEEPEST}.", "too_deep") from None
     except ValueError as error:
@@ -200,11 +204,38 @@ def shown(text: str) -> str:
     return ascii(text[:60])
 
 
+class _Counted:
+    """Stands in front of a hook of the decoder, and refuses a body that calls it too often."""
+
+    def __init__(self, hook: Callable[[Any], Any]) -> None:
+        self.hook, self.left = hook, MOST_VALUES
+
+    def __call__(self, given: Any) -> Any:
+        self.left -= 1
+        if self.left < 0:
+            sentence = f"Send up to {MOST_VALUES} numbers or objects at once, or a stream of lines ({NDJSON})."
+            raise Refusal(413, "too_many_values", sentence, limit=MOST_VALUES)
+        return self.hook(given)
+
+
+def _decode(text: str) -> Any:
+    """Return the value of a JSON text. A body that could keep others waiting for long is counted."""
+    if len(text) < MOST_VALUES:
+        return _decoder.decode(text)
+    number, pairs = _Counted(simplejson.RawJSON), _Counted(_no_duplicates)
+    decoder = simplejson.JSONDecoder(
+        parse_int=number, parse_float=number, parse_constant=_no_constant, object_pairs_hook=pairs
+    )
+    return decoder.decode(text)
+
+
 def _check_depth(value: Any, left: int) -> None:
     if not isinstance(value, (dict, list)):
         return
     if left == 0:
         raise bad(f"The message is nested deeper than {DEEPEST}.", "too_deep")
+    if len(value) > current_app.config["MAX_MESSAGE_BYTES"]:
+        raise _too_large()  # a value takes a byte at least
     for inner in value.values() if isinstance(value, dict) else value:
         _check_depth(inner, left - 1)
 
@@ -239,14 +270,17 @@ def message_of(value: Any) -> bytes:
 
 def checked(message: bytes) -> bytes:
     """Return the message if it is neither empty (400) nor larger than MAX_MESSAGE_BYTES (413)."""
-    limit: int = current_app.config["MAX_MESSAGE_BYTES"]
     if not message:
         raise bad("A message must not be empty.", "empty_message")
-    if len(message) > limit:
-        raise Refusal(
-            413, "message_too_large", f"A message is larger than MAX_MESSAGE_BYTES ({limit} bytes).", limit=limit
-        )
+    if len(message) > current_app.config["MAX_MESSAGE_BYTES"]:
+        raise _too_large()
     return message
+
+
+def _too_large() -> Refusal:
+    limit: int = current_app.config["MAX_MESSAGE_BYTES"]
+    sentence = f"A message is larger than MAX_MESSAGE_BYTES ({limit} bytes)."
+    return Refusal(413, "message_too_large", sentence, limit=limit)
 
 
 def pushed() -> tuple[list[bytes], bool, dict[str, Any]]:

@@ -261,3 +261,22 @@ def test_a_preview_is_the_beginning_of_its_message(message: bytes, characters: i
         assert message.startswith(base64.b64decode(text["base64"]))
     if isinstance(messages.value_of(message), str):
         assert text == message.decode()[:characters]
+
+
+@pytest.mark.parametrize("value", ["1,", "{},", "1e1,"])
+def test_a_body_of_very_many_values_is_refused_before_it_holds_others_up(api: Api, value: str) -> None:
+    body = '{"message":[' + value * 1_100_000 + "1]}"
+    answer = api.post("push", body, "application/json")
+    assert (answer.status_code, answer.json["error"], answer.json["limit"]) == (413, "too_many_values", 1_000_000)
+    assert api.messages() == []
+
+
+def test_a_list_that_no_message_can_hold_is_too_large(api: Api) -> None:
+    answer = api.post("push", '{"message":[' + "[]," * 1_100_000 + "1]}", "application/json")
+    assert (answer.status_code, answer.json["error"]) == (413, "message_too_large")
+
+
+def test_half_a_million_numbers_are_a_message(api: Api) -> None:
+    message = "[" + "1," * 500_000 + "1]"
+    assert api.post("push", f'{{"message":{message},"x":"{"y" * 100_000}"}}', "application/json").status_code == 200
+    assert api.messages() == [message.encode()]
