@@ -127,7 +127,10 @@ def _alive(process: str) -> bool:
 def _run(data_dir: Path, binary: str, lock: int) -> "subprocess.Popen[bytes]":
     """Start the server and return it once it answers."""
     path = data_dir / "valkey.sock"
-    path.unlink(missing_ok=True)
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise CannotStart(f"{path} is in the way ({error.strerror}); remove it, or {INSTEAD}") from None
     arguments = "--port 0 --unixsocket valkey.sock --unixsocketperm 700 --appendonly yes --appendfsync always"
     server = subprocess.Popen(
         [binary, *arguments.split(), "--save", "", "--loglevel", "warning", "--logfile", "valkey.log"],

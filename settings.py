@@ -16,8 +16,8 @@ URL_OPTIONS = {  # what may follow the ? of REDIS_URL; anything that re-sends or
     "username": r".+",
     "password": r".+",
     "client_name": r"[!-~]+",
-    "socket_timeout": r"[0-9]{1,4}(\.[0-9]+)?",
-    "socket_connect_timeout": r"[0-9]{1,4}(\.[0-9]+)?",
+    "socket_timeout": r"(?=.*[1-9])[0-9]{1,4}(\.[0-9]+)?",
+    "socket_connect_timeout": r"(?=.*[1-9])[0-9]{1,4}(\.[0-9]+)?",
     "socket_keepalive": r"true|false",
 }
 TLS_OPTIONS = {
@@ -41,6 +41,10 @@ def read(env: Mapping[str, str]) -> dict[str, Any]:
         BadSetting: a value is malformed or out of range.
     """
     data_dir = (HERE / (env.get("DATA_DIR") or "instance")).absolute()
+    try:
+        str(data_dir).encode()
+    except UnicodeEncodeError:
+        raise BadSetting(f"DATA_DIR must be valid UTF-8, and is {str(data_dir)!a}") from None
     url = _redis_url(env)
     queue_name = env.get("QUEUE_NAME") or "default"
     if not NAME.fullmatch(queue_name):
@@ -60,7 +64,7 @@ def read(env: Mapping[str, str]) -> dict[str, Any]:
         "MAX_BODY_BYTES": _number(env, "MAX_BODY_BYTES", 16 << 20, 1, 1 << 30),
         "MAX_DELIVERIES": _number(env, "MAX_DELIVERIES", 5, 1, 1_000_000),
         "MAX_WAITING": _number(env, "MAX_WAITING", 5000, 0, 100_000),
-        "HOST": env.get("HOST", "").strip("[]") or "127.0.0.1",
+        "HOST": _host(env),
         "PORT": _number(env, "PORT", 5000, 1, 65535),
         "WEB_CONCURRENCY": _number(env, "WEB_CONCURRENCY", 2, 1, 256),
     }
@@ -75,6 +79,13 @@ def from_environment() -> dict[str, Any]:
         raise SystemExit(2) from None
 
 
+def _host(env: Mapping[str, str]) -> str:
+    host = env.get("HOST") or "127.0.0.1"
+    if not re.fullmatch(r"\[?[A-Za-z0-9._:%-]+\]?", host):
+        raise BadSetting(f"HOST must be a name or an address, and is {host!a}")
+    return host.strip("[]")
+
+
 def _number(env: Mapping[str, str], name: str, default: int, least: int, most: int) -> int:
     text = env.get(name) or str(default)
     if not re.fullmatch(r"[0-9]{1,12}", text) or not least <= int(text) <= most:
@@ -87,6 +98,8 @@ def _redis_url(env: Mapping[str, str]) -> str:
     url = env.get("REDIS_URL", "")
     if not url:
         return ""
+    if not re.fullmatch(r"[!-~]+", url):
+        raise BadSetting("REDIS_URL must be printable ASCII without spaces; write other characters as %XX")
     try:
         parts = urlsplit(url)
         host, _ = parts.hostname, parts.port

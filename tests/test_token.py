@@ -176,3 +176,8 @@ def test_a_strange_body_at_the_sign_in_is_no_fault_of_ours(client: FlaskClient) 
         (b"[]", "text/xml"),
     ]:
         assert client.post("/login", data=body, content_type=kind).status_code in (400, 415)
+
+
+def test_a_token_in_an_address_signs_nobody_in(client: FlaskClient) -> None:
+    assert client.post(f"/login?token={TOKEN}").status_code == 401
+    assert client.post("/login", json={"token": 12345678}).status_code == 401
