@@ -73,6 +73,9 @@ class RedisQueue:
         body raises or leaves the loop (by `break` or `return`).
         Its lease of `lease` seconds is extended while the body runs; one wait on Redis lasts `wait` seconds at most.
         After `max_deliveries` deliveries it goes to the dead letters, `<name>.dead`.
+
+        Raises:
+            ValueError: the lease is shorter than a second, or the wait is nothing.
         """
         from consumer import consume
         from ReliableQueue import ReliableQueue

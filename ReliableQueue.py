@@ -220,6 +220,15 @@ return {0, 1}
 """
 )
 
+# ARGV[2...]: messages, the last of them to be popped next. Unlike a push this works when memory is full.
+PUT_BACK = (
+    PRELUDE
+    + """
+for i = 2, #ARGV do call('RPUSH', list, ARGV[i]) end
+return {0}
+"""
+)
+
 # KEYS[8]: where the list is kept. A cleared message counts its deliveries anew when it is restored.
 CLEAR = (
     PRELUDE
@@ -438,6 +447,10 @@ class ReliableQueue(RedisQueue):
         """
         if not self._swept(REMOVE, position, message, secrets.token_hex(16))[0]:
             raise Stale
+
+    def put_back(self, *messages: bytes) -> None:
+        """Undo a pop: the messages are popped next, in the same order."""
+        self._swept(PUT_BACK, *reversed(messages))
 
     def clear(self) -> tuple[int, str | None]:
         """Take every waiting message away, for one hour; return how many, and what `restore` wants for them."""

@@ -209,7 +209,7 @@ def pop(name: str | None) -> dict[str, Any] | Response:
     gone = hung_up()
     taken = waiting().take(source, seconds, lambda: source.take(most or 1, once), gone)
     if taken and seconds and not once and gone():  # left during the last step; a kept answer stays for who asks again
-        source.push(*taken, next=True)
+        source.put_back(*taken)
         taken = []
     if wants("text/plain") and most is None:
         return as_text(taken)

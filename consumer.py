@@ -23,6 +23,8 @@ log = logging.getLogger(__name__)
 
 def consume(queue: ReliableQueue, lease: float, wait: float) -> Iterator[Delivery]:
     """Yield messages to a `for` loop until SIGTERM; see `RedisQueue.consume`."""
+    if lease < 1 or wait <= 0:
+        raise ValueError("consume needs a lease of at least 1 second and a wait of more than 0 seconds")
     stop = threading.Event()
     with _stopped_by_sigterm(stop):
         while not stop.is_set():
@@ -107,9 +109,11 @@ class _stopped_by_sigterm:
         if self.main:
             self.before = signal.signal(signal.SIGTERM, self._told)
 
-    def _told(self, _signal: int, _frame: FrameType | None) -> None:
+    def _told(self, number: int, frame: FrameType | None) -> None:
         self.stop.set()
+        if isinstance(outer := getattr(self.before, "__self__", None), _stopped_by_sigterm):
+            outer._told(number, frame)  # one loop in the body of another: both end
 
     def __exit__(self, *_: object) -> None:
-        if self.main:
+        if self.main and threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, self.before)

@@ -186,6 +186,30 @@ def test_sigterm_ends_a_waiting_consumer_and_the_signal_is_as_before(queue: Redi
     assert signal.getsignal(signal.SIGTERM) is before
 
 
+def test_sigterm_ends_a_loop_and_the_loop_around_it(queue: RedisQueue, name: str) -> None:
+    inner = RedisQueue(queue.client, name + ".inner")
+    queue.push(b"a", b"b")
+    inner.push(b"1", b"2")
+    seen: list[bytes] = []
+    for outer in queue.consume():
+        seen.append(bytes(outer))
+        for message in inner.consume():
+            seen.append(bytes(message))
+            stop()
+    assert seen == [b"a", b"1"]
+    assert (state(queue), state(inner)) == ((1, 0, 0), (1, 0, 0))
+
+
+@pytest.mark.parametrize(("lease", "wait"), [(0, 20), (-1, 20), (30, 0)])
+def test_a_lease_or_a_wait_of_nothing_is_refused_and_takes_nothing(
+    queue: RedisQueue, lease: float, wait: float
+) -> None:
+    queue.push(b"a")
+    with pytest.raises(ValueError, match="consume needs"):
+        next(queue.consume(lease=lease, wait=wait))
+    assert state(queue) == (1, 0, 0)
+
+
 def test_consumers_run_in_threads_too(queue: RedisQueue) -> None:
     seen: list[bytes] = []
 
