@@ -73,6 +73,8 @@ class Waiting:
         Raises:
             Refusal: too many clients wait (429).
         """
+        if seconds and gone():
+            return []
         taken = attempt()
         if taken.messages or not seconds:
             return taken.messages

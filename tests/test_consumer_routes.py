@@ -509,12 +509,23 @@ def test_one_key_works_across_the_workers_at_once(real: App, name: str) -> None:
         assert call(real, f"/api/queue/{name}/pop", {}) == (200, EMPTY)
 
 
+@pytest.mark.parametrize("here", [[], [True]], ids=["before", "while it is fetched"])
 @pytest.mark.parametrize("verb", ["pop", "reserve"])
-def test_a_client_that_leaves_while_its_message_is_fetched_takes_nothing(
-    api: Api, verb: str, monkeypatch: pytest.MonkeyPatch
+def test_a_client_that_leaves_takes_nothing(
+    api: Api, verb: str, here: list[bool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.hung_up", lambda: lambda: True)
+    looks = iter(here)
+    monkeypatch.setattr("app.hung_up", lambda: lambda: not next(looks, False))
     api.post("push", json={"messages": ["a", "b", "c"]})
     assert api.post(verb, query_string={"wait": 1, "max": 2}).json["error"] == "empty"
     assert api.messages() == [b"a", b"b", b"c"]
     assert api.get("count").json["reserved"] == 0
+
+
+def test_a_client_that_left_before_it_was_heard_takes_nothing_with_a_key_either(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.hung_up", lambda: lambda: True)
+    api.post("push", json={"message": "a"})
+    answer = api.post("pop", query_string={"wait": 1}, headers={"Idempotency-Key": "k"})
+    assert (answer.json["error"], api.messages()) == ("empty", [b"a"])
