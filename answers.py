@@ -65,8 +65,8 @@ _REPLIES = [
 ]
 
 
-def from_redis(error: redis.RedisError) -> Refusal:
-    """Return the refusal that tells the cause of a Redis error."""
+def from_redis(error: redis.RedisError, reading: bool = False) -> Refusal:
+    """Return the refusal that tells the cause of a Redis error; when `reading`, a lost reply leaves nothing unknown."""
     code = error.status_code  # redis-py takes the codes that it knows off the text
     text = f"{code} {error}" if code else str(error)
     for start, status, name, message in _REPLIES:
@@ -80,6 +80,8 @@ def from_redis(error: redis.RedisError) -> Refusal:
         return unavailable("busy", "All connections to Redis are in use; nothing was changed.")
     if isinstance(error, (redis.ResponseError, redis.DataError)):
         return unavailable("redis_error", f"Redis refused: {text[:200]}.")
+    if reading:
+        return unavailable("redis_away", "Redis did not answer.")
     return unavailable("unknown", "The reply of Redis was lost, so it is unknown whether this was done.")
 
 

@@ -137,9 +137,7 @@ def failed(error: Exception) -> Response:
     elif isinstance(error, Conflict):
         error = answers.conflict()
     elif isinstance(error, redis.RedisError):
-        error = answers.from_redis(error)
-        if error.error == "unknown" and request.method in guard.SAFE:
-            error = answers.unavailable("redis_away", "Redis did not answer.")
+        error = answers.from_redis(error, reading=request.method in guard.SAFE)
     elif isinstance(error, HTTPException):
         error = from_http(error)
     elif not isinstance(error, Refusal):

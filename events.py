@@ -36,9 +36,7 @@ class Watch:
         try:
             state = self.queue.state(SHOWN, 0, 4 * CHARACTERS)
         except redis.RedisError as error:
-            refusal = answers.from_redis(error)
-            if refusal.error == "unknown":
-                refusal = answers.unavailable("redis_away", "Redis did not answer.")
+            refusal = answers.from_redis(error, reading=True)
             self._tell("fault", {"success": False, "error": refusal.error, "message": refusal.message})
             return False
         shown = [preview_of(head, size, CHARACTERS) for head, size in state.shown]
