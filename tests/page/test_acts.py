@@ -99,6 +99,40 @@ def test_what_was_typed_outlives_a_refusal_and_a_reload(tab: Tab, redis: Any, na
     redis.delete("queue:" + name)
 
 
+def test_one_types_on_while_a_push_is_on_its_way(tab: Tab) -> None:
+    tab.page.route("**/push", lambda route: None)  # held on its way
+    tab.at("push-text").focus()
+    with tab.page.expect_request("**/push"):
+        for word in ("first", "second", "third"):
+            tab.page.keyboard.type(word)
+            tab.press("Control+Enter")
+            expect(tab.at("push-text")).to_have_value("")
+    tab.page.keyboard.type("a fo")
+    tab.page.unroute("**/push")
+    tab.page.keyboard.type("urth")
+    tab.shows("first", "second", "third")
+    expect(tab.at("push-text")).to_have_value("a fourth")
+
+
+def test_what_did_not_get_in_comes_back_with_what_was_to_follow(tab: Tab, redis: Any, name: str) -> None:
+    redis.set("queue:" + name, "not a list")
+    tab.page.route("**/push?next*", lambda route: None)  # held on its way
+    for word in ("first", "second"):
+        tab.at("push-text").fill(word)
+        tab.at("push-next").check()
+        tab.at("push-go").click()
+    tab.at("push-text").fill("third")
+    tab.page.reload()
+    expect(tab.at("push-text")).to_have_value("first\nsecond\nthird")
+    tab.page.unroute("**/push?next*")
+    tab.at("push-next").check()
+    tab.at("push-go").click()
+    expect(tab.page.get_by_role("alert")).to_contain_text("something other than a list")
+    expect(tab.at("push-text")).to_have_value("first\nsecond\nthird")
+    expect(tab.at("push-next")).to_be_checked()
+    redis.delete("queue:" + name)
+
+
 def test_push_a_file_a_message_a_line(tab: Tab, redis: Any, name: str, tmp_path: Path) -> None:
     lines = [f"{i} {'é' * (i % 40)}" for i in range(60_000)]  # more than one slice
     (tmp_path / "lines.txt").write_text("\n".join(lines))
@@ -134,6 +168,37 @@ def test_a_cancelled_push_says_how_many_went_in(tab: Tab, redis: Any, name: str,
     expect(tab.at("toasts")).to_contain_text("Stopped: 98,304 messages of lines.txt went in")
     assert redis.llen("queue:" + name) == 98_304
     expect(tab.at("push-progress")).to_be_hidden()
+
+
+def test_typed_lines_that_did_not_get_in_stay(tab: Tab, redis: Any, name: str) -> None:
+    lines = ["x" * 1000] * 1500 + ["never"]  # more than one slice
+    tab.at("push-text").evaluate("(text, lines) => { text.value = lines.join('\\n'); }", lines)
+    tab.at("push-each").check()
+    asked: list[Any] = []
+
+    def cut(route: Any) -> None:
+        asked.append(route)
+        route.continue_() if len(asked) == 1 else route.abort()
+
+    tab.page.route("**/push?each=line", cut)
+    tab.at("push-go").click()
+    expect(tab.page.get_by_role("alert")).to_be_visible()
+    left = tab.at("push-text").input_value().split("\n")
+    assert left[-1] == "never"
+    assert redis.llen("queue:" + name) + len(left) == 1501
+
+
+def test_several_files_are_offered_one_after_another(tab: Tab, redis: Any, name: str, tmp_path: Path) -> None:
+    for file in ("one", "two", "three", "four"):
+        (tmp_path / file).write_text(f"{file} a\n{file} b")
+    tab.at("push-file").set_input_files([tmp_path / file for file in ("one", "two", "three", "four")])
+    for file in ("one", "two"):
+        expect(tab.at("dropped-title")).to_contain_text(f"Push {file} ")
+        tab.page.get_by_role("button", name="A message a line").click()
+    expect(tab.at("dropped-title")).to_contain_text("Push three ")
+    tab.at("dropped").get_by_role("button", name="Cancel").click()
+    expect(tab.at("dropped")).to_be_hidden()
+    tab.shows("one a", "one b", "two a", "two b")
 
 
 def test_a_file_that_is_no_text_stops_where_it_fails_and_says_so(
