@@ -9,17 +9,20 @@ before it removes it from the old one: scripts are not rolled back. The map of k
 import functools
 import hashlib
 import secrets
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from redis.exceptions import NoScriptError
+from redis.exceptions import NoScriptError, OutOfMemoryError
 
 from RedisQueue import RedisQueue, keys_of
 
 ANSWER_KEPT = 24 * 3600  # seconds an answer is kept for its Idempotency-Key
 UNDO_KEPT = 3600  # seconds a cleared queue can be restored
 AT_ONCE = 1000  # messages one script call handles at most; Lua's unpack breaks near 8,000
+TAKEN_BYTES = 16 << 20  # after so many one script call takes no further message: a thousand can be a gigabyte
+FULL = 0.25  # seconds between two looks while Redis is full: then BLMOVE is refused, taking is not
 
 # Every script starts with this. KEYS: see `_keys`. ARGV[1]: deliveries after which a message is buried.
 PRELUDE = """#!lua flags=allow-oom
@@ -130,7 +133,12 @@ if extra then
     return {{0, -1, kept}}
   end
 end
-local found = call('RPOP', list, ARGV[2]) or {{}}
+local found, bytes = {{}}, 0
+for i = 1, tonumber(ARGV[2]) do
+  local message = bytes < {TAKEN_BYTES} and call('RPOP', list)
+  if not message then break end
+  found[i], bytes = message, bytes + #message
+end
 left(found)
 if #found == 0 then return {{0, until_due(), found}} end
 if extra then
@@ -145,21 +153,22 @@ return {{0, -1, found}}
 # An id starts with the time in microseconds and a number, so ids sort in the order of reservation.
 RESERVE = (
     PRELUDE
-    + """
+    + f"""
 local deadline = now + ARGV[3]
-local found = {}
+local found, bytes = {{}}, 0
 for i = 1, tonumber(ARGV[2]) do
-  local message = call('RPOP', list)
+  local message = bytes < {TAKEN_BYTES} and call('RPOP', list)
   if not message then break end
+  bytes = bytes + #message
   local id = string.format('%016.0f-%04d-', time[1] * 1000000 + time[2], i) .. ARGV[4]
   local deliveries = forget(message) + 1
   call('ZADD', reserved, deadline, id)
   call('HSET', bodies, id, deliveries .. ':' .. message)
-  found[i] = {id, deliveries, message}
+  found[i] = {{id, deliveries, message}}
 end
-left({})
-if #found == 0 then return {0, until_due(), found} end
-return {0, -1, found, deadline}
+left({{}})
+if #found == 0 then return {{0, until_due(), found}} end
+return {{0, -1, found, deadline}}
 """
 )
 
@@ -262,15 +271,15 @@ return {0, kept}
 # KEYS[8]: the list to move to. ARGV[2]: how many.
 MOVE = (
     PRELUDE
-    + """
-local moved = {}
+    + f"""
+local moved, bytes = {{}}, 0
 for i = 1, tonumber(ARGV[2]) do
-  local message = call('LMOVE', list, extra, 'RIGHT', 'LEFT')
+  local message = bytes < {TAKEN_BYTES} and call('LMOVE', list, extra, 'RIGHT', 'LEFT')
   if not message then break end
-  moved[i] = message
+  moved[i], bytes = message, bytes + #message
 end
 left(moved)
-return {0, #moved}
+return {{0, #moved}}
 """
 )
 
@@ -391,6 +400,8 @@ class ReliableQueue(RedisQueue):
     def take(self, max: int = 1, once: str | None = None) -> Taken:
         """Pop, and say when more may come. With an idempotency key, the same answer for 24 hours, if it had any.
 
+        Fewer than `max` come once those taken have `TAKEN_BYTES`.
+
         Raises:
             Conflict: the key was used with another request.
         """
@@ -400,8 +411,24 @@ class ReliableQueue(RedisQueue):
             answer = self._swept(POP, max, _digest(b"pop", str(max).encode()), extra=[self._kept_answer(once)])
         return Taken(answer[1], _seconds(answer[0]))
 
+    def wait(self, seconds: float, client: Any = None) -> None:
+        """Return when the queue holds something, or after `seconds`. Nothing is taken, so no lost reply loses anything.
+
+        It blocks the connection that `client` gives, the queue's own if there is none.
+        """
+        started = time.monotonic()
+        try:
+            if (client or self.client).blmove(self.key, self.key, max(seconds, 0.01), "RIGHT", "RIGHT") is None:
+                # A server that cannot block here answers at once; that must not become a busy loop.
+                time.sleep(max(0.0, min(0.02, seconds) - (time.monotonic() - started)))
+        except OutOfMemoryError:
+            time.sleep(min(seconds, FULL))
+
     def reserve(self, lease: float = 30, max: int = 1) -> Taken:
-        """Take up to `max` messages as `Delivery` for `lease` seconds; then they come back, or are buried."""
+        """Take up to `max` messages as `Delivery` for `lease` seconds; then they come back, or are buried.
+
+        Fewer than `max` come once those taken have `TAKEN_BYTES`.
+        """
         answer = self._swept(RESERVE, max, _ms(lease), secrets.token_hex(8))
         found = []
         for id, deliveries, message in answer[1]:
@@ -470,7 +497,10 @@ class ReliableQueue(RedisQueue):
         return count
 
     def move(self, to: str, max: int) -> int:
-        """Move up to `max` messages to the queue `to`, oldest first, and return how many; at most 1,000 a call."""
+        """Move up to `max` messages to the queue `to`, oldest first, and return how many.
+
+        At most 1,000 a call, and no further one after `TAKEN_BYTES`; 0 only when none is left.
+        """
         return int(self._swept(MOVE, min(max, AT_ONCE), extra=[keys_of(to, self.prefix)[0]])[0])
 
     def count(self) -> int:

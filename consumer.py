@@ -14,7 +14,6 @@ from ReliableQueue import Delivery, ReliableQueue, Stale
 
 TICK = 1.0  # seconds after which a waiting consumer looks whether it is to stop
 AGAIN = 1.0  # seconds until the next try while Redis is away
-FULL = 0.25  # seconds between two looks while Redis is full: then BLMOVE is refused, taking is not
 
 AWAY = (redis.ConnectionError, redis.TimeoutError, redis.ReadOnlyError)  # what passes, a failover too
 
@@ -47,9 +46,7 @@ def _next(queue: ReliableQueue, lease: float, wait: float) -> Delivery | None:
         if taken.messages:
             delivery: Delivery = taken.messages[0]
             return delivery
-        queue.client.blmove(queue.key, queue.key, max(0.01, min(wait, taken.due or wait)), "RIGHT", "RIGHT")
-    except redis.OutOfMemoryError:
-        time.sleep(FULL)
+        queue.wait(min(wait, taken.due or wait))
     except AWAY as error:
         log.warning("Redis is away (%s); trying again.", error)
         time.sleep(AGAIN)

@@ -20,7 +20,6 @@ from connection import NotSent
 from ReliableQueue import ReliableQueue, Taken
 
 TICK = 1.0  # seconds after which who waits looks whether its client is there and the server goes on
-FULL = 0.25  # seconds between two looks while Redis is full: then BLMOVE is refused, taking is not
 ANNOUNCED = 30.0  # seconds for which the number of waiting clients holds unless it is told again
 
 
@@ -98,14 +97,9 @@ class Waiting:
             self.leave()
 
     def _wait(self, queue: ReliableQueue, seconds: float) -> None:
-        """Return when the queue holds something, or after `seconds`. Nothing is taken, so no reply can be lost."""
-        started = time.monotonic()
+        """Return when the queue holds something, or after `seconds`. With nothing sent that takes, none is unknown."""
         try:
-            if self.client.blmove(queue.key, queue.key, max(seconds, 0.01), "RIGHT", "RIGHT") is None:
-                # A server that cannot block here answers at once; that must not become a busy loop.
-                time.sleep(max(0.0, min(0.02, seconds) - (time.monotonic() - started)))
-        except redis.OutOfMemoryError:
-            time.sleep(min(seconds, FULL))
+            queue.wait(seconds, self.client)
         except (redis.AuthenticationError, redis.BusyLoadingError, NotSent):
             raise
         except (redis.ConnectionError, redis.TimeoutError) as error:

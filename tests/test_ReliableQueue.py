@@ -17,7 +17,7 @@ import RedisQueue as module
 from answers import from_redis
 from connection import connect
 from RedisQueue import keys_of
-from ReliableQueue import ANSWER_KEPT, UNDO_KEPT, Conflict, Delivery, ReliableQueue, Stale
+from ReliableQueue import ANSWER_KEPT, TAKEN_BYTES, UNDO_KEPT, Conflict, Delivery, ReliableQueue, Stale
 from tests.conftest import need
 from tests.servers import BINARIES, Proxy, Scripted, Store, free_port, until
 
@@ -556,6 +556,18 @@ def test_move_keeps_the_order_behind_what_is_there(queue: ReliableQueue) -> None
     queue.push(*numbered(5))
     assert (queue.move(to.name, 3), queue.move(to.name, 9), queue.move(to.name, 9)) == (3, 2, 0)
     assert (queue.all(), to.all()) == ([], [b"x", *numbered(5)])
+
+
+@pytest.mark.parametrize("verb", ["take", "reserve", "move"])
+def test_a_batch_ends_with_the_message_that_makes_it_too_large(queue: ReliableQueue, name: str, verb: str) -> None:
+    big = b"x" * (TAKEN_BYTES // 4 + 1)
+    queue.push(b"small", *[big] * 9)
+    took = {
+        "take": lambda: len(queue.take(1000).messages),
+        "reserve": lambda: len(reserve(queue, 1000)),
+        "move": lambda: queue.move(name + "-to", 1000),
+    }[verb]
+    assert [took() for _ in range(4)] == [5, 4, 1, 0]
 
 
 def test_one_move_is_at_most_a_thousand(queue: ReliableQueue) -> None:
