@@ -1,5 +1,6 @@
 """How gunicorn serves app:app, by `make run`, `python3 app.py`, plain `gunicorn`, and in the container."""
 
+import json
 import os
 import resource
 import signal
@@ -7,6 +8,7 @@ import socket
 import sys
 from typing import Any
 
+from gunicorn import util
 from gunicorn.http.errors import InvalidHeader, UnsupportedTransferCoding
 
 import embedded
@@ -70,6 +72,19 @@ def when_ready(server: Any) -> None:
 def on_exit(server: Any) -> None:
     """End the embedded server last, when no worker needs it any more."""
     embedded.stop()
+
+
+def write_error(sock: Any, status: int, reason: str, message: str) -> None:
+    """Answer what gunicorn itself refuses as the app answers its refusals: in JSON, with a code."""
+    code = "internal" if status == 500 else reason.lower().replace(" ", "_")
+    answer = {"success": False, "error": code, "message": message or f"{reason}."}
+    body = json.dumps(answer, separators=(",", ":")) + "\n"
+    head = [f"HTTP/1.1 {status} {reason}", "Connection: close", "Content-Type: application/json"]
+    head += ["X-Content-Type-Options: nosniff", f"Content-Length: {len(body)}"]
+    util.write_nonblock(sock, "\r\n".join([*head, "", body]).encode())
+
+
+util.write_error = write_error
 
 
 def post_fork(server: Any, worker: Any) -> None:

@@ -562,7 +562,7 @@ def test_move_keeps_the_order_behind_what_is_there(queue: ReliableQueue) -> None
 def test_a_batch_ends_with_the_message_that_makes_it_too_large(queue: ReliableQueue, name: str, verb: str) -> None:
     big = b"x" * (TAKEN_BYTES // 4 + 1)
     queue.push(b"small", *[big] * 9)
-    took = {
+    took: Callable[[], int] = {
         "take": lambda: len(queue.take(1000).messages),
         "reserve": lambda: len(reserve(queue, 1000)),
         "move": lambda: queue.move(name + "-to", 1000),

@@ -380,6 +380,28 @@ def test_hostile_requests_meet_no_fault_and_change_nothing(site: App, valkey: St
     assert "Traceback" not in site.log.read_text()
 
 
+@pytest.mark.parametrize(
+    ("status", "error", "request_of_this_kind"),
+    [
+        (400, "bad_request", b"GET\r\n\r\n"),
+        (400, "bad_request", push(NAME, "Content-Length: 9", "No colon") + b"message=a"),
+        (400, "bad_request", push(NAME, "Content-Length: \xff") + b"message=a"),
+        (400, "bad_request", head(f"{PATH}/push", "Transfer-Encoding: xchunked")),
+        (414, "uri_too_long", head("/" + "x" * 5000, method="GET")),
+        (417, "expectation_failed", push(NAME, "Content-Length: 9", "Expect: the unexpected")),
+        (431, "request_header_fields_too_large", push(NAME, *["X: x"] * 500)),
+    ],
+)
+def test_what_is_no_request_is_refused_in_json(
+    wire: Wire, status: int, error: str, request_of_this_kind: bytes
+) -> None:
+    answer = wire.send(request_of_this_kind).answer()
+    assert (answer.status, answer.headers["Content-Type"]) == (status, "application/json")
+    assert (answer.json["success"], answer.json["error"]) == (False, error)
+    assert answer.json["message"]
+    assert wire.rest() == b""
+
+
 texts = st.text(alphabet=st.characters(min_codepoint=32, max_codepoint=255), max_size=30)
 paths = st.sampled_from(["push", "pop?max=", "all?offset=", "count", "pop?wait=", "", "push?next="])
 
