@@ -13,7 +13,7 @@ from answers import Refusal, bad
 
 SAFE = ("GET", "HEAD", "OPTIONS")
 OPEN = ("static", "healthz", "pages.login", "pages.login_page")  # what can be had without the token
-COOKIE = "session"
+COOKIE = "queue_session"  # cookies do not tell ports apart: another app on localhost may have a "session"
 LONGEST_SESSION = 30 * 24 * 3600  # seconds
 HEADERS = {
     "Content-Security-Policy": (

@@ -8,6 +8,7 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from app import app
+from guard import COOKIE
 from tests.servers import FakeRedis
 
 TOKEN = "correct horse battery"
@@ -130,9 +131,9 @@ def test_the_cookie_is_kept_from_scripts_and_other_sites(client: FlaskClient) ->
 
 
 def test_a_session_holds_for_other_workers_and_ends_with_the_token(client: FlaskClient) -> None:
-    value = SimpleCookie(cookie_of(sign_in(client)))["session"].value
+    value = SimpleCookie(cookie_of(sign_in(client)))[COOKIE].value
     other = app.test_client()
-    other.set_cookie("session", value)
+    other.set_cookie(COOKIE, value)
     assert other.get("/").status_code == 200
     app.config["API_TOKEN"] = b"another token"
     assert other.get("/").status_code == 401
@@ -140,7 +141,7 @@ def test_a_session_holds_for_other_workers_and_ends_with_the_token(client: Flask
 
 @pytest.mark.parametrize("value", ["in", "in.x.y", "", "é", "\x00", "in." + "A" * 40])
 def test_a_made_up_session_is_none(client: FlaskClient, value: str) -> None:
-    client.set_cookie("session", value)
+    client.set_cookie(COOKIE, value)
     assert client.get("/").status_code == 401
 
 
@@ -165,7 +166,7 @@ def test_without_a_token_nothing_is_asked_for(client: FlaskClient) -> None:
     assert "/logout" not in client.get("/").text
     assert client.get("/login").headers["Location"] == "/"
     assert sign_in(client, "").status_code == 401
-    client.set_cookie("session", "anything")
+    client.set_cookie(COOKIE, "anything")
     assert client.get("/").status_code == 200
 
 
