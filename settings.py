@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import parse_qsl, quote, urlsplit
 
 HERE = Path(__file__).parent  # what relative paths are relative to
-NAME = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+NAME = re.compile(r"[A-Za-z0-9._:-]{1,128}(?:\.dead)?")  # the longest name has dead letters too
 SCHEMES = ("redis", "rediss", "unix")
 URL_OPTIONS = {  # what may follow the ? of REDIS_URL; anything that re-sends or decodes may not
     "db": r"[0-9]{1,5}",

@@ -182,6 +182,13 @@ def test_a_message_dies_and_is_read_and_moved_back_with_the_same_verbs(api: Api,
     assert api.messages() == [b"good", b"poison"]
 
 
+def test_the_longest_name_has_dead_letters_too(api: Api, name: str) -> None:
+    long = name + "x" * (128 - len(name))
+    for verb in (f"{long}/all", f"{long}.dead/all"):
+        assert api.http.get(f"/api/queue/{verb}").status_code == 200
+    assert api.http.get(f"/api/queue/{long}x/all").status_code == 400
+
+
 def test_the_dead_letters_of_dead_letters_have_routes_too(api: Api, name: str) -> None:
     dead = Api(api.http, f"/api/queue/{name}.dead", "")
     push(dead, "a")

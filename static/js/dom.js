@@ -11,6 +11,12 @@ export function write(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
 
+/** Give the focus to an element, unless it is somewhere else by now than on what is gone or in `from`. */
+export function refocus(element, from) {
+  const now = document.activeElement;
+  if (!now || now === document.body || now.disabled || now.closest("[hidden]") || from?.contains(now)) element.focus();
+}
+
 /** Open a dialog; resolves with the value of the button that closed it, "" when it was cancelled. */
 export function ask(dialog) {
   dialog.returnValue = "";

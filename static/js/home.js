@@ -52,9 +52,11 @@ app.act = async (line, run) => {
   }
 };
 
+app.key = () => Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
+
 /** Do something once even if its answer is lost: ask again with the same Idempotency-Key. */
 app.once = async (run) => {
-  const key = Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
+  const key = app.key();
   for (let left = TRIES - 1; ; left -= 1) {
     try {
       return await run(key);
@@ -64,6 +66,18 @@ app.once = async (run) => {
     }
   }
 };
+
+// A second click of a double click, and a key that is held down, do not do it twice.
+const ONCE = "#push-go, .back, #put-all-back, #undo-go, .forget, #message-remove, #message-back";
+addEventListener("click", (event) => {
+  if (event.detail > 1 && event.target.closest(ONCE)) {
+    event.preventDefault();
+    event.stopPropagation();
+  }
+}, true);
+addEventListener("keydown", (event) => {
+  if (event.repeat && event.key === "Enter" && event.target.closest("button")) event.preventDefault();
+}, true);
 
 mountQueues(app);
 const waiting = mountWaiting(app);
@@ -75,9 +89,15 @@ mountTidy(app);
 for (const button of document.querySelectorAll("dialog .close")) {
   button.addEventListener("click", () => button.closest("dialog").close());
 }
-// A click beside a dialog closes it.
+// A click beside a dialog closes it; one that began or ended in it, as a selection does, does not.
 for (const dialog of document.querySelectorAll("dialog")) {
-  dialog.addEventListener("click", (event) => event.target === dialog && dialog.close());
+  const beside = ({ target, clientX: x, clientY: y }) => {
+    const { left, right, top, bottom } = dialog.getBoundingClientRect();
+    return target === dialog && (x < left || x > right || y < top || y > bottom);
+  };
+  let began = false;
+  dialog.addEventListener("pointerdown", (event) => (began = beside(event)));
+  dialog.addEventListener("click", (event) => began && beside(event) && dialog.close());
 }
 
 // --- following the queue

@@ -21,27 +21,30 @@ export function mountNotices({ failure, t }) {
       more.act();
     });
     // A modal dialog covers everything else, so the notice goes into it.
-    (document.querySelector("dialog[open]") ?? corner).append(toast);
+    const dialog = document.querySelector("dialog[open]");
+    (dialog ?? corner).append(toast);
+    dialog?.addEventListener("close", () => toast.isConnected && corner.append(toast), { once: true });
     while (corner.children.length > 3) corner.firstElementChild.remove();
     toast.querySelector(".text").textContent = text;
-    return close;
+    return toast;
   }
 
   return {
     /** @param {string} text @param {{text: string, href?: string, act?: () => void}} [more] a link or a button beside it */
     say(text, more) {
-      const close = show(text, "status", more);
-      setTimeout(close, more ? 15_000 : 5000);
+      const toast = show(text, "status", more);
+      setTimeout(() => toast.remove(), more ? 15_000 : 5000);
     },
-    fail(error) {
-      const text = failure(error);
+    /** @param {{code: string, message?: string}} error @param {string} [what] failed; then it is told until dismissed */
+    fail(error, what) {
+      const text = what ? `${what}: ${failure(error)}` : failure(error);
       const same = [...document.querySelectorAll(".toast.alert .text")].find((one) => one.textContent === text);
       same?.parentElement.remove();
-      show(text, "alert");
+      show(text, "alert").classList.toggle("kept", Boolean(what));
       console.info(`${error.code ?? error.name}: ${error.message}`);
     },
     /** Forget what went wrong before: something has worked since. */
-    clear: () => document.querySelectorAll(".toast.alert").forEach((toast) => toast.remove()),
+    clear: () => document.querySelectorAll(".toast.alert:not(.kept)").forEach((toast) => toast.remove()),
     async copy(text, button) {
       const before = button.textContent;
       if (!(await copied(text))) return void show(t("copy.failed"), "alert");

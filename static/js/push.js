@@ -1,6 +1,6 @@
 import { QueueError } from "./client.js";
-import { ask, at, memory } from "./dom.js";
-import { sizeOf } from "./look.js";
+import { ask, at, clone, memory } from "./dom.js";
+import { oneLine, sizeOf } from "./look.js";
 import { linesOf } from "./state.js";
 
 const AT_ONCE = 1000; // lines that are pushed in one request, all or none; more go as a stream
@@ -9,69 +9,144 @@ const AT_ONCE = 1000; // lines that are pushed in one request, all or none; more
 export function mountPush(app) {
   const { client, notices, page, t, curl, language } = app;
   const [text, each, next] = [at("push-text"), at("push-each"), at("push-next")];
-  const sending = []; // {typed, lines, next}: the first is on its way, the others wait for it to keep their order
+  const [draft, outbox] = [`draft:${page.name}`, `outbox:${page.name}`];
 
-  // What was typed outlives a reload, as a change of the language is one, until it is in the queue.
-  const draft = `draft:${page.name}`;
-  const all = () => [...sending.map(({ typed }) => typed), text.value].filter(Boolean).join("\n");
-  const keep = () => memory.set(draft, all());
-  text.value = memory.get(draft, "");
-  text.addEventListener("input", keep);
+  /** @typedef {{typed: string, lines: boolean, next: boolean, key: string}} Push key: makes asking again harmless */
+  const sending = []; // the first is on its way, the others wait for it to keep their order
+  const unsent = []; // what did not get in, as cards
 
-  /** The box is free at once for the next message; what did not get in comes back to it. */
-  at("push-form").addEventListener("submit", async (event) => {
+  // --- the box: what is in it outlives a reload, as a change of the language is one
+
+  let known = memory.get(draft, {}); // the push that was last put into the box
+
+  function inBox() {
+    const now = { typed: text.value, lines: each.checked, next: next.checked };
+    const same = now.typed === known.typed && now.lines === known.lines && now.next === known.next;
+    return { ...now, key: (same && known.key) || app.key() };
+  }
+
+  function fill(one) {
+    known = one;
+    text.value = one.typed ?? "";
+    each.checked = one.lines ?? false;
+    next.checked = one.next ?? false;
+  }
+
+  function keep() {
+    memory.set(draft, inBox());
+    memory.set(outbox, [...sending, ...unsent]);
+  }
+
+  for (const one of [text, each, next]) one.addEventListener("input", keep);
+
+  /** The box is free at once for the next message. */
+  at("push-form").addEventListener("submit", (event) => {
     event.preventDefault();
-    sending.push({ typed: text.value, lines: each.checked, next: next.checked });
-    text.value = "";
-    next.checked = false;
     text.focus();
-    if (sending.length > 1) return;
-    while (sending.length) {
-      const [one] = sending;
-      const rest = await (one.lines ? pushLines : pushOne)(one.typed, { next: one.next });
-      if (rest) {
-        one.typed = rest;
-        text.value = all();
-        next.checked = one.next;
-        sending.length = 0;
-      } else sending.shift();
-      keep();
-    }
+    const one = inBox();
+    if (one.typed) {
+      fill({ lines: one.lines });
+      send(one);
+    } else if (!sending.length) notices.fail({ code: "empty_message" });
   });
   text.addEventListener("keydown", (event) => {
     if (event.key !== "Enter" || !(event.ctrlKey || event.metaKey)) return;
     event.preventDefault();
-    at("push-form").requestSubmit();
+    if (!event.repeat) at("push-form").requestSubmit();
   });
 
-  /** Push a text; resolves with what of it is not in the queue. */
-  async function pushOne(typed, options) {
-    const done = await app.act(curl.push(typed, options), () => app.once((key) => client.push(typed, { ...options, key })));
-    if (!done) return typed;
+  function send(one) {
+    sending.push(one);
+    keep();
+    if (sending.length === 1) sendAll();
+  }
+
+  async function sendAll() {
+    while (sending.length) {
+      const [one] = sending;
+      const rest = await (one.lines ? pushLines : pushOne)(one);
+      if (rest === "") sending.shift();
+      else {
+        if (rest !== one.typed) Object.assign(one, { typed: rest, key: app.key() });
+        hold(sending.splice(0));
+      }
+      keep();
+    }
+  }
+
+  // --- what did not get in: the first goes back into the box if that is free, what was to follow it waits with it
+
+  function hold(list) {
+    if (list.length && !text.value) fill(list.shift());
+    unsent.push(...list);
+    draw();
+  }
+
+  function draw() {
+    at("unsent").replaceChildren(
+      ...unsent.map((one) => {
+        const card = clone("unsent-template");
+        card.querySelector(".preview").textContent = oneLine(one.typed).slice(0, 400);
+        const take = () => {
+          unsent.splice(unsent.indexOf(one), 1);
+          draw();
+          text.focus();
+        };
+        card.querySelector(".again").addEventListener("click", () => {
+          take();
+          send(one);
+        });
+        card.querySelector(".edit").addEventListener("click", () => {
+          const before = inBox();
+          take();
+          fill(one);
+          if (before.typed) unsent.unshift(before);
+          draw();
+          keep();
+        });
+        card.querySelector(".forget").addEventListener("click", () => {
+          take();
+          keep();
+          notices.say(t("forgot"), { text: t("undo"), act: () => (hold([one]), keep()) });
+        });
+        return card;
+      }),
+    );
+  }
+
+  fill(known);
+  hold(memory.get(outbox, []));
+
+  // --- pushing; each resolves with what of the text is not in the queue
+
+  async function pushOne({ typed, next, key }) {
+    if (!(await app.act(curl.push(typed, { next }), () => app.once(() => client.push(typed, { next, key }))))) return typed;
     notices.say(t("pushed", { n: 1 }));
     return "";
   }
 
-  async function pushLines(typed, options) {
+  async function pushLines({ typed, next, key }) {
     const lines = linesOf(typed);
     if (!lines.length) {
       notices.fail({ code: "empty_message" });
       return typed;
     }
-    if (lines.length > AT_ONCE) return lines.slice(await stream(new Blob([typed]), t("push.label"))).join("\n");
-    const done = await app.act(curl.push(lines, options), () => app.once((key) => client.push(lines, { ...options, key })));
-    if (!done) return typed;
+    // A stream goes to the end of the queue only.
+    if (lines.length > AT_ONCE && !next) return lines.slice(await stream(new Blob([typed]), t("push.label"))).join("\n");
+    if (!(await app.act(curl.push(lines, { next }), () => app.once(() => client.push(lines, { next, key }))))) return typed;
     notices.say(t("pushed", { n: lines.length }));
     return "";
   }
 
-  let streaming = Promise.resolve(); // there is one bar
+  let turn = Promise.resolve(); // files go in one after another: they keep their order, and there is one bar
+
+  function inTurn(run) {
+    turn = turn.then(run);
+    return turn;
+  }
 
   /** Push every line of a file, with a bar that moves and a way to stop; resolves with how many were pushed. */
-  function stream(blob, name) {
-    streaming = streaming.then(() => streamed(blob, name));
-    return streaming;
-  }
+  const stream = (blob, name) => inTurn(() => streamed(blob, name));
 
   async function streamed(blob, name) {
     const stop = new AbortController();
@@ -91,7 +166,7 @@ export function mountPush(app) {
       return pushed;
     } catch (error) {
       // What is no QueueError is the browser's: the file changed or went away meanwhile.
-      notices.fail(error instanceof QueueError ? error : { code: "file", message: error.message });
+      notices.fail(error instanceof QueueError ? error : { code: "file", message: error.message }, name);
       const pushed = error.answer?.pushed ?? 0;
       notices.say(t("pushing.stopped", { n: pushed, name }));
       return pushed;
@@ -124,12 +199,19 @@ export function mountPush(app) {
     at("dropped-whole").disabled = file.size > page.longest || file.size === 0;
     const answer = await ask(at("dropped"));
     if (answer === "lines") stream(file, file.name);
-    if (answer === "whole") pushWhole(file);
+    if (answer === "whole") inTurn(() => pushWhole(file));
     return answer !== "";
   }
 
   async function pushWhole(file) {
-    if (await app.act(curl.pushBytes(file.name), () => client.pushBytes(file))) notices.say(t("pushed", { n: 1 }));
+    app.teach(curl.pushBytes(file.name));
+    try {
+      const bytes = await file.arrayBuffer().catch(({ message }) => Promise.reject({ code: "file", message }));
+      await client.pushBytes(new Uint8Array(bytes));
+      notices.say(t("pushed", { n: 1 }));
+    } catch (error) {
+      notices.fail(error, file.name);
+    }
   }
 
   let depth = 0; // dragenter and dragleave come for every element on the way

@@ -10,7 +10,6 @@ const MINUTE = 60_000;
 export const WINDOW = 5 * MINUTE; // milliseconds that the chart shows at most
 const SPANS = [MINUTE, 2 * MINUTE, WINDOW]; // it begins with the first: what one does shows at once
 const SAMPLES = 600; // most samples kept
-const TAKEN = 500; // most popped messages kept on screen
 
 /** @param {string} name @param {Sample[]} samples what the chart knew before a reload */
 export function initial(name, samples = []) {
@@ -107,7 +106,7 @@ let ids = 0;
 /** Keep messages that were taken, the newest on top. */
 export function took(state, found) {
   const taken = found.map((one) => ({ ...one, id: (ids += 1) })).toReversed();
-  return { ...state, taken: [...taken, ...state.taken].slice(0, TAKEN) };
+  return { ...state, taken: [...taken, ...state.taken] };
 }
 
 /** Show a message again that was taken off the list. */
@@ -159,7 +158,7 @@ export function scrollTo(index, { count, row, view, scroll }) {
 
 /** Whether a name can be a queue's. A URL cannot hold "." and "..". */
 export function isName(text) {
-  return /^[A-Za-z0-9._:-]{1,128}$/.test(text) && text !== "." && text !== "..";
+  return /^[A-Za-z0-9._:-]{1,128}(\.dead)?$/.test(text) && text !== "." && text !== "..";
 }
 
 /** The queue whose dead letters this one holds; null if it holds none. */

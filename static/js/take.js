@@ -1,7 +1,8 @@
-import { at, clone, memory, write } from "./dom.js";
+import { at, clone, memory, refocus, write } from "./dom.js";
 import { oneLine } from "./look.js";
 import { changed, forgot, recalled, took } from "./state.js";
 
+const PART = 1 << 20; // characters of messages that go back in one request, and one message more
 const HOW = { pop: "popped", remove: "removed", reserve: "reserved" };
 
 /** Pop and reserve; what was taken stays on screen, and goes back with one button. */
@@ -14,7 +15,9 @@ export function mountTake(app) {
 
   const number = (id) => {
     const input = at(id);
-    return Math.min(Math.max(Number(input.min), Math.round(Number(input.value) || 0)), Number(input.max));
+    const given = Math.min(Math.max(Number(input.min), Math.round(Number(input.value) || 0)), Number(input.max));
+    if (input.value !== String(given)) input.value = given;
+    return given;
   };
 
   async function take(how) {
@@ -28,9 +31,10 @@ export function mountTake(app) {
     const given = how === "pop" ? { max, wait } : { lease, max, wait };
     const found = await app.act(curl[how](given), () =>
       // A reservation comes back by itself if its answer was lost, so only pop needs to be sure of its own.
-      how === "pop" ? app.once((key) => client.pop({ ...given, signal, key })) : client.reserve({ ...given, signal }),
+      how === "pop" ? app.once((key) => popped({ ...given, key }, signal)) : client.reserve({ ...given, signal }),
     );
     stop = null;
+    refocus(at("pop"), at("take-stop"));
     at("take-stop").hidden = true;
     at("take-said").textContent = "";
     const list = [found].flat().filter((one) => one !== null && one !== undefined);
@@ -38,6 +42,13 @@ export function mountTake(app) {
     app.took(list.map((one) => (how === "pop" ? { how, message: one } : reserved(one, lease))));
     if (list.length) requestAnimationFrame(show);
   }
+
+  /** Pop; a message that was on its way when the wait was stopped is asked for again. */
+  const popped = (given, signal) =>
+    client.pop({ ...given, signal }).catch((error) => {
+      if (error.code !== "aborted") throw error;
+      return client.pop({ max: given.max, key: given.key });
+    });
 
   /** Bring what was just taken into view. */
   const show = () => at("taken").firstElementChild?.scrollIntoView({ block: "nearest" });
@@ -57,18 +68,38 @@ export function mountTake(app) {
     if (found.length) store.change(took, found);
   };
 
-  /** Put messages back, to be popped next, in the order in which they were taken. */
+  const going = new Set(); // ids of what is on its way back
+
+  /** Put messages back, to be popped next, in the order in which they were taken: the newest first, in parts. */
   app.back = async (list) => {
-    const messages = list.toReversed().map(({ message }) => message);
-    const what = messages.length === 1 ? messages[0] : messages;
-    const done = await app.act(curl.push(what, { next: true }), () =>
-      app.once((key) => client.push(what, { next: true, key })),
-    );
-    if (!done) return;
-    for (const { id } of list) store.change(forgot, id);
-    notices.say(t("backed", { n: messages.length }));
-    at("pop").focus();
+    const left = list.filter(({ id }) => !going.has(id));
+    left.forEach(({ id }) => going.add(id));
+    let backed = 0;
+    while (left.length) {
+      const part = partOf(left);
+      const messages = part.toReversed().map(({ message }) => message);
+      const what = messages.length === 1 ? messages[0] : messages;
+      const done = await app.act(curl.push(what, { next: true }), () =>
+        app.once((key) => client.push(what, { next: true, key })),
+      );
+      if (!done) break;
+      for (const { id } of left.splice(0, part.length)) {
+        store.change(forgot, id);
+        going.delete(id);
+      }
+      backed += part.length;
+    }
+    left.forEach(({ id }) => going.delete(id));
+    if (backed) notices.say(t("backed", { n: backed }));
+    refocus(at("pop"), at("put-all-back"));
   };
+
+  /** As many of a list, from its start, as go in one request. */
+  function partOf(list) {
+    let [size, count] = [0, 0];
+    while (count < Math.min(list.length, 1000) && size < PART) size += JSON.stringify(list[count++].message).length;
+    return list.slice(0, count);
+  }
 
   const canGoBack = ({ how }) => how !== "reserve";
   at("put-all-back").addEventListener("click", () => app.back(store.state.taken.filter(canGoBack)));
@@ -133,9 +164,14 @@ export function mountTake(app) {
     update.kept = taken;
   }
 
+  let forgetful = false; // a browser keeps a few MB for a tab; if that is too little it asks before one leaves
+  addEventListener("beforeunload", (event) => forgetful && event.preventDefault());
+
   /** A reload must not lose a message that is in the queue no more. */
   function remember(taken) {
-    for (let most = taken.length; most >= 0 && !memory.set(kept, taken.slice(0, most)); most = most > 0 ? most >> 1 : -1);
+    let most = taken.length;
+    while (most >= 0 && !memory.set(kept, taken.slice(0, most))) most = most > 0 ? most >> 1 : -1;
+    forgetful = most < taken.length;
   }
 
   function time(card, { how, until, deliveries }) {

@@ -1,4 +1,5 @@
-import { ask, at, memory, write } from "./dom.js";
+import { ask, at, memory, refocus, write } from "./dom.js";
+import { isName } from "./state.js";
 
 const KEPT = 3600_000; // milliseconds that the app keeps what was cleared
 
@@ -27,16 +28,23 @@ export function mountTidy(app) {
     if ((await ask(at("clearing"))) !== "go" || typed.value !== page.name) return;
     const done = await app.act(curl.clear(), () => client.clear());
     if (!done) return;
+    if (!done.undo) return void notices.say(t("cleared", { n: 0 }));
     keep([...undos, { undo: done.undo, cleared: done.cleared, until: Date.now() + KEPT }]);
-    at("undo-go").focus();
+    refocus(at("undo-go"), at("clear"));
   });
   at("undo-go").addEventListener("click", async () => {
     const { undo } = undos.at(-1);
-    const done = await app.act(curl.restore(undo), () => client.restore(undo));
+    const without = () => keep(undos.filter((one) => one.undo !== undo));
+    const done = await app.act(curl.restore(undo), () =>
+      client.restore(undo).catch((error) => {
+        if (error.code === "stale") without(); // it is an hour old, or was undone elsewhere
+        throw error;
+      }),
+    );
     if (!done) return;
-    keep(undos.slice(0, -1));
+    without();
     notices.say(t("restored", { n: done.restored }));
-    at("push-text").focus();
+    refocus(at("push-text"), at("undo"));
   });
   at("undo-close").addEventListener("click", () => keep(undos.slice(0, -1)));
 
@@ -45,6 +53,7 @@ export function mountTidy(app) {
     to.value = max.value = "";
     app.suggest();
     if ((await ask(at("moving"))) !== "go") return;
+    if (!isName(to.value)) return notices.fail({ code: "bad_name" });
     move(to.value, max.value === "" ? undefined : Number(max.value));
   });
 

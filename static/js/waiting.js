@@ -96,9 +96,11 @@ export function mountWaiting(app) {
   function update(state) {
     if (state.version !== seen) {
       seen = state.version;
-      state.next.forEach((row, i) => known.set(i, { ...row, version: seen }));
-      if (filter.value) soon();
-      else load();
+      if (filter.value) soon(); // until then it shows what it found, where that was
+      else {
+        state.next.forEach((row, i) => known.set(i, { ...row, version: seen }));
+        load();
+      }
     }
     render();
   }

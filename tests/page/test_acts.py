@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Locator, expect
 
 from tests.page.conftest import Tab
 from tests.servers import Store
@@ -114,23 +114,161 @@ def test_one_types_on_while_a_push_is_on_its_way(tab: Tab) -> None:
     expect(tab.at("push-text")).to_have_value("a fourth")
 
 
-def test_what_did_not_get_in_comes_back_with_what_was_to_follow(tab: Tab, redis: Any, name: str) -> None:
+def unsent(tab: Tab) -> Locator:
+    return tab.page.locator("#unsent .preview")
+
+
+def test_what_did_not_get_in_stays_apart_from_what_is_typed(tab: Tab, redis: Any, name: str) -> None:
     redis.set("queue:" + name, "not a list")
-    tab.page.route("**/push?next*", lambda route: None)  # held on its way
-    for word in ("first", "second"):
-        tab.at("push-text").fill(word)
+    with tab.page.expect_request("**/push"):
+        tab.page.route("**/push", lambda route: None)  # held on its way
+        for word in ("first", "second\nlines"):
+            tab.at("push-text").fill(word)
+            tab.at("push-each").set_checked(word != "first")
+            tab.at("push-go").click()
+        tab.at("push-text").fill("thi")
+    tab.page.unroute("**/push")
+    expect(tab.page.get_by_role("alert")).to_contain_text("something other than a list")
+    expect(unsent(tab)).to_have_text(["first", "second ↵ lines"])
+    tab.at("push-text").press_sequentially("rd")
+    tab.page.reload()
+    expect(tab.at("push-text")).to_have_value("third")
+    expect(tab.at("push-each")).to_be_checked()
+    expect(unsent(tab)).to_have_text(["first", "second ↵ lines"])
+    redis.delete("queue:" + name)
+    for _ in range(2):
+        tab.page.get_by_role("button", name="Push again").first.click()
+    tab.shows("first", "second", "lines")
+    expect(unsent(tab)).to_have_count(0)
+    expect(tab.at("push-text")).to_have_value("third")
+
+
+def test_what_did_not_get_in_can_be_edited_and_taken_off(tab: Tab, redis: Any, name: str) -> None:
+    redis.set("queue:" + name, "not a list")
+    with tab.page.expect_request("**/push?next*"):
+        tab.page.route("**/push?next*", lambda route: None)
+        tab.at("push-text").fill("first")
         tab.at("push-next").check()
         tab.at("push-go").click()
-    tab.at("push-text").fill("third")
-    tab.page.reload()
-    expect(tab.at("push-text")).to_have_value("first\nsecond\nthird")
+        tab.at("push-text").fill("second")
     tab.page.unroute("**/push?next*")
+    expect(unsent(tab)).to_have_text(["first"])
+    tab.page.get_by_role("button", name="Edit").click()
+    expect(tab.at("push-text")).to_have_value("first")
+    expect(tab.at("push-next")).to_be_checked()
+    expect(unsent(tab)).to_have_text(["second"])
+    tab.at("push-text").fill("")
+    tab.at("unsent").get_by_role("button", name="Take off this list").click()
+    expect(unsent(tab)).to_have_count(0)
+    tab.page.get_by_role("button", name="Undo").click()
+    expect(tab.at("push-text")).to_have_value("second")
+    redis.delete("queue:" + name)
+
+
+def test_a_push_whose_answer_a_reload_lost_happens_once(tab: Tab, redis: Any, name: str) -> None:
+    tab.at("push-text").fill("once")
+    tab.page.route("**/push", lambda route: route.fetch() and None)  # done, but not answered
+    tab.at("push-go").click()
+    tab.shows("once")
+    tab.page.reload()
+    expect(tab.at("push-text")).to_have_value("once")
+    tab.page.unroute("**/push")
+    tab.at("push-go").click()
+    expect(tab.at("toasts")).to_contain_text("1 message pushed")
+    assert stored(redis, name) == [b"once"]
+
+
+def test_next_holds_for_more_lines_than_a_stream_begins_with(tab: Tab, redis: Any, name: str) -> None:
+    redis.lpush("queue:" + name, "old")
+    lines = [f"line {i}" for i in range(1500)]
+    tab.at("push-text").evaluate("(text, lines) => { text.value = lines.join('\\n'); }", lines)
+    tab.at("push-each").check()
     tab.at("push-next").check()
     tab.at("push-go").click()
-    expect(tab.page.get_by_role("alert")).to_contain_text("something other than a list")
-    expect(tab.at("push-text")).to_have_value("first\nsecond\nthird")
-    expect(tab.at("push-next")).to_be_checked()
-    redis.delete("queue:" + name)
+    expect(tab.at("count")).to_have_text("1,501")
+    assert stored(redis, name) == [*(line.encode() for line in lines), b"old"]
+
+
+def test_a_double_click_pushes_and_puts_back_once_and_says_nothing_of_it(tab: Tab, redis: Any, name: str) -> None:
+    tab.at("push-text").fill("hello")
+    tab.at("push-go").dblclick()
+    tab.shows("hello")
+    expect(tab.page.get_by_role("alert")).to_have_count(0)
+    tab.at("pop").click()
+    expect(tab.taken()).to_have_count(1)
+    tab.taken().get_by_role("button", name="Put back").dblclick()
+    tab.shows("hello")
+    expect(tab.taken()).to_have_count(0)
+    assert stored(redis, name) == [b"hello"]
+
+
+def test_a_put_back_that_takes_long_is_no_second_one_and_takes_no_focus(tab: Tab, redis: Any, name: str) -> None:
+    redis.lpush("queue:" + name, "hello")
+    tab.at("pop").click()
+    back = tab.taken().get_by_role("button", name="Put back")
+    with tab.page.expect_request("**/push?next*"):
+        tab.page.route("**/push?next*", lambda route: None)
+        back.click()
+    back.evaluate("button => button.click()")
+    tab.at("push-text").click()
+    tab.page.unroute("**/push?next*")
+    tab.shows("hello")
+    expect(tab.taken()).to_have_count(0)
+    assert tab.focused() == "push-text"
+    assert stored(redis, name) == [b"hello"]
+
+
+def test_a_message_on_its_way_when_the_wait_is_stopped_is_not_lost(tab: Tab, redis: Any, name: str) -> None:
+    def hold(route: Any) -> None:
+        if "wait=" not in route.request.url:
+            route.continue_()
+            return
+        route.fetch()  # it is popped, and the answer comes too late
+        tab.at("take-stop").evaluate("button => button.click()")
+
+    redis.lpush("queue:" + name, "hello")
+    tab.page.route("**/pop*", hold)
+    tab.page.locator(".more summary").click()
+    tab.at("take-wait").fill("20")
+    tab.at("pop").click()
+    expect(tab.taken()).to_contain_text(["hello"])
+    assert stored(redis, name) == []
+
+
+def test_more_than_one_request_takes_is_put_back_in_order(tab: Tab, redis: Any, name: str) -> None:
+    messages = [b"%02d" % i + b"x" * 1_000_000 for i in range(25)]
+    redis.lpush("queue:" + name, *messages)
+    tab.page.locator(".more summary").click()
+    tab.at("take-max").fill("100")
+    tab.at("pop").click()
+    expect(tab.taken()).not_to_have_count(0)
+    tab.at("pop").click()
+    expect(tab.taken()).to_have_count(25)
+    expect(tab.at("count")).to_have_text("0")
+    tab.at("put-all-back").click()
+    expect(tab.taken()).to_have_count(0)
+    assert stored(redis, name) == messages
+
+
+def test_whole_files_go_in_in_their_order_and_a_failure_stays(tab: Tab, redis: Any, name: str, tmp_path: Path) -> None:
+    for file in ("a.bin", "b.bin"):
+        (tmp_path / file).write_text(file)
+    refused: list[Any] = []
+
+    def refuse_the_first(route: Any) -> None:
+        if refused:
+            route.continue_()
+        else:
+            refused.append(route)
+            route.abort()
+
+    tab.page.route("**/push", refuse_the_first)
+    tab.at("push-file").set_input_files([tmp_path / "a.bin", tmp_path / "b.bin"])
+    for file in ("a.bin", "b.bin"):
+        expect(tab.at("dropped-title")).to_contain_text(f"Push {file} ")
+        tab.page.get_by_role("button", name="One message").click()
+    tab.shows("b.bin")
+    expect(tab.at("toasts").get_by_role("alert")).to_contain_text("a.bin: ")
 
 
 def test_push_a_file_a_message_a_line(tab: Tab, redis: Any, name: str, tmp_path: Path) -> None:
@@ -561,3 +699,55 @@ def test_the_curl_line_of_an_empty_queue_makes_the_page_move(tabs: Callable[...,
     expect(tab.at("empty-copy")).to_have_text("Copied")
     run(tab.page.evaluate("navigator.clipboard.readText()"))
     tab.shows("hello")
+
+
+def test_clearing_what_is_empty_by_now_offers_no_undo(tab: Tab, redis: Any, name: str) -> None:
+    redis.lpush("queue:" + name, "hello")
+    tab.shows("hello")
+    tab.at("clear").click()
+    redis.delete("queue:" + name)
+    tab.at("clearing-name").fill(name)
+    tab.at("clearing-go").click()
+    expect(tab.at("toasts")).to_contain_text("0 messages cleared")
+    expect(tab.at("undo")).to_be_hidden()
+
+
+def test_an_undo_that_is_gone_is_not_offered_again(tab: Tab, redis: Any, name: str) -> None:
+    redis.lpush("queue:" + name, "hello")
+    tab.shows("hello")
+    tab.at("clear").click()
+    tab.at("clearing-name").fill(name)
+    tab.at("clearing-go").click()
+    expect(tab.at("undo")).to_be_visible()
+    redis.delete(*redis.keys("{queue:" + name + "}:cleared:*"))
+    tab.at("undo-go").click()
+    expect(tab.page.get_by_role("alert")).to_contain_text("not there any more")
+    expect(tab.at("undo")).to_be_hidden()
+
+
+@pytest.mark.parametrize("target", [".", ".."])
+def test_a_move_to_what_no_address_can_hold_is_refused(tab: Tab, redis: Any, name: str, target: str) -> None:
+    redis.lpush("queue:" + name, "hello")
+    tab.shows("hello")
+    tab.at("move").click()
+    tab.at("moving-to").fill(target)
+    tab.press("Enter")
+    expect(tab.page.get_by_role("alert")).to_contain_text("A queue's name")
+    assert stored(redis, name) == [b"hello"]
+
+
+def test_a_selection_that_ends_beside_a_dialog_leaves_it_open(tab: Tab, redis: Any, name: str) -> None:
+    redis.lpush("queue:" + name, "hello")
+    tab.rows().first.click()
+    tab.at("message").evaluate("dialog => Promise.all(dialog.getAnimations().map((one) => one.finished))")
+    box = tab.at("message").bounding_box()
+    assert box
+    tab.page.mouse.move(box["x"] + 100, 300)
+    tab.page.mouse.down()
+    tab.page.mouse.move(box["x"] - 100, 300)
+    tab.page.mouse.up()
+    assert tab.at("message").evaluate("dialog => dialog.open")
+    tab.page.mouse.click(box["x"] + 3, 600)
+    assert tab.at("message").evaluate("dialog => dialog.open")
+    tab.page.mouse.click(box["x"] - 100, 300)
+    expect(tab.at("message")).to_be_hidden()

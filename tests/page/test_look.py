@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -241,3 +242,47 @@ def test_nothing_jumps_and_nothing_is_cut_off(tabs: Callable[..., Tab], seed: Ca
     assert tab.page.evaluate("window.jumps") < JUMPS
     rights = "[...document.querySelectorAll('.row .remove, button')].map(one => one.getBoundingClientRect().right)"
     assert max(tab.page.evaluate(rights)) <= width
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_long_names_in_notices_and_progress_stay_in_their_boxes(
+    tabs: Callable[..., Tab], seed: Callable[..., None], name: str, width: int, tmp_path: Path
+) -> None:
+    seed("hello")
+    tab = tabs(width=width).open()
+    tab.at("move").click()
+    tab.at("moving-to").fill(f"{name}-" + "x" * 100)
+    tab.press("Enter")
+    link = tab.at("toasts").get_by_role("link")
+    expect(link).to_be_visible()
+    toast = tab.page.locator(".toast").bounding_box()
+    assert toast
+    assert toast["height"] < 250
+    assert toast["x"] + toast["width"] <= width
+    tab.page.route("**/push?each=line", lambda route: None)
+    (tmp_path / ("a" * 200)).write_text("line")
+    tab.at("push-file").set_input_files(tmp_path / ("a" * 200))
+    tab.page.get_by_role("button", name="A message a line").click()
+    expect(tab.at("push-progress")).to_be_visible()
+    assert tab.page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_under_a_filter_only_what_matches_is_shown_while_the_queue_moves(
+    tab: Tab, seed: Callable[..., None], valkey: Store, name: str
+) -> None:
+    seed(*(f"{'match' if i % 3 == 0 else 'other'}{i}" for i in range(30)))
+    expect(tab.at("count")).to_have_text("30")
+    tab.at("filter").fill("match")
+    expect(tab.rows()).to_have_text([f"match{i}" for i in range(0, 30, 3)])
+    tab.page.evaluate(
+        """window.wrong = [];
+        new MutationObserver(() => {
+          const shown = [...document.querySelectorAll("#rows .row .preview")].map((one) => one.textContent);
+          wrong.push(...shown.filter((text) => !text.startsWith("match")));
+        }).observe(document.getElementById("rows"), { subtree: true, childList: true, characterData: true });"""
+    )
+    for left in range(29, 25, -1):
+        valkey.client().rpop("queue:" + name)
+        expect(tab.at("count")).to_have_text(str(left))
+    expect(tab.rows()).to_have_text([f"match{i}" for i in range(6, 30, 3)])
+    assert tab.page.evaluate("window.wrong") == []
