@@ -8,7 +8,7 @@ import re
 import socket
 import subprocess
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -369,8 +369,12 @@ def statuses(site: App, data: bytes) -> list[int]:
     return [int(status) for status in re.findall(rb"^HTTP/1\.[01] ([0-9]{3}) ", found, re.MULTILINE)]
 
 
-def test_hostile_requests_meet_no_fault_and_change_nothing(site: App, valkey: Store) -> None:
+def test_hostile_requests_meet_no_fault_and_change_nothing(
+    serve: Callable[..., App], own_store: Callable[..., Store]
+) -> None:
     assert len(HOSTILE) > 150
+    valkey = own_store()
+    site = serve(REDIS_URL=valkey.url)
     valkey.client().rpush(f"queue:{NAME}", "waiting")
     before = keys(valkey)
     for request in HOSTILE:
