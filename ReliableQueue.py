@@ -25,7 +25,11 @@ TAKEN_BYTES = 16 << 20  # after so many one script call takes no further message
 FULL = 0.25  # seconds between two looks while Redis is full: then BLMOVE is refused, taking is not
 
 # Every script starts with this. KEYS: see `_keys`. ARGV[1]: deliveries after which a message is buried.
-PRELUDE = """#!lua flags=allow-oom
+PRELUDE = (
+    f"""#!lua flags=allow-oom
+local taken_bytes = {TAKEN_BYTES}
+"""
+    + """
 local list, reserved, bodies, attempts, dead, acked, waiters, extra = unpack(KEYS)
 local most = tonumber(ARGV[1])
 local call = redis.call
@@ -67,6 +71,17 @@ local function forget(message)
     call('HDEL', attempts, message)
   end
   return last
+end
+
+-- Take the oldest messages by a command that takes one, up to a number, and none after so many bytes.
+local function take(number, ...)
+  local found, bytes = {}, 0
+  for i = 1, tonumber(number) do
+    local message = bytes < taken_bytes and call(...)
+    if not message then break end
+    found[i], bytes = message, bytes + #message
+  end
+  return found
 end
 
 -- Messages left the list. Once none waits, none that came back waits: what raw clients took is forgotten here.
@@ -120,6 +135,7 @@ end
 
 if sweep() then return {1} end
 """
+)
 
 # ARGV[2]: how many. ARGV[3]: with KEYS[8], the answer kept for an Idempotency-Key: the request's fingerprint.
 POP = (
@@ -133,12 +149,7 @@ if extra then
     return {{0, -1, kept}}
   end
 end
-local found, bytes = {{}}, 0
-for i = 1, tonumber(ARGV[2]) do
-  local message = bytes < {TAKEN_BYTES} and call('RPOP', list)
-  if not message then break end
-  found[i], bytes = message, bytes + #message
-end
+local found = take(ARGV[2], 'RPOP', list)
 left(found)
 if #found == 0 then return {{0, until_due(), found}} end
 if extra then
@@ -153,22 +164,19 @@ return {{0, -1, found}}
 # An id starts with the time in microseconds and a number, so ids sort in the order of reservation.
 RESERVE = (
     PRELUDE
-    + f"""
+    + """
 local deadline = now + ARGV[3]
-local found, bytes = {{}}, 0
-for i = 1, tonumber(ARGV[2]) do
-  local message = bytes < {TAKEN_BYTES} and call('RPOP', list)
-  if not message then break end
-  bytes = bytes + #message
+local found = {}
+for i, message in ipairs(take(ARGV[2], 'RPOP', list)) do
   local id = string.format('%016.0f-%04d-', time[1] * 1000000 + time[2], i) .. ARGV[4]
   local deliveries = forget(message) + 1
   call('ZADD', reserved, deadline, id)
   call('HSET', bodies, id, deliveries .. ':' .. message)
-  found[i] = {{id, deliveries, message}}
+  found[i] = {id, deliveries, message}
 end
-left({{}})
-if #found == 0 then return {{0, until_due(), found}} end
-return {{0, -1, found, deadline}}
+left({})
+if #found == 0 then return {0, until_due(), found} end
+return {0, -1, found, deadline}
 """
 )
 
@@ -271,15 +279,10 @@ return {0, kept}
 # KEYS[8]: the list to move to. ARGV[2]: how many.
 MOVE = (
     PRELUDE
-    + f"""
-local moved, bytes = {{}}, 0
-for i = 1, tonumber(ARGV[2]) do
-  local message = bytes < {TAKEN_BYTES} and call('LMOVE', list, extra, 'RIGHT', 'LEFT')
-  if not message then break end
-  moved[i], bytes = message, bytes + #message
-end
+    + """
+local moved = take(ARGV[2], 'LMOVE', list, extra, 'RIGHT', 'LEFT')
 left(moved)
-return {{0, #moved}}
+return {0, #moved}
 """
 )
 

@@ -97,7 +97,7 @@ class Waiting:
             self.leave()
 
     def _wait(self, queue: ReliableQueue, seconds: float) -> None:
-        """Return when the queue holds something, or after `seconds`. With nothing sent that takes, none is unknown."""
+        """Return when the queue holds something, or after `seconds`. A lost reply leaves nothing unknown."""
         try:
             queue.wait(seconds, self.client)
         except (redis.AuthenticationError, redis.BusyLoadingError, NotSent):

@@ -55,8 +55,7 @@ app.act = async (line, run) => {
 app.key = () => Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
 
 /** Do something once even if its answer is lost: ask again with the same Idempotency-Key. */
-app.once = async (run) => {
-  const key = app.key();
+app.once = async (run, key = app.key()) => {
   for (let left = TRIES - 1; ; left -= 1) {
     try {
       return await run(key);
@@ -66,6 +65,10 @@ app.once = async (run) => {
     }
   }
 };
+
+/** Push once, for everybody who pushes. Resolves with undefined when that failed. */
+app.push = (what, { next, key }) =>
+  app.act(app.curl.push(what, { next }), () => app.once((key) => client.push(what, { next, key }), key));
 
 // A second click of a double click, and a key that is held down, do not do it twice.
 const ONCE = "#push-go, .back, #put-all-back, #undo-go, .forget, #message-remove, #message-back";

@@ -32,12 +32,14 @@ export function mountPush(app) {
     next.checked = one.next ?? false;
   }
 
+  const keepBox = () => memory.set(draft, inBox());
+
   function keep() {
-    memory.set(draft, inBox());
+    keepBox();
     memory.set(outbox, [...sending, ...unsent]);
   }
 
-  for (const one of [text, each, next]) one.addEventListener("input", keep);
+  for (const one of [text, each, next]) one.addEventListener("input", keepBox);
 
   /** The box is free at once for the next message. */
   at("push-form").addEventListener("submit", (event) => {
@@ -47,6 +49,7 @@ export function mountPush(app) {
     if (one.typed) {
       fill({ lines: one.lines });
       send(one);
+      keep();
     } else if (!sending.length) notices.fail({ code: "empty_message" });
   });
   text.addEventListener("keydown", (event) => {
@@ -57,7 +60,6 @@ export function mountPush(app) {
 
   function send(one) {
     sending.push(one);
-    keep();
     if (sending.length === 1) sendAll();
   }
 
@@ -87,28 +89,24 @@ export function mountPush(app) {
       ...unsent.map((one) => {
         const card = clone("unsent-template");
         card.querySelector(".preview").textContent = oneLine(one.typed).slice(0, 400);
-        const take = () => {
-          unsent.splice(unsent.indexOf(one), 1);
-          draw();
-          text.focus();
+        const acts = {
+          again: () => send(one),
+          edit() {
+            const before = inBox();
+            fill(one);
+            if (before.typed) unsent.unshift(before);
+          },
+          forget: () => notices.say(t("forgot"), { text: t("undo"), act: () => (hold([one]), keep()) }),
         };
-        card.querySelector(".again").addEventListener("click", () => {
-          take();
-          send(one);
-        });
-        card.querySelector(".edit").addEventListener("click", () => {
-          const before = inBox();
-          take();
-          fill(one);
-          if (before.typed) unsent.unshift(before);
-          draw();
-          keep();
-        });
-        card.querySelector(".forget").addEventListener("click", () => {
-          take();
-          keep();
-          notices.say(t("forgot"), { text: t("undo"), act: () => (hold([one]), keep()) });
-        });
+        for (const [act, run] of Object.entries(acts)) {
+          card.querySelector(`.${act}`).addEventListener("click", () => {
+            unsent.splice(unsent.indexOf(one), 1);
+            run();
+            draw();
+            keep();
+            text.focus();
+          });
+        }
         return card;
       }),
     );
@@ -119,23 +117,21 @@ export function mountPush(app) {
 
   // --- pushing; each resolves with what of the text is not in the queue
 
-  async function pushOne({ typed, next, key }) {
-    if (!(await app.act(curl.push(typed, { next }), () => app.once(() => client.push(typed, { next, key }))))) return typed;
-    notices.say(t("pushed", { n: 1 }));
-    return "";
+  const pushOne = async (one) => ((await pushed(one.typed, 1, one)) ? "" : one.typed);
+
+  async function pushLines(one) {
+    const lines = linesOf(one.typed);
+    // A stream goes to the end of the queue only.
+    if (lines.length > AT_ONCE && !one.next) return lines.slice(await stream(new Blob([one.typed]), t("push.label"))).join("\n");
+    if (lines.length) return (await pushed(lines, lines.length, one)) ? "" : one.typed;
+    notices.fail({ code: "empty_message" });
+    return one.typed;
   }
 
-  async function pushLines({ typed, next, key }) {
-    const lines = linesOf(typed);
-    if (!lines.length) {
-      notices.fail({ code: "empty_message" });
-      return typed;
-    }
-    // A stream goes to the end of the queue only.
-    if (lines.length > AT_ONCE && !next) return lines.slice(await stream(new Blob([typed]), t("push.label"))).join("\n");
-    if (!(await app.act(curl.push(lines, { next }), () => app.once(() => client.push(lines, { next, key }))))) return typed;
-    notices.say(t("pushed", { n: lines.length }));
-    return "";
+  async function pushed(what, n, options) {
+    const done = await app.push(what, options);
+    if (done) notices.say(t("pushed", { n }));
+    return done;
   }
 
   let turn = Promise.resolve(); // files go in one after another: they keep their order, and there is one bar

@@ -72,33 +72,28 @@ export function mountTake(app) {
 
   /** Put messages back, to be popped next, in the order in which they were taken: the newest first, in parts. */
   app.back = async (list) => {
-    const left = list.filter(({ id }) => !going.has(id));
-    left.forEach(({ id }) => going.add(id));
+    const mine = list.filter(({ id }) => !going.has(id));
+    mine.forEach(({ id }) => going.add(id));
     let backed = 0;
-    while (left.length) {
-      const part = partOf(left);
+    for (const part of partsOf(mine)) {
       const messages = part.toReversed().map(({ message }) => message);
-      const what = messages.length === 1 ? messages[0] : messages;
-      const done = await app.act(curl.push(what, { next: true }), () =>
-        app.once((key) => client.push(what, { next: true, key })),
-      );
-      if (!done) break;
-      for (const { id } of left.splice(0, part.length)) {
-        store.change(forgot, id);
-        going.delete(id);
-      }
+      if (!(await app.push(messages.length === 1 ? messages[0] : messages, { next: true }))) break;
+      for (const { id } of part) store.change(forgot, id);
       backed += part.length;
     }
-    left.forEach(({ id }) => going.delete(id));
+    mine.forEach(({ id }) => going.delete(id));
     if (backed) notices.say(t("backed", { n: backed }));
     refocus(at("pop"), at("put-all-back"));
   };
 
-  /** As many of a list, from its start, as go in one request. */
-  function partOf(list) {
-    let [size, count] = [0, 0];
-    while (count < Math.min(list.length, 1000) && size < PART) size += JSON.stringify(list[count++].message).length;
-    return list.slice(0, count);
+  /** Split a list, in its order, into what goes in one request each. */
+  function* partsOf(list) {
+    for (let start = 0, end = 0; start < list.length; start = end) {
+      for (let size = 0; end < Math.min(list.length, start + 1000) && size < PART; end += 1) {
+        size += JSON.stringify(list[end].message).length;
+      }
+      yield list.slice(start, end);
+    }
   }
 
   const canGoBack = ({ how }) => how !== "reserve";

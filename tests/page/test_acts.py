@@ -674,6 +674,7 @@ def test_every_act_shows_its_curl_line(tab: Tab, seed: Callable[..., None], redi
     tab.shows("a", "b", "c", "d")
     tab.at("pop").click()
     expect(line).to_have_text(f"curl -X POST {api}/pop")
+    tab.shows("b", "c", "d")
     tab.taken().get_by_role("button", name="Put back").click()
     expect(line).to_have_text(f"curl -d message=a '{api}/push?next=1'")
     tab.shows("a", "b", "c", "d")
