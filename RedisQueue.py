@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ReliableQueue import Delivery
+    from broker.reliable import Delivery
 
 
 def keys_of(name: str, prefix: str = "queue:") -> tuple[str, str]:
@@ -77,7 +77,7 @@ class RedisQueue:
         Raises:
             ValueError: the lease is shorter than a second, or the wait is nothing.
         """
-        from consumer import consume
-        from ReliableQueue import ReliableQueue
+        from broker.consumer import consume
+        from broker.reliable import ReliableQueue
 
         return consume(ReliableQueue(self.client, self.name, self.prefix, max_deliveries), lease, wait)

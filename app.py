@@ -14,19 +14,19 @@ from flask import Flask, Response, make_response, render_template, request
 from flask.json.provider import JSONProvider
 from werkzeug.exceptions import BadRequest, HTTPException
 
-import answers
-import guard
-import messages
 import settings
-import streams
-from answers import Refusal, bad
-from connection import connect
-from events import Events
-from messages import Parameters, compact, value_of
-from pages import AnyText, checked_name, pages, sign_in
-from queues import queues as all_queues
-from ReliableQueue import Conflict, ReliableQueue, Stale
-from waiting import Waiting
+from broker.connection import connect
+from broker.listing import queues as all_queues
+from broker.reliable import Conflict, ReliableQueue, Stale
+from web import body as messages
+from web import errors as answers
+from web import security as guard
+from web import streams
+from web.body import Parameters, compact, value_of
+from web.errors import Refusal, bad
+from web.events import Events
+from web.pages import AnyText, checked_name, pages, sign_in
+from web.waiting import Waiting
 
 # --- settings
 

@@ -11,8 +11,8 @@ from typing import Any
 from gunicorn import util
 from gunicorn.http.errors import InvalidHeader, UnsupportedTransferCoding
 
-import embedded
 import settings
+from embedded import keeper as embedded
 
 _settings = settings.from_environment()
 _host, _port = _settings["HOST"], _settings["PORT"]

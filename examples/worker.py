@@ -5,7 +5,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from connection import connect
+from broker.connection import connect
 from RedisQueue import RedisQueue
 from settings import from_environment
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from connection import connect
+from broker.connection import connect
 from tests.servers import BINARIES, App, FakeRedis, Proxy, Scripted, Store, running
 
 for _name in ("API_TOKEN", "API_TOKEN_FILE", "DATA_DIR", "HOST", "PORT", "REDIS_URL", "TRUSTED_HOSTS"):

@@ -26,9 +26,9 @@ from typing import Any
 from unittest import mock
 from urllib.parse import urlsplit
 
-from connection import connect
+from broker.connection import connect
+from broker.reliable import ReliableQueue, Stale
 from RedisQueue import RedisQueue
-from ReliableQueue import ReliableQueue, Stale
 from tests.servers import ROOT, App, Proxy, Store, running, until
 
 QUEUE = "ledger"

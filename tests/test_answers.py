@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import redis
 
-import connection
-from answers import from_redis
+from broker import connection
 from tests.conftest import Api
 from tests.servers import Proxy, Scripted, Store, free_port, until
+from web.errors import from_redis
 
 On = Callable[[str], Api]
 Stores = Callable[..., Store]

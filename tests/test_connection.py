@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import redis
 
-import connection
-from connection import IN_FLIGHT, connect
+from broker import connection
+from broker.connection import IN_FLIGHT, connect
 from tests.servers import Proxy, Store
 
 

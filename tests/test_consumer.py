@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 import redis
 
-import consumer
-from connection import connect
+from broker import consumer
+from broker.connection import connect
+from broker.reliable import Delivery, ReliableQueue
 from RedisQueue import RedisQueue
-from ReliableQueue import Delivery, ReliableQueue
 from tests.servers import ROOT, Proxy, Store, until
 
 

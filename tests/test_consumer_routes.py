@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from app import app
-from ReliableQueue import ReliableQueue
+from broker.reliable import ReliableQueue
 from tests.conftest import Api
 from tests.servers import App, FakeRedis, Store
-from waiting import Waiting
+from web.waiting import Waiting
 
 EMPTY = {"success": False, "error": "empty", "message": "The queue is empty."}
 COUNTS = {"reserved": 0, "dead": 0, "waiters": 0}

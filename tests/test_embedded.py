@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 import redis
 
-from connection import connect
+from broker.connection import connect
 from tests.servers import ROOT, App, free_port, until
 
 Serve = Callable[..., App]
 STARTER = """
-import embedded, pathlib, sys
+import pathlib, sys; from embedded import keeper as embedded
 embedded.start(pathlib.Path(sys.argv[1]))
 print("ready", flush=True)
 sys.stdin.read()

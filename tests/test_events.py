@@ -14,11 +14,11 @@ from typing import Any
 
 import pytest
 
-import events
-from connection import connect
-from events import Events
-from ReliableQueue import ReliableQueue
+from broker.connection import connect
+from broker.reliable import ReliableQueue
 from tests.servers import ROOT, App, Proxy, Store, until
+from web import events
+from web.events import Events
 
 
 class Stream:
@@ -235,7 +235,7 @@ def test_a_client_that_stops_reading_is_dropped(
 ) -> None:
     """As gunicorn serves the app, but with less patience."""
     (tmp_path / "impatient.py").write_text(
-        "import app as made, events\nmade.STALLED = 0.5\nevents.EVERY = 0.01\napp = made.app\n"
+        "import app as made; from web import events\nmade.STALLED = 0.5\nevents.EVERY = 0.01\napp = made.app\n"
     )
     original = str(ROOT / "gunicorn.conf.py")
     (tmp_path / "conf.py").write_text(

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from connection import connect
+from broker.connection import connect
 from RedisQueue import RedisQueue
 from tests import ledger
 from tests.ledger import Api

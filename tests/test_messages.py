@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import messages
-from answers import Refusal
 from app import app
 from tests.conftest import Api
+from web import body as messages
+from web.errors import Refusal
 
 JSON, FORM, TEXT, BYTES = (
     "application/json",

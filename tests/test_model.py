@@ -18,10 +18,10 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
+from broker.reliable import Conflict, Delivery, ReliableQueue, Stale
 from RedisQueue import RedisQueue
-from ReliableQueue import Conflict, Delivery, ReliableQueue, Stale
-from streams import walk
 from tests.servers import Store
+from web.streams import walk
 
 MOST = 3  # deliveries, then the dead letters
 UNIT = 1000  # seconds: what the test calls 1; the real time that passes meanwhile is nothing beside it

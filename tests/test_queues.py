@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-import queues
 from app import app
-from queues import queues as all_queues
-from ReliableQueue import ReliableQueue
+from broker import listing as queues
+from broker.listing import queues as all_queues
+from broker.reliable import ReliableQueue
 from tests.servers import App, FakeRedis, Store
 
 

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 import app as the_app
+from broker.reliable import ReliableQueue
 from RedisQueue import RedisQueue
-from ReliableQueue import ReliableQueue
 from tests.servers import ROOT, App, Store, until
 
 EMPTY = {"success": False, "error": "empty", "message": "The queue is empty."}

@@ -15,11 +15,11 @@ import pytest
 import redis
 from flask import Flask
 
-import streams
-from answers import Refusal
+from broker.reliable import ReliableQueue
 from RedisQueue import RedisQueue
-from ReliableQueue import ReliableQueue
 from tests.servers import App, FakeRedis, Proxy, Store
+from web import streams
+from web.errors import Refusal
 
 LIMIT = 100  # bytes a message, in the tests without a server
 

@@ -15,13 +15,13 @@ from typing import Any
 import pytest
 import redis
 
-import waiting
-from answers import Refusal, from_redis
-from connection import NotSent, connect
+from broker.connection import NotSent, connect
+from broker.reliable import ReliableQueue
 from RedisQueue import RedisQueue
-from ReliableQueue import ReliableQueue
 from tests.servers import App, FakeRedis, Store, until
-from waiting import Waiting
+from web import waiting
+from web.errors import Refusal, from_redis
+from web.waiting import Waiting
 
 
 class Recording:

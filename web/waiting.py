@@ -15,9 +15,9 @@ from typing import Any
 
 import redis
 
-from answers import Refusal
-from connection import NotSent
-from ReliableQueue import ReliableQueue, Taken
+from broker.connection import NotSent
+from broker.reliable import ReliableQueue, Taken
+from web.errors import Refusal
 
 TICK = 1.0  # seconds after which who waits looks whether its client is there and the server goes on
 ANNOUNCED = 30.0  # seconds for which the number of waiting clients holds unless it is told again

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 
 import redis
 
-import answers
-from messages import compact, preview_of
-from ReliableQueue import ReliableQueue
+from broker.reliable import ReliableQueue
+from web import errors as answers
+from web.body import compact, preview_of
 
 EVERY = 0.15  # seconds between two looks at a watched queue
 AFTER_A_FAULT = 1.0  # seconds until the next look while Redis is away

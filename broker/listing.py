@@ -8,7 +8,7 @@ from typing import Any
 
 import redis
 
-from ReliableQueue import ReliableQueue
+from broker.reliable import ReliableQueue
 from settings import NAME
 
 LONGEST = 1.0  # seconds of walking; a keyspace that takes longer is answered as far as it was seen

@@ -13,7 +13,7 @@ from urllib.parse import parse_qsl
 import simplejson
 from flask import Response, current_app, request
 
-from answers import Refusal, bad
+from web.errors import Refusal, bad
 
 DEEPEST = 32  # levels of nesting a JSON message may have
 MOST_VALUES = 1_000_000  # numbers, and objects, in one body: a second's work, in which nobody else is served

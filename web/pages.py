@@ -8,15 +8,15 @@ from flask import Blueprint, current_app, redirect, render_template, request, ur
 from werkzeug import Response
 from werkzeug.routing import BaseConverter
 
-import guard
-import messages
-from answers import bad
-from messages import Parameters
 from settings import NAME
+from web import body as messages
+from web import security as guard
+from web.body import Parameters
+from web.errors import bad
 
 pages = Blueprint("pages", __name__)
 
-FOLDER = Path(__file__).parent
+FOLDER = Path(__file__).parent.parent
 LANGUAGES = {"en": "English", "pt-BR": "Português", "es": "Español"}
 # One catalogue a language, for the templates here and for the page's modules alike.
 CATALOGUES: dict[str, dict[str, Any]] = {

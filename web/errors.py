@@ -4,7 +4,7 @@ from typing import Any
 
 import redis
 
-from connection import NotSent
+from broker.connection import NotSent
 
 
 class Refusal(Exception):

@@ -9,7 +9,7 @@ import werkzeug
 from flask import Response, current_app, request
 from itsdangerous import BadSignature, TimestampSigner
 
-from answers import Refusal, bad
+from web.errors import Refusal, bad
 
 SAFE = ("GET", "HEAD", "OPTIONS")
 OPEN = ("static", "healthz", "pages.login", "pages.login_page")  # what can be had without the token

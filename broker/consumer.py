@@ -10,7 +10,7 @@ from typing import Any
 
 import redis
 
-from ReliableQueue import Delivery, ReliableQueue, Stale
+from broker.reliable import Delivery, ReliableQueue, Stale
 
 TICK = 1.0  # seconds after which a waiting consumer looks whether it is to stop
 AGAIN = 1.0  # seconds until the next try while Redis is away

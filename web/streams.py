@@ -7,11 +7,11 @@ from typing import Any
 import redis
 from flask import current_app
 
-import answers
-from answers import Refusal
-from messages import checked, compact, message_of, parse_json, preview_of, utf8, value_of
+from broker.reliable import ReliableQueue
 from RedisQueue import RedisQueue
-from ReliableQueue import ReliableQueue
+from web import errors as answers
+from web.body import checked, compact, message_of, parse_json, preview_of, utf8, value_of
+from web.errors import Refusal
 
 BATCH = 1000  # messages in one LPUSH
 PIECE = 1 << 20  # bytes: about how much is read from Redis, or pushed to it, at once

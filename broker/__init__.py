@@ -1,0 +1,1 @@
+"""What knows Redis: queues, their keys and scripts, the client, and the loop of a consumer."""

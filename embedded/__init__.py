@@ -1,0 +1,1 @@
+"""The Valkey server that runs when no REDIS_URL is set."""
