@@ -11,23 +11,23 @@ from typing import Any
 from gunicorn import util
 from gunicorn.http.errors import InvalidHeader, UnsupportedTransferCoding
 
-import settings
-from embedded import keeper as embedded
+import embedded
+from settings import from_environment
 
-_settings = settings.from_environment()
-_host, _port = _settings["HOST"], _settings["PORT"]
+_settings = from_environment()
+_host, _port = _settings.host, _settings.port
 
 wsgi_app = "app:app"
 bind = f"[{_host}]:{_port}" if ":" in _host else f"{_host}:{_port}"
-workers = _settings["WEB_CONCURRENCY"]
+workers = _settings.web_concurrency
 worker_class = "gevent"  # a waiting client costs a greenlet, not a thread
-worker_connections = _settings["MAX_WAITING"] + 1000  # the waiting ones never keep the others out
+worker_connections = _settings.max_waiting + 1000  # those that wait never keep the others out
 control_socket_disable = True
 keepalive = 5  # seconds
-forwarder_headers = ""  # a client on this machine is no proxy: its SCRIPT_NAME and PATH_INFO are headers like others
+forwarder_headers = ""  # a client on this machine is not a proxy: SCRIPT_NAME and PATH_INFO are ordinary headers
 
 # The order of time limits: longest wait (60) < graceful_timeout (65) < stop_grace_period in docker-compose.yaml (75).
-# On SIGTERM the waiting are answered within a second or two; the limits only bound what else is under way.
+# On SIGTERM waiting requests are answered within a second or two; the limits bound everything else.
 graceful_timeout = 65  # seconds
 
 # Thousands of clients may wait, each on a socket of its own.
@@ -39,18 +39,17 @@ if _soft != resource.RLIM_INFINITY and _soft < _wanted:
 
 
 def on_starting(server: Any) -> None:
-    """Refuse an address that cannot be served; start the embedded server, if there is no other."""
+    """Refuse an address that cannot be served; start the embedded server if there is no REDIS_URL."""
     try:
         _check_addresses(server.address)
-        if _settings["EMBEDDED"]:
-            embedded.start(_settings["DATA_DIR"])
+        server.embedded = embedded.start(_settings.data_dir) if _settings.embedded else None
     except embedded.CannotStart as error:
         print(f"Cannot start: {error}.", file=sys.stderr, flush=True)
         sys.exit(2)
 
 
 def _check_addresses(addresses: list[object]) -> None:
-    """Say in one line what gunicorn says in five tries and a traceback."""
+    """Say in one line what takes gunicorn five tries and a traceback."""
     if "GUNICORN_FD" in os.environ or "LISTEN_FDS" in os.environ:
         return  # the sockets are inherited
     for address in addresses:
@@ -71,11 +70,12 @@ def when_ready(server: Any) -> None:
 
 def on_exit(server: Any) -> None:
     """End the embedded server last, when no worker needs it any more."""
-    embedded.stop()
+    if started := getattr(server, "embedded", None):
+        started.stop()
 
 
 def write_error(sock: Any, status: int, reason: str, message: str) -> None:
-    """Answer what gunicorn itself refuses as the app answers its refusals: in JSON, with a code."""
+    """Answer what gunicorn itself refuses as the app does: in JSON, with a code."""
     code = "internal" if status == 500 else reason.lower().replace(" ", "_")
     answer = {"success": False, "error": code, "message": message or f"{reason}."}
     body = json.dumps(answer, separators=(",", ":")) + "\n"
@@ -88,14 +88,14 @@ util.write_error = write_error
 
 
 def post_fork(server: Any, worker: Any) -> None:
-    """Let a worker end in order on Ctrl-C (SIGINT, then SIGQUIT from the master) as on SIGTERM.
+    """End a worker gracefully on Ctrl-C (SIGINT, then SIGQUIT from the master) as on SIGTERM.
 
-    gunicorn's quick end would drop a popped message on its way to a client, and gevent prints a traceback for it.
-    And let an unknown Transfer-Encoding be the client's fault (400) like any other bad header, not ours (501).
+    gunicorn's quick shutdown would drop a popped message on its way to a client, and gevent prints a traceback for it.
+    Also answer an unknown Transfer-Encoding with 400, as any other bad header, instead of gunicorn's 501.
     """
     worker.handle_quit = worker.handle_exit
-    # Until the worker has handlers of its own, the master's would swallow a SIGTERM: the worker would live on, and a
-    # reload or a stop wait for it through the whole graceful_timeout, in which nobody replaces workers that die.
+    # Until the worker has its own handlers, the master's would swallow a SIGTERM: the worker would live on, and a
+    # reload or a stop would wait for it for all of graceful_timeout, while nobody replaces workers that die.
     signal.signal(signal.SIGTERM, worker.handle_exit)
     answer = worker.handle_error
 
@@ -108,5 +108,5 @@ def post_fork(server: Any, worker: Any) -> None:
 
 
 def post_worker_init(worker: Any) -> None:
-    """Let the waiting and the streams of a worker know when it is told to end, so that they answer and end."""
-    worker.wsgi.config["STOPPING"] = lambda: not worker.alive
+    """Tell waiting requests and streams when their worker is told to end, so that they answer and end."""
+    worker.wsgi.extensions["queue"].stopping = lambda: not worker.alive

@@ -1,17 +1,18 @@
-"""The settings: read from the environment once, checked, with a clear line for every bad value."""
+"""The settings: read from the environment once, checked, with one clear line for every bad value."""
 
 import os
 import re
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 from urllib.parse import parse_qsl, quote, urlsplit
 
-HERE = Path(__file__).parent  # what relative paths are relative to
-NAME = re.compile(r"[A-Za-z0-9._:-]{1,128}(?:\.dead)?")  # the longest name has dead letters too
+from broker.names import NAME_RULE, is_name
+
+ROOT = Path(__file__).parent  # what relative paths are relative to
 SCHEMES = ("redis", "rediss", "unix")
-URL_OPTIONS = {  # what may follow the ? of REDIS_URL; anything that re-sends or decodes may not
+URL_OPTIONS = {  # what may follow the ? of REDIS_URL; options that re-send or decode are left out
     "db": r"[0-9]{1,5}",
     "username": r".+",
     "password": r".+",
@@ -34,67 +35,107 @@ class BadSetting(ValueError):
     """A setting that cannot be used; its text is one line that says which and why."""
 
 
-def read(env: Mapping[str, str]) -> dict[str, Any]:
-    """Return the settings as Flask config. Relative paths are relative to the app's folder.
+@dataclass(frozen=True)
+class Settings:
+    """What an app is made with. The defaults are those of an empty environment."""
+
+    redis_url: str = field(default="", repr=False)  # "": the embedded server; it may hold a password
+    queue_name: str = "default"
+    queue_prefix: str = "queue:"
+    api_token: bytes = field(default=b"", repr=False)  # b"": none is needed
+    trusted_hosts: tuple[str, ...] = ()
+    max_message_bytes: int = 1 << 20
+    max_body_bytes: int = 16 << 20
+    max_deliveries: int = 5
+    max_waiting: int = 5000
+    data_dir: Path = ROOT / "instance"
+    host: str = "127.0.0.1"
+    port: int = 5000
+    web_concurrency: int = 2
+
+    @property
+    def embedded(self) -> bool:
+        """Whether the app runs a server of its own."""
+        return not self.redis_url
+
+    @property
+    def server_url(self) -> str:
+        """The URL of the Redis server, the embedded one too."""
+        return self.redis_url or f"unix://{quote(str(self.data_dir / 'valkey.sock'))}"
+
+
+def read(env: Mapping[str, str]) -> Settings:
+    """Return the settings that an environment holds. Relative paths are relative to the app's folder.
 
     Raises:
         BadSetting: a value is malformed or out of range.
     """
-    data_dir = (HERE / (env.get("DATA_DIR") or "instance")).absolute()
-    try:
-        str(data_dir).encode()
-    except UnicodeEncodeError:
-        raise BadSetting(f"DATA_DIR must be valid UTF-8, and is {str(data_dir)!a}") from None
-    url = _redis_url(env)
-    queue_name = env.get("QUEUE_NAME") or "default"
-    if not NAME.fullmatch(queue_name):
-        raise BadSetting(f"QUEUE_NAME must be 1 to 128 of A-Z a-z 0-9 . _ - : and is {queue_name!r}")
-    prefix = env.get("QUEUE_PREFIX", "queue:")
-    if not re.fullmatch(r"[!-z|~]*", prefix):
-        raise BadSetting(f"QUEUE_PREFIX must be printable ASCII without spaces and braces, and is {prefix!r}")
-    return {
-        "DATA_DIR": data_dir,
-        "EMBEDDED": not url,
-        "REDIS_URL": url or f"unix://{quote(str(data_dir / 'valkey.sock'))}",
-        "QUEUE_NAME": queue_name,
-        "QUEUE_PREFIX": prefix,
-        "API_TOKEN": _token(env),
-        "ALLOWED_HOSTS": _hosts(env),
-        "MAX_MESSAGE_BYTES": _number(env, "MAX_MESSAGE_BYTES", 1 << 20, 1, 512 << 20),
-        "MAX_BODY_BYTES": _number(env, "MAX_BODY_BYTES", 16 << 20, 1, 1 << 30),
-        "MAX_DELIVERIES": _number(env, "MAX_DELIVERIES", 5, 1, 1_000_000),
-        "MAX_WAITING": _number(env, "MAX_WAITING", 5000, 0, 100_000),
-        "HOST": _host(env),
-        "PORT": _number(env, "PORT", 5000, 1, 65535),
-        "WEB_CONCURRENCY": _number(env, "WEB_CONCURRENCY", 2, 1, 256),
-    }
+    default = Settings()
+    return Settings(
+        redis_url=_redis_url(env),
+        queue_name=_queue_name(env, default.queue_name),
+        queue_prefix=_queue_prefix(env, default.queue_prefix),
+        api_token=_token(env),
+        trusted_hosts=_hosts(env),
+        max_message_bytes=_number(env, "MAX_MESSAGE_BYTES", default.max_message_bytes, 1, 512 << 20),
+        max_body_bytes=_number(env, "MAX_BODY_BYTES", default.max_body_bytes, 1, 1 << 30),
+        max_deliveries=_number(env, "MAX_DELIVERIES", default.max_deliveries, 1, 1_000_000),
+        max_waiting=_number(env, "MAX_WAITING", default.max_waiting, 0, 100_000),
+        data_dir=_data_dir(env, default.data_dir),
+        host=_host(env, default.host),
+        port=_number(env, "PORT", default.port, 1, 65535),
+        web_concurrency=_number(env, "WEB_CONCURRENCY", default.web_concurrency, 1, 256),
+    )
 
 
-def from_environment() -> dict[str, Any]:
+def from_environment() -> Settings:
     """Return the settings of this process; a bad one ends it with one line (exit code 2)."""
     try:
         return read(os.environ)
-    except BadSetting as bad:
-        print(f"Cannot start: {bad}.", file=sys.stderr, flush=True)
+    except BadSetting as error:
+        print(f"Cannot start: {error}.", file=sys.stderr, flush=True)
         raise SystemExit(2) from None
 
 
-def _host(env: Mapping[str, str]) -> str:
-    host = env.get("HOST") or "127.0.0.1"
+def _data_dir(env: Mapping[str, str], default: Path) -> Path:
+    data_dir = (ROOT / (env.get("DATA_DIR") or default)).absolute()
+    try:
+        str(data_dir).encode()
+    except UnicodeEncodeError:
+        raise BadSetting(f"DATA_DIR must be valid UTF-8 and is {str(data_dir)!a}") from None
+    return data_dir
+
+
+def _queue_name(env: Mapping[str, str], default: str) -> str:
+    name = env.get("QUEUE_NAME") or default
+    if not is_name(name):
+        raise BadSetting(f"QUEUE_NAME must have {NAME_RULE} and is {name!r}")
+    return name
+
+
+def _queue_prefix(env: Mapping[str, str], default: str) -> str:
+    prefix = env.get("QUEUE_PREFIX", default)
+    if not re.fullmatch(r"[!-z|~]*", prefix):
+        raise BadSetting(f"QUEUE_PREFIX must be printable ASCII without spaces and braces and is {prefix!r}")
+    return prefix
+
+
+def _host(env: Mapping[str, str], default: str) -> str:
+    host = env.get("HOST") or default
     if not re.fullmatch(r"\[?[A-Za-z0-9._:%-]+\]?", host):
-        raise BadSetting(f"HOST must be a name or an address, and is {host!a}")
+        raise BadSetting(f"HOST must be a name or an address and is {host!a}")
     return host.strip("[]")
 
 
-def _number(env: Mapping[str, str], name: str, default: int, least: int, most: int) -> int:
+def _number(env: Mapping[str, str], name: str, default: int, minimum: int, maximum: int) -> int:
     text = env.get(name) or str(default)
-    if not re.fullmatch(r"[0-9]{1,12}", text) or not least <= int(text) <= most:
-        raise BadSetting(f"{name} must be a whole number from {least} to {most} and is {text!r}")
+    if not re.fullmatch(r"[0-9]{1,12}", text) or not minimum <= int(text) <= maximum:
+        raise BadSetting(f"{name} must be a whole number from {minimum} to {maximum} and is {text!r}")
     return int(text)
 
 
 def _redis_url(env: Mapping[str, str]) -> str:
-    """Return REDIS_URL, "" for none. It may hold a password, so no complaint repeats it."""
+    """Return REDIS_URL, "" for none. It may hold a password, so no error repeats it."""
     url = env.get("REDIS_URL", "")
     if not url:
         return ""
@@ -109,13 +150,13 @@ def _redis_url(env: Mapping[str, str]) -> str:
     if parts.scheme not in SCHEMES:
         raise BadSetting("REDIS_URL must start with redis://, rediss:// or unix://")
     if parts.scheme == "unix" and (host or not parts.path.startswith("/")):
-        raise BadSetting("REDIS_URL must name a socket by its whole path, as unix:///path/to/the.sock")
+        raise BadSetting("REDIS_URL must hold the socket's absolute path, as in unix:///path/to/the.sock")
     if parts.scheme != "unix" and not re.fullmatch(r"/?[0-9]{0,5}", parts.path):
-        raise BadSetting("REDIS_URL must end in the number of a database, as /0, or in nothing")
+        raise BadSetting("REDIS_URL must end in a database number, as in /0, or in nothing")
     known = URL_OPTIONS | TLS_OPTIONS if parts.scheme == "rediss" else URL_OPTIONS
     for name, value in options:
         if name not in known:
-            raise BadSetting(f"REDIS_URL has the option {name!a}; known here are {', '.join(known)}")
+            raise BadSetting(f"REDIS_URL has the option {name!a}; the known ones are {', '.join(known)}")
         if not re.fullmatch(known[name], value, re.IGNORECASE):
             raise BadSetting(f"REDIS_URL has a malformed value for {name}")
     return url
@@ -125,7 +166,7 @@ def _hosts(env: Mapping[str, str]) -> tuple[str, ...]:
     hosts = tuple(host.strip().lower() for host in env.get("TRUSTED_HOSTS", "").split(",") if host.strip())
     for host in hosts:
         if not re.fullmatch(r"[a-z0-9._-]+|\[[0-9a-f:.]+\]", host):
-            raise BadSetting(f"TRUSTED_HOSTS must be names without ports, separated by commas, and has {host!r}")
+            raise BadSetting(f"TRUSTED_HOSTS must be names without ports, separated by commas, and holds {host!r}")
     return hosts
 
 
@@ -135,7 +176,7 @@ def _token(env: Mapping[str, str]) -> bytes:
         raise BadSetting("API_TOKEN and API_TOKEN_FILE are both set; keep one")
     if file:
         try:
-            token = (HERE / file).read_text().strip()
+            token = (ROOT / file).read_text().strip()
         except (OSError, UnicodeDecodeError) as error:
             raise BadSetting(f"API_TOKEN_FILE {file!r} cannot be read ({error})") from None
     if (token or file) and not re.fullmatch(r"[!-~]{8,1024}", token):

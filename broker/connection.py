@@ -9,16 +9,18 @@ from redis.backoff import NoBackoff
 from redis.maint_notifications import MaintNotificationsConfig
 from redis.retry import Retry
 
-IN_FLIGHT = 10  # connections a process uses at once; further commands wait their turn
-TIMEOUT = 5.0  # seconds for one reply, and for a free connection
+MAX_CONNECTIONS = 10  # that a process uses at once; further commands wait for one
+REPLY_TIMEOUT = 5.0  # seconds until a reply must have come, and for connecting
+SLOT_TIMEOUT = 5.0  # seconds until one of the connections must be free
+MAX_BLOCKED_CONNECTIONS = 100_000  # that wait; web/waiting.py holds them to one a queue
 
 
 class NotSent(redis.ConnectionError):
     """No connection could be made, so the command was never sent and nothing has changed."""
 
 
-class _SaysNotSent:
-    """Mixed into a connection class: a failed connect is told apart from a lost reply."""
+class _ReportsNotSent:
+    """Mixed into a connection class: tells a failed connect apart from a lost reply."""
 
     def connect(self) -> None:
         try:
@@ -29,93 +31,93 @@ class _SaysNotSent:
             raise NotSent(str(error), status_code=error.status_code) from error
 
 
-class _Connection(_SaysNotSent, redis.Connection):
+class _Connection(_ReportsNotSent, redis.Connection):
     pass
 
 
-class _SSLConnection(_SaysNotSent, redis.SSLConnection):
+class _SSLConnection(_ReportsNotSent, redis.SSLConnection):
     pass
 
 
-class _UnixConnection(_SaysNotSent, redis.UnixDomainSocketConnection):
+class _UnixConnection(_ReportsNotSent, redis.UnixDomainSocketConnection):
     pass
 
 
 class _FairPool(redis.ConnectionPool):
-    """A pool in which commands get their turn in the order they came; redis-py's own lets newcomers go first.
+    """A pool that serves commands in the order they came; in redis-py's own, newcomers may go first.
 
-    Raises redis.MaxConnectionsError for a command that gets no turn within TIMEOUT.
+    Raises redis.MaxConnectionsError for a command that gets no connection within SLOT_TIMEOUT.
     """
 
-    def __init__(self, turns: int, **options: Any) -> None:
-        super().__init__(max_connections=turns, **options)
-        self._turns = turns
-        self._out: set[Any] = set()
-        self._line: deque[threading.Event] = deque()
-        self._line_lock = threading.Lock()
+    def __init__(self, max_connections: int, **options: Any) -> None:
+        super().__init__(max_connections=max_connections, **options)
+        self._free_slots = max_connections
+        self._in_use: set[Any] = set()
+        self._queue: deque[threading.Event] = deque()
+        self._slot_lock = threading.Lock()
 
     def get_connection(self, *_: Any, **__: Any) -> Any:
-        self._take_turn()
+        self._acquire_slot()
         try:
             connection = super().get_connection()
         except BaseException:
-            self._give_turn()
+            self._release_slot()
             raise
-        self._out.add(connection)
+        self._in_use.add(connection)
         return connection
 
     def release(self, connection: Any) -> None:
         try:
             super().release(connection)
         finally:
-            if connection in self._out:  # else it could not connect: redis-py releases it, its turn is given above
-                self._out.discard(connection)
-                self._give_turn()
+            if connection in self._in_use:  # else it could not connect: redis-py releases it, its slot is free already
+                self._in_use.discard(connection)
+                self._release_slot()
 
-    def _take_turn(self) -> None:
-        with self._line_lock:
-            if self._turns:
-                self._turns -= 1
+    def _acquire_slot(self) -> None:
+        with self._slot_lock:
+            if self._free_slots:
+                self._free_slots -= 1
                 return
-            mine = threading.Event()
-            self._line.append(mine)
-        if not mine.wait(TIMEOUT):
-            with self._line_lock:
-                if not mine.is_set():
-                    self._line.remove(mine)
+            turn = threading.Event()
+            self._queue.append(turn)
+        if not turn.wait(SLOT_TIMEOUT):
+            with self._slot_lock:
+                if not turn.is_set():
+                    self._queue.remove(turn)
                     raise redis.MaxConnectionsError("No connection available.")
 
-    def _give_turn(self) -> None:
-        with self._line_lock:
-            if self._line:
-                self._line.popleft().set()
+    def _release_slot(self) -> None:
+        with self._slot_lock:
+            if self._queue:
+                self._queue.popleft().set()
             else:
-                self._turns += 1
+                self._free_slots += 1
 
 
-_CLASSES = {redis.SSLConnection: _SSLConnection, redis.UnixDomainSocketConnection: _UnixConnection}
+_CONNECTION_CLASSES = {redis.SSLConnection: _SSLConnection, redis.UnixDomainSocketConnection: _UnixConnection}
 
 
 def connect(url: str, *, blocking: bool = False) -> redis.Redis:
     """Return a client for `url`; nothing is opened before its first command.
 
-    With `blocking` the client is for commands that wait: they get a connection each, so that they never
-    keep an ordinary command from its turn.
+    With `blocking` the client is for commands that wait: each gets a connection of its own, so that it never delays an
+    ordinary command.
     """
     options: dict[str, Any] = {
-        "socket_timeout": TIMEOUT,
-        "socket_connect_timeout": TIMEOUT,
+        "socket_timeout": REPLY_TIMEOUT,
+        "socket_connect_timeout": REPLY_TIMEOUT,
         **redis.connection.parse_url(url),  # type: ignore[no-untyped-call]
         "retry": Retry(NoBackoff(), 0),
-        # Notices of a managed service would make the pool reuse a connection that has an unread reply.
+        # The notifications of a managed service would let the pool reuse a connection that has an unread reply.
         "maint_notifications_config": MaintNotificationsConfig(enabled=False),
     }
     kind = options.pop("connection_class", redis.Connection)
-    options["connection_class"] = _CLASSES.get(kind, _Connection)
+    options["connection_class"] = _CONNECTION_CLASSES.get(kind, _Connection)
     if blocking:
-        # A command that waits is answered late on purpose, whatever time limit the URL sets.
-        options["socket_timeout"] = max(TIMEOUT, options["socket_timeout"])
-        pool: redis.ConnectionPool = redis.ConnectionPool(max_connections=100_000, **options)
+        # A command that waits is answered late on purpose, whatever timeout the URL sets.
+        options["socket_timeout"] = max(REPLY_TIMEOUT, options["socket_timeout"])
+        pool: redis.ConnectionPool = redis.ConnectionPool(max_connections=MAX_BLOCKED_CONNECTIONS, **options)
     else:
-        pool = _FairPool(IN_FLIGHT, **options)
+        pool = _FairPool(MAX_CONNECTIONS, **options)
     return redis.Redis(connection_pool=pool)

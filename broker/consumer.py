@@ -1,4 +1,4 @@
-"""The loop of a Python consumer: reserve, work while the lease is kept alive, ack; give back what failed."""
+"""The loop of a Python consumer: reserve, work while the lease is kept alive, ack; release what failed."""
 
 import logging
 import signal
@@ -12,66 +12,77 @@ import redis
 
 from broker.reliable import Delivery, ReliableQueue, Stale
 
-TICK = 1.0  # seconds after which a waiting consumer looks whether it is to stop
-AGAIN = 1.0  # seconds until the next try while Redis is away
+STOP_INTERVAL = 1.0  # how often a waiting consumer checks whether to stop, seconds
+RETRY_DELAY = 1.0  # seconds until the next try while Redis is away
 
-AWAY = (redis.ConnectionError, redis.TimeoutError, redis.ReadOnlyError)  # what passes, a failover too
+TRANSIENT = (redis.ConnectionError, redis.TimeoutError, redis.ReadOnlyError)  # errors that pass, a failover's too
 
 log = logging.getLogger(__name__)
 
 
-def consume(queue: ReliableQueue, lease: float, wait: float) -> Iterator[Delivery]:
-    """Yield messages to a `for` loop until SIGTERM; see `RedisQueue.consume`."""
+def consume(queue: ReliableQueue, *, lease: float = 30, wait: float = 20) -> Iterator[Delivery]:
+    """Yield reserved messages until SIGTERM: `for message in consume(queue): ...`.
+
+    A message is acked when the loop's body finishes. It is released, to be delivered again, when the body raises or
+    leaves the loop (by `break` or `return`). Its lease of `lease` seconds is extended while the body runs; one wait on
+    Redis lasts `wait` seconds at most. After the queue's `max_deliveries` it goes to the dead letters, `<name>.dead`.
+
+    Raises:
+        ValueError: the lease is shorter than a second, or the wait is not positive.
+    """
     if lease < 1 or wait <= 0:
         raise ValueError("consume needs a lease of at least 1 second and a wait of more than 0 seconds")
+    return _consume(queue, lease, min(wait, STOP_INTERVAL))
+
+
+def _consume(queue: ReliableQueue, lease: float, wait: float) -> Iterator[Delivery]:
     stop = threading.Event()
-    with _stopped_by_sigterm(stop):
+    with _StopOnSigterm(stop):
         while not stop.is_set():
-            delivery = _next(queue, lease, min(wait, TICK))
+            delivery = _next(queue, lease, wait)
             if delivery is None:
                 continue
-            with _Kept(queue, delivery, lease):
+            with _LeaseKeeper(queue, delivery, lease):
                 try:
                     yield delivery
                 except GeneratorExit:  # the loop ended inside its body: by an exception, or by break
-                    _surely(lambda: queue.release(delivery.id), lease)  # noqa: B023
+                    _retry(queue.release, delivery.id, seconds=lease)
                     raise
-            _surely(lambda: queue.ack(delivery.id), lease)  # noqa: B023
+            _retry(queue.ack, delivery.id, seconds=lease)
 
 
 def _next(queue: ReliableQueue, lease: float, wait: float) -> Delivery | None:
     """Return the next message, or None when there was none, or no Redis, for `wait` seconds."""
     try:
-        taken = queue.reserve(lease)
-        if taken.messages:
-            delivery: Delivery = taken.messages[0]
-            return delivery
-        queue.wait(min(wait, taken.due or wait))
-    except AWAY as error:
+        batch = queue.reserve(lease)
+        if batch.messages:
+            return batch.messages[0]
+        queue.wait(min(wait, batch.next_expiry or wait))
+    except TRANSIENT as error:
         log.warning("Redis is away (%s); trying again.", error)
-        time.sleep(AGAIN)
+        time.sleep(RETRY_DELAY)
     return None
 
 
-def _surely(act: Callable[[], Any], seconds: float) -> None:
-    """Ack or release: repeat what may have got lost, which is harmless, for as long as the lease can last."""
+def _retry(operation: Callable[[str], Any], id: str, *, seconds: float) -> None:
+    """Ack or release, again if the reply was lost, which is harmless, for as long as the lease can last."""
     end = time.monotonic() + seconds
     while True:
         try:
-            act()
+            operation(id)
         except Stale:
-            log.warning("The lease ran out before the work was done; the message was given to the next.")
-        except AWAY as error:
+            log.warning("The lease ended before the work did; the message was delivered again.")
+        except TRANSIENT as error:
             if time.monotonic() < end:
                 log.warning("Redis is away (%s); trying again.", error)
-                time.sleep(AGAIN)
+                time.sleep(RETRY_DELAY)
                 continue
-            log.warning("Redis is away; the message comes back when its lease ends.")
+            log.warning("Redis is away; the message returns to the queue when its lease ends.")
         return
 
 
-class _Kept:
-    """Extends a lease, a third of it before each end, while the body of the loop runs."""
+class _LeaseKeeper:
+    """Extends a lease, a third of it before each end, while the loop's body runs."""
 
     def __init__(self, queue: ReliableQueue, delivery: Delivery, lease: float) -> None:
         self.queue, self.delivery, self.lease = queue, delivery, lease
@@ -95,22 +106,22 @@ class _Kept:
                 log.warning("The lease was not extended: %s", error)
 
 
-class _stopped_by_sigterm:
+class _StopOnSigterm:
     """Sets an event on SIGTERM, in the main thread; elsewhere there is no signal to handle."""
 
     def __init__(self, stop: threading.Event) -> None:
         self.stop = stop
-        self.main = threading.current_thread() is threading.main_thread()
+        self.in_main_thread = threading.current_thread() is threading.main_thread()
 
     def __enter__(self) -> None:
-        if self.main:
-            self.before = signal.signal(signal.SIGTERM, self._told)
+        if self.in_main_thread:
+            self.before = signal.signal(signal.SIGTERM, self._handle)
 
-    def _told(self, number: int, frame: FrameType | None) -> None:
+    def _handle(self, number: int, frame: FrameType | None) -> None:
         self.stop.set()
-        if isinstance(outer := getattr(self.before, "__self__", None), _stopped_by_sigterm):
-            outer._told(number, frame)  # one loop in the body of another: both end
+        if isinstance(outer := getattr(self.before, "__self__", None), _StopOnSigterm):
+            outer._handle(number, frame)  # one loop in the body of another: both end
 
     def __exit__(self, *_: object) -> None:
-        if self.main and threading.current_thread() is threading.main_thread():
+        if self.in_main_thread and threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, self.before)

@@ -1,76 +1,113 @@
-"""All the queues there are, found by a walk through the keys that stops in time."""
+"""All the queues there are, found by scanning the keys for a limited time."""
 
 import contextlib
 import fnmatch
 import re
+import threading
 import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import redis
 
+from broker.names import DEAD_SUFFIX, NAME_PATTERN
 from broker.reliable import ReliableQueue
-from settings import NAME
 
-LONGEST = 1.0  # seconds of walking; a keyspace that takes longer is answered as far as it was seen
-KEPT = 1.0  # seconds an answer is kept
-STEP = 1000  # keys in one step
-
-_kept: dict[tuple[str, str], tuple[float, dict[str, Any]]] = {}
+SCAN_TIMEOUT = 1.0  # seconds; what was not seen by then is left out, and `complete` is false
+SCAN_COUNT = 1000  # keys in one step
+CACHE_TTL = 1.0  # seconds a listing is kept
 
 
-def queues(client: Any, prefix: str, match: str, max_deliveries: int) -> dict[str, Any]:
-    """Return the queues that match a glob pattern, by name, and whether the walk was `complete`.
+@dataclass(frozen=True)
+class Counts:
+    """What a queue holds."""
 
-    Each is {"name", "count", "reserved", "dead"}. Dead letters are shown with the queue they come from.
-    """
-    at = (prefix, match)
-    if at in _kept and time.monotonic() - _kept[at][0] < KEPT:
-        return _kept[at][1]
-    names, complete = _names(client, prefix, match)
-    found = []
-    for start in range(0, len(names), STEP):
-        found += _counts([ReliableQueue(client, name, prefix, max_deliveries) for name in names[start : start + STEP]])
-    answer = {"queues": found, "complete": complete}
-    now = time.monotonic()
-    for old in [key for key, (when, _) in _kept.items() if now - when >= KEPT]:
-        del _kept[old]
-    _kept[at] = now, answer
-    return answer
+    name: str
+    count: int
+    reserved: int
+    dead: int
 
 
-def _counts(some: list[ReliableQueue]) -> list[dict[str, Any]]:
-    """Return the counts of those queues that hold something; a key that is no queue is passed over."""
-    pipeline = some[0].client.pipeline(transaction=False)
-    for queue in some:
-        pipeline.llen(queue.key)
-        pipeline.zcard(queue.meta + "reserved")
-        pipeline.llen(queue.meta + "dead")
-    answers = pipeline.execute(raise_on_error=False)
-    found = []
-    for queue, *counts in zip(some, answers[::3], answers[1::3], answers[2::3], strict=True):
-        if not all(isinstance(count, int) for count in counts) or not any(counts):
-            continue
-        if counts[1]:  # some leases may have run out
-            with contextlib.suppress(redis.ResponseError):  # one broken queue must not hide the others
-                state = queue.state()
-                counts = [state.count, state.reserved, state.dead]
-        found.append({"name": queue.name, **dict(zip(("count", "reserved", "dead"), counts, strict=True))})
-    return found
+@dataclass(frozen=True)
+class Listing:
+    """The queues that hold something, by name, and whether all keys were scanned."""
+
+    queues: list[Counts]
+    complete: bool
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
 
 
-def _names(client: Any, prefix: str, match: str) -> tuple[list[str], bool]:
-    escaped = re.sub(r"([*?\[\]\\^])", r"\\\1", prefix)
-    own = re.compile(r"\{?" + re.escape(prefix) + f"({NAME.pattern})" + r"(?:\}:((?:dead:)*)(?:reserved|dead))?")
-    wanted = re.compile(fnmatch.translate(match))
-    names: set[str] = set()
-    end, cursor = time.monotonic() + LONGEST, 0
-    while True:
-        cursor, keys = client.scan(cursor, match=f"*{escaped}*", count=STEP)
-        for key in keys:
-            found = own.fullmatch(key.decode(errors="replace"))
-            if found:
-                name = found[1] + ".dead" * ((found[2] or "").count(":"))  # dead letters may be reserved, and die again
-                if wanted.match(name):
-                    names.add(name)
-        if cursor == 0 or time.monotonic() > end:
-            return sorted(names), cursor == 0
+class QueueLister:
+    """Lists the queues of one Redis. A listing is kept for a second."""
+
+    def __init__(self, client: Any, prefix: str, max_deliveries: int) -> None:
+        self.client = client
+        self.prefix = prefix
+        self.max_deliveries = max_deliveries
+        self._cache: dict[str, tuple[float, Listing]] = {}
+        self._lock = threading.Lock()
+
+    def list_queues(self, match: str = "*") -> Listing:
+        """Return the queues whose name matches a glob pattern. Dead letters are counted with their queue."""
+        with self._lock:
+            now = time.monotonic()
+            self._cache = {key: kept for key, kept in self._cache.items() if now - kept[0] < CACHE_TTL}
+            if match in self._cache:
+                return self._cache[match][1]
+        listing = self._scan(match)
+        with self._lock:
+            self._cache[match] = time.monotonic(), listing
+        return listing
+
+    def _scan(self, match: str) -> Listing:
+        names, complete = self._names(match)
+        found: list[Counts] = []
+        for start in range(0, len(names), SCAN_COUNT):
+            found += self._counts([self._queue(name) for name in names[start : start + SCAN_COUNT]])
+        return Listing(found, complete)
+
+    def _queue(self, name: str) -> ReliableQueue:
+        return ReliableQueue(self.client, name, self.prefix, self.max_deliveries)
+
+    def _counts(self, queues: Sequence[ReliableQueue]) -> list[Counts]:
+        """Return the counts of those queues that hold something; a key that is not a queue is left out."""
+        pipeline = self.client.pipeline(transaction=False)
+        for queue in queues:
+            pipeline.llen(queue.key)
+            pipeline.zcard(queue.key_prefix + "reserved")
+            pipeline.llen(queue.key_prefix + "dead")
+        replies = pipeline.execute(raise_on_error=False)
+        found = []
+        for queue, *counts in zip(queues, replies[::3], replies[1::3], replies[2::3], strict=True):
+            if not all(isinstance(count, int) for count in counts) or not any(counts):
+                continue
+            if counts[1]:  # some leases may have expired
+                with contextlib.suppress(redis.ResponseError):  # one broken queue must not hide the others
+                    state = queue.state()
+                    counts = [state.count, state.reserved, state.dead]
+            found.append(Counts(queue.name, *counts))
+        return found
+
+    def _names(self, match: str) -> tuple[list[str], bool]:
+        """Return the names of the queues whose keys were seen, sorted, and whether all keys were scanned."""
+        escaped = re.sub(r"([*?\[\]\\^])", r"\\\1", self.prefix)
+        pattern = re.compile(
+            r"\{?" + re.escape(self.prefix) + f"({NAME_PATTERN.pattern})" + r"(?:\}:((?:dead:)*)(?:reserved|dead))?"
+        )
+        matches = re.compile(fnmatch.translate(match)).match
+        names: set[str] = set()
+        end, cursor = time.monotonic() + SCAN_TIMEOUT, 0
+        while True:
+            cursor, keys = self.client.scan(cursor, match=f"*{escaped}*", count=SCAN_COUNT)
+            for key in keys:
+                found = pattern.fullmatch(key.decode(errors="replace"))
+                if found:
+                    # Dead letters may be reserved and die again: `dead:` stands as often as the name ends in .dead
+                    name = found[1] + DEAD_SUFFIX * (found[2] or "").count(":")
+                    if matches(name):
+                        names.add(name)
+            if cursor == 0 or time.monotonic() > end:
+                return sorted(names), cursor == 0

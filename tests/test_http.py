@@ -1,4 +1,4 @@
-"""HTTP as it really comes in: raw requests, whole, cut, malformed and hostile, against gunicorn."""
+"""HTTP as it arrives at gunicorn: raw requests that are whole, cut, malformed and hostile."""
 
 import contextlib
 import http.client
@@ -33,7 +33,7 @@ class Answer:
 
 
 class Unclosed(io.BufferedReader):
-    """What comes from a socket; stays open after an answer, for the next one."""
+    """A reader of a socket that stays open after an answer, for the next one."""
 
     def close(self) -> None:
         pass
@@ -89,7 +89,7 @@ def waiting(store: Store, name: str) -> list[bytes]:
 
 
 def keys(store: Store) -> dict[bytes, bytes]:
-    """Return everything in the store, but for how many clients wait, which runs out by itself."""
+    """Return everything in the store except how many clients wait, which expires."""
     client = store.client()
     return {key: client.dump(key) for key in client.scan_iter() if not key.endswith(b":waiters")}
 
@@ -159,7 +159,7 @@ def test_malformed_chunks_are_refused(site: App, wire: Wire, valkey: Store, name
     assert waiting(valkey, name) == []
 
 
-def test_what_follows_malformed_chunks_is_no_request(wire: Wire, valkey: Store, name: str) -> None:
+def test_bytes_after_malformed_chunks_are_not_read_as_a_request(wire: Wire, valkey: Store, name: str) -> None:
     wire.send(push(name, "Transfer-Encoding: chunked") + b"zz\r\n")
     assert wire.answer().status == 400
     with contextlib.suppress(OSError):
@@ -170,7 +170,7 @@ def test_what_follows_malformed_chunks_is_no_request(wire: Wire, valkey: Store, 
 
 @pytest.mark.parametrize("close", ["Connection: keep-alive", "Connection: close"])
 @pytest.mark.parametrize("chunked", [False, True], ids=["length", "chunked"])
-def test_the_client_gets_to_read_why_its_large_body_is_refused(
+def test_a_client_can_read_why_its_large_body_is_refused(
     wire: Wire, valkey: Store, name: str, close: str, chunked: bool
 ) -> None:
     large = b"x" * (40 * MIB)  # far more than sockets buffer
@@ -186,8 +186,8 @@ def test_the_client_gets_to_read_why_its_large_body_is_refused(
         assert wire.answer("GET").json["count"] == 0
 
 
-@pytest.mark.parametrize("what", ["a foreign host", "a cross-site request", "an unknown path", "a wrong method"])
-def test_every_refusal_can_be_read_whatever_is_still_being_sent(wire: Wire, name: str, what: str) -> None:
+@pytest.mark.parametrize("cause", ["a foreign host", "a cross-site request", "an unknown path", "a wrong method"])
+def test_every_error_can_be_read_by_a_client_that_is_still_sending(wire: Wire, name: str, cause: str) -> None:
     size = 20 * MIB
     rest = ["Connection: close", f"Content-Length: {size}"]
     heads = {
@@ -196,12 +196,12 @@ def test_every_refusal_can_be_read_whatever_is_still_being_sent(wire: Wire, name
         "an unknown path": (404, head("/api/nothing", *rest)),
         "a wrong method": (405, head(f"/api/queue/{name}/push", *rest, method="PUT")),
     }
-    status, start = heads[what]
+    status, start = heads[cause]
     answer = wire.send(start + b"x" * size).answer()
     assert (answer.status, answer.json["success"]) == (status, False)
 
 
-def test_a_refusal_comes_before_the_body_does(wire: Wire, name: str) -> None:
+def test_a_body_that_is_too_large_is_refused_before_it_is_sent(wire: Wire, name: str) -> None:
     answer = wire.send(push(name, f"Content-Length: {17 * MIB}")).answer()
     assert answer.status == 413
 
@@ -246,12 +246,12 @@ def test_head_answers_without_a_body(wire: Wire, name: str) -> None:
     assert int(answer.headers["Content-Length"]) > 0
 
 
-def test_options_and_405_say_what_is_allowed(wire: Wire, name: str) -> None:
+def test_options_and_405_name_the_methods_that_are_allowed(wire: Wire, name: str) -> None:
     path = f"/api/queue/{name}/push"
     options = wire.send(head(path, method="OPTIONS")).answer("OPTIONS")
-    refused = wire.send(head(path, method="GET")).answer("GET")
-    assert (options.status, refused.status) == (200, 405)
-    for answer in (options, refused):
+    other = wire.send(head(path, method="GET")).answer("GET")
+    assert (options.status, other.status) == (200, 405)
+    for answer in (options, other):
         assert sorted(answer.headers["Allow"].split(", ")) == ["OPTIONS", "POST"]
 
 
@@ -261,7 +261,7 @@ def test_a_request_without_host_is_refused(wire: Wire) -> None:
 
 
 @pytest.mark.parametrize("target", ["http://localhost", "http://evil.example", "HTTP://x:1"])
-def test_an_absolute_target_changes_nothing_about_the_host(site: App, name: str, target: str) -> None:
+def test_an_absolute_target_does_not_change_the_host(site: App, name: str, target: str) -> None:
     path = f"{target}/api/queue/{name}/count"
     for host, status in (("localhost", 200), ("evil.example", 400)):
         wire = Wire(site)
@@ -269,7 +269,7 @@ def test_an_absolute_target_changes_nothing_about_the_host(site: App, name: str,
             assert wire.send(head(path, method="GET", host=host)).answer("GET").status == status
 
 
-def test_a_client_is_no_proxy(wire: Wire, name: str) -> None:
+def test_a_client_is_not_taken_for_a_proxy(wire: Wire, name: str) -> None:
     headers = ["SCRIPT_NAME: /x", "PATH_INFO: /api/queue/other/count", "X-Forwarded-Host: evil", "Forwarded: host=evil"]
     answer = wire.send(head(f"/api/queue/{name}/count", *headers, method="GET")).answer("GET")
     assert (answer.status, answer.json["count"]) == (200, 0)
@@ -358,10 +358,10 @@ HOSTILE: list[bytes] = [
 
 
 def statuses(site: App, data: bytes) -> list[int]:
-    """Send bytes, close that way, and return the status of each answer."""
+    """Send bytes, close the sending side, and return the status of each answer."""
     found, wire = b"", Wire(site)
     with wire.sock:
-        with contextlib.suppress(OSError):  # refused and closed before we were done
+        with contextlib.suppress(OSError):  # refused and closed before everything was sent
             wire.send(data).half_close()
         with contextlib.suppress(ConnectionError):
             while some := wire.sock.recv(1 << 16):
@@ -369,7 +369,8 @@ def statuses(site: App, data: bytes) -> list[int]:
     return [int(status) for status in re.findall(rb"^HTTP/1\.[01] ([0-9]{3}) ", found, re.MULTILINE)]
 
 
-def test_hostile_requests_meet_no_fault_and_change_nothing(
+@pytest.mark.slow
+def test_hostile_requests_cause_no_server_error_and_change_nothing(
     serve: Callable[..., App], own_store: Callable[..., Store]
 ) -> None:
     assert len(HOSTILE) > 150
@@ -385,7 +386,7 @@ def test_hostile_requests_meet_no_fault_and_change_nothing(
 
 
 @pytest.mark.parametrize(
-    ("status", "error", "request_of_this_kind"),
+    ("status", "error", "malformed"),
     [
         (400, "bad_request", b"GET\r\n\r\n"),
         (400, "bad_request", push(NAME, "Content-Length: 9", "No colon") + b"message=a"),
@@ -396,10 +397,8 @@ def test_hostile_requests_meet_no_fault_and_change_nothing(
         (431, "request_header_fields_too_large", push(NAME, *["X: x"] * 500)),
     ],
 )
-def test_what_is_no_request_is_refused_in_json(
-    wire: Wire, status: int, error: str, request_of_this_kind: bytes
-) -> None:
-    answer = wire.send(request_of_this_kind).answer()
+def test_a_malformed_request_is_answered_in_json(wire: Wire, status: int, error: str, malformed: bytes) -> None:
+    answer = wire.send(malformed).answer()
     assert (answer.status, answer.headers["Content-Type"]) == (status, "application/json")
     assert (answer.json["success"], answer.json["error"]) == (False, error)
     assert answer.json["message"]
@@ -410,6 +409,7 @@ texts = st.text(alphabet=st.characters(min_codepoint=32, max_codepoint=255), max
 paths = st.sampled_from(["push", "pop?max=", "all?offset=", "count", "pop?wait=", "", "push?next="])
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     st.sampled_from(["POST", "GET", "PUT", "HEAD", "OPTIONS"]) | texts,
@@ -424,7 +424,7 @@ paths = st.sampled_from(["push", "pop?max=", "all?offset=", "count", "pop?wait="
     ),
     st.binary(max_size=60) | st.sampled_from(BODIES),
 )
-def test_generated_requests_meet_no_fault(
+def test_generated_requests_cause_no_server_error(
     site: App, valkey: Store, method: str, path: str, headers: list[str], body: bytes
 ) -> None:
     data = head(path, *headers, f"Content-Length: {len(body)}", method=method) + body

@@ -1,4 +1,4 @@
-"""Ending and restarting the server while clients wait and work: nobody is left without an answer, nothing is lost."""
+"""Stopping and restarting the server while clients wait and work: every client gets its answer, no message is lost."""
 
 import http.client
 import json
@@ -13,19 +13,19 @@ from typing import Any
 
 import pytest
 
-import app as the_app
 from broker.reliable import ReliableQueue
 from RedisQueue import RedisQueue
 from tests.servers import ROOT, App, Store, until
+from web.waiting import MAX_WAIT
 
 EMPTY = {"success": False, "error": "empty", "message": "The queue is empty."}
 
 
-def call(app: App, path: str, given: dict[str, Any] | None = None) -> tuple[int, Any]:
+def call(app: App, path: str, fields: dict[str, Any] | None = None) -> tuple[int, Any]:
     connection = http.client.HTTPConnection("127.0.0.1", app.port, timeout=60)
     try:
-        body = None if given is None else json.dumps(given)
-        connection.request("GET" if given is None else "POST", path, body, {"Content-Type": "application/json"})
+        body = None if fields is None else json.dumps(fields)
+        connection.request("GET" if fields is None else "POST", path, body, {"Content-Type": "application/json"})
         response = connection.getresponse()
         return response.status, json.loads(response.read())
     finally:
@@ -37,19 +37,22 @@ def waiters(app: App, name: str) -> int:
 
 
 def test_the_time_limits_are_in_order() -> None:
-    """The longest wait ends before gunicorn loses patience, and gunicorn before the container is killed."""
+    """The longest wait ends before gunicorn ends its workers, and gunicorn ends before the container is killed."""
     conf = (ROOT / "gunicorn.conf.py").read_text()
     compose = (ROOT / "docker-compose.yaml").read_text()
     [graceful] = re.findall(r"^graceful_timeout = (\d+)", conf, re.MULTILINE)
     web = compose[compose.index("\n  web:") : compose.index("\n  redis:")]
     [grace] = re.findall(r"^ +stop_grace_period: (\d+)s", web, re.MULTILINE)
-    assert the_app.LONGEST_WAIT < int(graceful) < int(grace)
-    said = f"longest wait ({the_app.LONGEST_WAIT}) < graceful_timeout ({graceful}) < stop_grace_period"
-    assert said in conf
+    assert MAX_WAIT < int(graceful) < int(grace)
+    comment = f"longest wait ({MAX_WAIT:g}) < graceful_timeout ({graceful}) < stop_grace_period"
+    assert comment in conf
     assert f"({grace})" in conf
 
 
-def test_sigterm_answers_who_waits_that_the_queue_is_empty(serve: Callable[..., App], valkey: Store, name: str) -> None:
+@pytest.mark.slow
+def test_sigterm_answers_every_waiting_client_that_the_queue_is_empty(
+    serve: Callable[..., App], valkey: Store, name: str
+) -> None:
     app = serve(REDIS_URL=valkey.url)
     paths = [f"/api/queue/{name}/{verb}?wait=60" for verb in ("pop", "reserve")] * 10
     with ThreadPoolExecutor(20) as pool:
@@ -65,12 +68,13 @@ def test_sigterm_answers_who_waits_that_the_queue_is_empty(serve: Callable[..., 
     assert "Error" not in log
 
 
-def test_sighup_under_load_loses_and_doubles_nothing(serve: Callable[..., App], valkey: Store, name: str) -> None:
+@pytest.mark.slow
+def test_a_reload_under_load_loses_and_doubles_nothing(serve: Callable[..., App], valkey: Store, name: str) -> None:
     """Clients keep waiting, pushing, reserving and acking while all workers are replaced three times."""
     app = serve(REDIS_URL=valkey.url)
     pushed, taken = [Counter[str]() for _ in range(2)], [Counter[str]() for _ in range(2)]
     unsure, done = Counter[str](), threading.Event()
-    odd: list[Any] = []
+    unexpected: list[Any] = []
 
     def produce(number: int) -> None:
         count = 0
@@ -80,23 +84,23 @@ def test_sighup_under_load_loses_and_doubles_nothing(serve: Callable[..., App], 
             try:
                 status, _ = call(app, f"/api/queue/{name}/push", {"message": text})
             except (OSError, http.client.HTTPException):
-                unsure[text] += 1  # a worker that ends may close a connection that it just got
+                unsure[text] += 1  # a worker that ends may close a connection that it has just accepted
                 continue
             (pushed[number] if status == 200 else unsure)[text] += 1
-            odd.extend([] if status == 200 else [status])
+            unexpected.extend([] if status == 200 else [status])
 
     def consume(number: int) -> None:
         while not done.is_set():
             try:
                 status, answer = call(app, f"/api/queue/{name}/{'pop' if number else 'reserve'}", {"wait": 0.5})
             except (OSError, http.client.HTTPException):
-                continue  # what it took, if anything, is lost with a pop: so only a wait that took nothing may end so
-            odd.extend([] if status == 200 else [status])
+                continue  # a pop that is cut off loses its message, so this must be one without a message
+            unexpected.extend([] if status == 200 else [status])
             if not answer["success"]:
                 continue
             taken[number][answer["message"]] += 1
             if not number:
-                odd.extend([] if ack(answer["id"]) else ["ack"])
+                unexpected.extend([] if ack(answer["id"]) else ["ack"])
 
     def ack(id: str) -> bool:
         for _ in range(3):
@@ -107,7 +111,7 @@ def test_sighup_under_load_loses_and_doubles_nothing(serve: Callable[..., App], 
         return False
 
     with ThreadPoolExecutor(4) as pool:
-        futures = [pool.submit(act, number) for act in (produce, consume) for number in range(2)]
+        futures = [pool.submit(role, number) for role in (produce, consume) for number in range(2)]
         for _ in range(3):
             before = set(app.workers())
             seen = sum(map(len, taken))
@@ -119,14 +123,15 @@ def test_sighup_under_load_loses_and_doubles_nothing(serve: Callable[..., App], 
             future.result()
     rest = Counter(text.decode() for text in RedisQueue(valkey.client(), name).all())
     sure, seen_all = sum(pushed, Counter()), sum(taken, rest)
-    assert odd == []
+    assert unexpected == []
     assert ReliableQueue(valkey.client(), name).state().reserved == 0
     assert sure - seen_all == Counter()
     assert seen_all - sure - unsure == Counter()
     assert len(sure) > 150
 
 
-def test_a_restart_in_the_middle_of_a_stream_breaks_it_or_ends_it_whole(
+@pytest.mark.slow
+def test_a_stream_under_way_is_finished_before_the_app_stops(
     serve: Callable[..., App], valkey: Store, name: str
 ) -> None:
     app = serve(REDIS_URL=valkey.url)
@@ -137,12 +142,13 @@ def test_a_restart_in_the_middle_of_a_stream_breaks_it_or_ends_it_whole(
     response = connection.getresponse()
     response.readline()
     app.process.send_signal(signal.SIGTERM)
-    assert response.read().count(b"\n") == count - 1  # gunicorn gives what is under way its time
+    assert response.read().count(b"\n") == count - 1  # gunicorn lets requests under way finish
     connection.close()
     assert app.process.wait() == 0
 
 
-def test_what_is_reserved_outlives_every_restart(
+@pytest.mark.slow
+def test_reservations_survive_killing_redis_and_the_app(
     own_store: Callable[..., Store], serve: Callable[..., App], name: str
 ) -> None:
     store = own_store("valkey", "--appendonly", "yes", "--appendfsync", "always")
@@ -162,8 +168,9 @@ def test_what_is_reserved_outlives_every_restart(
     assert call(app, f"/api/queue/{name}/all")[1]["messages"] == ["a", "c"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
-def test_a_worker_that_ends_is_replaced_and_the_queue_is_as_it_was(
+def test_a_worker_that_ends_is_replaced_and_the_queue_is_unchanged(
     serve: Callable[..., App], valkey: Store, name: str, how: signal.Signals
 ) -> None:
     app = serve(REDIS_URL=valkey.url, WEB_CONCURRENCY="1")

@@ -1,4 +1,4 @@
-"""The settings: defaults, what each takes, and the one line for what it does not."""
+"""The settings: their defaults, what each accepts, and the one line that refuses anything else."""
 
 import os
 import subprocess
@@ -8,30 +8,31 @@ from typing import Any
 
 import pytest
 
-from settings import BadSetting, read
+from settings import BadSetting, Settings, read
 from tests.servers import ROOT
 
 
 def test_nothing_needs_to_be_set() -> None:
     settings = read({})
-    assert settings["EMBEDDED"] is True
-    assert settings["DATA_DIR"] == ROOT / "instance"
-    assert settings["REDIS_URL"] == f"unix://{ROOT}/instance/valkey.sock"
-    assert (settings["QUEUE_NAME"], settings["QUEUE_PREFIX"], settings["API_TOKEN"]) == ("default", "queue:", b"")
-    assert (settings["HOST"], settings["PORT"], settings["WEB_CONCURRENCY"]) == ("127.0.0.1", 5000, 2)
-    assert (settings["MAX_MESSAGE_BYTES"], settings["MAX_BODY_BYTES"]) == (1 << 20, 16 << 20)
-    assert (settings["MAX_DELIVERIES"], settings["ALLOWED_HOSTS"]) == (5, ())
+    assert settings == Settings()
+    assert settings.embedded is True
+    assert settings.data_dir == ROOT / "instance"
+    assert (settings.redis_url, settings.server_url) == ("", f"unix://{ROOT}/instance/valkey.sock")
+    assert (settings.queue_name, settings.queue_prefix, settings.api_token) == ("default", "queue:", b"")
+    assert (settings.host, settings.port, settings.web_concurrency) == ("127.0.0.1", 5000, 2)
+    assert (settings.max_message_bytes, settings.max_body_bytes) == (1 << 20, 16 << 20)
+    assert (settings.max_deliveries, settings.trusted_hosts) == (5, ())
 
 
-def test_an_empty_value_is_as_good_as_none() -> None:
+def test_an_empty_value_counts_as_none() -> None:
     names = ["REDIS_URL", "QUEUE_NAME", "API_TOKEN", "API_TOKEN_FILE", "TRUSTED_HOSTS", "DATA_DIR", "HOST", "PORT"]
     assert read(dict.fromkeys(names, "")) == read({})
 
 
 def test_relative_paths_start_at_the_app(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
-    assert read({"DATA_DIR": "data"})["DATA_DIR"] == ROOT / "data"
-    assert read({"DATA_DIR": "/data"})["DATA_DIR"] == Path("/data")
+    assert read({"DATA_DIR": "data"}).data_dir == ROOT / "data"
+    assert read({"DATA_DIR": "/data"}).data_dir == Path("/data")
 
 
 @pytest.mark.parametrize(
@@ -47,7 +48,7 @@ def test_relative_paths_start_at_the_app(monkeypatch: pytest.MonkeyPatch, tmp_pa
 )
 def test_a_redis_url_is_taken_as_it_is(url: str) -> None:
     settings = read({"REDIS_URL": url})
-    assert (settings["REDIS_URL"], settings["EMBEDDED"]) == (url, False)
+    assert (settings.redis_url, settings.server_url, settings.embedded) == (url, url, False)
 
 
 BAD: list[tuple[str, str]] = [
@@ -114,14 +115,14 @@ def test_a_bad_value_is_refused_in_one_line_that_names_it(name: str, value: str)
 def test_a_token_comes_from_one_place(tmp_path: Path) -> None:
     file = tmp_path / "token"
     file.write_text("a-long-enough-token\n")
-    assert read({"API_TOKEN_FILE": str(file)})["API_TOKEN"] == b"a-long-enough-token"
-    assert read({"API_TOKEN": "a-long-enough-token"})["API_TOKEN"] == b"a-long-enough-token"
+    assert read({"API_TOKEN_FILE": str(file)}).api_token == b"a-long-enough-token"
+    assert read({"API_TOKEN": "a-long-enough-token"}).api_token == b"a-long-enough-token"
     with pytest.raises(BadSetting, match="keep one"):
         read({"API_TOKEN": "a-long-enough-token", "API_TOKEN_FILE": str(file)})
 
 
 def test_hosts_are_names_in_a_list() -> None:
-    assert read({"TRUSTED_HOSTS": " A.example, .b.example ,,"})["ALLOWED_HOSTS"] == ("a.example", ".b.example")
+    assert read({"TRUSTED_HOSTS": " A.example, .b.example ,,"}).trusted_hosts == ("a.example", ".b.example")
 
 
 @pytest.mark.parametrize("command", [["app.py"], ["-m", "gunicorn"]], ids=["python app.py", "gunicorn"])

@@ -13,8 +13,8 @@ CATALOGUES: dict[str, dict[str, Any]] = {
     language: json.loads((ROOT / f"translations/{language}.json").read_text()) for language in LANGUAGES
 }
 TEMPLATES = "".join(path.read_text() for path in (ROOT / "templates").glob("*.html"))
-MODULES = "".join(path.read_text() for path in (ROOT / "static/js").glob("*.js"))
-PROGRAM = "".join(path.read_text() for path in ROOT.glob("*.py"))
+MODULES = "".join(path.read_text() for path in (ROOT / "static/js").rglob("*.js"))
+PROGRAM = "".join(path.read_text() for folder in ("", "web", "broker") for path in (ROOT / folder).glob("*.py"))
 
 
 def values(text: Any) -> set[str]:

@@ -1,4 +1,4 @@
-"""The live state of queues as server-sent events: one look at Redis a change, however many clients watch."""
+"""The live state of queues as server-sent events: one poll of Redis a change, however many clients watch."""
 
 import logging
 import threading
@@ -8,21 +8,22 @@ from collections.abc import Callable, Iterator
 import redis
 
 from broker.reliable import ReliableQueue
-from web import errors as answers
-from web.body import compact, preview_of
+from web.codec import compact, preview
+from web.errors import from_redis
 
-EVERY = 0.15  # seconds between two looks at a watched queue
-AFTER_A_FAULT = 1.0  # seconds until the next look while Redis is away
-SHOWN, CHARACTERS = 20, 160  # messages in `next`, characters of each
-HEARTBEAT = 15.0  # seconds between two comment lines
-TICK = 1.0  # seconds after which a stream looks whether its client is there and the server goes on
+POLL_INTERVAL = 0.15  # seconds between two polls of a watched queue
+RETRY_DELAY = 1.0  # seconds until the next poll while Redis is away
+MAX_NEXT = 20  # messages in `next`
+PREVIEW_CHARACTERS = 160  # of each
+HEARTBEAT_INTERVAL = 15.0  # seconds between two comment lines
+PEER_CHECK_INTERVAL = 1.0  # how often a stream checks for a disconnect and for a stop, seconds
 
 
 log = logging.getLogger(__name__)
 
 
 class Watch:
-    """The last event of one queue, looked after by one thread while anybody listens."""
+    """The last event of one queue, kept up to date by one thread while anybody listens."""
 
     def __init__(self, queue: ReliableQueue) -> None:
         self.queue = queue
@@ -31,20 +32,19 @@ class Watch:
         self.event = ""
         self.version = 0
 
-    def look(self) -> bool:
-        """Look at the queue once, tell the listeners what is new, and return whether Redis answered."""
+    def poll(self) -> bool:
+        """Ask Redis once, publish what is new, and return whether Redis answered."""
         try:
-            state = self.queue.state(SHOWN, 0, 4 * CHARACTERS)
+            state = self.queue.state(MAX_NEXT, 0, 4 * PREVIEW_CHARACTERS)
         except redis.RedisError as error:
-            refusal = answers.from_redis(error, reading=True)
-            self._tell("fault", {"success": False, "error": refusal.error, "message": refusal.message})
+            self._publish("fault", from_redis(error, reading=True).answer())
             return False
-        shown = [preview_of(head, size, CHARACTERS) for head, size in state.shown]
+        heads = [preview(head, size, PREVIEW_CHARACTERS) for head, size in state.heads]
         counts = {"count": state.count, "reserved": state.reserved, "dead": state.dead, "waiters": state.waiters}
-        self._tell("queue", {"name": self.queue.name, **counts, "next": shown})
+        self._publish("queue", {"name": self.queue.name, **counts, "next": heads})
         return True
 
-    def _tell(self, kind: str, data: dict[str, object]) -> None:
+    def _publish(self, kind: str, data: dict[str, object]) -> None:
         event = f"event: {kind}\ndata: {compact(data)}\n\n"
         if event != self.event:
             with self.changed:
@@ -56,27 +56,27 @@ class Watch:
 class Events:
     """All the streams of one process."""
 
-    def __init__(self, stopping: Callable[[], bool]) -> None:
-        self.stopping = stopping
+    def __init__(self, is_stopping: Callable[[], bool]) -> None:
+        self.is_stopping = is_stopping
         self.watches: dict[str, Watch] = {}
         self._lock = threading.Lock()
 
-    def stream(self, queue: ReliableQueue, gone: Callable[[], bool]) -> Iterator[str]:
-        """Yield the queue's state as an event, at once and after every change, until the client is `gone`."""
+    def stream(self, queue: ReliableQueue, is_gone: Callable[[], bool]) -> Iterator[str]:
+        """Yield the queue's state as an event, at once and after every change, until the client is gone."""
         watch = self._join(queue)
         try:
             yield "retry: 1000\n\n"
-            seen, spoke = 0, time.monotonic()
-            while not self.stopping() and not gone():
+            seen, sent_at = 0, time.monotonic()
+            while not self.is_stopping() and not is_gone():
                 with watch.changed:
                     if watch.version == seen:
-                        watch.changed.wait(TICK)
+                        watch.changed.wait(PEER_CHECK_INTERVAL)
                     event, version = watch.event, watch.version
                 if version != seen:
-                    seen, spoke = version, time.monotonic()
+                    seen, sent_at = version, time.monotonic()
                     yield event
-                elif time.monotonic() - spoke >= HEARTBEAT:
-                    spoke = time.monotonic()
+                elif time.monotonic() - sent_at >= HEARTBEAT_INTERVAL:
+                    sent_at = time.monotonic()
                     yield ": nothing new\n\n"
         finally:
             with self._lock:
@@ -87,18 +87,18 @@ class Events:
             watch = self.watches.get(queue.key)
             if watch is None:
                 watch = self.watches[queue.key] = Watch(queue)
-                threading.Thread(target=self._follow, args=[watch], daemon=True, name="watch").start()
+                threading.Thread(target=self._poll_loop, args=[watch], daemon=True, name="watch").start()
             watch.listeners += 1
         return watch
 
-    def _follow(self, watch: Watch) -> None:
+    def _poll_loop(self, watch: Watch) -> None:
         while True:
             try:
-                answered = watch.look()
-            except Exception:  # whatever it is, the next look may go well, and the streams depend on it
-                log.exception("The queue %s could not be looked at", watch.queue.name)
+                answered = watch.poll()
+            except Exception:  # whatever it is, the streams depend on going on
+                log.exception("The queue %s could not be polled", watch.queue.name)
                 answered = False
-            time.sleep(EVERY if answered else AFTER_A_FAULT)
+            time.sleep(POLL_INTERVAL if answered else RETRY_DELAY)
             with self._lock:
                 if not watch.listeners:
                     del self.watches[watch.queue.key]

@@ -4,42 +4,33 @@ import json
 from pathlib import Path
 from typing import Any
 
-from flask import Blueprint, current_app, redirect, render_template, request, url_for
+from flask import Blueprint, redirect, render_template, request, url_for
 from werkzeug import Response
 from werkzeug.routing import BaseConverter
 
-from settings import NAME
-from web import body as messages
-from web import security as guard
-from web.body import Parameters
-from web.errors import bad
+from broker.names import is_name, parent_name
+from web import __version__, security
+from web.body import read_fields
+from web.parameters import Text, parse, validate_name
+from web.runtime import settings
 
 pages = Blueprint("pages", __name__)
 
-FOLDER = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent
 LANGUAGES = {"en": "English", "pt-BR": "Português", "es": "Español"}
 # One catalogue a language, for the templates here and for the page's modules alike.
 CATALOGUES: dict[str, dict[str, Any]] = {
-    code: json.loads((FOLDER / "translations" / f"{code}.json").read_text()) for code in LANGUAGES
+    code: json.loads((ROOT / "translations" / f"{code}.json").read_text(encoding="utf-8")) for code in LANGUAGES
 }
 # What home.js imports, so that the browser asks for all at once.
-MODULES = sorted({path.name for path in (FOLDER / "static/js").glob("*.js")} - {"home.js", "login.js", "theme.js"})
+MODULES = sorted({path.name for path in (ROOT / "static/js").glob("*.js")} - {"home.js", "login.js", "theme.js"})
 
 
 class AnyText(BaseConverter):
-    """A queue's name as it was sent, slashes too: whether it is one is for `checked_name` to say."""
+    """A queue's name as it was sent, slashes too: `validate_name` says whether it is one."""
 
     regex = r"[\s\S]*?"
     part_isolating = False
-
-
-def checked_name(name: str | None) -> str:
-    """Return the name of a queue, the default one's for None; what is no name is refused (400)."""
-    if name is None:
-        return str(current_app.config["QUEUE_NAME"])
-    if not NAME.fullmatch(name):
-        raise bad("A queue's name is 1 to 128 of A-Z a-z 0-9 . _ - and :", "bad_name")
-    return name
 
 
 # --- languages
@@ -72,7 +63,8 @@ def for_templates() -> dict[str, Any]:
         "t_error": t_error,
         "lang": language(),
         "languages": LANGUAGES,
-        "signed_in": guard.has_session(),
+        "signed_in": security.has_session(),
+        "version": __version__,
     }
 
 
@@ -83,43 +75,46 @@ def for_templates() -> dict[str, Any]:
 @pages.get("/q/<any:name>")
 def home(name: str | None = None) -> str:
     """The page of a queue."""
-    name = checked_name(name)
+    name = settings().queue_name if name is None else validate_name(name)
     page = {
         "name": name,
-        "token": bool(current_app.config["API_TOKEN"]),
-        "longest": current_app.config["MAX_MESSAGE_BYTES"],
+        "token": bool(settings().api_token),
+        "longest": settings().max_message_bytes,
         "language": language(),
         "catalogue": CATALOGUES[language()],
     }
-    alive = name[: -len(".dead")] if name.endswith(".dead") else ""
-    return render_template("home.html", name=name, alive=alive, page=page, modules=MODULES)
+    return render_template("home.html", name=name, alive=parent_name(name) or "", page=page, modules=MODULES)
+
+
+# --- signing in
+
+LOGIN_PARAMETERS = (Text("token", in_query=False), Text("to", default="/"))  # an address lands in logs: no token in it
 
 
 @pages.get("/login")
 def login_page() -> Response | str:
     """The sign-in page; without a token, or signed in, there is nothing to ask."""
-    return redirect(url_for("pages.home")) if guard.allowed() else sign_in("/")
+    return redirect(url_for("pages.home")) if security.is_authorized() else render_sign_in("/")
 
 
-def sign_in(to: str, wrong: bool = False) -> str:
+def render_sign_in(to: str, wrong: bool = False) -> str:
     """Return the sign-in page, which leads to the page that the visitor wanted."""
     return render_template("login.html", to=local(to), wrong=wrong)
 
 
 def local(path: str) -> str:
-    """Return the path if it is a queue's page, else home: a link must not lead to a foreign site."""
-    return path if path.startswith("/q/") and NAME.fullmatch(path[len("/q/") :]) else url_for("pages.home")
+    """Return the path if it is a queue's page, else home: a link must not lead to another site."""
+    return path if path.startswith("/q/") and is_name(path.removeprefix("/q/")) else url_for("pages.home")
 
 
 @pages.post("/login")
 def login() -> Response | tuple[str, int]:
-    """Give a session for the token."""
-    fields = messages.fields()
-    to, token = Parameters(fields).text("to") or "/", fields.get("token")
-    if not isinstance(token, str) or not guard.same_token(token):  # of the body alone: an address lands in logs
-        return sign_in(to, wrong=True), 401
-    response = redirect(local(to), 303)
-    guard.give_session(response)
+    """Start a session for the token."""
+    sent = parse(LOGIN_PARAMETERS, read_fields())
+    if not security.is_token(sent["token"] or ""):
+        return render_sign_in(sent["to"], wrong=True), 401
+    response = redirect(local(sent["to"]), 303)
+    security.start_session(response)
     return response
 
 
@@ -127,5 +122,5 @@ def login() -> Response | tuple[str, int]:
 def logout() -> Response:
     """End the browser's session."""
     response = redirect(url_for("pages.home"), 303)
-    guard.end_session(response)
+    security.end_session(response)
     return response

@@ -5,216 +5,159 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import redis
-from flask import current_app
 
+from broker.browse import iter_messages
 from broker.reliable import ReliableQueue
 from RedisQueue import RedisQueue
-from web import errors as answers
-from web.body import checked, compact, message_of, parse_json, preview_of, utf8, value_of
-from web.errors import Refusal
+from web.codec import (
+    NDJSON,
+    compact,
+    decode_message,
+    encode_message,
+    parse_json,
+    preview,
+    validate_message,
+    validate_utf8,
+)
+from web.errors import ApiError, from_redis
 
-BATCH = 1000  # messages in one LPUSH
-PIECE = 1 << 20  # bytes: about how much is read from Redis, or pushed to it, at once
-FIRST = 16  # messages in the first piece, before their size is known
-MOST = 1000  # messages in a piece, for those behind small ones may be large
-JSON_ESCAPE = 6  # bytes that JSON may need for one byte of a message
+BATCH_MESSAGES = 1000  # messages in one LPUSH
+BATCH_BYTES = 1 << 20  # about how much is pushed at once
+PREVIEW_BATCH = 100  # previews read from Redis at once
+JSON_ESCAPE_BYTES = 6  # bytes that JSON may need for one byte of a message
+LINE_OVERHEAD_BYTES = 1024  # white space and quotes that a line may hold beside its message
+
+# Of some lines: the messages before the first that cannot be taken, the number of lines before it, and its error.
+LinesRead = tuple[list[bytes], int, ApiError | None]
 
 
-def push_lines(queue: RedisQueue, blocks: Iterable[bytes], ndjson: bool) -> tuple[int, int]:
-    """Push a message a line, in batches, as the lines come; return how many, and the queue's length after.
+def push_lines(queue: RedisQueue, blocks: Iterable[bytes], kind: str, max_bytes: int) -> tuple[int, int]:
+    """Push one message per line, in batches, as the lines come; return how many, and the queue's length after.
 
-    Empty lines are skipped; CR LF ends a line too. A last line without an end counts if the body is whole.
+    The lines are JSON values (`kind` NDJSON) or text. Empty lines are skipped; CR LF ends a line too. A last line
+    without an end counts if the body is complete. A message may have `max_bytes` bytes.
 
     Raises:
-        Refusal: a line cannot be taken, or the body is cut, or Redis refuses. `pushed` says how many messages were
+        ApiError: a line cannot be taken, or the body is cut, or Redis refuses. `pushed` says how many messages were
             stored until then, `line` which line it was.
     """
     pushed, line, count = 0, 0, 0
-    read = _json_lines if ndjson else _text_lines
+    read = _read_json_lines if kind == NDJSON else _read_text_lines
     try:
-        for lines in _batches(blocks, ndjson):
-            batch, refusal = read(lines)
-            if batch:
-                count = queue.push(*batch)
-                pushed += len(batch)
-            if refusal:
-                refusal.more["line"] += line
-                raise refusal
-            line += len(lines)
+        for lines in _batches(blocks, max_bytes * (JSON_ESCAPE_BYTES if kind == NDJSON else 1) + LINE_OVERHEAD_BYTES):
+            messages, lines_read, error = read(lines, max_bytes)
+            if messages:
+                count = queue.push(*messages)
+                pushed += len(messages)
+            line += lines_read
+            if error:
+                raise error
         return pushed, count if pushed else queue.count()
     except redis.RedisError as error:
-        refused = answers.from_redis(error)
-        refused.more["pushed"] = pushed
-        raise refused from error
-    except Refusal as refused:
-        refused.more["pushed"] = pushed
-        refused.more.setdefault("line", line + 1)
-        raise
+        raise from_redis(error).with_details(pushed=pushed) from error
+    except ApiError as error:
+        raise error.with_details(pushed=pushed, line=line + 1) from error
 
 
-def _text_lines(lines: list[bytes]) -> tuple[list[bytes], Refusal | None]:
-    """Return the messages of the lines before the first that cannot be taken, and why it cannot."""
+def _read_text_lines(lines: list[bytes], max_bytes: int) -> LinesRead:
     try:
-        b"\n".join(lines).decode()  # all at once is much quicker than each
-        if max(map(len, lines)) <= current_app.config["MAX_MESSAGE_BYTES"]:
-            return [line for line in lines if line], None
+        b"\n".join(lines).decode()  # all at once is much faster than each
+        if max(map(len, lines)) <= max_bytes:
+            return [line for line in lines if line], len(lines), None
     except UnicodeDecodeError:
         pass
-    return _one_by_one(lines, lambda line: checked(utf8(line)))
+    return _read_one_by_one(lines, lambda line: validate_message(validate_utf8(line), max_bytes))
 
 
-PLAIN = re.compile(rb'"([^"\\\x00-\x1f]+)"')  # a JSON string that stands for itself
+PLAIN_STRING = re.compile(rb'"([^"\\\x00-\x1f]+)"')  # a JSON string without escapes
 
 
-def _json_lines(lines: list[bytes]) -> tuple[list[bytes], Refusal | None]:
-    """Return the messages as `_text_lines` does."""
-
+def _read_json_lines(lines: list[bytes], max_bytes: int) -> LinesRead:
     def read(line: bytes) -> bytes:
-        plain = PLAIN.fullmatch(line)
-        return checked(utf8(plain[1])) if plain else message_of(parse_json(line))
+        plain = PLAIN_STRING.fullmatch(line)
+        if plain:
+            return validate_message(validate_utf8(plain[1]), max_bytes)
+        return encode_message(parse_json(line), max_bytes)
 
-    return _one_by_one(lines, read)
+    return _read_one_by_one(lines, read)
 
 
-def _one_by_one(lines: list[bytes], read: Callable[[bytes], bytes]) -> tuple[list[bytes], Refusal | None]:
+def _read_one_by_one(lines: list[bytes], read: Callable[[bytes], bytes]) -> LinesRead:
     messages = []
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(lines):
         if line:
             try:
                 messages.append(read(line))
-            except Refusal as refusal:
-                refusal.more["line"] = number
-                return messages, refusal
-    return messages, None
+            except ApiError as error:
+                return messages, number, error
+    return messages, len(lines), None
 
 
-def _batches(blocks: Iterable[bytes], ndjson: bool) -> Iterator[list[bytes]]:
-    """Yield the lines of a body, some at a time, without their ends."""
-    limit = current_app.config["MAX_MESSAGE_BYTES"] * (JSON_ESCAPE if ndjson else 1) + 1024
+def _batches(blocks: Iterable[bytes], max_line_bytes: int) -> Iterator[list[bytes]]:
+    """Yield the lines of a body, some at a time, without their ends. What came before a cut is yielded first."""
     rest, lines, size = b"", [], 0
-    failed: Refusal | None = None
+    failure: ApiError | None = None
     try:
         for block in blocks:
-            *whole, rest = (rest + block).split(b"\n")
-            lines += whole
+            *complete, rest = (rest + block).split(b"\n")
+            lines += complete
             size += len(block)
-            if len(rest) > limit:
-                raise Refusal(413, "message_too_large", "A line is longer than a message may be.", limit=limit)
-            if len(lines) >= BATCH or size >= PIECE:
-                for start in range(0, len(lines), BATCH):
-                    yield [line.removesuffix(b"\r") for line in lines[start : start + BATCH]]
+            if len(rest) > max_line_bytes:
+                message = "A line is longer than a message may be."
+                raise ApiError(413, "message_too_large", message, limit=max_line_bytes)
+            if len(lines) >= BATCH_MESSAGES or size >= BATCH_BYTES:
+                yield from _cut(lines)
                 lines, size = [], 0
         lines.append(rest)
-    except Refusal as refusal:
-        failed = refusal  # what came whole before is still pushed
-    for start in range(0, len(lines), BATCH):
-        yield [line.removesuffix(b"\r") for line in lines[start : start + BATCH]]
-    if failed:
-        raise failed
+    except ApiError as error:
+        failure = error
+    yield from _cut(lines)
+    if failure:
+        raise failure
 
 
-def walk(queue: RedisQueue, offset: int = 0, limit: int | None = None) -> Iterator[list[bytes]]:
-    """Yield the waiting messages in pop order, some at a time, in constant memory.
-
-    Others may push and pop meanwhile: each piece is read with the end of the one before, and what was popped since
-    shows by how far that has moved. A message that waits all the while is seen once, if no other is equal to it.
-    """
-    position, last, size = offset, list[bytes](), FIRST
-    while limit is None or limit > 0:
-        wanted = size if limit is None else min(size, limit)
-        piece, position = _after(queue, position, last, wanted)
-        if not piece:
-            return
-        yield piece
-        if limit is not None:
-            limit -= len(piece)
-        average = max(1, sum(map(len, piece)) // len(piece))
-        size = max(1, min(MOST, PIECE // average, size * 8))
-        last = piece[-min(100, max(1, size // 4)) :]
+def _cut(lines: list[bytes]) -> Iterator[list[bytes]]:
+    for start in range(0, len(lines), BATCH_MESSAGES):
+        yield [line.removesuffix(b"\r") for line in lines[start : start + BATCH_MESSAGES]]
 
 
-def _after(queue: RedisQueue, position: int, last: list[bytes], wanted: int) -> tuple[list[bytes], int]:
-    """Return the messages that follow `last`, which ended before `position`, and the position after them."""
-    start = position - len(last)
-    while True:
-        window = queue.all(max(0, start), len(last) + wanted - min(0, start))
-        start = max(0, start)
-        at = _find(window, last, position - len(last) - start)
-        if at is not None:
-            found = window[at + len(last) :][:wanted]
-            return found, start + at + len(last) + len(found)
-        if start == 0:
-            break
-        start -= wanted
-    for message in last[:-4:-1]:  # more was put in front than the window holds, or some of `last` was removed
-        before = _before(queue, message)
-        if before is not None:
-            return _after(queue, before + 1, [message], wanted)
-    window = queue.all(0, wanted)  # all that was read is gone, so nothing that waits was read
-    return window, len(window)
-
-
-def _before(queue: RedisQueue, message: bytes) -> int | None:
-    """Return how many messages wait before this one, None where it does not wait."""
-    with queue.client.pipeline() as transaction:
-        transaction.lpos(queue.key, message, rank=-1)
-        transaction.llen(queue.key)
-        index, count = transaction.execute()
-    return None if index is None else count - 1 - index
-
-
-def _find(window: list[bytes], last: list[bytes], near: int) -> int | None:
-    """Return where `last` stands in the window, the place nearest to `near`; its beginning may be popped."""
-    if not last or window[near : near + len(last)] == last:
-        return max(0, near)
-    for at in range(near - 1, -len(last), -1):  # messages were popped: it moved to the front
-        if at >= 0 and window[at : at + len(last)] == last:
-            return at
-        if at < 0 and window[: len(last) + at] == last[-at:]:
-            return at
-    for at in range(near + 1, len(window) - len(last) + 1):  # messages were put in front: it moved back
-        if window[at : at + len(last)] == last:
-            return at
-    return None
-
-
-def values(queue: RedisQueue, offset: int, limit: int | None) -> Iterator[list[Any]]:
+def iter_values(queue: RedisQueue, offset: int, limit: int | None) -> Iterator[list[Any]]:
     """Yield the JSON values of the waiting messages, some at a time."""
-    for piece in walk(queue, offset, limit):
-        yield [value_of(message) for message in piece]
+    for chunk in iter_messages(queue, offset, limit):
+        yield [decode_message(message) for message in chunk]
 
 
-def previews(queue: ReliableQueue, offset: int, limit: int, characters: int) -> Iterator[list[Any]]:
+def iter_previews(queue: ReliableQueue, offset: int, limit: int, characters: int) -> Iterator[list[Any]]:
     """Yield the previews of the waiting messages, some at a time; only their first bytes leave Redis."""
-    for start in range(offset, offset + limit, 100):
-        heads = queue.state(min(100, offset + limit - start), start, 4 * characters).shown
-        yield [preview_of(head, size, characters) for head, size in heads]
+    for start in range(offset, offset + limit, PREVIEW_BATCH):
+        heads = queue.state(min(PREVIEW_BATCH, offset + limit - start), start, 4 * characters).heads
+        yield [preview(head, size, characters) for head, size in heads]
 
 
-def as_ndjson(pieces: Iterable[list[Any]]) -> Iterator[str]:
-    """Yield a line of JSON a message."""
-    for piece in pieces:
-        yield "".join(compact(value) + "\n" for value in piece)
+def as_ndjson(chunks: Iterable[list[Any]]) -> Iterator[str]:
+    """Yield one line of JSON per message."""
+    for chunk in chunks:
+        yield "".join(compact(value) + "\n" for value in chunk)
 
 
-def as_json(pieces: Iterable[list[Any]], rest: dict[str, Any]) -> Iterator[str]:
-    """Yield the JSON answer whose `messages` are these, with the other fields behind them."""
+def as_json(chunks: Iterable[list[Any]], rest: dict[str, Any]) -> Iterator[str]:
+    """Yield the JSON answer whose `messages` are these, with the other fields after them."""
     yield '{"success":true,"messages":['
     comma = ""
-    for piece in pieces:
-        if piece:
-            yield comma + compact(piece)[1:-1]
+    for chunk in chunks:
+        if chunk:
+            yield comma + compact(chunk)[1:-1]
             comma = ","
     yield "]," + compact(rest)[1:] + "\n"
 
 
-def started(pieces: Iterator[Any]) -> Iterator[Any]:
-    """Return the iterator with its first piece already made, so that what fails at once is answered with a status."""
-    first = next(pieces, None)
+def prefetch(chunks: Iterator[Any]) -> Iterator[Any]:
+    """Return the iterator with its first chunk already made, so that an early failure is answered with a status."""
+    first = next(chunks, None)
 
-    def again() -> Iterator[Any]:
+    def resume() -> Iterator[Any]:
         if first is not None:
             yield first
-            yield from pieces
+            yield from chunks
 
-    return again()
+    return resume()

@@ -1,102 +1,127 @@
-"""Waiting for messages. However many clients of a process wait on a queue, one of them asks Redis.
+"""Waiting for messages. However many clients of a process wait on a queue, one of them blocks on Redis.
 
-Waiting and taking are apart: the foremost client blocks in `BLMOVE key key RIGHT RIGHT`, which changes nothing
-and returns when the list is not empty. Then it looks whether its client is still there, and only then takes. So a
-client that hung up takes nothing with it, and the next in line goes on.
+Waiting and taking are two steps. The client at the head of the line blocks in `BLMOVE key key RIGHT RIGHT`, which
+changes nothing and returns when the list is not empty. Then it is checked whether that client is still there, and only
+then is a message taken for it. So a client that hung up takes nothing with it, and the next one in line goes on.
 """
 
+import logging
 import os
 import secrets
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import redis
 
 from broker.connection import NotSent
-from broker.reliable import ReliableQueue, Taken
-from web.errors import Refusal
+from broker.reliable import Batch, ReliableQueue
+from web.errors import ApiError
 
-TICK = 1.0  # seconds after which who waits looks whether its client is there and the server goes on
-ANNOUNCED = 30.0  # seconds for which the number of waiting clients holds unless it is told again
+MAX_WAIT = 60.0  # seconds a request may ask to wait; gunicorn.conf.py has the order of the time limits
+PEER_CHECK_INTERVAL = 1.0  # how often a waiting request checks for a disconnect and for a stop, seconds
+REPORT_INTERVAL = 0.1  # how often the numbers of waiting clients are looked at, seconds
+REPORT_TTL = 30.0  # seconds a reported number holds unless it is reported again
+
+M = TypeVar("M", bound=bytes)
+
+log = logging.getLogger(__name__)
 
 
-class Line:
-    """The clients of this process that wait on one queue, the foremost first."""
+class WaitQueue:
+    """The clients of this process that wait on one queue, in the order they came."""
 
     def __init__(self, queue: ReliableQueue) -> None:
         self.queue = queue
-        self.tickets: deque[threading.Event] = deque()
-        self.told = 0  # the number Redis was told
-        self.told_at = 0.0
+        self.waiters: deque[threading.Event] = deque()
+        self.reported = 0  # the number that Redis was told
+        self.reported_at = 0.0
 
 
 class Waiting:
-    """All the waiting of one process: at most `most` clients, with a client for commands that block."""
+    """Everybody who waits in one process: at most `maximum` clients, with a Redis client for commands that block."""
 
-    def __init__(self, client: Any, most: int, stopping: Callable[[], bool]) -> None:
+    def __init__(self, client: Any, maximum: int, is_stopping: Callable[[], bool]) -> None:
         self.client = client
-        self.most = most
-        self.stopping = stopping
-        self.lines: dict[str, Line] = {}
+        self.maximum = maximum
+        self.is_stopping = is_stopping
         self.number = 0
+        self._queues: dict[str, WaitQueue] = {}
         self._lock = threading.Lock()
         self._process = f"{os.getpid()}-{secrets.token_hex(4)}"
-        self._teller: threading.Thread | None = None
+        self._reporter: threading.Thread | None = None
 
-    def enter(self) -> None:
-        """Count one more client that stays for long; pair it with `leave`.
+    def acquire(self) -> None:
+        """Count one more client that stays for long; pair it with `release`.
 
         Raises:
-            Refusal: there are too many (429).
+            ApiError: there are too many (429).
         """
         with self._lock:
-            if self.number >= self.most:
-                raise Refusal(
-                    429, "too_many_waiting", f"More than MAX_WAITING ({self.most}) clients wait.", {"Retry-After": "1"}
-                )
+            if self.number >= self.maximum:
+                message = f"More than MAX_WAITING ({self.maximum}) clients wait."
+                raise ApiError(429, "too_many_waiting", message, {"Retry-After": "1"})
             self.number += 1
 
-    def leave(self) -> None:
+    def release(self) -> None:
         """Count one client less."""
         with self._lock:
             self.number -= 1
 
     def take(
-        self, queue: ReliableQueue, seconds: float, attempt: Callable[[], Taken], gone: Callable[[], bool]
-    ) -> list[Any]:
-        """Return what `attempt` takes, waiting up to `seconds` for it; [] in the end, or when the client is `gone`.
+        self,
+        queue: ReliableQueue,
+        seconds: float,
+        attempt: Callable[[], Batch[M]],
+        give_back: Callable[[list[M]], object] | None,
+        is_gone: Callable[[], bool],
+    ) -> list[M]:
+        """Return what `attempt` takes, waiting up to `seconds` for it; [] when that was nothing.
+
+        A client that `is_gone` takes nothing: what it was about to get is given back. Without `give_back` it is kept
+        for the client's next try, so there is nothing to undo.
 
         Raises:
-            Refusal: too many clients wait (429).
+            ApiError: too many clients wait (429).
         """
-        if seconds and gone():
+        if not seconds:
+            return attempt().messages
+        if is_gone():
             return []
-        taken = attempt()
-        if taken.messages or not seconds:
-            return taken.messages
-        self.enter()
-        line, ticket = self._join(queue)
+        messages = self._wait_and_take(queue, seconds, attempt, is_gone)
+        if messages and give_back and is_gone():
+            give_back(messages)
+            return []
+        return messages
+
+    def _wait_and_take(
+        self, queue: ReliableQueue, seconds: float, attempt: Callable[[], Batch[M]], is_gone: Callable[[], bool]
+    ) -> list[M]:
+        batch = attempt()
+        if batch.messages:
+            return batch.messages
+        self.acquire()
+        line, turn = self._join(queue)
         try:
             end = time.monotonic() + seconds
-            while (left := end - time.monotonic()) > 0 and not self.stopping() and not gone():
-                if line.tickets[0] is not ticket:
-                    ticket.wait(min(left, TICK))
+            while (left := end - time.monotonic()) > 0 and not self.is_stopping() and not is_gone():
+                if line.waiters[0] is not turn:
+                    turn.wait(min(left, PEER_CHECK_INTERVAL))
                     continue
-                self._wait(queue, min(left, TICK, taken.due or TICK))
-                if gone():
+                self._block(queue, min(left, PEER_CHECK_INTERVAL, batch.next_expiry or PEER_CHECK_INTERVAL))
+                if is_gone():
                     break
-                taken = attempt()
-                if taken.messages:
-                    return taken.messages
+                batch = attempt()
+                if batch.messages:
+                    return batch.messages
             return []
         finally:
-            self._quit(line, ticket)
-            self.leave()
+            self._leave(line, turn)
+            self.release()
 
-    def _wait(self, queue: ReliableQueue, seconds: float) -> None:
+    def _block(self, queue: ReliableQueue, seconds: float) -> None:
         """Return when the queue holds something, or after `seconds`. A lost reply leaves nothing unknown."""
         try:
             queue.wait(seconds, self.client)
@@ -105,41 +130,44 @@ class Waiting:
         except (redis.ConnectionError, redis.TimeoutError) as error:
             raise NotSent(str(error)) from error
 
-    def _join(self, queue: ReliableQueue) -> tuple[Line, threading.Event]:
-        ticket = threading.Event()
+    def _join(self, queue: ReliableQueue) -> tuple[WaitQueue, threading.Event]:
+        turn = threading.Event()
         with self._lock:
-            line = self.lines.setdefault(queue.key, Line(queue))
-            line.tickets.append(ticket)
-            if self._teller is None:
-                self._teller = threading.Thread(target=self._tell, daemon=True, name="tell-waiters")
-                self._teller.start()
-        return line, ticket
+            line = self._queues.setdefault(queue.key, WaitQueue(queue))
+            line.waiters.append(turn)
+            if self._reporter is None:
+                self._reporter = threading.Thread(target=self._report_loop, daemon=True, name="report-waiters")
+                self._reporter.start()
+        return line, turn
 
-    def _quit(self, line: Line, ticket: threading.Event) -> None:
+    def _leave(self, line: WaitQueue, turn: threading.Event) -> None:
         with self._lock:
-            line.tickets.remove(ticket)
-            if line.tickets:
-                line.tickets[0].set()
+            line.waiters.remove(turn)
+            if line.waiters:
+                line.waiters[0].set()
 
-    def _tell(self) -> None:
-        """Keep Redis told how many clients wait here, as long as any does."""
+    def _report_loop(self) -> None:
+        """Report how many clients wait here to Redis, as long as any does."""
         while True:
-            now = time.monotonic()
             with self._lock:
-                for key in [key for key, line in self.lines.items() if not line.tickets and not line.told]:
-                    del self.lines[key]
-                if not self.lines:
-                    self._teller = None
+                self._queues = {key: line for key, line in self._queues.items() if line.waiters or line.reported}
+                if not self._queues:
+                    self._reporter = None
                     return
-                lines = [
-                    (line, len(line.tickets))
-                    for line in self.lines.values()
-                    if len(line.tickets) != line.told or now - line.told_at > ANNOUNCED / 3
-                ]
+                lines = [(line, len(line.waiters)) for line in self._queues.values()]
             for line, number in lines:
-                line.told, line.told_at = number, now
-                try:
-                    line.queue.announce(self._process, number, ANNOUNCED)
-                except Exception:  # whatever it is, the count of the waiting depends on going on
-                    line.told_at = now - ANNOUNCED  # once more; what Redis was told last ends by itself
-            time.sleep(0.1)
+                self._report(line, number)
+            time.sleep(REPORT_INTERVAL)
+
+    def _report(self, line: WaitQueue, number: int) -> None:
+        now = time.monotonic()
+        if number == line.reported and now - line.reported_at <= REPORT_TTL / 3:
+            return
+        line.reported, line.reported_at = number, now
+        try:
+            line.queue.report_waiters(self._process, number, REPORT_TTL)
+        except redis.RedisError:  # the next round reports again; what was reported last ends by itself
+            line.reported_at = now - REPORT_TTL
+        except Exception:  # whatever it is, the count of all other queues depends on going on
+            log.exception("The waiting clients of %s could not be reported", line.queue.name)
+            line.reported_at = now - REPORT_TTL

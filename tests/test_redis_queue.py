@@ -1,4 +1,4 @@
-"""The contract of RedisQueue, the same on fakeredis, on the embedded Valkey and on Debian's redis-server."""
+"""RedisQueue: the list verbs, the same on fakeredis, Valkey and Redis, and what they do when connections fail."""
 
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -7,7 +7,7 @@ import pytest
 import redis
 
 from broker.connection import NotSent, connect
-from RedisQueue import RedisQueue, keys_of
+from RedisQueue import RedisQueue
 from tests.servers import Proxy, Store, free_port
 
 EVERY_BYTE = bytes(range(256))
@@ -27,41 +27,41 @@ def test_first_in_is_first_out(queue: RedisQueue) -> None:
     assert [queue.pop() for _ in range(4)] == [[b"a"], [b"b"], [b"c"], []]
 
 
-def test_push_many_keeps_their_order_and_says_the_length(queue: RedisQueue) -> None:
+def test_a_push_of_many_keeps_their_order_and_returns_the_length(queue: RedisQueue) -> None:
     queue.push(b"a")
     assert queue.push(b"b", b"c") == 3
     assert queue.all() == [b"a", b"b", b"c"]
 
 
-def test_push_of_nothing_changes_nothing(queue: RedisQueue) -> None:
+def test_a_push_of_no_messages_changes_nothing(queue: RedisQueue) -> None:
     queue.push(b"a")
     assert (queue.push(), queue.push(next=True), queue.all()) == (1, 1, [b"a"])
 
 
-def test_push_next_is_popped_next(queue: RedisQueue) -> None:
+def test_a_message_pushed_next_is_popped_next(queue: RedisQueue) -> None:
     queue.push(b"a", b"b")
     assert queue.push(b"x", next=True) == 3
     assert queue.all() == [b"x", b"a", b"b"]
 
 
-def test_many_pushed_next_keep_their_order(queue: RedisQueue) -> None:
+def test_many_messages_pushed_next_keep_their_order(queue: RedisQueue) -> None:
     queue.push(b"c")
     queue.push(b"a", b"b", next=True)
     assert queue.all() == [b"a", b"b", b"c"]
 
 
-def test_a_popped_message_is_put_back_where_it_was(queue: RedisQueue) -> None:
+def test_popped_messages_are_put_back_where_they_were(queue: RedisQueue) -> None:
     queue.push(b"a", b"b", b"c")
     queue.push(*queue.pop(2), next=True)
     assert queue.all() == [b"a", b"b", b"c"]
 
 
-def test_pop_takes_up_to_max(queue: RedisQueue) -> None:
+def test_pop_takes_up_to_max_messages(queue: RedisQueue) -> None:
     queue.push(b"a", b"b", b"c")
     assert (queue.pop(2), queue.pop(2), queue.pop(2)) == ([b"a", b"b"], [b"c"], [])
 
 
-def test_a_popped_empty_queue_leaves_no_key(queue: RedisQueue) -> None:
+def test_a_queue_that_was_emptied_leaves_no_key(queue: RedisQueue) -> None:
     queue.push(b"a")
     queue.pop()
     assert not queue.client.exists(queue.key)
@@ -76,7 +76,7 @@ def test_every_byte_comes_out_as_it_went_in(queue: RedisQueue) -> None:
 @pytest.mark.parametrize(
     "message",
     [EVERY_BYTE, EVERY_BYTE * 4096, b"\r\n", b"*1\r\n$4\r\nPING\r\n", "žluťoučký 🐎".encode(), b"\xff\xfe", b" ", b"0"],
-    ids=["every byte", "a MiB", "newline", "RESP", "unicode", "no UTF-8", "space", "zero"],
+    ids=["every byte", "a MiB", "newline", "RESP", "unicode", "not UTF-8", "space", "zero"],
 )
 def test_bytes_in_are_bytes_out(queue: RedisQueue, message: bytes) -> None:
     queue.push(message, b"-")
@@ -85,7 +85,7 @@ def test_bytes_in_are_bytes_out(queue: RedisQueue, message: bytes) -> None:
     assert queue.pop(2) == [message, message]
 
 
-def test_all_shows_windows_in_pop_order_and_takes_nothing(queue: RedisQueue) -> None:
+def test_all_returns_any_window_in_pop_order_and_takes_nothing(queue: RedisQueue) -> None:
     messages = [b"%d" % n for n in range(7)]
     queue.push(*messages)
     for offset in range(9):
@@ -95,11 +95,11 @@ def test_all_shows_windows_in_pop_order_and_takes_nothing(queue: RedisQueue) -> 
     assert queue.count() == 7
 
 
-def test_another_client_sees_and_feeds_the_same_list(queue: RedisQueue, backend: Any) -> None:
-    backend.lpush(f"queue:{queue.name}", "from elsewhere")
+def test_other_redis_clients_see_and_feed_the_same_list(queue: RedisQueue, backend: Any) -> None:
+    backend.lpush(f"queue:{queue.name}", "from another client")
     queue.push(b"mine")
-    assert backend.lrange(f"queue:{queue.name}", 0, -1) == [b"mine", b"from elsewhere"]
-    assert queue.pop() == [b"from elsewhere"]
+    assert backend.lrange(f"queue:{queue.name}", 0, -1) == [b"mine", b"from another client"]
+    assert queue.pop() == [b"from another client"]
 
 
 def test_queues_do_not_touch_each_other(backend: Any, name: str) -> None:
@@ -109,30 +109,18 @@ def test_queues_do_not_touch_each_other(backend: Any, name: str) -> None:
     assert (one.all(), other.all(), elsewhere.all()) == ([b"1"], [b"2"], [])
 
 
-def test_what_is_no_list_is_refused_and_kept(queue: RedisQueue, backend: Any) -> None:
+def test_a_key_that_is_not_a_list_is_an_error_and_stays_as_it_is(queue: RedisQueue, backend: Any) -> None:
     backend.set(queue.key, "text")
-    for act in (lambda: queue.push(b"a"), lambda: queue.push(b"a", next=True), queue.pop, queue.count, queue.all):
+    for verb in (lambda: queue.push(b"a"), lambda: queue.push(b"a", next=True), queue.pop, queue.count, queue.all):
         with pytest.raises(redis.ResponseError, match="WRONGTYPE"):
-            act()
+            verb()
     assert backend.get(queue.key) == b"text"
-
-
-def test_the_keys_of_a_queue_share_a_cluster_slot() -> None:
-    assert keys_of("jobs") == ("queue:jobs", "{queue:jobs}:")
-    assert keys_of("jobs", "") == ("jobs", "{jobs}:")
-    assert keys_of("jobs.dead") == ("{queue:jobs}:dead", "{queue:jobs}:dead:")
-    assert keys_of("jobs.dead.dead") == ("{queue:jobs}:dead:dead", "{queue:jobs}:dead:dead:")
-    assert keys_of(".dead") == ("queue:.dead", "{queue:.dead}:")
-    assert keys_of("dead") == ("queue:dead", "{queue:dead}:")
 
 
 def test_dead_letters_are_a_queue_like_any_other(queue: RedisQueue, backend: Any) -> None:
     dead = RedisQueue(backend, queue.name + ".dead")
     dead.push(b"a", b"b")
     assert (queue.count(), dead.count(), dead.pop(2)) == (0, 2, [b"a", b"b"])
-
-
-# --- on the wire: one command a verb, never sent twice
 
 
 @pytest.mark.parametrize("server", ["valkey", "redis7"])
@@ -162,18 +150,18 @@ def test_a_push_whose_reply_is_lost_is_in_the_list_once(proxy: Proxy, valkey: St
     assert truth.all() == [b"a", b"b", b"c"]
 
 
-def test_with_all_replies_lost_nothing_is_sent_twice(proxy: Proxy, valkey: Store, name: str) -> None:
+def test_no_command_is_sent_twice_when_every_reply_is_lost(proxy: Proxy, valkey: Store, name: str) -> None:
     queue, truth = RedisQueue(connect(proxy.url), name), RedisQueue(valkey.client(), name)
     truth.push(b"a", b"b", b"c")
     proxy.cut(times=1000)
-    for act in (lambda: queue.push(b"d"), lambda: queue.push(b"-", next=True), queue.pop, queue.count, queue.all):
+    for verb in (lambda: queue.push(b"d"), lambda: queue.push(b"-", next=True), queue.pop, queue.count, queue.all):
         with pytest.raises(redis.ConnectionError):
-            act()
+            verb()
     assert proxy.commands == ["LPUSH", "RPUSH", "RPOP", "LLEN", "LRANGE"]
     assert truth.all() == [b"a", b"b", b"c", b"d"]
 
 
-def test_a_connection_broken_between_commands_is_made_again(proxy: Proxy, name: str) -> None:
+def test_a_connection_that_broke_between_commands_is_made_again(proxy: Proxy, name: str) -> None:
     queue = RedisQueue(connect(proxy.url), name)
     queue.push(b"a")
     proxy.drop()
@@ -181,7 +169,7 @@ def test_a_connection_broken_between_commands_is_made_again(proxy: Proxy, name: 
     assert queue.pop(9) == [b"a", b"b"]
 
 
-def test_a_failed_connect_says_that_nothing_was_sent(proxy: Proxy, valkey: Store, name: str) -> None:
+def test_a_failed_connect_raises_not_sent(proxy: Proxy, valkey: Store, name: str) -> None:
     queue = RedisQueue(connect(proxy.url), name)
     queue.push(b"a")
     proxy.refuse()
@@ -196,7 +184,7 @@ def test_a_failed_connect_says_that_nothing_was_sent(proxy: Proxy, valkey: Store
     assert queue.pop(9) == [b"a"]
 
 
-def test_more_commands_at_once_than_connections_wait_their_turn(valkey: Store, name: str) -> None:
+def test_more_pushes_at_once_than_connections_are_all_done(valkey: Store, name: str) -> None:
     queue = RedisQueue(valkey.client(), name)
     with ThreadPoolExecutor(50) as pool:
         list(pool.map(lambda n: queue.push(b"%d" % n), range(500)))

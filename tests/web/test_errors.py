@@ -1,4 +1,5 @@
-"""What a failing Redis does to the answers: one cause, one status, one code; nothing is stored and nothing taken."""
+"""Every failure has one status, one code and one sentence. When Redis fails nothing is stored and nothing is taken,
+and where that cannot be known the answer says so."""
 
 import re
 import signal
@@ -12,11 +13,11 @@ import redis
 from broker import connection
 from tests.conftest import Api
 from tests.servers import Proxy, Scripted, Store, free_port, until
-from web.errors import from_redis
+from web.errors import ApiError, from_exception, from_redis
 
-On = Callable[[str], Api]
+ApiOn = Callable[[str], Api]
 Stores = Callable[..., Store]
-ACTS: list[Callable[[Api], Any]] = [
+OPERATIONS: list[Callable[[Api], Any]] = [
     lambda api: api.post("push", json={"message": "a"}),
     lambda api: api.post("push", json={"messages": ["a", "b"]}, query_string={"next": 1}),
     lambda api: api.post("pop"),
@@ -28,16 +29,16 @@ ACTS: list[Callable[[Api], Any]] = [
 
 def check(answer: Any, status: int, error: str) -> None:
     assert (answer.status_code, answer.json["success"], answer.json["error"]) == (status, False, error), answer.json
-    assert re.fullmatch(r"[A-Z][^\n]*\.", answer.json["message"])  # one sentence
+    assert re.fullmatch(r"[A-Z][^\n]*\.", answer.json["message"])  # a sentence, on one line
     assert ("Retry-After" in answer.headers) == (status == 503)
 
 
 def check_all(api: Api, error: str) -> None:
-    for act in ACTS:
-        check(act(api), 503, error)
+    for operation in OPERATIONS:
+        check(operation(api), 503, error)
 
 
-def test_away(api_on: On) -> None:
+def test_a_redis_that_cannot_be_reached_is_away(api_on: ApiOn) -> None:
     check_all(api_on(f"redis://127.0.0.1:{free_port()}"), "redis_away")
     check_all(api_on("unix:///nowhere/at/all.sock"), "redis_away")
     api = api_on("redis://nowhere.invalid")
@@ -45,7 +46,8 @@ def test_away(api_on: On) -> None:
     check(api.http.get("/healthz"), 503, "redis_away")  # JSON, for a probe
 
 
-def test_away_and_back(api_on: On, own_store: Stores) -> None:
+@pytest.mark.slow
+def test_a_redis_that_died_is_away_until_it_is_back(api_on: ApiOn, own_store: Stores) -> None:
     store = own_store("valkey", "--appendonly", "yes")
     api = api_on(store.url)
     assert api.post("push", json={"message": "a"}).json["success"]
@@ -57,17 +59,17 @@ def test_away_and_back(api_on: On, own_store: Stores) -> None:
 
 
 @pytest.mark.parametrize("kind", ["valkey", "redis"])
-def test_a_wrong_type_is_409_and_kept(api_on: On, request: pytest.FixtureRequest, kind: str) -> None:
+def test_a_wrong_type_is_409_and_stays_as_it_is(api_on: ApiOn, request: pytest.FixtureRequest, kind: str) -> None:
     store: Store = request.getfixturevalue({"valkey": "valkey", "redis": "redis7"}[kind])
     api, client = api_on(store.url), store.client()
     client.set(api.key, "text")
-    for act in ACTS:
-        check(act(api), 409, "wrong_type")
+    for operation in OPERATIONS:
+        check(operation(api), 409, "wrong_type")
     assert client.get(api.key) == b"text"
 
 
 @pytest.mark.parametrize("kind", ["valkey", "redis"])
-def test_a_password_is_asked_for(api_on: On, own_store: Stores, kind: str) -> None:
+def test_a_missing_or_wrong_password_is_a_wrong_setting(api_on: ApiOn, own_store: Stores, kind: str) -> None:
     store = own_store(kind)
     store.client().config_set("requirepass", "secret")
     api = api_on(store.url)
@@ -81,14 +83,14 @@ def test_a_password_is_asked_for(api_on: On, own_store: Stores, kind: str) -> No
 
 
 @pytest.mark.parametrize("kind", ["valkey", "redis"])
-def test_a_user_without_the_right_is_told_so(api_on: On, own_store: Stores, kind: str) -> None:
+def test_a_redis_user_without_permission_is_a_wrong_setting(api_on: ApiOn, own_store: Stores, kind: str) -> None:
     store = own_store(kind)
     store.client().execute_command("ACL", "SETUSER", "weak", "on", ">secret", "~*", "+ping")
     check_all(api_on(store.url.replace("redis://", "redis://weak:secret@")), "redis_misconfigured")
 
 
 @pytest.mark.parametrize("kind", ["valkey", "redis"])
-def test_a_full_store_takes_nothing_but_gives(api_on: On, own_store: Stores, kind: str) -> None:
+def test_a_full_store_refuses_pushes_and_can_be_emptied(api_on: ApiOn, own_store: Stores, kind: str) -> None:
     store = own_store(kind)
     api, client = api_on(store.url), store.client()
     api.post("push", json={"messages": ["a", "b"]})
@@ -101,21 +103,21 @@ def test_a_full_store_takes_nothing_but_gives(api_on: On, own_store: Stores, kin
 
 
 @pytest.mark.parametrize("kind", ["valkey", "redis"])
-def test_a_replica_takes_no_writes(api_on: On, own_store: Stores, kind: str) -> None:
+def test_a_replica_is_read_only(api_on: ApiOn, own_store: Stores, kind: str) -> None:
     store = own_store(kind)
     api = api_on(store.url)
     api.post("push", json={"message": "a"})
     store.client().replicaof("127.0.0.1", str(free_port()))
-    check_all(api, "redis_readonly")  # to count is to give back what ran out, which is a write
+    check_all(api, "redis_readonly")  # counting returns the messages of expired leases, which is a write
     assert store.client().lrange(api.key, 0, -1) == [b"a"]
 
 
-def test_too_few_replicas_take_no_writes(api_on: On, own_store: Stores) -> None:
+def test_too_few_replicas_are_read_only(api_on: ApiOn, own_store: Stores) -> None:
     store = own_store("valkey", "--min-replicas-to-write", "1")
     check(api_on(store.url).post("push", json={"message": "a"}), 503, "redis_readonly")
 
 
-def test_a_store_that_cannot_save_refuses(api_on: On, own_store: Stores) -> None:
+def test_a_store_that_cannot_save_is_misconfigured(api_on: ApiOn, own_store: Stores) -> None:
     store = own_store("redis", "--dir", ".", "--dbfilename", "dump.rdb")
     client = store.client()
     client.config_set("save", "3600 1000000")
@@ -128,7 +130,7 @@ def test_a_store_that_cannot_save_refuses(api_on: On, own_store: Stores) -> None
     store.end(signal.SIGKILL)  # it would not end without saving
 
 
-def test_a_store_that_is_busy_with_a_script_says_so(api_on: On, own_store: Stores) -> None:
+def test_a_store_that_runs_a_script_is_busy(api_on: ApiOn, own_store: Stores) -> None:
     store = own_store("valkey", "--busy-reply-threshold", "1")
     api, client = api_on(store.url), store.client()
     with ThreadPoolExecutor(1) as pool:
@@ -143,7 +145,7 @@ def test_a_store_that_is_busy_with_a_script_says_so(api_on: On, own_store: Store
     assert api.get("count").json["count"] == 0
 
 
-def test_a_store_without_room_for_clients_says_so(api_on: On, own_store: Stores) -> None:
+def test_a_store_without_room_for_clients_is_busy(api_on: ApiOn, own_store: Stores) -> None:
     store = own_store("valkey")
     store.client().config_set("maxclients", 1)
     held = store.client()
@@ -166,13 +168,13 @@ def test_a_store_without_room_for_clients_says_so(api_on: On, own_store: Stores)
     ],
     ids=lambda value: str(value)[:20],
 )
-def test_a_reply_that_refuses_is_told_apart(
-    api_on: On, scripted: Callable[..., Scripted], reply: bytes, status: int, error: str
+def test_every_kind_of_refusal_has_its_own_code(
+    api_on: ApiOn, scripted: Callable[..., Scripted], reply: bytes, status: int, error: str
 ) -> None:
     store = scripted(reply + b"\r\n")
     api = api_on(store.url)
-    for act in ACTS:
-        check(act(api), status, error)
+    for operation in OPERATIONS:
+        check(operation(api), status, error)
 
 
 @pytest.mark.parametrize(
@@ -188,10 +190,11 @@ def test_a_reply_that_refuses_is_told_apart(
     ],
     ids=lambda value: str(value)[:20],
 )
-def test_a_refused_connection_is_told_apart(
-    api_on: On, scripted: Callable[..., Scripted], hello: bytes, error: str, monkeypatch: pytest.MonkeyPatch
+def test_every_kind_of_refused_connection_has_its_own_code(
+    api_on: ApiOn, scripted: Callable[..., Scripted], hello: bytes, error: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connection, "TIMEOUT", 0.2)
+    if not hello:  # the timeout is what ends this connection
+        monkeypatch.setattr(connection, "REPLY_TIMEOUT", 0.05)
     store = scripted(b"+OK\r\n", hello=hello)
     check_all(api_on(store.url), error)
     assert "LPUSH" not in store.commands
@@ -200,7 +203,7 @@ def test_a_refused_connection_is_told_apart(
 # --- lost replies
 
 
-def test_a_lost_reply_makes_a_change_unknown_and_is_not_repeated(api_on: On, proxy: Proxy, valkey: Store) -> None:
+def test_after_a_lost_reply_a_change_is_unknown_and_is_not_repeated(api_on: ApiOn, proxy: Proxy, valkey: Store) -> None:
     api = api_on(proxy.url)
     api.post("pop")  # the store knows the script now
     del proxy.commands[:]
@@ -217,7 +220,7 @@ def test_a_lost_reply_makes_a_change_unknown_and_is_not_repeated(api_on: On, pro
     assert proxy.commands == ["LPUSH", "RPUSH", "EVALSHA"]
 
 
-def test_a_lost_reply_to_a_question_is_no_riddle(api_on: On, proxy: Proxy) -> None:
+def test_after_a_lost_reply_to_a_read_nothing_is_unknown(api_on: ApiOn, proxy: Proxy) -> None:
     api = api_on(proxy.url)
     for verb in ("count", "all"):
         proxy.cut()
@@ -225,7 +228,7 @@ def test_a_lost_reply_to_a_question_is_no_riddle(api_on: On, proxy: Proxy) -> No
         assert api.get(verb).json["success"]
 
 
-def test_a_refused_connection_says_that_nothing_was_changed(api_on: On, proxy: Proxy, valkey: Store) -> None:
+def test_a_refused_connection_says_that_nothing_was_changed(api_on: ApiOn, proxy: Proxy, valkey: Store) -> None:
     api = api_on(proxy.url)
     api.post("push", json={"message": "a"})
     proxy.refuse()
@@ -236,8 +239,10 @@ def test_a_refused_connection_says_that_nothing_was_changed(api_on: On, proxy: P
     assert api.get("all").json["messages"] == ["a"]
 
 
-def test_a_hung_store_makes_a_push_unknown(api_on: On, own_store: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection, "TIMEOUT", 0.2)
+def test_a_push_to_a_store_that_hangs_is_unknown(
+    api_on: ApiOn, own_store: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "REPLY_TIMEOUT", 0.2)
     store = own_store("valkey")
     api = api_on(store.url)
     api.post("push", json={"message": "a"})
@@ -251,10 +256,40 @@ def test_a_hung_store_makes_a_push_unknown(api_on: On, own_store: Stores, monkey
     until(lambda: api.get("all").json.get("messages") == ["a", "b"])
 
 
-def test_garbage_for_a_reply_makes_a_change_unknown(api_on: On, scripted: Callable[..., Scripted]) -> None:
+def test_after_garbage_for_a_reply_a_change_is_unknown(api_on: ApiOn, scripted: Callable[..., Scripted]) -> None:
     check(api_on(scripted(b"garbage\r\n").url).post("push", json={"message": "a"}), 503, "unknown")
 
 
-def test_an_error_without_words_has_an_answer() -> None:
+def test_a_redis_error_without_text_has_an_answer() -> None:
     for kind in (redis.RedisError, redis.ConnectionError, redis.ResponseError, redis.DataError, redis.TimeoutError):
         assert from_redis(kind()).status == 503
+
+
+# --- other failures
+
+
+def test_an_unexpected_error_is_logged_and_tells_the_client_nothing(
+    named_api: Api, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise ValueError("secret")
+
+    monkeypatch.setattr(named_api.client, "lpush", fail)
+    answer = named_api.post("push", json={"message": "a"})
+    check(answer, 500, "internal")
+    assert "secret" not in answer.text
+    assert "secret" in caplog.text
+
+
+def test_details_that_an_error_has_already_stay_as_they_are() -> None:
+    error = ApiError(400, "bad_json", "It is not JSON.", line=3)
+    more = error.with_details(line=5, pushed=2)
+    assert more.answer() == {
+        "success": False,
+        "error": "bad_json",
+        "message": "It is not JSON.",
+        "line": 3,
+        "pushed": 2,
+    }
+    assert error.details == {"line": 3}
+    assert from_exception(more, reading=True) is more

@@ -1,4 +1,4 @@
-"""API_TOKEN: what it guards, who has it, and what no header breaks."""
+"""API_TOKEN: which requests need it, how a client proves that it has it, and what a session is."""
 
 import re
 from http.cookies import SimpleCookie
@@ -7,7 +7,8 @@ import pytest
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from app import app
+from app import create_app
+from settings import Settings
 from tests.servers import FakeRedis
 from web.security import COOKIE
 
@@ -15,12 +16,15 @@ TOKEN = "correct horse battery"
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
 
 
+def client_of(token: str) -> FlaskClient:
+    """Return a client of an app with that token, on a store of its own."""
+    return create_app(Settings(api_token=token.encode()), FakeRedis()).test_client()
+
+
 @pytest.fixture
-def client(monkeypatch: pytest.MonkeyPatch) -> FlaskClient:
-    """A client of the app with a token, on a store of its own."""
-    monkeypatch.setitem(app.config, "API_TOKEN", TOKEN.encode())
-    monkeypatch.setitem(app.config, "CLIENT", FakeRedis())
-    return app.test_client()
+def client() -> FlaskClient:
+    """A client of an app with a token."""
+    return client_of(TOKEN)
 
 
 def sign_in(client: FlaskClient, token: str = TOKEN, to: str = "/") -> TestResponse:
@@ -132,15 +136,14 @@ def test_the_cookie_is_kept_from_scripts_and_other_sites(client: FlaskClient) ->
 
 def test_a_session_holds_for_other_workers_and_ends_with_the_token(client: FlaskClient) -> None:
     value = SimpleCookie(cookie_of(sign_in(client)))[COOKIE].value
-    other = app.test_client()
-    other.set_cookie(COOKIE, value)
-    assert other.get("/").status_code == 200
-    app.config["API_TOKEN"] = b"another token"
-    assert other.get("/").status_code == 401
+    for token, status in [(TOKEN, 200), ("another token", 401)]:
+        other = client_of(token)
+        other.set_cookie(COOKIE, value)
+        assert other.get("/").status_code == status
 
 
 @pytest.mark.parametrize("value", ["in", "in.x.y", "", "é", "\x00", "in." + "A" * 40])
-def test_a_made_up_session_is_none(client: FlaskClient, value: str) -> None:
+def test_an_invented_session_is_none(client: FlaskClient, value: str) -> None:
     client.set_cookie(COOKIE, value)
     assert client.get("/").status_code == 401
 
@@ -160,8 +163,8 @@ def test_another_site_may_neither_sign_in_nor_out(client: FlaskClient) -> None:
     assert client.post("/api/queue/push", data={"message": "a"}, headers=foreign).status_code == 403
 
 
-def test_without_a_token_nothing_is_asked_for(client: FlaskClient) -> None:
-    app.config["API_TOKEN"] = b""
+def test_without_a_token_none_is_asked_for() -> None:
+    client = client_of("")
     assert client.get("/").status_code == 200
     assert "/logout" not in client.get("/").text
     assert client.get("/login").headers["Location"] == "/"
@@ -170,7 +173,7 @@ def test_without_a_token_nothing_is_asked_for(client: FlaskClient) -> None:
     assert client.get("/").status_code == 200
 
 
-def test_a_strange_body_at_the_sign_in_is_no_fault_of_ours(client: FlaskClient) -> None:
+def test_an_odd_body_of_a_sign_in_is_a_bad_request(client: FlaskClient) -> None:
     for body, kind in [
         (b"\xff\xfe", "application/x-www-form-urlencoded"),
         (b"{", "application/json"),
@@ -179,6 +182,21 @@ def test_a_strange_body_at_the_sign_in_is_no_fault_of_ours(client: FlaskClient) 
         assert client.post("/login", data=body, content_type=kind).status_code in (400, 415)
 
 
-def test_a_token_in_an_address_signs_nobody_in(client: FlaskClient) -> None:
-    assert client.post(f"/login?token={TOKEN}").status_code == 401
+def test_a_token_in_an_address_is_refused_and_signs_nobody_in(client: FlaskClient) -> None:
+    for body in ({}, {"token": TOKEN}):
+        answer = client.post(f"/login?token={TOKEN}", data=body)
+        assert answer.status_code == 400
+        assert "Set-Cookie" not in answer.headers
+        assert TOKEN not in answer.text
+    assert client.get("/").status_code == 401
+
+
+def test_a_token_that_is_a_number_in_json_is_read_as_text(client: FlaskClient) -> None:
     assert client.post("/login", json={"token": 12345678}).status_code == 401
+    assert client_of("12345678").post("/login", json={"token": 12345678}).status_code == 303
+
+
+def test_an_unknown_field_of_a_sign_in_is_refused(client: FlaskClient) -> None:
+    assert client.post("/login", data={"token": TOKEN, "remember": "1"}).status_code == 400
+    assert client.post("/login?remember=1", data={"token": TOKEN}).status_code == 400
+    assert client.get("/").status_code == 401

@@ -1,4 +1,4 @@
-"""Many clients wait at once: who is gone takes nothing, who waits gets one message, and Redis has few connections."""
+"""Many clients wait at once: each gets one message, one that has disconnected none, and Redis has few connections."""
 
 import contextlib
 import json
@@ -17,6 +17,8 @@ from tests.servers import App, Store, until
 
 MANY = 2000
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def enough_sockets() -> None:
@@ -27,7 +29,7 @@ def enough_sockets() -> None:
 
 @contextlib.contextmanager
 def waiting(site: App, name: str, number: int, verb: str = "pop") -> Iterator[list[socket.socket]]:
-    """Let so many clients wait for a message of a queue, each on a socket of its own."""
+    """Let `number` clients wait for a message of a queue, each on a socket of its own."""
     request = f"POST /api/queue/{name}/{verb}?wait=60 HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n"
     clients: list[socket.socket] = []
     try:
@@ -63,7 +65,9 @@ def answers(clients: list[socket.socket], seconds: float = 60) -> list[dict[str,
 
 
 @pytest.mark.parametrize("verb", ["pop", "reserve"])
-def test_clients_that_hung_up_while_they_waited_take_nothing(site: App, valkey: Store, name: str, verb: str) -> None:
+def test_clients_that_disconnected_while_they_waited_take_nothing(
+    site: App, valkey: Store, name: str, verb: str
+) -> None:
     queue, texts = RedisQueue(valkey.client(), name), [b"m%d" % n for n in range(100)]
     with waiting(site, name, 100, verb) as clients:
         for client in clients:
@@ -75,7 +79,7 @@ def test_clients_that_hung_up_while_they_waited_take_nothing(site: App, valkey: 
     assert (counts["count"], counts["reserved"], queue.all()) == (100, 0, texts)
 
 
-def test_who_still_waits_gets_what_the_others_left(site: App, valkey: Store, name: str) -> None:
+def test_the_clients_that_still_wait_get_all_messages(site: App, valkey: Store, name: str) -> None:
     queue, texts = RedisQueue(valkey.client(), name), [f"m{n}" for n in range(50)]
     with waiting(site, name, 100) as clients:
         for client in clients[::2]:

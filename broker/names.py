@@ -1,0 +1,42 @@
+"""Queue names and the map of keys.
+
+For a queue called `jobs` and the prefix `queue:`. All keys of a queue share one Cluster slot: the list's own key is
+the hash tag of the others.
+
+    queue:jobs                    list    the waiting messages and nothing else; pushed left, popped right
+    {queue:jobs}:reserved         zset    reservation id -> end of its lease, milliseconds by the Redis clock
+    {queue:jobs}:bodies           hash    reservation id -> "<deliveries>:<message>"
+    {queue:jobs}:attempts         hash    message that came back -> runs of "<deliveries>*<copies>", by commas
+    {queue:jobs}:acked            zset    ids acked within the last hour (at most 10,000) -> when, milliseconds
+    {queue:jobs}:dead             list    the dead letters: the waiting messages of the queue `jobs.dead`
+    {queue:jobs}:dead:...                 what belongs to the queue `jobs.dead`, as above: reserved, bodies, ...
+    {queue:jobs}:waiters          hash    process -> "<clients that wait>:<valid until, milliseconds>"
+    {queue:jobs}:once:<digest>    list    the answer kept for an Idempotency-Key: fingerprint, then answer (24 hours)
+    {queue:jobs}:cleared:<undo>   list    what `clear` removed, until `restore` (one hour)
+"""
+
+import re
+
+DEAD_SUFFIX = ".dead"
+NAME_PATTERN = re.compile(r"[A-Za-z0-9._:-]{1,128}(?:\.dead)?")  # the queue with the longest name has dead letters too
+NAME_RULE = "1 to 128 characters: A-Z a-z 0-9 . _ - :"
+
+
+def is_name(text: str) -> bool:
+    """Return whether a text can be the name of a queue."""
+    return NAME_PATTERN.fullmatch(text) is not None
+
+
+def parent_name(name: str) -> str | None:
+    """Return the queue whose dead letters the queue `name` holds; None if it is an ordinary queue."""
+    parent = name.removesuffix(DEAD_SUFFIX)
+    return parent if parent and parent != name else None
+
+
+def queue_keys(name: str, prefix: str = "queue:") -> tuple[str, str]:
+    """Return the key of the queue's list, and the prefix of all its other keys."""
+    parent = parent_name(name)
+    if parent is not None:
+        key = queue_keys(parent, prefix)[1] + "dead"
+        return key, key + ":"
+    return prefix + name, "{" + prefix + name + "}:"

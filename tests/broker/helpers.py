@@ -1,0 +1,92 @@
+"""What the tests of the broker share: short forms of common steps, and every verb at once."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from broker.reliable import Delivery, ReliableQueue
+
+# For tests that make thousands of script calls, which fakeredis does slowly, or that ask the server who waits.
+on_real_servers = pytest.mark.parametrize("backend", ["valkey", "redis"], indirect=True)
+
+
+def end_leases(queue: ReliableQueue, *ids: str) -> None:
+    """Let leases end long ago, in the order of the ids; without ids all of them, in the order they would end.
+
+    Time is moved by the test: it rewrites the ends of the leases, where the queue keeps them.
+    """
+    key = queue.key_prefix + "reserved"
+    if expired := [id.encode() for id in ids] or queue.client.zrange(key, 0, -1):
+        queue.client.zadd(key, {id: number for number, id in enumerate(expired, 1)})
+
+
+def reserve(queue: ReliableQueue, max: int = 1, lease: float = 30) -> list[Delivery]:
+    return queue.reserve(lease, max).messages
+
+
+def numbered(count: int, start: int = 0) -> list[bytes]:
+    return [b"%d" % number for number in range(start, start + count)]
+
+
+def counts(queue: ReliableQueue) -> tuple[int, int, int]:
+    """Return how many messages wait, are reserved and are dead."""
+    state = queue.state()
+    return state.count, state.reserved, state.dead
+
+
+def dead_letters(queue: ReliableQueue) -> ReliableQueue:
+    """Return the queue of the dead letters of a queue."""
+    return ReliableQueue(queue.client, queue.name + ".dead", queue.prefix)
+
+
+def with_one_delivery(queue: ReliableQueue) -> ReliableQueue:
+    """Return the same queue with one delivery allowed: a message that is not acked is buried."""
+    return ReliableQueue(queue.client, queue.name, queue.prefix, max_deliveries=1)
+
+
+def each_verb(queue: ReliableQueue, id: str = "no such id") -> dict[str, Callable[[], Any]]:
+    """Return a call of every verb that is a command of queue.lua, on a queue and one reservation of it."""
+    return {
+        "pop": lambda: queue.pop(2),
+        "pop with a key": lambda: queue.pop_batch(2, "key"),
+        "reserve": lambda: queue.reserve(30, 2),
+        "ack": lambda: queue.ack(id),
+        "release": lambda: queue.release(id),
+        "extend": lambda: queue.extend(id, 30),
+        "remove": lambda: queue.remove(0, b"a"),
+        "clear": lambda: queue.clear(),
+        "move": lambda: queue.move(queue.name + "x", 2),
+        "restore": lambda: queue.restore("undo"),
+        "state": lambda: queue.state(2, 0, 9),
+        "report_waiters": lambda: queue.report_waiters("process", 1, 30),
+    }
+
+
+def use_every_verb(queue: ReliableQueue) -> None:
+    """Use every verb, and leave every kind of key behind."""
+    queue.push(*numbered(20))
+    queue.push_once("push", [b"20"])
+    queue.pop_batch(1, "pop")
+    single = with_one_delivery(queue)
+    single.release(reserve(single)[0].id)
+    kept, acked, returned = reserve(queue, 3)
+    queue.extend(kept.id, 60)
+    queue.ack(acked.id)
+    queue.release(returned.id)
+    queue.report_waiters("process", 1, 30)
+    _, undo = queue.clear()
+    queue.push(*numbered(9, 100))
+    queue.release(reserve(queue)[0].id)
+    queue.remove(0, b"100")
+    queue.restore(str(undo))
+    queue.clear()
+    queue.push(*numbered(9, 100))
+    queue.release(reserve(queue)[0].id)
+    dead = dead_letters(queue)
+    dead.push(b"d", b"e")
+    reserve(dead)
+    queue.move(dead.name, 1)
+    queue.release(reserve(queue)[0].id)
+    queue.state(9, 0, 9)
+    queue.all()

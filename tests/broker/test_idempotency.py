@@ -1,0 +1,58 @@
+"""Pushing and popping with an Idempotency-Key: the work is done once, and the answer stays the same."""
+
+import pytest
+
+from broker.reliable import Conflict, ReliableQueue
+from tests.broker.helpers import numbered
+
+DAY = 24 * 3600  # seconds
+
+
+@pytest.mark.parametrize("next", [False, True])
+def test_a_push_is_done_once_and_its_answer_stays_the_same(queue: ReliableQueue, next: bool) -> None:
+    queue.push(b"x")
+    assert [queue.push_once("key", [b"a", b"b"], next) for _ in range(3)] == [3, 3, 3]
+    assert queue.all() == ([b"a", b"b", b"x"] if next else [b"x", b"a", b"b"])
+    assert queue.push_once("other", [b"a", b"b"], next) == 5
+
+
+def test_a_push_may_have_more_messages_than_lua_can_unpack(queue: ReliableQueue) -> None:
+    assert queue.push_once("key", numbered(20_001)) == 20_001
+    assert queue.all() == numbered(20_001)
+    queue.push_once("next", numbered(2500), next=True)
+    assert queue.all(0, 2500) == numbered(2500)
+
+
+@pytest.mark.parametrize(
+    ("messages", "next"),
+    [([b"b"], False), ([b"a"], True), ([b"a", b"a"], False), ([b"", b"a"], False), ([b"a1:b"], False)],
+)
+def test_another_push_with_the_same_key_is_a_conflict(queue: ReliableQueue, messages: list[bytes], next: bool) -> None:
+    queue.push_once("key", [b"a"])
+    with pytest.raises(Conflict):
+        queue.push_once("key", messages, next)
+    assert queue.all() == [b"a"]
+
+
+def test_a_pop_is_done_once_and_its_answer_stays_the_same(queue: ReliableQueue) -> None:
+    queue.push(*numbered(5))
+    assert [queue.pop_batch(2, "key").messages for _ in range(3)] == [[b"0", b"1"]] * 3
+    assert queue.all() == numbered(3, 2)
+    with pytest.raises(Conflict):
+        queue.pop_batch(3, "key")
+    with pytest.raises(Conflict):
+        queue.push_once("key", [b"a"])
+    assert queue.all() == numbered(3, 2)
+
+
+def test_the_answer_of_an_empty_pop_is_not_kept(queue: ReliableQueue) -> None:
+    assert queue.pop_batch(1, "key").messages == []
+    queue.push(b"a")
+    assert [queue.pop_batch(1, "key").messages for _ in range(2)] == [[b"a"]] * 2
+
+
+def test_an_answer_is_kept_for_a_day(queue: ReliableQueue) -> None:
+    queue.push_once("push", [b"a"])
+    queue.pop_batch(1, "pop")
+    for key in ("push", "pop"):
+        assert DAY - 60 < queue.client.ttl(queue._answer_key(key)) <= DAY

@@ -1,0 +1,22 @@
+"""What `state` returns: the first messages and the waiting clients. Its counts are tested with the verbs."""
+
+from broker.reliable import ReliableQueue
+
+
+def test_state_shows_the_first_bytes_and_the_whole_size_of_messages(queue: ReliableQueue) -> None:
+    queue.push(b"abcdef", b"gh", b"", "é".encode())
+    assert queue.state(2, 0, 3).heads == [(b"abc", 6), (b"gh", 2)]
+    assert queue.state(9, 1, 1).heads == [(b"g", 2), (b"", 0), (b"\xc3", 2)]
+    assert queue.state(5, 4, 9).heads == queue.state(5, 10**12, 9).heads == []
+
+
+def test_waiters_are_summed_over_processes_and_expire(queue: ReliableQueue) -> None:
+    queue.report_waiters("one", 2, 30)
+    queue.report_waiters("two", 3, 30)
+    assert queue.state().waiters == 5
+    queue.report_waiters("one", 1, 30)
+    assert queue.state().waiters == 4
+    queue.report_waiters("two", 0, 30)
+    assert queue.state().waiters == 1
+    queue.report_waiters("gone", 7, 0)  # this report has expired already
+    assert queue.state().waiters == 1

@@ -1,0 +1,101 @@
+"""Tidying up: remove, clear, restore and move."""
+
+from collections.abc import Callable
+
+import pytest
+
+from broker.reliable import ReliableQueue, Stale
+from tests.broker.helpers import numbered, reserve
+
+HOUR = 3600  # seconds
+MAX_BATCH_BYTES = 16 << 20  # a batch ends once it reaches this
+
+
+def test_remove_removes_only_this_message_at_this_position(queue: ReliableQueue) -> None:
+    queue.push(b"a", b"b", b"a", b"b")
+    queue.remove(2, b"a")
+    assert queue.all() == [b"a", b"b", b"b"]
+    for position, message in [(1, b"a"), (3, b"b"), (10**12, b"a"), (0, b"")]:
+        with pytest.raises(Stale):
+            queue.remove(position, message)
+    assert queue.all() == [b"a", b"b", b"b"]
+
+
+def test_clear_removes_every_message_and_restore_puts_them_back_once(queue: ReliableQueue) -> None:
+    queue.push(*numbered(3))
+    count, undo = queue.clear()
+    assert (count, queue.all()) == (3, [])
+    assert undo is not None
+    assert queue.client.exists(queue.key_prefix + "cleared:" + undo)
+    assert (queue.restore(undo), queue.all()) == (3, numbered(3))
+    assert queue.client.ttl(queue.key) == -1
+    with pytest.raises(Stale):
+        queue.restore(undo)
+
+
+def test_clearing_an_empty_queue_leaves_nothing_to_restore(queue: ReliableQueue) -> None:
+    assert queue.clear() == (0, None)
+    with pytest.raises(Stale):
+        queue.restore("never")
+
+
+@pytest.mark.parametrize("pushed_since", [1, 2, 5])
+def test_restored_messages_are_popped_before_those_pushed_since(queue: ReliableQueue, pushed_since: int) -> None:
+    queue.push(*numbered(2))
+    _, undo = queue.clear()
+    queue.push(*numbered(pushed_since, 2))
+    assert undo is not None
+    assert (queue.restore(undo), queue.all()) == (2, numbered(2 + pushed_since))
+    assert queue.client.ttl(queue.key) == -1
+
+
+def test_two_clears_are_restored_separately(queue: ReliableQueue) -> None:
+    queue.push(b"a")
+    _, first = queue.clear()
+    queue.push(b"b")
+    _, second = queue.clear()
+    assert first is not None
+    assert second is not None
+    assert (queue.restore(second), queue.all()) == (1, [b"b"])
+    assert (queue.restore(first), queue.all()) == (1, [b"a", b"b"])
+
+
+def test_a_cleared_queue_can_be_restored_for_an_hour(queue: ReliableQueue) -> None:
+    queue.push(b"a")
+    _, undo = queue.clear()
+    assert HOUR - 60 < queue.client.ttl(f"{queue.key_prefix}cleared:{undo}") <= HOUR
+
+
+def test_clear_leaves_reserved_messages_alone(queue: ReliableQueue) -> None:
+    queue.push(b"a", b"b")
+    [delivery] = reserve(queue)
+    assert queue.clear()[0] == 1
+    queue.release(delivery.id)
+    assert queue.all() == [b"a"]
+
+
+def test_moved_messages_keep_their_order_behind_those_already_there(queue: ReliableQueue) -> None:
+    to = ReliableQueue(queue.client, queue.name + "x")
+    to.push(b"x")
+    queue.push(*numbered(5))
+    assert (queue.move(to.name, 3), queue.move(to.name, 9), queue.move(to.name, 9)) == (3, 2, 0)
+    assert (queue.all(), to.all()) == ([], [b"x", *numbered(5)])
+
+
+@pytest.mark.parametrize("verb", ["pop", "reserve", "move"])
+def test_a_batch_ends_once_it_reaches_its_size_limit(queue: ReliableQueue, name: str, verb: str) -> None:
+    big = b"x" * (MAX_BATCH_BYTES // 4 + 1)
+    queue.push(b"small", *[big] * 9)
+    take: Callable[[], int] = {
+        "pop": lambda: len(queue.pop_batch(1000).messages),
+        "reserve": lambda: len(reserve(queue, 1000)),
+        "move": lambda: queue.move(name + "-to", 1000),
+    }[verb]
+    assert [take() for _ in range(4)] == [5, 4, 1, 0]
+
+
+def test_one_move_moves_at_most_a_thousand_messages(queue: ReliableQueue) -> None:
+    to = ReliableQueue(queue.client, queue.name + "x")
+    queue.push(*numbered(1500))
+    assert [queue.move(to.name, 10**12), queue.move(to.name, 10**12)] == [1000, 500]
+    assert to.all() == numbered(1500)

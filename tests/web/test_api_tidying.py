@@ -1,0 +1,102 @@
+"""The verbs that tidy up: remove, clear, restore and move."""
+
+from typing import Any
+
+import pytest
+
+from tests.conftest import Api
+from tests.web.helpers import check_error, push
+
+
+def test_remove_answers_the_message_it_removed(api: Api) -> None:
+    push(api, "a", "b", "c")
+    answer = api.post("remove", json={"position": 1, "message": "b"})
+    assert (answer.status_code, answer.json) == (200, {"success": True, "message": "b"})
+    assert api.post("remove", {"position": "1", "message": "c"}).json == {"success": True, "message": "c"}
+    assert api.messages() == [b"a"]
+
+
+@pytest.mark.parametrize(
+    ("position", "message"), [(0, "b"), (1, "a"), (2, "a"), (10**12, "a"), (0, {"base64": "/w=="})]
+)
+def test_remove_of_a_message_that_is_not_there_is_409(api: Api, position: int, message: Any) -> None:
+    push(api, "a", "b")
+    check_error(api.post("remove", json={"position": position, "message": message}), 409, "stale")
+    assert api.messages() == [b"a", b"b"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "error"),
+    [
+        ({}, "bad_parameter"),
+        ({"position": 0}, "bad_parameter"),
+        ({"message": "a"}, "bad_parameter"),
+        ({"position": -1, "message": "a"}, "bad_parameter"),
+        ({"position": "x", "message": "a"}, "bad_parameter"),
+        ({"position": 1.5, "message": "a"}, "bad_parameter"),
+        ({"position": None, "message": "a"}, "bad_parameter"),
+        ({"position": 0, "message": None}, "empty_message"),
+    ],
+    ids=str,
+)
+def test_remove_needs_a_position_and_a_message(named_api: Api, fields: dict[str, Any], error: str) -> None:
+    push(named_api, "a")
+    check_error(named_api.post("remove", json=fields), 400, error)
+    assert named_api.messages() == [b"a"]
+
+
+def test_remove_of_bytes_and_of_json(api: Api) -> None:
+    api.post("push", json={"messages": [{"base64": "/wA="}, {"a": [1]}]})
+    assert api.post("remove", json={"position": 1, "message": '{"a":[1]}'}).json["message"] == '{"a":[1]}'
+    answer = api.post("remove", json={"position": 0, "message": {"base64": "/wA="}})
+    assert answer.json == {"success": True, "message": {"base64": "/wA="}}
+    assert api.messages() == []
+
+
+def test_clear_answers_an_undo_that_restore_takes_once(api: Api) -> None:
+    push(api, "a", "b")
+    answer = api.post("clear").json
+    assert (answer["success"], answer["cleared"], set(answer)) == (True, 2, {"success", "cleared", "undo"})
+    assert api.messages() == []
+    push(api, "c")
+    assert api.post("restore", json={"undo": answer["undo"]}).json == {"success": True, "restored": 2}
+    assert api.messages() == [b"a", b"b", b"c"]
+    check_error(api.post("restore", json={"undo": answer["undo"]}), 409, "stale")
+    check_error(api.post("restore", json={"undo": "never"}), 409, "stale")
+
+
+def test_clear_of_an_empty_queue_is_a_success(api: Api) -> None:
+    assert api.post("clear").json == {"success": True, "cleared": 0, "undo": None}
+
+
+def test_move_answers_how_many_and_keeps_their_order(api: Api, name: str) -> None:
+    push(api, *map(str, range(2500)))
+    assert api.post("move", json={"to": name + "x", "max": 1200}).json == {"success": True, "moved": 1200}
+    assert api.post("move", {"to": name + "x"}).json == {"success": True, "moved": 1300}
+    assert api.post("move", query_string={"to": name + "x"}).json == {"success": True, "moved": 0}
+    assert api.of(name + "x").messages() == [b"%d" % number for number in range(2500)]
+
+
+def test_a_move_to_the_same_queue_or_to_an_invalid_name_is_refused(api: Api, name: str) -> None:
+    push(api, "a")
+    assert check_error(api.post("move", json={"to": name}), 400, "same_queue")["parameter"] == "to"
+    check_error(api.post("move", json={"to": "a b"}), 400, "bad_name")
+    assert api.messages() == [b"a"]
+
+
+def test_a_move_into_another_type_is_409_and_moves_nothing(api: Api, name: str) -> None:
+    push(api, "a")
+    api.client.set(f"queue:{name}x", "text")
+    assert check_error(api.post("move", json={"to": name + "x"}), 409, "wrong_type")["moved"] == 0
+    assert api.messages() == [b"a"]
+
+
+@pytest.mark.parametrize(
+    ("verb", "fields"),
+    [("pop", {}), ("reserve", {}), ("ack", {"id": "a"}), ("release", {"id": "a"}), ("extend", {"id": "a"}),
+     ("remove", {"position": 0, "message": "a"}), ("clear", {}), ("restore", {"undo": "a"}), ("move", {"to": "a"})],
+)  # fmt: skip
+def test_every_change_of_another_type_is_409(api: Api, verb: str, fields: dict[str, Any]) -> None:
+    api.client.set(api.key, "text")
+    check_error(api.post(verb, json=fields), 409, "wrong_type")
+    assert api.client.get(api.key) == b"text"

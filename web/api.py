@@ -1,0 +1,308 @@
+"""The JSON API: one short view a verb, and at the end the table of verbs with what each takes.
+
+docs/api.md is the reference; a test holds it to this table.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+import redis
+from flask import Blueprint, Response, request
+
+from broker.reliable import Delivery, ReliableQueue
+from web import __version__, streams
+from web.body import JSON, iter_body, lines_kind, read_fields
+from web.codec import NDJSON, decode_message
+from web.errors import bad_request, from_redis
+from web.parameters import (
+    Choice,
+    Flag,
+    Integer,
+    Message,
+    MessageList,
+    Number,
+    Parameter,
+    QueueName,
+    Text,
+    TextList,
+    one_or_many,
+    parse,
+    validate_name,
+)
+from web.peer import Peer
+from web.runtime import runtime, settings
+from web.waiting import MAX_WAIT
+
+Answer = dict[str, object]
+View = Callable[..., Answer | Response]
+
+MAX_BATCH = 1000  # messages, or ids, in one request
+MAX_LEASE = 43200  # seconds
+
+api = Blueprint("api", __name__)
+
+
+# --- push and pop
+
+
+def push(
+    queue: ReliableQueue,
+    key: str | None,
+    message: bytes | None,
+    messages: list[bytes] | None,
+    next: bool,
+    each: str | None,
+) -> Answer:
+    """Add one message, or many: all of them or none. A stream of lines is stored as it comes."""
+    lines = lines_kind()
+    if lines:
+        if key or next:
+            raise bad_request("A stream of lines cannot have next or an Idempotency-Key.", "bad_parameter")
+        pushed, count = streams.push_lines(queue, iter_body(), lines, settings().max_message_bytes)
+        return {"success": True, "pushed": pushed, "count": count}
+    found = one_or_many(message, messages, "message", "bad_message")
+    count = queue.push_once(key, found, next=next) if key else queue.push(*found, next=next)
+    if messages is not None:
+        return {"success": True, "pushed": len(found), "count": count}
+    return {"success": True, "message": decode_message(found[0]), "count": count}
+
+
+def pop(queue: ReliableQueue, key: str | None, wait: float, max: int | None) -> Answer | Response:
+    """Take the next message, or up to `max`, waiting for one up to `wait` seconds."""
+    give_back = None if key else lambda messages: queue.requeue(*messages)
+    taken = runtime().waiting.take(
+        queue, wait, lambda: queue.pop_batch(max or 1, key), give_back, Peer(request.environ).is_gone
+    )
+    if max is None and prefers("text/plain"):
+        return as_text(taken)
+    return batch_or_one([{"message": decode_message(message)} for message in taken], max)
+
+
+def as_text(taken: list[bytes]) -> Response:
+    """Answer a message as the body itself, 204 for none."""
+    if not taken:
+        return Response(status=204)
+    is_text = isinstance(decode_message(taken[0]), str)
+    return Response(taken[0], content_type="text/plain; charset=utf-8" if is_text else "application/octet-stream")
+
+
+def batch_or_one(found: list[dict[str, Any]], max: int | None) -> Answer:
+    """Answer what was taken: with `max` as a list. An empty queue is not an error of status, but no success."""
+    empty = {"success": False, "error": "empty", "message": "The queue is empty."}
+    if max is None:
+        return {"success": True, **found[0]} if found else empty
+    messages = [one["message"] if len(one) == 1 else one for one in found]
+    return {"success": True, "messages": messages} if found else {**empty, "messages": []}
+
+
+# --- looking
+
+
+def count(queue: ReliableQueue) -> Answer:
+    """How many messages wait, are reserved and are dead, and how many clients wait."""
+    state = queue.state()
+    counts = {"count": state.count, "reserved": state.reserved, "dead": state.dead, "waiters": state.waiters}
+    return {"success": True, "message": str(state.count), **counts}
+
+
+def all_messages(queue: ReliableQueue, offset: int, limit: int | None, preview: int | None) -> Answer | Response:
+    """The waiting messages, next to be popped first; none is taken."""
+    count = queue.count()
+    size = min(max(0, count - offset), count if limit is None else limit)
+    if preview is None:
+        chunks = streams.iter_values(queue, offset, limit)
+    else:
+        chunks = streams.iter_previews(queue, offset, size, preview)
+    if prefers(NDJSON):
+        return Response(streams.as_ndjson(streams.prefetch(chunks)), content_type=NDJSON)
+    first = next(chunks, [])
+    if len(first) == size:
+        return {"success": True, "messages": first, "count": count}
+    return Response(streams.as_json(chain([first], chunks), {"count": count}), content_type=JSON)
+
+
+def events(queue: ReliableQueue) -> Response:
+    """The queue's state as server-sent events: at once, and after every change."""
+    shared, peer = runtime(), Peer(request.environ)
+    shared.waiting.acquire()
+    peer.limit_sends()
+    stream = shared.events.stream(queue, peer.is_gone)
+    response = Response(stream, content_type="text/event-stream; charset=utf-8")
+    response.headers["X-Accel-Buffering"] = "no"
+    response.call_on_close(shared.waiting.release)
+    return response
+
+
+# --- reservations
+
+
+def reserve(queue: ReliableQueue, lease: float, wait: float, max: int | None) -> Answer:
+    """Take the next message, or up to `max`, for a lease; without an ack it comes back."""
+
+    def give_back(deliveries: list[Delivery]) -> None:
+        queue.release(*(delivery.id for delivery in deliveries))
+
+    taken = runtime().waiting.take(
+        queue, wait, lambda: queue.reserve(lease, max or 1), give_back, Peer(request.environ).is_gone
+    )
+    return batch_or_one(
+        [
+            {"id": one.id, "message": decode_message(one), "deliveries": one.deliveries, "deadline": one.deadline}
+            for one in taken
+        ],
+        max,
+    )
+
+
+def ack(queue: ReliableQueue, id: str | None, ids: list[str] | None) -> Answer:
+    """End reservations for good: all that are named, or none."""
+    return {"success": True, "acked": queue.ack(*one_or_many(id, ids, "id"))}
+
+
+def release(queue: ReliableQueue, id: str | None, ids: list[str] | None) -> Answer:
+    """Return reserved messages, to be popped next; `dead` of them were delivered often enough."""
+    found = one_or_many(id, ids, "id")
+    dead = queue.release(*found)
+    return {"success": True, "released": len(found), "dead": dead}
+
+
+def extend(queue: ReliableQueue, id: str, lease: float) -> Answer:
+    """Let a lease end `lease` seconds from now."""
+    return {"success": True, "deadline": queue.extend(id, lease)}
+
+
+# --- tidying up
+
+
+def remove(queue: ReliableQueue, position: int, message: bytes) -> Answer:
+    """Remove the message at a position, if it is this very message."""
+    queue.remove(position, message)
+    return {"success": True, "message": decode_message(message)}
+
+
+def clear(queue: ReliableQueue) -> Answer:
+    """Remove every waiting message; `undo` restores them within an hour."""
+    cleared, undo = queue.clear()
+    return {"success": True, "cleared": cleared, "undo": undo}
+
+
+def restore(queue: ReliableQueue, undo: str) -> Answer:
+    """Put back what a clear removed."""
+    return {"success": True, "restored": queue.restore(undo)}
+
+
+def move(queue: ReliableQueue, to: str, max: int | None) -> Answer:
+    """Move messages, oldest first: those that wait now, or up to `max`."""
+    if runtime().queue(to).key == queue.key:
+        raise bad_request("A queue cannot be moved to itself.", "same_queue", parameter="to")
+    left, moved = queue.count() if max is None else max, 0
+    try:
+        while left > 0 and (batch := queue.move(to, left)):
+            moved, left = moved + batch, left - batch
+    except redis.RedisError as error:
+        raise from_redis(error).with_details(moved=moved) from error
+    return {"success": True, "moved": moved}
+
+
+# --- the table of verbs
+
+
+@dataclass(frozen=True)
+class Verb:
+    """What a verb takes, and the view that does it."""
+
+    name: str
+    method: str
+    view: View
+    parameters: tuple[Parameter, ...] = ()
+    idempotent: bool = False  # whether it takes an Idempotency-Key
+    any_body: bool = False  # whether the body may be the message itself, or a stream of messages
+
+
+MAX = Integer("max", minimum=1, maximum=MAX_BATCH)
+WAIT = Number("wait", default=0, minimum=0, maximum=MAX_WAIT, unit="seconds")
+LEASE = Number("lease", default=30, minimum=1, maximum=MAX_LEASE, unit="seconds")
+PREVIEW = Integer("preview", minimum=1, maximum=10_000, unit="characters")
+IDS = (Text("id"), TextList("ids", maximum=MAX_BATCH))
+
+VERBS = (
+    Verb(
+        "push",
+        "POST",
+        push,
+        (Message("message"), MessageList("messages"), Flag("next"), Choice("each", words=("line",))),
+        idempotent=True,
+        any_body=True,
+    ),
+    Verb("pop", "POST", pop, (WAIT, MAX), idempotent=True),
+    Verb("count", "GET", count),
+    Verb("all", "GET", all_messages, (Integer("offset", default=0), Integer("limit"), PREVIEW)),
+    Verb("events", "GET", events),
+    Verb("reserve", "POST", reserve, (LEASE, WAIT, MAX)),
+    Verb("ack", "POST", ack, IDS),
+    Verb("release", "POST", release, IDS),
+    Verb("extend", "POST", extend, (Text("id", required=True), LEASE)),
+    Verb("remove", "POST", remove, (Integer("position", required=True), Message("message", required=True))),
+    Verb("clear", "POST", clear),
+    Verb("restore", "POST", restore, (Text("undo", required=True),)),
+    Verb("move", "POST", move, (QueueName("to", required=True), Integer("max", minimum=1))),
+)
+
+LIST_PARAMETERS = (Text("match", default="*", maximum=133),)  # of GET /api/queues: a name with `.dead` has up to 133
+
+
+def call(verb: Verb, name: str | None) -> Answer | Response:
+    """Check what the request holds for a verb, and run its view on the queue `name` (None: the default queue)."""
+    queue = runtime().queue(validate_name(settings().queue_name if name is None else name))
+    arguments = {"key": idempotency_key()} if verb.idempotent else {}
+    takes_fields = verb.method == "POST" and not (verb.any_body and lines_kind())
+    fields = read_fields(raw=verb.any_body) if takes_fields else {}
+    return verb.view(queue, **arguments, **parse(verb.parameters, fields))
+
+
+def idempotency_key() -> str | None:
+    """Return the Idempotency-Key header; one that is not 1 to 255 visible ASCII characters is refused (400)."""
+    key = request.headers.get("Idempotency-Key")
+    if key is not None and not re.fullmatch("[!-~]{1,255}", key):
+        raise bad_request("An Idempotency-Key has 1 to 255 visible ASCII characters.", "bad_idempotency_key")
+    return key
+
+
+def prefers(kind: str) -> bool:
+    """Return whether the client prefers `kind` to JSON."""
+    return request.accept_mimetypes.best_match([JSON, kind]) == kind
+
+
+def _add_routes(verb: Verb) -> None:
+    """Route /api/queue/<verb> and /api/queue/<name>/<verb>."""
+
+    def handle(name: str | None) -> Answer | Response:
+        return call(verb, name)
+
+    methods = [verb.method]
+    api.add_url_rule(f"/api/queue/{verb.name}", verb.name, handle, methods=methods, defaults={"name": None})
+    api.add_url_rule(f"/api/queue/<any:name>/{verb.name}", verb.name, handle, methods=methods)
+
+
+for _verb in VERBS:
+    _add_routes(_verb)
+
+
+# --- beside the queues
+
+
+@api.get("/api/queues")
+def queues() -> Answer:
+    """The queues that hold something, by name."""
+    match = parse(LIST_PARAMETERS, {})["match"]
+    return {"success": True, **runtime().lister.list_queues(match or "*").as_dict()}
+
+
+@api.get("/healthz")
+def healthz() -> Answer:
+    """Whether the queue can be used: Redis answers (else 503)."""
+    runtime().client.ping()
+    return {"success": True, "version": __version__}

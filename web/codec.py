@@ -1,0 +1,178 @@
+"""A message and its JSON value: encoding what comes in, decoding what goes out. Knows neither HTTP nor Redis."""
+
+import base64
+import binascii
+from collections.abc import Callable
+from typing import Any
+
+import simplejson
+
+from web.errors import ApiError, bad_request
+
+MAX_JSON_DEPTH = 32  # levels of nesting in a message
+MAX_JSON_VALUES = 1_000_000  # numbers, and objects, in one body: a second's work, in which nobody else is served
+NDJSON = "application/x-ndjson"
+
+
+# --- JSON
+
+
+def parse_json(data: bytes) -> Any:
+    """Return the value of a JSON text. Numbers stay as they are written.
+
+    Raises:
+        ApiError: invalid UTF-8, invalid JSON, NaN or infinities, duplicate keys, too deep (400).
+    """
+    try:
+        text = data.decode()
+    except UnicodeDecodeError as error:
+        raise bad_request(f"The body is not valid UTF-8 (byte {error.start}).", "bad_utf8") from None
+    try:
+        return _decode(text)
+    except RecursionError:
+        raise bad_request(f"The JSON is nested deeper than {MAX_JSON_DEPTH} levels.", "too_deep") from None
+    except ValueError as error:
+        raise bad_request(f"The body is not valid JSON: {error}.", "bad_json") from None
+
+
+def compact(value: Any) -> str:
+    """Return the JSON text of a value, without white space."""
+    text: str = _encoder.encode(value)
+    return text
+
+
+def unique_fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return name and value pairs as a dict; a name that comes twice is refused (400)."""
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        seen: set[str] = set()
+        for name, _ in pairs:
+            if name in seen:
+                raise bad_request(f"{printable(name)} is given twice.", "duplicate_key")
+            seen.add(name)
+    return fields
+
+
+def _refuse_constant(name: str) -> Any:
+    raise bad_request(f"{name} is not JSON.", "bad_json")
+
+
+class _Counted:
+    """Wraps a hook of the decoder, and refuses a body that calls it too often."""
+
+    def __init__(self, hook: Callable[[Any], Any]) -> None:
+        self.hook, self.left = hook, MAX_JSON_VALUES
+
+    def __call__(self, value: Any) -> Any:
+        self.left -= 1
+        if self.left < 0:
+            message = f"Send up to {MAX_JSON_VALUES} numbers or objects at once, or a stream of lines ({NDJSON})."
+            raise ApiError(413, "too_many_values", message, limit=MAX_JSON_VALUES)
+        return self.hook(value)
+
+
+def _decoder(number: Callable[[Any], Any], pairs: Callable[[Any], Any]) -> simplejson.JSONDecoder:
+    return simplejson.JSONDecoder(
+        parse_int=number, parse_float=number, parse_constant=_refuse_constant, object_pairs_hook=pairs
+    )
+
+
+_plain_decoder = _decoder(simplejson.RawJSON, unique_fields)
+_encoder = simplejson.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
+
+
+def _decode(text: str) -> Any:
+    """Return the value of a JSON text. In a body that could keep others waiting for long, the values are counted."""
+    if len(text) < MAX_JSON_VALUES:
+        return _plain_decoder.decode(text)
+    return _decoder(_Counted(simplejson.RawJSON), _Counted(unique_fields)).decode(text)
+
+
+def _check_depth(value: Any, max_bytes: int, levels: int = MAX_JSON_DEPTH) -> None:
+    if not isinstance(value, (dict, list)):
+        return
+    if levels == 0:
+        raise bad_request(f"The message is nested deeper than {MAX_JSON_DEPTH} levels.", "too_deep")
+    if len(value) > max_bytes:
+        raise too_large(max_bytes)  # each value takes at least a byte
+    for inner in value.values() if isinstance(value, dict) else value:
+        _check_depth(inner, max_bytes, levels - 1)
+
+
+# --- messages
+
+
+def encode_message(value: Any, max_bytes: int) -> bytes:
+    """Return the message that a JSON value stands for.
+
+    A string is itself, {"base64": "..."} is raw bytes, any other value its compact JSON text.
+
+    Raises:
+        ApiError: null, empty, lone surrogates, bad base64, too deep (400), larger than `max_bytes` (413).
+    """
+    if value is None:
+        raise bad_request("A message cannot be null.", "empty_message")
+    try:
+        if isinstance(value, bytes):
+            return validate_message(value, max_bytes)
+        if isinstance(value, str):
+            return validate_message(value.encode(), max_bytes)
+        if isinstance(value, simplejson.RawJSON):
+            return validate_message(value.encoded_json.encode(), max_bytes)
+        if isinstance(value, dict) and list(value) == ["base64"] and isinstance(value["base64"], str):
+            return validate_message(base64.b64decode(value["base64"].encode(), validate=True), max_bytes)
+        _check_depth(value, max_bytes)
+        return validate_message(compact(value).encode(), max_bytes)
+    except UnicodeEncodeError:
+        raise bad_request("A message holds a lone surrogate, which is not a character.", "bad_utf8") from None
+    except binascii.Error as error:
+        raise bad_request(f"The base64 is not valid: {error}.", "bad_base64") from None
+
+
+def validate_message(message: bytes, max_bytes: int) -> bytes:
+    """Return the message if it is neither empty (400) nor larger than `max_bytes` (413)."""
+    if not message:
+        raise bad_request("A message must not be empty.", "empty_message")
+    if len(message) > max_bytes:
+        raise too_large(max_bytes)
+    return message
+
+
+def too_large(max_bytes: int) -> ApiError:
+    """Return the error for a message larger than MAX_MESSAGE_BYTES (413)."""
+    sentence = f"A message is larger than MAX_MESSAGE_BYTES ({max_bytes} bytes)."
+    return ApiError(413, "message_too_large", sentence, limit=max_bytes)
+
+
+def validate_utf8(data: bytes) -> bytes:
+    """Return the bytes if they are UTF-8 (else 400)."""
+    try:
+        data.decode()
+    except UnicodeDecodeError as error:
+        sentence = f"The text is not valid UTF-8 (byte {error.start}); send bytes as application/octet-stream."
+        raise bad_request(sentence, "bad_utf8") from None
+    return data
+
+
+def decode_message(message: bytes) -> Any:
+    """Return the JSON value for a message: its text, or {"base64": ...} where it is not UTF-8."""
+    try:
+        return message.decode()
+    except UnicodeDecodeError:
+        return {"base64": base64.b64encode(message).decode()}
+
+
+def preview(head: bytes, size: int, characters: int) -> dict[str, Any]:
+    """Return the preview of a message of `size` bytes from its first bytes (4 a character are enough)."""
+    cuts = min(4, len(head)) if len(head) < size else 1  # a cut head may end inside a character
+    for cut in range(cuts):
+        try:
+            return {"preview": head[: len(head) - cut].decode()[:characters], "bytes": size}
+        except UnicodeDecodeError:
+            continue
+    return {"preview": decode_message(head[:characters]), "bytes": size}
+
+
+def printable(text: str) -> str:
+    """Return any text as it may stand in a sentence: short, on one line, in ASCII."""
+    return ascii(text[:60])

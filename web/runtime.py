@@ -1,0 +1,64 @@
+"""What the requests of one process share. It hangs on the app, as `app.extensions["queue"]`."""
+
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any
+
+from flask import current_app
+
+from broker.connection import connect
+from broker.listing import QueueLister
+from broker.reliable import ReliableQueue
+from settings import Settings
+from web.events import Events
+from web.waiting import Waiting
+
+
+class Runtime:
+    """The Redis clients, and everybody who waits. Nothing is opened before its first use."""
+
+    def __init__(self, settings: Settings, client: Any = None) -> None:
+        """Use `client` where it is given, for waiting too; else connect to the settings' server."""
+        self.settings = settings
+        self.stopping: Callable[[], bool] = lambda: False  # gunicorn.conf.py says how to know
+        self._client = client
+
+    @cached_property
+    def client(self) -> Any:
+        """The client for ordinary commands."""
+        return self._client or connect(self.settings.server_url)
+
+    @cached_property
+    def waiting(self) -> Waiting:
+        """The clients that wait for a message."""
+        blocking_client = self._client or connect(self.settings.server_url, blocking=True)
+        return Waiting(blocking_client, self.settings.max_waiting, self.is_stopping)
+
+    @cached_property
+    def events(self) -> Events:
+        """The event streams."""
+        return Events(self.is_stopping)
+
+    @cached_property
+    def lister(self) -> QueueLister:
+        """The list of all queues."""
+        return QueueLister(self.client, self.settings.queue_prefix, self.settings.max_deliveries)
+
+    def queue(self, name: str) -> ReliableQueue:
+        """Return the queue of that name."""
+        return ReliableQueue(self.client, name, self.settings.queue_prefix, self.settings.max_deliveries)
+
+    def is_stopping(self) -> bool:
+        """Return whether this process was told to end."""
+        return self.stopping()
+
+
+def runtime() -> Runtime:
+    """Return the runtime of the app that serves this request."""
+    found: Runtime = current_app.extensions["queue"]
+    return found
+
+
+def settings() -> Settings:
+    """Return the settings of the app that serves this request."""
+    return runtime().settings
