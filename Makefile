@@ -38,7 +38,7 @@ screenshots: .venv/develop.stamp
 	$(BIN)/python -m tests.page.screenshots
 
 soak: .venv/develop.stamp
-	MODEL_EXAMPLES=$${MODEL_EXAMPLES:-300} $(BIN)/pytest -q --timeout 0 tests/test_model.py
+	MODEL_EXAMPLES=$${MODEL_EXAMPLES:-300} $(BIN)/pytest -q --timeout 0 tests/broker/test_model.py
 	$(BIN)/python -m tests.ledger
 
 .venv/made.stamp:

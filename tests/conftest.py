@@ -1,5 +1,6 @@
 """What the tests share: real servers, one for the whole run each, and a queue name for each test."""
 
+import functools
 import itertools
 import os
 import tempfile
@@ -8,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from flask import Flask
 
 from app import create_app
 from broker.connection import connect
 from broker.reliable import ReliableQueue
 from settings import Settings
 from tests.servers import BINARIES, App, FakeRedis, Proxy, Scripted, Store, running
+from web.runtime import Runtime
 
 _numbers = itertools.count()
 
@@ -119,12 +122,32 @@ def scripted() -> Iterator[Callable[..., Scripted]]:
         store.end()
 
 
+AppOn = Callable[[Settings, Any], Flask]
+
+
+@pytest.fixture(scope="session")
+def app_on() -> AppOn:
+    """Make apps for settings, each on a Redis client: app_on(Settings(), FakeRedis()).
+
+    Compiling its routes takes an app longer than most tests do. So apps with equal settings are one, which gets a new
+    Runtime for each test: that is all that an app keeps.
+    """
+    made = functools.cache(create_app)
+
+    def on(settings: Settings, client: Any) -> Flask:
+        app = made(settings)
+        app.extensions["queue"] = Runtime(settings, client)
+        return app
+
+    return on
+
+
 class Api:
     """The routes of one queue, through Flask's test client, on a Redis client of the test's choice."""
 
-    def __init__(self, client: Any, name: str, path: str, settings: Settings) -> None:
+    def __init__(self, app_on: AppOn, settings: Settings, client: Any, name: str, path: str) -> None:
         self.client, self.name, self.path = client, name, path
-        self.app = create_app(settings, client)
+        self.app_on, self.app = app_on, app_on(settings, client)
         self.http: Any = self.app.test_client()
         self.queue = ReliableQueue(client, name)
         self.key = self.queue.key
@@ -143,33 +166,36 @@ class Api:
 
     def with_settings(self, **settings: Any) -> "Api":
         """Return the routes of the same queue on the same client in an app with other settings."""
-        return Api(self.client, self.name, self.path, Settings(queue_name=self.name, **settings))
+        return Api(self.app_on, Settings(queue_name=self.name, **settings), self.client, self.name, self.path)
 
     def of(self, name: str) -> "Api":
-        """Return the routes of another queue of the same app's store."""
-        return Api(self.client, name, f"/api/queue/{name}", Settings(queue_name="another"))
+        """Return the routes of another queue on the same client."""
+        return Api(self.app_on, NAMED, self.client, name, f"/api/queue/{name}")
+
+
+DEFAULT, NAMED = Settings(), Settings(queue_name="another")
 
 
 @pytest.fixture(params=["default", "named"])
-def api(request: pytest.FixtureRequest, name: str) -> Api:
+def api(request: pytest.FixtureRequest, app_on: AppOn) -> Api:
     """The routes of an empty queue on fakeredis: those of the default queue, then those with a name."""
     if request.param == "named":
         made: Api = request.getfixturevalue("named_api")
         return made
-    return Api(FakeRedis(), name, "/api/queue", Settings(queue_name=name))
+    return Api(app_on, DEFAULT, FakeRedis(), "default", "/api/queue")
 
 
 @pytest.fixture
-def named_api(name: str) -> Api:
+def named_api(app_on: AppOn) -> Api:
     """The routes of an empty queue on fakeredis, for what does not depend on how the queue is addressed."""
-    return Api(FakeRedis(), name, f"/api/queue/{name}", Settings(queue_name="another"))
+    return Api(app_on, NAMED, FakeRedis(), "jobs", "/api/queue/jobs")
 
 
 @pytest.fixture
-def api_on(name: str) -> Callable[[str], Api]:
+def api_on(app_on: AppOn, name: str) -> Callable[[str], Api]:
     """The routes of a queue on the store at a URL."""
 
     def on(url: str) -> Api:
-        return Api(connect(url), name, f"/api/queue/{name}", Settings(redis_url=url))
+        return Api(app_on, Settings(redis_url=url), connect(url), name, f"/api/queue/{name}")
 
     return on

@@ -40,8 +40,8 @@ def test_an_empty_pop_is_not_kept_for_its_key(api: Api) -> None:
     assert [api.post("pop", headers=key).json["message"] for _ in range(2)] == ["a", "a"]
 
 
-def test_the_same_key_on_two_queues_is_two_keys(api: Api, name: str) -> None:
-    for path in (api.path, f"/api/queue/{name}x"):
+def test_the_same_key_on_two_queues_is_two_keys(api: Api) -> None:
+    for path in (api.path, f"/api/queue/{api.name}x"):
         answer = api.http.post(f"{path}/push", json={"message": "a"}, headers={"Idempotency-Key": "key"})
         assert answer.json["count"] == 1
 

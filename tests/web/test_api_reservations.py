@@ -117,7 +117,7 @@ def test_extend_answers_the_new_deadline(api: Api) -> None:
         assert abs(answer["deadline"] - api.client.time()[0] - seconds) < 5
 
 
-def test_a_dead_letter_is_read_and_moved_back_with_the_same_verbs(api: Api, name: str) -> None:
+def test_a_dead_letter_is_read_and_moved_back_with_the_same_verbs(api: Api) -> None:
     push(api, "poison", "good")
     for deliveries in range(1, 6):
         found = api.post("reserve").json
@@ -125,24 +125,24 @@ def test_a_dead_letter_is_read_and_moved_back_with_the_same_verbs(api: Api, name
         answer = api.post("release", json={"id": found["id"]}).json
         assert answer == {"success": True, "released": 1, "dead": int(deliveries == 5)}
     assert counts(api) == {"count": 1, "reserved": 0, "dead": 1}
-    dead = api.of(name + ".dead")
+    dead = api.of(api.name + ".dead")
     assert dead.get("all").json == {"success": True, "messages": ["poison"], "count": 1}
-    assert dead.post("move", json={"to": name}).json == {"success": True, "moved": 1}
+    assert dead.post("move", json={"to": api.name}).json == {"success": True, "moved": 1}
     assert api.messages() == [b"good", b"poison"]
 
 
-def test_the_longest_name_has_dead_letters_too(api: Api, name: str) -> None:
-    long = name + "x" * (128 - len(name))
+def test_the_longest_name_has_dead_letters_too(api: Api) -> None:
+    long = "x" * 128
     for verb in (f"{long}/all", f"{long}.dead/all"):
         assert api.http.get(f"/api/queue/{verb}").status_code == 200
     assert api.http.get(f"/api/queue/{long}x/all").status_code == 400
 
 
-def test_the_dead_letters_of_dead_letters_have_routes_too(api: Api, name: str) -> None:
-    dead = api.of(name + ".dead")
+def test_the_dead_letters_of_dead_letters_have_routes_too(api: Api) -> None:
+    dead = api.of(api.name + ".dead")
     push(dead, "a")
     for _ in range(5):
         dead.post("release", json={"id": dead.post("reserve").json["id"]})
     assert dead.get("count").json["dead"] == 1
-    assert api.of(name + ".dead.dead").post("pop").json == {"success": True, "message": "a"}
+    assert api.of(api.name + ".dead.dead").post("pop").json == {"success": True, "message": "a"}
     assert counts(api) == {"count": 0, "reserved": 0, "dead": 0}

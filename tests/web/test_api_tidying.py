@@ -69,25 +69,25 @@ def test_clear_of_an_empty_queue_is_a_success(api: Api) -> None:
     assert api.post("clear").json == {"success": True, "cleared": 0, "undo": None}
 
 
-def test_move_answers_how_many_and_keeps_their_order(api: Api, name: str) -> None:
+def test_move_answers_how_many_and_keeps_their_order(api: Api) -> None:
     push(api, *map(str, range(2500)))
-    assert api.post("move", json={"to": name + "x", "max": 1200}).json == {"success": True, "moved": 1200}
-    assert api.post("move", {"to": name + "x"}).json == {"success": True, "moved": 1300}
-    assert api.post("move", query_string={"to": name + "x"}).json == {"success": True, "moved": 0}
-    assert api.of(name + "x").messages() == [b"%d" % number for number in range(2500)]
+    assert api.post("move", json={"to": api.name + "x", "max": 1200}).json == {"success": True, "moved": 1200}
+    assert api.post("move", {"to": api.name + "x"}).json == {"success": True, "moved": 1300}
+    assert api.post("move", query_string={"to": api.name + "x"}).json == {"success": True, "moved": 0}
+    assert api.of(api.name + "x").messages() == [b"%d" % number for number in range(2500)]
 
 
-def test_a_move_to_the_same_queue_or_to_an_invalid_name_is_refused(api: Api, name: str) -> None:
+def test_a_move_to_the_same_queue_or_to_an_invalid_name_is_refused(api: Api) -> None:
     push(api, "a")
-    assert check_error(api.post("move", json={"to": name}), 400, "same_queue")["parameter"] == "to"
+    assert check_error(api.post("move", json={"to": api.name}), 400, "same_queue")["parameter"] == "to"
     check_error(api.post("move", json={"to": "a b"}), 400, "bad_name")
     assert api.messages() == [b"a"]
 
 
-def test_a_move_into_another_type_is_409_and_moves_nothing(api: Api, name: str) -> None:
+def test_a_move_into_another_type_is_409_and_moves_nothing(api: Api) -> None:
     push(api, "a")
-    api.client.set(f"queue:{name}x", "text")
-    assert check_error(api.post("move", json={"to": name + "x"}), 409, "wrong_type")["moved"] == 0
+    api.client.set(f"queue:{api.name}x", "text")
+    assert check_error(api.post("move", json={"to": api.name + "x"}), 409, "wrong_type")["moved"] == 0
     assert api.messages() == [b"a"]
 
 

@@ -1,28 +1,32 @@
 """API_TOKEN: which requests need it, how a client proves that it has it, and what a session is."""
 
 import re
+from collections.abc import Callable
 from http.cookies import SimpleCookie
 
 import pytest
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from app import create_app
 from settings import Settings
+from tests.conftest import AppOn
 from tests.servers import FakeRedis
 from web.security import COOKIE
 
 TOKEN = "correct horse battery"
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
 
-
-def client_of(token: str) -> FlaskClient:
-    """Return a client of an app with that token, on a store of its own."""
-    return create_app(Settings(api_token=token.encode()), FakeRedis()).test_client()
+ClientOf = Callable[[str], FlaskClient]
 
 
 @pytest.fixture
-def client() -> FlaskClient:
+def client_of(app_on: AppOn) -> ClientOf:
+    """Make clients of apps with a token, each on a store of its own: client_of("the token")."""
+    return lambda token: app_on(Settings(api_token=token.encode()), FakeRedis()).test_client()
+
+
+@pytest.fixture
+def client(client_of: ClientOf) -> FlaskClient:
     """A client of an app with a token."""
     return client_of(TOKEN)
 
@@ -134,7 +138,7 @@ def test_the_cookie_is_kept_from_scripts_and_other_sites(client: FlaskClient) ->
     assert "Secure" in cookie_of(answer)
 
 
-def test_a_session_holds_for_other_workers_and_ends_with_the_token(client: FlaskClient) -> None:
+def test_a_session_holds_for_other_workers_and_ends_with_the_token(client: FlaskClient, client_of: ClientOf) -> None:
     value = SimpleCookie(cookie_of(sign_in(client)))[COOKIE].value
     for token, status in [(TOKEN, 200), ("another token", 401)]:
         other = client_of(token)
@@ -163,7 +167,7 @@ def test_another_site_may_neither_sign_in_nor_out(client: FlaskClient) -> None:
     assert client.post("/api/queue/push", data={"message": "a"}, headers=foreign).status_code == 403
 
 
-def test_without_a_token_none_is_asked_for() -> None:
+def test_without_a_token_none_is_asked_for(client_of: ClientOf) -> None:
     client = client_of("")
     assert client.get("/").status_code == 200
     assert "/logout" not in client.get("/").text
@@ -191,7 +195,7 @@ def test_a_token_in_an_address_is_refused_and_signs_nobody_in(client: FlaskClien
     assert client.get("/").status_code == 401
 
 
-def test_a_token_that_is_a_number_in_json_is_read_as_text(client: FlaskClient) -> None:
+def test_a_token_that_is_a_number_in_json_is_read_as_text(client: FlaskClient, client_of: ClientOf) -> None:
     assert client.post("/login", json={"token": 12345678}).status_code == 401
     assert client_of("12345678").post("/login", json={"token": 12345678}).status_code == 303
 
