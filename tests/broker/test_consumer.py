@@ -17,7 +17,7 @@ from broker.connection import connect
 from broker.consumer import consume
 from broker.reliable import Delivery, ReliableQueue
 from tests.broker.helpers import counts, dead_letters, end_leases, on_real_servers
-from tests.servers import ROOT, Proxy, Store, until
+from tests.servers import ROOT, Proxy, Store, free_port, until
 
 
 @pytest.fixture(autouse=True)
@@ -298,6 +298,28 @@ def test_a_consumer_empties_a_full_redis_and_waits_there(own_store: Callable[...
     thread = threading.Thread(target=stop_after_a_refused_wait)
     thread.start()
     assert [bytes(message) for message in consume(queue)] == [b"a", b"b"]
+    thread.join()
+    assert counts(queue) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("kind", ["valkey", "redis"])
+def test_a_consumer_survives_a_failover(
+    own_store: Callable[..., Store], name: str, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    client = own_store(kind).client()
+    queue = ReliableQueue(client, name)
+    queue.push(b"a")
+    client.replicaof("127.0.0.1", str(free_port()))  # it accepts no writes from now on
+
+    def promote() -> None:
+        until(lambda: "Redis is away" in caplog.text)
+        client.replicaof("NO", "ONE")
+
+    thread = threading.Thread(target=promote)
+    thread.start()
+    for message in consume(queue):
+        assert message == b"a"
+        stop()
     thread.join()
     assert counts(queue) == (0, 0, 0)
 

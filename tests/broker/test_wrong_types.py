@@ -7,7 +7,7 @@ import pytest
 import redis
 
 from broker.reliable import ReliableQueue, Stale
-from tests.broker.helpers import dead_letters, each_verb, end_leases, reserve
+from tests.broker.helpers import counts, dead_letters, each_verb, end_leases, reserve
 from web.errors import from_redis
 
 KEYS = ["list", "reserved", "bodies", "attempts", "dead", "acked", "waiters"]
@@ -53,6 +53,20 @@ def test_a_verb_that_fails_loses_no_reserved_message(backend: Any, name: str, ke
             end_leases(queue)
             queue.state()
             assert sorted(queue.all() + dead_letters(queue).all()) == [b"a", b"b"], (verb, ended, max_deliveries)
+
+
+def test_a_release_that_cannot_bury_one_message_releases_none(backend: Any, name: str) -> None:
+    queue = ReliableQueue(backend, name, max_deliveries=2)
+    queue.push(b"a", b"b")
+    queue.release(reserve(queue)[0].id)
+    last, first = reserve(queue, 2)
+    assert (last.deliveries, first.deliveries) == (2, 1)
+    wrong = damage(queue, "dead")
+    with pytest.raises(redis.ResponseError, match="WRONGTYPE"):
+        queue.release(last.id, first.id)
+    assert queue.all() == []
+    queue.client.delete(wrong)
+    assert counts(queue) == (0, 2, 0)
 
 
 def test_a_move_into_something_other_than_a_list_moves_nothing(queue: ReliableQueue) -> None:
