@@ -23,7 +23,10 @@ CATALOGUES: dict[str, dict[str, Any]] = {
     code: json.loads((ROOT / "translations" / f"{code}.json").read_text(encoding="utf-8")) for code in LANGUAGES
 }
 # What home.js imports, so that the browser asks for all at once.
-MODULES = sorted({path.name for path in (ROOT / "static/js").glob("*.js")} - {"home.js", "login.js", "theme.js"})
+SCRIPTS = ROOT / "static/js"
+MODULES = sorted(
+    {path.relative_to(SCRIPTS).as_posix() for path in SCRIPTS.rglob("*.js")} - {"home.js", "login.js", "theme.js"}
+)
 
 
 class AnyText(BaseConverter):

@@ -3,16 +3,16 @@ import { QueueClient } from "./client.js";
 import { curls } from "./curl.js";
 import { at, memory } from "./dom.js";
 import { translator } from "./i18n.js";
-import { mountLive } from "./live.js";
-import { mountMessage } from "./message.js";
-import { mountNotices } from "./notices.js";
-import { mountPush } from "./push.js";
-import { mountQueues } from "./queues.js";
+import { mountLive } from "./panels/live.js";
+import { mountMessage } from "./panels/message.js";
+import { mountNotices } from "./panels/notices.js";
+import { mountPush } from "./panels/push.js";
+import { mountQueues } from "./panels/queues.js";
 import { aliveOf, connected, initial, received } from "./state.js";
-import { mountTake } from "./take.js";
-import { mountTeach } from "./teach.js";
-import { mountTidy } from "./tidy.js";
-import { mountWaiting } from "./waiting.js";
+import { mountTake } from "./panels/take.js";
+import { mountTeach } from "./panels/curlBar.js";
+import { mountTidy } from "./panels/clearAndMove.js";
+import { mountWaiting } from "./panels/waiting.js";
 
 const HIDDEN = 20_000; // milliseconds after which a hidden tab stops following: a browser has few connections to share
 const TRIES = 3; // of an act whose answer was lost; the same key makes it happen once

@@ -1,4 +1,4 @@
-import { at, write } from "./dom.js";
+import { at, write } from "../dom.js";
 
 /** The curl line of the last act, ready to copy. */
 export function mountTeach({ notices, t, curl }) {

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { bytesOf, hexOf, indented, kindOf, kindOfPreview, oneLine, piecesOf, sizeOf } from "../../static/js/look.js";
+import { bytesOf, hexOf, indented, kindOf, kindOfPreview, oneLine, piecesOf, sizeOf } from "../../static/js/format.js";
 
 test("JSON is indented and every number stays as it was written", () => {
   const text = '{"a":1.10,"big":12345678901234567890123,"s":"x, {y}: \\"z\\"","l":[1,[],{}],"e":{"n":null}}';

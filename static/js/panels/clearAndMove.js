@@ -1,5 +1,5 @@
-import { ask, at, memory, refocus, write } from "./dom.js";
-import { isName } from "./state.js";
+import { ask, at, memory, refocus, write } from "../dom.js";
+import { isName } from "../state.js";
 
 const KEPT = 3600_000; // milliseconds that the app keeps what was cleared
 

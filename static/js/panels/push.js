@@ -1,7 +1,7 @@
-import { QueueError } from "./client.js";
-import { ask, at, clone, memory } from "./dom.js";
-import { oneLine, sizeOf } from "./look.js";
-import { linesOf } from "./state.js";
+import { QueueError } from "../client.js";
+import { ask, at, clone, memory } from "../dom.js";
+import { oneLine, sizeOf } from "../format.js";
+import { linesOf } from "../state.js";
 
 const AT_ONCE = 1000; // lines that are pushed in one request, all or none; more go as a stream
 

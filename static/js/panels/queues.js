@@ -1,5 +1,5 @@
-import { at, clone } from "./dom.js";
-import { isName } from "./state.js";
+import { at, clone } from "../dom.js";
+import { isName } from "../state.js";
 
 /** Switch to another queue, or open one by name. Every queue has an address of its own, so links and "back" work. */
 export function mountQueues(app) {

@@ -1,5 +1,5 @@
-import { at, write } from "./dom.js";
-import { chart, labelOf } from "./state.js";
+import { at, write } from "../dom.js";
+import { chart, labelOf } from "../state.js";
 
 /** The state of the connection, the numbers, the chart, and the tab's title. */
 export function mountLive({ store, t, n, page }) {

@@ -1,5 +1,5 @@
-import { at, write } from "./dom.js";
-import { bytesOf, hexOf, indented, kindOf, piecesOf, sizeOf } from "./look.js";
+import { at, write } from "../dom.js";
+import { bytesOf, hexOf, indented, kindOf, piecesOf, sizeOf } from "../format.js";
 
 const SHOWN = 100_000; // characters that are shown before one asks for the rest: laying out text takes long
 

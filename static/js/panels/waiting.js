@@ -1,6 +1,6 @@
-import { at, clone, write } from "./dom.js";
-import { bytesOf, kindOfPreview, oneLine, sizeOf } from "./look.js";
-import { scrollTo, windowOf } from "./state.js";
+import { at, clone, write } from "../dom.js";
+import { bytesOf, kindOfPreview, oneLine, sizeOf } from "../format.js";
+import { scrollTo, windowOf } from "../state.js";
 
 const ROW = 44; // pixels; home.css says the same
 const PREVIEW = 200; // characters of a message that a row can show

@@ -1,4 +1,4 @@
-import { at, clone } from "./dom.js";
+import { at, clone } from "../dom.js";
 
 /** Short messages in the corner; `fail` tells what went wrong until it is dismissed, `say` what went well for a while. */
 export function mountNotices({ failure, t }) {

@@ -1,6 +1,6 @@
-import { at, clone, memory, refocus, write } from "./dom.js";
-import { oneLine } from "./look.js";
-import { changed, forgot, recalled, took } from "./state.js";
+import { at, clone, memory, refocus, write } from "../dom.js";
+import { oneLine } from "../format.js";
+import { changed, forgot, recalled, took } from "../state.js";
 
 const PART = 1 << 20; // characters of messages that go back in one request, and one message more
 const HOW = { pop: "popped", remove: "removed", reserve: "reserved" };
