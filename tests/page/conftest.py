@@ -1,4 +1,7 @@
-"""Real Chromium on the real page. In every tab no script fails, no policy is broken, nothing foreign is asked."""
+"""Fixtures for the page tests: a real Chromium on the real page.
+
+Every tab checks at its end that no script failed, no policy was violated and no other site was contacted.
+"""
 
 import os
 import shutil
@@ -9,7 +12,7 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, Request, expect, sync_playwright
 
-from tests.servers import App
+from tests.servers import App, Store
 
 ARGUMENTS = [
     "--no-sandbox",
@@ -58,10 +61,10 @@ class Tab:
         """Open the queue's page and wait until it is live."""
         self.name = name or self.name
         self.page.goto(f"{self.url}/q/{self.name}")
-        expect(self.at("live")).to_have_attribute("data-connection", connection)
+        expect(self.by_id("live")).to_have_attribute("data-connection", connection)
         return self
 
-    def at(self, id: str) -> Locator:
+    def by_id(self, id: str) -> Locator:
         return self.page.locator("#" + id)
 
     def rows(self) -> Locator:
@@ -109,3 +112,25 @@ def tabs(browser: Browser, site: App, name: str, serve: Any, own_store: Any) -> 
 def tab(tabs: Callable[..., Tab]) -> Tab:
     """A live tab on the test's own queue, which is empty."""
     return tabs().open()
+
+
+@pytest.fixture
+def redis(valkey: Store) -> Any:
+    """Another client of the site's Redis."""
+    return valkey.client()
+
+
+@pytest.fixture
+def seed(redis: Any, name: str) -> Callable[..., None]:
+    """Push messages to the test's queue as another Redis client."""
+
+    def push(*messages: str | bytes) -> None:
+        redis.lpush("queue:" + name, *messages)
+
+    return push
+
+
+def stored(redis: Any, name: str) -> list[bytes]:
+    """Return the messages of a queue in pop order."""
+    found: list[bytes] = redis.lrange("queue:" + name, 0, -1)
+    return found[::-1]

@@ -1,4 +1,4 @@
-"""Anyone can use the page: with a screen reader, by keyboard, in their language, in the light they like."""
+"""Accessibility, theme, language and sign-in: what every visitor needs before the first message."""
 
 from collections.abc import Callable
 
@@ -26,41 +26,41 @@ def faults(tab: Tab) -> list[str]:
 def test_axe_finds_nothing_in_any_state(tabs: Callable[..., Tab], valkey: Store, scheme: str, width: int) -> None:
     tab = tabs(color_scheme=scheme, width=width, height=900, reduced_motion="reduce").open()
     queue = "queue:" + tab.name
-    expect(tab.at("empty")).to_be_visible()
+    expect(tab.by_id("empty")).to_be_visible()
     assert faults(tab) == [], "empty"
     valkey.client().lpush(queue, "plain", '{"a": 1}', b"\xff\x00", *(f"m{i}" for i in range(50)))
-    expect(tab.at("count")).to_have_text("53")
+    expect(tab.by_id("count")).to_have_text("53")
     expect(tab.rows().first).to_have_text("plain")
     assert faults(tab) == [], "messages"
-    tab.at("pop").click()
+    tab.by_id("pop").click()
     expect(tab.taken()).to_have_count(1)
-    tab.at("reserve").click()
+    tab.by_id("reserve").click()
     expect(tab.taken()).to_have_count(2)
     tab.page.get_by_text("Options").click()
     assert faults(tab) == [], "taken"
-    tab.at("filter").fill("m")
-    expect(tab.at("found")).to_be_visible()
+    tab.by_id("filter").fill("m")
+    expect(tab.by_id("found")).to_be_visible()
     assert faults(tab) == [], "filtered"
-    tab.at("filter").fill("")
+    tab.by_id("filter").fill("")
     tab.page.locator(".row .open").first.click()
-    expect(tab.at("message")).to_be_visible()
+    expect(tab.by_id("message")).to_be_visible()
     assert faults(tab) == [], "message"
     tab.press("Escape")
     for button, dialog in [("switch", "queues"), ("move", "moving"), ("clear", "clearing")]:
-        tab.at(button).click()
-        expect(tab.at(dialog)).to_be_visible()
+        tab.by_id(button).click()
+        expect(tab.by_id(dialog)).to_be_visible()
         assert faults(tab) == [], dialog
         tab.press("Escape")
-    tab.at("push-go").click()
+    tab.by_id("push-go").click()
     expect(tab.page.get_by_role("alert")).to_be_visible()
     assert faults(tab) == [], "error"
-    tab.at("clear").click()
+    tab.by_id("clear").click()
     tab.page.keyboard.type(tab.name)
     tab.press("Enter")
-    expect(tab.at("undo")).to_be_visible()
+    expect(tab.by_id("undo")).to_be_visible()
     assert faults(tab) == [], "cleared"
     valkey.client().set(queue, "no list")
-    expect(tab.at("absent")).to_be_visible()
+    expect(tab.by_id("absent")).to_be_visible()
     assert faults(tab) == [], "fault"
     valkey.client().delete(queue)
     tab.open(tab.name + ".dead")
@@ -88,9 +88,9 @@ def test_every_control_is_reached_by_tab_and_seen(tab: Tab, valkey: Store, name:
 
 
 def test_changes_are_told_to_screen_readers(tab: Tab, valkey: Store, name: str) -> None:
-    expect(tab.at("live")).to_have_attribute("role", "status")
-    tab.at("push-text").fill("a")
-    tab.at("push-go").click()
+    expect(tab.by_id("live")).to_have_attribute("role", "status")
+    tab.by_id("push-text").fill("a")
+    tab.by_id("push-go").click()
     expect(tab.page.locator(".toast[role=status]")).to_contain_text("1 message pushed")
     row = tab.page.locator("#rows li").first
     expect(row).to_have_attribute("aria-posinset", "1")
@@ -104,7 +104,7 @@ def test_who_wants_no_motion_gets_none(tabs: Callable[..., Tab]) -> None:
     for wish, name in [("reduce", "none"), ("no-preference", "breathe")]:
         tab = tabs(reduced_motion=wish).open()
         tab.page.context.set_offline(True)
-        expect(tab.at("live")).to_have_text("Reconnecting")
+        expect(tab.by_id("live")).to_have_text("Reconnecting")
         assert tab.page.evaluate(moves) == name
 
 
@@ -112,12 +112,12 @@ def test_the_theme_is_the_systems_until_it_is_switched_and_then_kept(tabs: Calla
     tab = tabs(color_scheme="dark").open()
     background = "getComputedStyle(document.body).backgroundColor"
     dark = tab.page.evaluate(background)
-    tab.at("theme").click()
+    tab.by_id("theme").click()
     light = tab.page.evaluate(background)
     assert light != dark
     tab.page.reload()
     assert tab.page.evaluate(background) == light
-    tab.at("theme").focus()
+    tab.by_id("theme").focus()
     tab.press("Enter")
     assert tab.page.evaluate(background) == dark
     tab.page.emulate_media(color_scheme="light")
@@ -139,23 +139,23 @@ def test_the_language_is_the_visitors(
 ) -> None:
     tab = tabs(locale=locale).open()
     expect(tab.page.locator("html")).to_have_attribute("lang", language)
-    expect(tab.at("push-go")).to_have_text(push)
+    expect(tab.by_id("push-go")).to_have_text(push)
     valkey.client().lpush("queue:" + tab.name, "a", "b")
     tab.shows("a", "b")
-    tab.at("clear").click()
+    tab.by_id("clear").click()
     tab.page.keyboard.type(tab.name)
     tab.press("Enter")
-    expect(tab.at("undo-text")).to_have_text(cleared)
+    expect(tab.by_id("undo-text")).to_have_text(cleared)
 
 
 def test_the_language_is_switched_and_kept(tab: Tab) -> None:
-    tab.at("push-text").fill("not lost")
-    tab.at("language").select_option("es")
-    expect(tab.at("push-title")).to_have_text("Enviar un mensaje")
-    expect(tab.at("push-text")).to_have_value("not lost")
+    tab.by_id("push-text").fill("not lost")
+    tab.by_id("language").select_option("es")
+    expect(tab.by_id("push-title")).to_have_text("Enviar un mensaje")
+    expect(tab.by_id("push-text")).to_have_value("not lost")
     tab.page.goto(tab.url + "/nowhere")
     expect(tab.page.locator("h1")).to_have_text("Aquí no hay nada")
-    tab.at("language").select_option("pt-BR")
+    tab.by_id("language").select_option("pt-BR")
     expect(tab.page.locator("h1")).to_have_text("Não há nada aqui")
 
 
@@ -169,19 +169,19 @@ def test_the_token_is_asked_once_the_stream_works_and_signing_out_too(
     tab = tabs(url=app.url)
     tab.page.goto(f"{app.url}/q/{tab.name}")
     assert faults(tab) == []
-    tab.at("token").fill("wrong-token")
+    tab.by_id("token").fill("wrong-token")
     tab.press("Enter")
     expect(tab.page.get_by_role("alert")).to_have_text("That is not the token.")
     assert faults(tab) == []
-    tab.at("token").fill(TOKEN.replace(" ", "-"))
+    tab.by_id("token").fill(TOKEN.replace(" ", "-"))
     tab.press("Enter")
     expect(tab.page).to_have_url(f"{app.url}/q/{tab.name}")
-    expect(tab.at("live")).to_have_text("Live")
-    expect(tab.at("empty-curl")).to_contain_text('-H "Authorization: Bearer $API_TOKEN"')
-    tab.at("push-text").fill("hello")
-    tab.at("push-go").click()
+    expect(tab.by_id("live")).to_have_text("Live")
+    expect(tab.by_id("empty-curl")).to_contain_text('-H "Authorization: Bearer $API_TOKEN"')
+    tab.by_id("push-text").fill("hello")
+    tab.by_id("push-go").click()
     tab.shows("hello")
-    tab.at("pop").click()
+    tab.by_id("pop").click()
     expect(tab.taken()).to_have_count(1)
     # A link on another site: the cookie stays home at first, and yet the page opens.
     other = tab.page.context.new_page()
@@ -189,7 +189,7 @@ def test_the_token_is_asked_once_the_stream_works_and_signing_out_too(
     other.evaluate("url => { location.href = url }", f"{app.url}/q/{tab.name}")
     expect(other.locator("#live")).to_have_text("Live")
     tab.page.get_by_role("button", name="Sign out").click()
-    expect(tab.at("token")).to_be_visible()
+    expect(tab.by_id("token")).to_be_visible()
     # The tab that stayed open is told as soon as it asks.
     other.locator("#pop").click()
     expect(other.get_by_role("alert")).to_contain_text("You are signed out. Reload the page to sign in.")

@@ -1,4 +1,4 @@
-"""The page shows the truth as it happens, and says when it cannot."""
+"""Following the queue: changes made elsewhere, the chart, lost connections, and answers that never arrive."""
 
 import re
 import subprocess
@@ -13,20 +13,20 @@ from tests.servers import App, Store
 
 def test_two_tabs_and_a_curl_see_one_anothers_changes(tabs: Callable[..., Tab], site: App, name: str) -> None:
     one, two = tabs().open(), tabs().open()
-    one.at("push-text").fill("from one")
-    one.at("push-go").click()
+    one.by_id("push-text").fill("from one")
+    one.by_id("push-go").click()
     two.shows("from one")
     api = f"{site.url}/api/queue/{name}"
     subprocess.run(["curl", "-sSf", "-d", "message=from curl", f"{api}/push"], check=True, timeout=20)
     one.shows("from one", "from curl")
     two.shows("from one", "from curl")
-    two.at("pop").click()
+    two.by_id("pop").click()
     one.shows("from curl")
     popped = subprocess.run(["curl", "-sSf", "-X", "POST", f"{api}/pop"], check=True, timeout=20, capture_output=True)
     assert b"from curl" in popped.stdout
     for tab in (one, two):
-        expect(tab.at("empty")).to_be_visible()
-        expect(tab.at("count")).to_have_text("0")
+        expect(tab.by_id("empty")).to_be_visible()
+        expect(tab.by_id("count")).to_have_text("0")
 
 
 def test_another_client_of_redis_is_seen_too(tab: Tab, valkey: Store, name: str) -> None:
@@ -37,34 +37,34 @@ def test_another_client_of_redis_is_seen_too(tab: Tab, valkey: Store, name: str)
 
 def test_the_chart_follows_the_depth(tab: Tab, valkey: Store, name: str) -> None:
     for count in (3, 7):
-        valkey.client().lpush("queue:" + name, *(["x"] * (count - int(tab.at("count").inner_text()))))
-        expect(tab.at("count")).to_have_text(str(count))
+        valkey.client().lpush("queue:" + name, *(["x"] * (count - int(tab.by_id("count").inner_text()))))
+        expect(tab.by_id("count")).to_have_text(str(count))
     label = "Depth of the queue over the last minute: from 0 to 7, now 7"
-    expect(tab.at("chart")).to_have_attribute("aria-label", label)
-    assert tab.at("chart-line").get_attribute("d").count("V") == 2  # type: ignore[union-attr]
-    expect(tab.at("chart-top")).to_have_text("10")
+    expect(tab.by_id("chart")).to_have_attribute("aria-label", label)
+    assert tab.by_id("chart-line").get_attribute("d").count("V") == 2  # type: ignore[union-attr]
+    expect(tab.by_id("chart-top")).to_have_text("10")
 
 
 def test_redis_goes_away_and_comes_back(tabs: Callable[..., Tab], serve: Callable[..., App], own_store: Any) -> None:
     store = own_store("valkey", "--appendonly", "yes")
     app = serve(REDIS_URL=store.url)
     tab = tabs(url=app.url).open()
-    tab.at("push-text").fill("kept")
-    tab.at("push-go").click()
+    tab.by_id("push-text").fill("kept")
+    tab.by_id("push-go").click()
     tab.shows("kept")
     store.end()
-    expect(tab.at("live")).to_have_text("Redis is away")
-    expect(tab.at("absent")).to_contain_text("The page goes on by itself")
-    tab.at("pop").click()
+    expect(tab.by_id("live")).to_have_text("Redis is away")
+    expect(tab.by_id("absent")).to_contain_text("The page goes on by itself")
+    tab.by_id("pop").click()
     expect(tab.page.get_by_role("alert")).to_contain_text("Redis cannot be reached; nothing was changed.")
     late = tabs(url=app.url).open(connection="fault")
     store.start()
-    expect(late.at("live")).to_have_text("Live")
+    expect(late.by_id("live")).to_have_text("Live")
     late.shows("kept")
-    expect(tab.at("live")).to_have_text("Live")
-    expect(tab.at("absent")).to_be_hidden()
+    expect(tab.by_id("live")).to_have_text("Live")
+    expect(tab.by_id("absent")).to_be_hidden()
     tab.shows("kept")
-    tab.at("pop").click()
+    tab.by_id("pop").click()
     expect(tab.taken().locator(".preview")).to_have_text("kept")
     expect(tab.page.get_by_role("alert")).to_have_count(0)
 
@@ -73,22 +73,22 @@ def test_the_app_goes_away_and_comes_back(tabs: Callable[..., Tab], serve: Calla
     app = serve(REDIS_URL=valkey.url)
     tab = tabs(url=app.url).open()
     app.end()
-    expect(tab.at("live")).to_have_text("Reconnecting")
+    expect(tab.by_id("live")).to_have_text("Reconnecting")
     app.start()
-    expect(tab.at("live")).to_have_text("Live")
+    expect(tab.by_id("live")).to_have_text("Live")
     valkey.client().lpush("queue:" + tab.name, "after")
     tab.shows("after")
 
 
 def test_a_network_that_is_gone_and_comes_back(tab: Tab, valkey: Store, name: str) -> None:
     tab.page.context.set_offline(True)
-    expect(tab.at("live")).to_have_text("Reconnecting")
-    tab.at("push-text").fill("not lost")
-    tab.at("push-go").click()
+    expect(tab.by_id("live")).to_have_text("Reconnecting")
+    tab.by_id("push-text").fill("not lost")
+    tab.by_id("push-go").click()
     expect(tab.page.get_by_role("alert")).to_contain_text("There was no answer")
-    expect(tab.at("push-text")).to_have_value("not lost")
+    expect(tab.by_id("push-text")).to_have_value("not lost")
     tab.page.context.set_offline(False)
-    expect(tab.at("live")).to_have_text("Live")
+    expect(tab.by_id("live")).to_have_text("Live")
 
 
 def test_a_push_whose_answer_was_lost_is_stored_once(tab: Tab, valkey: Store, name: str) -> None:
@@ -102,9 +102,9 @@ def test_a_push_whose_answer_was_lost_is_stored_once(tab: Tab, valkey: Store, na
         return route.abort()
 
     tab.page.route("**/push", lose)
-    tab.at("push-text").fill("once")
-    tab.at("push-go").click()
-    expect(tab.at("toasts")).to_contain_text("1 message pushed")
+    tab.by_id("push-text").fill("once")
+    tab.by_id("push-go").click()
+    expect(tab.by_id("toasts")).to_contain_text("1 message pushed")
     tab.shows("once")
     assert len(lost) == 1
     assert valkey.client().llen("queue:" + name) == 1
@@ -122,7 +122,7 @@ def test_a_pop_whose_answer_was_lost_loses_no_message(tab: Tab, valkey: Store, n
         return route.abort()
 
     tab.page.route("**/pop", lose)
-    tab.at("pop").click()
+    tab.by_id("pop").click()
     expect(tab.taken().locator(".preview")).to_have_text("first")
     tab.shows("second")
 
@@ -130,10 +130,10 @@ def test_a_pop_whose_answer_was_lost_loses_no_message(tab: Tab, valkey: Store, n
 def test_a_name_that_redis_uses_for_something_else_says_so(tabs: Callable[..., Tab], valkey: Store, name: str) -> None:
     valkey.client().set("queue:" + name, "no list")
     tab = tabs().open(connection="fault")
-    expect(tab.at("live")).to_have_text("Redis refuses")
-    expect(tab.at("absent")).to_have_text("Redis holds something other than a list under this name.")
+    expect(tab.by_id("live")).to_have_text("Redis refuses")
+    expect(tab.by_id("absent")).to_have_text("Redis holds something other than a list under this name.")
     valkey.client().delete("queue:" + name)
-    expect(tab.at("live")).to_have_text("Live")
+    expect(tab.by_id("live")).to_have_text("Live")
 
 
 def test_a_tab_that_nobody_sees_stops_following_and_goes_on_when_it_is_seen(tab: Tab, valkey: Store, name: str) -> None:
@@ -144,20 +144,20 @@ def test_a_tab_that_nobody_sees_stops_following_and_goes_on_when_it_is_seen(tab:
     }"""
     tab.page.evaluate(hide, True)
     tab.page.clock.fast_forward(30_000)
-    expect(tab.at("live")).to_have_text("Paused")
+    expect(tab.by_id("live")).to_have_text("Paused")
     valkey.client().lpush("queue:" + name, "meanwhile")
     tab.page.evaluate(hide, False)
     tab.shows("meanwhile")
-    expect(tab.at("live")).to_have_text("Live")
+    expect(tab.by_id("live")).to_have_text("Live")
 
 
 def test_the_chart_outlives_a_reload(tab: Tab, valkey: Store, name: str) -> None:
     valkey.client().lpush("queue:" + name, *"abcde")
-    expect(tab.at("count")).to_have_text("5")
+    expect(tab.by_id("count")).to_have_text("5")
     valkey.client().rpop("queue:" + name, 4)
-    expect(tab.at("count")).to_have_text("1")
+    expect(tab.by_id("count")).to_have_text("1")
     tab.page.reload()
-    expect(tab.at("chart")).to_have_attribute("aria-label", re.compile("from 0 to 5, now 1"))
+    expect(tab.by_id("chart")).to_have_attribute("aria-label", re.compile("from 0 to 5, now 1"))
 
 
 def test_the_client_module_serves_any_other_page(tab: Tab, name: str) -> None:

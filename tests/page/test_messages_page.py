@@ -1,4 +1,4 @@
-"""Every message is shown, however many, long or strange, and never as anything but text."""
+"""The list of waiting messages and one opened message: many, long or hostile ones, the filter, and remove."""
 
 import json
 from collections.abc import Callable
@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import expect
 
-from tests.page.conftest import Tab
+from tests.page.conftest import Tab, stored
 from tests.servers import Store
 
 HOSTILE = [
@@ -22,12 +22,6 @@ HOSTILE = [
     "<style>*{display:none}</style>",
     "\x00\x1b[31m\u202egnp.exe\u2066",
 ]
-
-
-@pytest.fixture
-def seed(valkey: Store, name: str) -> Callable[..., None]:
-    """Push messages to the test's queue as another Redis client."""
-    return lambda *messages: valkey.client().lpush("queue:" + name, *messages)
 
 
 def position(tab: Tab, which: str = "first") -> str:
@@ -46,7 +40,7 @@ def test_a_hundred_thousand_messages_are_a_few_rows(tab: Tab, valkey: Store, nam
     client = valkey.client()
     for start in range(0, 100_000, 5000):
         client.lpush("queue:" + name, *(f"message {i}" for i in range(start, start + 5000)))
-    expect(tab.at("count")).to_have_text("100,000")
+    expect(tab.by_id("count")).to_have_text("100,000")
     expect(tab.rows().first).to_have_text("message 0")
     assert tab.page.locator(".row").count() < 60
     tab.page.locator(".row .open").first.focus()
@@ -55,12 +49,12 @@ def test_a_hundred_thousand_messages_are_a_few_rows(tab: Tab, valkey: Store, nam
     expect(tab.page.locator(":focus .position")).to_have_text("100,000")
     tab.press("PageUp", "ArrowUp")
     expect(tab.page.locator(":focus .preview")).to_have_text(f"message {99_999 - tab_page(tab) - 1}")
-    tab.at("viewport").evaluate("view => { view.scrollTop = view.scrollHeight / 2 }")
+    tab.by_id("viewport").evaluate("view => { view.scrollTop = view.scrollHeight / 2 }")
     expect(tab.page.locator(".row .preview", has_text="message 50000")).to_be_visible()
     assert tab.page.locator(".row").count() < 60
     # What is far down the list stays true while the queue moves.
     client.rpop("queue:" + name, 10)
-    expect(tab.at("count")).to_have_text("99,990")
+    expect(tab.by_id("count")).to_have_text("99,990")
     row = tab.page.locator(".row", has=tab.page.get_by_text("50,001", exact=True))
     expect(row.locator(".preview")).to_have_text("message 50010")
     tab.page.locator(".row .open").nth(8).focus()
@@ -71,20 +65,20 @@ def test_a_hundred_thousand_messages_are_a_few_rows(tab: Tab, valkey: Store, nam
 
 def tab_page(tab: Tab) -> int:
     """Return by how many rows PageUp goes."""
-    return int(tab.at("viewport").evaluate("view => Math.floor(view.clientHeight / 44) - 1"))
+    return int(tab.by_id("viewport").evaluate("view => Math.floor(view.clientHeight / 44) - 1"))
 
 
 def test_the_last_of_a_million_is_reached(tab: Tab, valkey: Store, name: str) -> None:
     client = valkey.client()
     for _ in range(100):
         client.lpush("queue:" + name, *["x"] * 9999, "last of ten thousand")
-    expect(tab.at("count")).to_have_text("1,000,000")
+    expect(tab.by_id("count")).to_have_text("1,000,000")
     tab.page.locator(".row .open").first.focus()
     tab.press("End", "ArrowUp", "ArrowDown")
     expect(tab.page.locator(":focus .position")).to_have_text("1,000,000")
     expect(tab.page.locator(":focus .preview")).to_have_text("last of ten thousand")
     client.delete("queue:" + name)
-    expect(tab.at("empty")).to_be_visible()
+    expect(tab.by_id("empty")).to_be_visible()
 
 
 def test_ten_messages_of_a_megabyte(tab: Tab, seed: Callable[..., None]) -> None:
@@ -94,14 +88,14 @@ def test_ten_messages_of_a_megabyte(tab: Tab, seed: Callable[..., None]) -> None
     asked: list[int] = []
     tab.page.on("response", lambda answer: asked.append(int(answer.headers.get("content-length", 0))))
     tab.page.locator(".row .open").nth(4).click()
-    expect(tab.at("message-title")).to_have_text("Message 5")
-    expect(tab.at("message-body")).to_contain_text("4 word word")
-    tab.at("message-rest").click()
-    expect(tab.at("message-rest")).to_be_hidden()
-    assert len(tab.at("message-body").text_content() or "") == 1 << 20
+    expect(tab.by_id("message-title")).to_have_text("Message 5")
+    expect(tab.by_id("message-body")).to_contain_text("4 word word")
+    tab.by_id("message-rest").click()
+    expect(tab.by_id("message-rest")).to_be_hidden()
+    assert len(tab.by_id("message-body").text_content() or "") == 1 << 20
     assert sum(size > 1_000_000 for size in asked) <= 1  # only the one that was opened was read whole
     tab.press("Escape")
-    tab.at("pop").click()
+    tab.by_id("pop").click()
     expect(tab.taken().locator(".preview")).to_contain_text("0 word word")
     tab.taken().get_by_role("button", name="Put back").click()
     expect(tab.page.locator(".row .preview").first).to_contain_text("0 word")
@@ -111,7 +105,7 @@ def test_json_is_pretty_text_is_text_and_bytes_are_hex(tab: Tab, seed: Callable[
     seed('{"price":1.10,"tags":["a","b"]}', "  plain\n text", b"\xff\x00A")
     expect(tab.page.locator(".row .kind:visible")).to_have_text(["JSON", "bytes"])
     tab.page.locator(".row .open").first.click()
-    body = tab.at("message-body")
+    body = tab.by_id("message-body")
     expect(body).to_contain_text("price")
     assert body.text_content() == '{\n  "price": 1.10,\n  "tags": [\n    "a",\n    "b"\n  ]\n}'
     tab.page.get_by_role("button", name="Text", exact=True).click()
@@ -120,7 +114,7 @@ def test_json_is_pretty_text_is_text_and_bytes_are_hex(tab: Tab, seed: Callable[
     assert (body.text_content() or "").startswith("00000000  7b 22 70 72 69 63 65 22  3a 31 2e 31")
     tab.press("Escape")
     tab.page.locator(".row .open").nth(1).click()
-    expect(tab.at("message-title")).to_have_text("Message 2")
+    expect(tab.by_id("message-title")).to_have_text("Message 2")
     expect(body).to_contain_text("plain")
     assert body.text_content() == "  plain\n text"
     expect(tab.page.get_by_role("button", name="Formatted")).to_be_hidden()
@@ -137,38 +131,38 @@ def test_a_message_is_opened_copied_and_removed_by_keyboard(
     seed("one", "two é\n")
     tab.page.locator(".row .open").first.focus()
     tab.press("ArrowDown", "Enter")
-    expect(tab.at("message-body")).to_be_focused()
-    tab.at("message-copy").focus()
+    expect(tab.by_id("message-body")).to_be_focused()
+    tab.by_id("message-copy").focus()
     tab.press("Enter")
-    expect(tab.at("message-copy")).to_have_text("Copied")
+    expect(tab.by_id("message-copy")).to_have_text("Copied")
     assert tab.page.evaluate("navigator.clipboard.readText()") == "two é\n"
-    tab.at("message-remove").focus()
+    tab.by_id("message-remove").focus()
     tab.press("Enter")
     tab.shows("one")
-    expect(tab.at("message")).to_be_hidden()
+    expect(tab.by_id("message")).to_be_hidden()
     expect(tab.taken().locator(".how")).to_have_text("Removed")
 
 
 def test_the_filter_shows_what_matches_where_it_stands(tab: Tab, seed: Callable[..., None]) -> None:
     seed(*(f"order {i}" for i in range(200)))
-    tab.at("filter").fill("ORDER 19")
+    tab.by_id("filter").fill("ORDER 19")
     tab.shows("order 19", *(f"order {i}" for i in range(190, 200)))
-    expect(tab.at("found")).to_have_text("11 of the first 200 messages match")
+    expect(tab.by_id("found")).to_have_text("11 of the first 200 messages match")
     expect(tab.page.locator(".row .position").nth(1)).to_have_text("191")
     seed("order 1900")
     expect(tab.rows()).to_have_count(12)
     tab.page.get_by_role("button", name="Remove message 192").click()
     expect(tab.taken().locator(".preview")).to_have_text("order 191")
     expect(tab.rows()).to_have_count(11)
-    tab.at("filter").fill("")
+    tab.by_id("filter").fill("")
     expect(tab.rows().first).to_have_text("order 0")
     for typed in ("order 1", "", "order 12", ""):  # faster than the app answers
-        tab.at("filter").fill(typed)
-    expect(tab.at("found")).to_be_hidden()
+        tab.by_id("filter").fill(typed)
+    expect(tab.by_id("found")).to_be_hidden()
     expect(tab.rows().first).to_have_text("order 0")
-    tab.at("filter").fill("nothing like this")
+    tab.by_id("filter").fill("nothing like this")
     expect(tab.rows()).to_have_count(0)
-    expect(tab.at("found")).to_have_text("0 of the first 200 messages match")
+    expect(tab.by_id("found")).to_have_text("0 of the first 200 messages match")
 
 
 def test_hostile_text_is_text_everywhere(tab: Tab, seed: Callable[..., None], name: str) -> None:
@@ -176,17 +170,17 @@ def test_hostile_text_is_text_everywhere(tab: Tab, seed: Callable[..., None], na
     expect(tab.rows()).to_have_count(len(HOSTILE))
     for place, message in enumerate(HOSTILE):
         tab.page.locator(".row .open").nth(place).click()
-        expect(tab.at("message-title")).to_have_text(f"Message {place + 1}")
-        shown = tab.at("message-body").text_content() or ""
+        expect(tab.by_id("message-title")).to_have_text(f"Message {place + 1}")
+        shown = tab.by_id("message-body").text_content() or ""
         assert shown == message or json.loads(shown) == json.loads(message)
         tab.press("Escape")
-        expect(tab.at("message")).to_be_hidden()
+        expect(tab.by_id("message")).to_be_hidden()
     for message in HOSTILE:
-        tab.at("pop").click()
+        tab.by_id("pop").click()
         expect(tab.taken().first.locator(".preview")).to_contain_text(message[:4].replace("\x00\x1b", "��"))
-        tab.at("push-text").fill(message)
-        tab.at("push-go").click()
-        expect(tab.at("push-text")).to_have_value("")
+        tab.by_id("push-text").fill(message)
+        tab.by_id("push-go").click()
+        expect(tab.by_id("push-text")).to_have_value("")
     expect(tab.rows()).to_have_count(len(HOSTILE))
     made = "document.querySelectorAll('main img, main script, main style, main b, main svg[onload]').length"
     assert tab.page.evaluate(made) == 0
@@ -197,16 +191,16 @@ def test_hostile_text_in_errors_names_and_files_is_text(tab: Tab, tmp_path: Any)
     hostile = "<img src=x onerror=\"document.title='owned'\">"
     answer = json.dumps({"success": False, "error": hostile, "message": hostile})
     tab.page.route("**/pop", lambda route: route.fulfill(status=400, body=answer, content_type="application/json"))
-    tab.at("pop").click()
+    tab.by_id("pop").click()
     expect(tab.page.get_by_role("alert").locator(".text")).to_have_text(hostile)
     found = json.dumps({"success": True, "queues": [{"name": "fine", "count": hostile, "reserved": 0, "dead": 0}]})
     tab.page.route("**/api/queues", lambda route: route.fulfill(body=found, content_type="application/json"))
-    tab.at("switch").click()
+    tab.by_id("switch").click()
     expect(tab.page.locator("#queues-list a")).to_have_count(1)
     tab.press("Escape")
     (tmp_path / "<img src=x onerror=alert(1)>.txt").write_text("a")
-    tab.at("push-file").set_input_files(tmp_path / "<img src=x onerror=alert(1)>.txt")
-    expect(tab.at("dropped-title")).to_contain_text("<img src=x onerror=alert(1)>.txt")
+    tab.by_id("push-file").set_input_files(tmp_path / "<img src=x onerror=alert(1)>.txt")
+    expect(tab.by_id("dropped-title")).to_contain_text("<img src=x onerror=alert(1)>.txt")
     assert tab.page.evaluate("document.querySelectorAll('img').length") == 0
 
 
@@ -215,7 +209,7 @@ def test_a_hostile_address_gets_the_friendly_page(tab: Tab, path: str) -> None:
     tab.page.goto(tab.url + path)
     assert tab.page.evaluate("document.querySelectorAll('main script, main img').length") == 0
     tab.page.get_by_role("link", name="Go to the queue").click()
-    expect(tab.at("live")).to_have_text("Live")
+    expect(tab.by_id("live")).to_have_text("Live")
 
 
 JUMPS = 0.05  # cumulative layout shift, see https://web.dev/articles/cls: a page below 0.1 is called good
@@ -250,10 +244,10 @@ def test_long_names_in_notices_and_progress_stay_in_their_boxes(
 ) -> None:
     seed("hello")
     tab = tabs(width=width).open()
-    tab.at("move").click()
-    tab.at("moving-to").fill(f"{name}-" + "x" * 100)
+    tab.by_id("move").click()
+    tab.by_id("moving-to").fill(f"{name}-" + "x" * 100)
     tab.press("Enter")
-    link = tab.at("toasts").get_by_role("link")
+    link = tab.by_id("toasts").get_by_role("link")
     expect(link).to_be_visible()
     toast = tab.page.locator(".toast").bounding_box()
     assert toast
@@ -261,9 +255,9 @@ def test_long_names_in_notices_and_progress_stay_in_their_boxes(
     assert toast["x"] + toast["width"] <= width
     tab.page.route("**/push?each=line", lambda route: None)
     (tmp_path / ("a" * 200)).write_text("line")
-    tab.at("push-file").set_input_files(tmp_path / ("a" * 200))
+    tab.by_id("push-file").set_input_files(tmp_path / ("a" * 200))
     tab.page.get_by_role("button", name="A message a line").click()
-    expect(tab.at("push-progress")).to_be_visible()
+    expect(tab.by_id("push-progress")).to_be_visible()
     assert tab.page.evaluate("document.documentElement.scrollWidth") <= width
 
 
@@ -271,8 +265,8 @@ def test_under_a_filter_only_what_matches_is_shown_while_the_queue_moves(
     tab: Tab, seed: Callable[..., None], valkey: Store, name: str
 ) -> None:
     seed(*(f"{'match' if i % 3 == 0 else 'other'}{i}" for i in range(30)))
-    expect(tab.at("count")).to_have_text("30")
-    tab.at("filter").fill("match")
+    expect(tab.by_id("count")).to_have_text("30")
+    tab.by_id("filter").fill("match")
     expect(tab.rows()).to_have_text([f"match{i}" for i in range(0, 30, 3)])
     tab.page.evaluate(
         """window.wrong = [];
@@ -283,6 +277,47 @@ def test_under_a_filter_only_what_matches_is_shown_while_the_queue_moves(
     )
     for left in range(29, 25, -1):
         valkey.client().rpop("queue:" + name)
-        expect(tab.at("count")).to_have_text(str(left))
+        expect(tab.by_id("count")).to_have_text(str(left))
     expect(tab.rows()).to_have_text([f"match{i}" for i in range(6, 30, 3)])
     assert tab.page.evaluate("window.wrong") == []
+
+
+# --- remove
+
+
+def test_remove_one_from_the_middle_by_mouse(tab: Tab, seed: Callable[..., None], redis: Any, name: str) -> None:
+    seed("a", "b", "c")
+    tab.page.get_by_role("button", name="Remove message 2").click()
+    tab.shows("a", "c")
+    expect(tab.taken().locator(".how")).to_have_text("Removed")
+    expect(tab.taken().locator(".preview")).to_have_text("b")
+    assert stored(redis, name) == [b"a", b"c"]
+
+
+def test_remove_what_begins_as_text_and_is_none(tab: Tab, seed: Callable[..., None], redis: Any, name: str) -> None:
+    seed("a", b"x" * 5000 + b"\xff", b"\xfe" * 5000)
+    tab.page.get_by_role("button", name="Remove message 2").click()
+    expect(tab.by_id("count")).to_have_text("2")
+    tab.page.get_by_role("button", name="Remove message 2").click()
+    tab.shows("a")
+    assert stored(redis, name) == [b"a"]
+
+
+def test_remove_by_keyboard(tab: Tab, seed: Callable[..., None]) -> None:
+    seed("a", "b", "c")
+    tab.shows("a", "b", "c")
+    tab.page.locator(".row .open").first.focus()
+    tab.press("ArrowDown", "Delete")
+    tab.shows("a", "c")
+    expect(tab.page.locator(".row .open").nth(1)).to_be_focused()
+
+
+def test_what_moved_meanwhile_is_not_removed(tab: Tab, seed: Callable[..., None], redis: Any, name: str) -> None:
+    seed("a", "b", "c")
+    tab.shows("a", "b", "c")
+    # Between the look and the click another consumer pops.
+    tab.page.route("**/all?*", lambda route: (redis.rpop("queue:" + name), route.continue_()))
+    tab.page.get_by_role("button", name="Remove message 2").click()
+    expect(tab.page.get_by_role("alert")).to_contain_text("The queue moved meanwhile, so nothing was removed.")
+    tab.shows("b", "c")
+    assert stored(redis, name) == [b"b", b"c"]

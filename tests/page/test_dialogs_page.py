@@ -1,0 +1,44 @@
+"""What dialogs share: how they open and close, and the one that switches to another queue."""
+
+from collections.abc import Callable
+from typing import Any
+
+from playwright.sync_api import expect
+
+from tests.page.conftest import Tab
+
+
+def test_open_a_queue_by_name_and_come_back(tab: Tab, seed: Callable[..., None], name: str) -> None:
+    seed("here")
+    tab.shows("here")
+    tab.by_id("switch").focus()
+    tab.press("Enter")
+    tab.page.keyboard.type(name + ":new")
+    tab.press("Enter")
+    expect(tab.page).to_have_url(f"{tab.url}/q/{name}:new")
+    expect(tab.page.locator("h1")).to_have_text(name + ":new")
+    expect(tab.by_id("empty")).to_be_visible()
+    tab.page.go_back()
+    expect(tab.page).to_have_url(f"{tab.url}/q/{name}")
+    tab.shows("here")
+    tab.by_id("switch").click()
+    link = tab.page.locator(f"#queues-list a[href$='/q/{name}']")
+    expect(link).to_have_attribute("aria-current", "page")
+    expect(link).to_contain_text("1")
+
+
+def test_a_selection_that_ends_beside_a_dialog_leaves_it_open(tab: Tab, redis: Any, name: str) -> None:
+    redis.lpush("queue:" + name, "hello")
+    tab.rows().first.click()
+    tab.by_id("message").evaluate("dialog => Promise.all(dialog.getAnimations().map((one) => one.finished))")
+    box = tab.by_id("message").bounding_box()
+    assert box
+    tab.page.mouse.move(box["x"] + 100, 300)
+    tab.page.mouse.down()
+    tab.page.mouse.move(box["x"] - 100, 300)
+    tab.page.mouse.up()
+    assert tab.by_id("message").evaluate("dialog => dialog.open")
+    tab.page.mouse.click(box["x"] + 3, 600)
+    assert tab.by_id("message").evaluate("dialog => dialog.open")
+    tab.page.mouse.click(box["x"] - 100, 300)
+    expect(tab.by_id("message")).to_be_hidden()

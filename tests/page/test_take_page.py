@@ -1,0 +1,185 @@
+"""Pop, reserve, and putting back: what was taken stays on screen and is never lost."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from playwright.sync_api import expect
+
+from tests.page.conftest import Tab, stored
+
+
+def test_a_put_back_that_takes_long_is_no_second_one_and_takes_no_focus(tab: Tab, redis: Any, name: str) -> None:
+    redis.lpush("queue:" + name, "hello")
+    tab.by_id("pop").click()
+    back = tab.taken().get_by_role("button", name="Put back")
+    with tab.page.expect_request("**/push?next*"):
+        tab.page.route("**/push?next*", lambda route: None)
+        back.click()
+    back.evaluate("button => button.click()")
+    tab.by_id("push-text").click()
+    tab.page.unroute("**/push?next*")
+    tab.shows("hello")
+    expect(tab.taken()).to_have_count(0)
+    assert tab.focused() == "push-text"
+    assert stored(redis, name) == [b"hello"]
+
+
+def test_a_message_on_its_way_when_the_wait_is_stopped_is_not_lost(tab: Tab, redis: Any, name: str) -> None:
+    def hold(route: Any) -> None:
+        if "wait=" not in route.request.url:
+            route.continue_()
+            return
+        route.fetch()  # it is popped, and the answer comes too late
+        tab.by_id("take-stop").evaluate("button => button.click()")
+
+    redis.lpush("queue:" + name, "hello")
+    tab.page.route("**/pop*", hold)
+    tab.page.locator(".more summary").click()
+    tab.by_id("take-wait").fill("20")
+    tab.by_id("pop").click()
+    expect(tab.taken()).to_contain_text(["hello"])
+    assert stored(redis, name) == []
+
+
+def test_more_than_one_request_takes_is_put_back_in_order(tab: Tab, redis: Any, name: str) -> None:
+    messages = [b"%02d" % i + b"x" * 1_000_000 for i in range(25)]
+    redis.lpush("queue:" + name, *messages)
+    tab.page.locator(".more summary").click()
+    tab.by_id("take-max").fill("100")
+    tab.by_id("pop").click()
+    expect(tab.taken()).not_to_have_count(0)
+    tab.by_id("pop").click()
+    expect(tab.taken()).to_have_count(25)
+    expect(tab.by_id("count")).to_have_text("0")
+    tab.by_id("put-all-back").click()
+    expect(tab.taken()).to_have_count(0)
+    assert stored(redis, name) == messages
+
+
+def test_pop_by_mouse_keeps_the_message_and_puts_it_back(
+    tab: Tab, seed: Callable[..., None], redis: Any, name: str
+) -> None:
+    seed("one", "two")
+    tab.by_id("pop").click()
+    tab.shows("two")
+    expect(tab.taken().locator(".preview")).to_have_text("one")
+    tab.taken().get_by_role("button", name="Put back").click()
+    tab.shows("one", "two")
+    expect(tab.taken()).to_have_count(0)
+    assert stored(redis, name) == [b"one", b"two"]
+
+
+def test_pop_and_put_back_by_keyboard(tab: Tab, seed: Callable[..., None]) -> None:
+    seed("one", "two")
+    tab.shows("one", "two")
+    tab.by_id("push-text").focus()
+    while tab.focused() != "pop":
+        tab.press("Tab")
+    tab.press("Enter")
+    tab.shows("two")
+    while "back" not in tab.focused():
+        tab.press("Tab")
+    tab.press("Enter")
+    tab.shows("one", "two")
+    assert tab.focused() == "pop"
+
+
+@pytest.mark.parametrize("message", [b"\xff\x00\x01raw", "é\u2028\r\n\x00 end ".encode(), b'{"a": 1.10}', b" "])
+def test_put_back_loses_no_byte(tab: Tab, seed: Callable[..., None], redis: Any, name: str, message: bytes) -> None:
+    seed(message, b"other")
+    expect(tab.rows()).to_have_count(2)
+    tab.by_id("pop").click()
+    tab.shows("other")
+    tab.taken().get_by_role("button", name="Put back").click()
+    expect(tab.rows()).to_have_count(2)
+    assert stored(redis, name) == [message, b"other"]
+
+
+def test_many_are_popped_and_put_back_in_order(tab: Tab, seed: Callable[..., None], redis: Any, name: str) -> None:
+    seed(*(f"m{i}" for i in range(8)))
+    tab.page.get_by_text("Options").click()
+    tab.by_id("take-max").fill("5")
+    tab.by_id("pop").click()
+    tab.shows("m5", "m6", "m7")
+    expect(tab.taken().locator(".preview")).to_have_text(["m4", "m3", "m2", "m1", "m0"])
+    tab.page.get_by_role("button", name="Put all back").click()
+    tab.shows(*(f"m{i}" for i in range(8)))
+    assert stored(redis, name) == [f"m{i}".encode() for i in range(8)]
+
+
+def test_a_popped_message_outlives_a_reload(tab: Tab, seed: Callable[..., None]) -> None:
+    seed("precious")
+    tab.by_id("pop").click()
+    expect(tab.taken()).to_have_count(1)
+    tab.page.reload()
+    expect(tab.taken().locator(".preview")).to_have_text("precious")
+    tab.taken().get_by_role("button", name="Put back").click()
+    tab.shows("precious")
+
+
+def test_a_message_taken_off_the_list_comes_back(tab: Tab, seed: Callable[..., None]) -> None:
+    seed("precious")
+    tab.by_id("pop").click()
+    tab.taken().get_by_role("button", name="Take off this list").click()
+    expect(tab.taken()).to_have_count(0)
+    tab.by_id("toasts").get_by_role("button", name="Undo").click()
+    expect(tab.taken().locator(".preview")).to_have_text("precious")
+
+
+def test_pop_from_an_empty_queue_says_so(tab: Tab) -> None:
+    tab.by_id("pop").click()
+    expect(tab.by_id("take-said")).to_have_text("The queue is empty")
+    expect(tab.page.get_by_role("alert")).to_have_count(0)
+
+
+def test_pop_waits_for_a_message(tab: Tab, seed: Callable[..., None]) -> None:
+    tab.page.get_by_text("Options").click()
+    tab.by_id("take-wait").fill("60")
+    tab.by_id("pop").click()
+    expect(tab.by_id("waiters")).to_have_text("1 consumer waiting")
+    seed("at last")
+    expect(tab.taken().locator(".preview")).to_have_text("at last")
+    expect(tab.by_id("waiters")).to_have_text("Nobody is listening")
+
+
+def test_who_stops_waiting_takes_nothing(tab: Tab, seed: Callable[..., None]) -> None:
+    tab.page.get_by_text("Options").click()
+    tab.by_id("take-wait").fill("60")
+    tab.by_id("pop").click()
+    tab.by_id("take-stop").click()
+    expect(tab.by_id("take-stop")).to_be_hidden()
+    expect(tab.by_id("waiters")).to_have_text("Nobody is listening")
+    seed("safe")
+    tab.shows("safe")
+    expect(tab.taken()).to_have_count(0)
+
+
+def test_reserve_then_ack(tab: Tab, seed: Callable[..., None], redis: Any, name: str) -> None:
+    seed("work")
+    tab.by_id("reserve").click()
+    expect(tab.by_id("reserved")).to_have_text("1")
+    expect(tab.taken().locator(".took-head")).to_contain_text("Reserved")
+    tab.taken().get_by_role("button", name="Done (ack)").click()
+    expect(tab.by_id("reserved")).to_have_text("0")
+    expect(tab.taken()).to_have_count(0)
+    assert stored(redis, name) == []
+
+
+def test_reserve_more_time_then_give_back(tab: Tab, seed: Callable[..., None]) -> None:
+    seed("work", "other")
+    tab.by_id("reserve").click()
+    tab.shows("other")
+    tab.taken().get_by_role("button", name="More time").click()
+    expect(tab.by_id("toasts")).to_contain_text("Reserved for 30 seconds more")
+    tab.taken().get_by_role("button", name="Give back").click()
+    tab.shows("work", "other")
+
+
+def test_a_reservation_that_ran_out_says_so(tab: Tab, seed: Callable[..., None]) -> None:
+    seed("work")
+    tab.page.get_by_text("Options").click()
+    tab.by_id("take-lease").fill("1")
+    tab.by_id("reserve").click()
+    expect(tab.taken().locator(".left")).to_have_text("The time is over; it went back")
+    tab.shows("work")
