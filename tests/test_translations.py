@@ -41,7 +41,7 @@ def test_every_language_says_the_same_values_and_leaves_nothing_empty(language: 
 
 
 def test_no_language_repeats_english_by_mistake() -> None:
-    same_everywhere = {"waiting.json", "waiting.bytes", "look.hex", "login.token"}
+    same_everywhere = {"waiting.json", "waiting.bytes", "view.hex", "login.token"}
     for language in ("pt-BR", "es"):
         same = {key for key, text in CATALOGUES[language].items() if text == CATALOGUES["en"][key]}
         assert same <= same_everywhere, language

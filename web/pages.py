@@ -81,8 +81,9 @@ def home(name: str | None = None) -> str:
     name = settings().queue_name if name is None else validate_name(name)
     page = {
         "name": name,
-        "token": bool(settings().api_token),
-        "longest": settings().max_message_bytes,
+        "token": bool(current_app.config["API_TOKEN"]),
+        "max_message_bytes": settings().max_message_bytes,
+        "max_deliveries": settings().max_deliveries,
         "language": language(),
         "catalogue": CATALOGUES[language()],
     }

@@ -1,10 +1,10 @@
 /**
- * The queue's JSON API, one method a verb. It needs no other file, so any page of this origin can use it:
+ * The queue's JSON API, one method per verb. It imports nothing, so any page of this origin can use it:
  *
  *     import { QueueClient } from "/static/js/client.js";
  *     const jobs = new QueueClient("jobs");
  *     await jobs.push("hello");
- *     const message = await jobs.pop({ wait: 30 });       // null when nothing came
+ *     const message = await jobs.pop({ wait: 30 });       // null if none arrived in time
  *     const stop = jobs.events({ queue: (state) => console.log(state.count) });
  *
  * A message is text, or {base64: "..."} for bytes that are not UTF-8. Every failure rejects with a QueueError.
@@ -14,10 +14,10 @@
  * @typedef {{preview: Message, bytes: number}} Preview
  * @typedef {{name: string, count: number, reserved: number, dead: number, waiters: number, next: Preview[]}} QueueState
  * @typedef {"connecting" | "live" | "away" | "fault" | "refused"} Connection
- *     away: no answer, tried again; fault: the app answers but Redis does not; refused: not tried again (a token is needed)
+ *     away: no answer, retrying; fault: the app answers but Redis does not; refused: not retried (a token is needed)
  */
 
-/** A failure that the app told (its stable `code` and sentence), or "offline" where no answer came. */
+/** A failure: the app's stable `code` and sentence, or "offline" when there was no answer. */
 export class QueueError extends Error {
   /** @param {string} code @param {string} message @param {number} status 0 without an answer @param {object} answer */
   constructor(code, message, status = 0, answer = {}) {
@@ -27,29 +27,34 @@ export class QueueError extends Error {
     this.status = status;
     this.answer = answer;
   }
+
+  /** Return this error with more facts in its answer. @param {object} details */
+  withDetails(details) {
+    return new QueueError(this.code, this.message, this.status, { ...this.answer, ...details });
+  }
 }
 
-const SLICE = 1 << 20; // bytes of a file sent at once
-const LONGEST_LINE = 16 << 20; // bytes; a longer line is sent cut, and so refused by the app
-const SILENCE = 40_000; // milliseconds without a byte, comments included, after which a stream counts as dead
-const PATIENCE = [250, 500, 1000, 2000, 4000, 8000]; // milliseconds before a stream is opened again
+const SLICE_BYTES = 1 << 20; // of a file, sent in one request
+const MAX_LINE_BYTES = 16 << 20; // a longer line is sent cut, and the app refuses it
+const SILENCE_TIMEOUT_MS = 40_000; // a stream without a byte for so long, comments included, is dead
+const RETRY_DELAYS_MS = [250, 500, 1000, 2000, 4000, 8000]; // before a stream is opened again
 
 export class QueueClient {
   /**
-   * @param {string | null} name null is the app's default queue
+   * @param {string | null} name null: the app's default queue
    * @param {{base?: string | URL, token?: string, fetch?: typeof fetch}} options
-   *     token: only where the page has no session of its own
+   *     token: only needed if the page has no session
    */
   constructor(name = null, { base = new URL("../../", import.meta.url), token = "", fetch = globalThis.fetch } = {}) {
     this.name = name;
     this.base = base;
     this.token = token;
-    this.fetch = (...given) => fetch(...given);
+    this.fetch = (...args) => fetch(...args); // fetch must not be called as a method
   }
 
-  /** The address of a verb. @param {string} verb @param {object} query @returns {URL} */
+  /** Return the address of a verb. @param {string} verb @param {object} query @returns {URL} */
   url(verb, query = {}) {
-    // A URL drops these two, and the address would be that of another queue.
+    // A URL drops these two, so the address would belong to another queue.
     if (this.name === "." || this.name === "..") throw new QueueError("bad_name", "No URL can hold this name.");
     const path = this.name === null ? "" : `${encodeURIComponent(this.name).replaceAll("%3A", ":")}/`;
     const url = new URL(`api/queue/${path}${verb}`, this.base);
@@ -62,10 +67,10 @@ export class QueueClient {
   }
 
   /**
-   * Add a message, or a list of them: all or none.
+   * Add a message, or several: all or none.
    * @param {Message | object | Array<Message | object>} message other JSON values are stored as their JSON text
    * @param {{next?: boolean, key?: string, signal?: AbortSignal}} options
-   *     next: to be popped next; key: an Idempotency-Key, with which the same push may be sent again safely
+   *     next: put it first; key: an Idempotency-Key, which makes it safe to send the same push again
    * @returns {Promise<{count: number, message?: Message, pushed?: number}>}
    */
   push(message, { next = false, key = "", signal } = {}) {
@@ -75,10 +80,10 @@ export class QueueClient {
 
   /**
    * Add every line of a text or file of any size as a message, in slices, with constant memory.
-   * Stopped by `signal` between two slices, so the number that it resolves with is exact.
+   * `signal` stops it between two slices, so the number it resolves with is exact.
    * @param {string | Blob} text
    * @param {{progress?: (done: {pushed: number, bytes: number, size: number}) => void, signal?: AbortSignal}} options
-   * @returns {Promise<{pushed: number, bytes: number, size: number}>} a failure has `answer.pushed`
+   * @returns {Promise<{pushed: number, bytes: number, size: number}>} a failure has `answer.pushed` too
    */
   async pushLines(text, { progress = () => {}, signal } = {}) {
     const blob = typeof text === "string" ? new Blob([text]) : text;
@@ -90,8 +95,7 @@ export class QueueClient {
         const body = new Blob([lines], { type: "text/plain" });
         done.pushed += (await this.#post("push", { query: { each: "line" }, body })).pushed;
       } catch (error) {
-        error.answer = { ...error.answer, pushed: done.pushed + (error.answer?.pushed ?? 0) };
-        throw error;
+        throw error.withDetails({ pushed: done.pushed + (error.answer.pushed ?? 0) });
       }
       done.bytes += lines.length;
       progress({ ...done });
@@ -104,13 +108,14 @@ export class QueueClient {
    * @param {Blob | Uint8Array} bytes
    * @returns {Promise<{count: number}>}
    */
-  pushBytes(bytes) {
-    return this.#post("push", { body: new Blob([bytes], { type: "application/octet-stream" }) });
+  async pushBytes(bytes) {
+    const read = bytes instanceof Blob ? await bytesOf(bytes) : bytes;
+    return this.#post("push", { body: new Blob([read], { type: "application/octet-stream" }) });
   }
 
   /**
-   * Take the next message; null when there is none. With `max` take a list of up to so many, [] when there are none.
-   * @param {{max?: number, wait?: number, key?: string, signal?: AbortSignal}} options wait: seconds to wait for one
+   * Take the next message, or null if there is none; with `max`, a list of up to that many.
+   * @param {{max?: number, wait?: number, key?: string, signal?: AbortSignal}} options wait: seconds to wait for a message
    * @returns {Promise<Message | null | Message[]>}
    */
   async pop({ max, wait, key = "", signal } = {}) {
@@ -118,15 +123,15 @@ export class QueueClient {
     return max === undefined ? (answer.success ? answer.message : null) : answer.messages;
   }
 
-  /** Numbers of the queue. @returns {Promise<{count: number, reserved: number, dead: number, waiters: number}>} */
+  /** Count the queue's messages and clients. @returns {Promise<{count: number, reserved: number, dead: number, waiters: number}>} */
   count() {
     return this.#get("count");
   }
 
   /**
-   * Look at waiting messages, next to be popped first, and take none.
+   * Read waiting messages without taking them; the next to be popped comes first.
    * @param {{offset?: number, limit?: number, preview?: number, signal?: AbortSignal}} options
-   *     preview: characters of each; then messages are {preview, bytes}
+   *     preview: return only so many characters of each, as {preview, bytes}
    * @returns {Promise<{messages: Array<Message | Preview>, count: number}>}
    */
   all({ offset, limit, preview, signal } = {}) {
@@ -134,7 +139,7 @@ export class QueueClient {
   }
 
   /**
-   * Take the next message for `lease` seconds: it comes back unless it is acked. null, or [] with `max`, without any.
+   * Take the next message for `lease` seconds; it goes back unless it is acked. null, or [] with `max`, if there is none.
    * @param {{lease?: number, wait?: number, max?: number, signal?: AbortSignal}} options
    * @returns {Promise<Reservation | null | Reservation[]>}
    */
@@ -145,30 +150,30 @@ export class QueueClient {
     return answer.success ? { id, message, deliveries, deadline } : null;
   }
 
-  /** Say that a reserved message, or several, are done with. @param {string | string[]} id */
+  /** Acknowledge a reserved message, or several: they are done. @param {string | string[]} id */
   ack(id) {
-    return this.#post("ack", { body: several(id) });
+    return this.#post("ack", { body: idBody(id) });
   }
 
-  /** Give a reserved message, or several, back, to be popped next. @param {string | string[]} id */
+  /** Put a reserved message, or several, back; they are next. @param {string | string[]} id */
   release(id) {
-    return this.#post("release", { body: several(id) });
+    return this.#post("release", { body: idBody(id) });
   }
 
-  /** Reserve for `lease` seconds from now. @param {string} id @param {number} lease */
+  /** Keep a message reserved for `lease` seconds from now. @param {string} id @param {number} lease */
   extend(id, lease) {
     return this.#post("extend", { body: { id, lease } });
   }
 
   /**
-   * Take a message out of the middle, if it still is at that position (else QueueError "stale").
-   * @param {number} position 0 is next to be popped @param {Message} message
+   * Remove a message that is still at that position; if it is not, QueueError "stale".
+   * @param {number} position 0: next to be popped @param {Message} message
    */
   remove(position, message) {
     return this.#post("remove", { body: { position, message } });
   }
 
-  /** Take all messages away; `undo` brings them back for an hour. @returns {Promise<{cleared: number, undo: string}>} */
+  /** Remove all messages; `undo` can restore them for an hour. @returns {Promise<{cleared: number, undo: string}>} */
   clear() {
     return this.#post("clear");
   }
@@ -178,20 +183,20 @@ export class QueueClient {
     return this.#post("restore", { body: { undo } });
   }
 
-  /** Move the oldest messages, all without `max`. @param {string} to @param {number} [max] @returns {Promise<{moved: number}>} */
+  /** Move the oldest messages to another queue; all of them without `max`. @param {string} to @param {number} [max] @returns {Promise<{moved: number}>} */
   move(to, max) {
     return this.#post("move", { body: max === undefined ? { to } : { to, max } });
   }
 
-  /** The queues there are. @returns {Promise<{queues: Array<{name: string, count: number, reserved: number, dead: number}>}>} */
+  /** List all queues. @returns {Promise<{queues: Array<{name: string, count: number, reserved: number, dead: number}>}>} */
   queues() {
     return this.#answer(new URL("api/queues", this.base), { method: "GET" });
   }
 
   /**
-   * Follow the queue: its state now and after every change, whoever made it. Opens the stream again by itself.
+   * Follow the queue: its state now and after every change. The stream reconnects by itself.
    * @param {{queue?: (state: QueueState) => void, connection?: (now: Connection, error?: QueueError) => void}} handlers
-   * @returns {() => void} stops it
+   * @returns {() => void} call it to stop
    */
   events({ queue = () => {}, connection = () => {} }) {
     const stopped = new AbortController();
@@ -201,48 +206,48 @@ export class QueueClient {
 
   async #follow(queue, connection, stopped) {
     let failures = 0;
-    const tell = (...now) => stopped.aborted || connection(...now);
-    tell("connecting");
+    const report = (...now) => stopped.aborted || connection(...now);
+    report("connecting");
     while (!stopped.aborted) {
       try {
         for await (const { event, data } of this.#stream(stopped)) {
           if (stopped.aborted) return;
           failures = 0;
           if (event === "queue") {
-            tell("live");
+            report("live");
             queue(JSON.parse(data));
           } else if (event === "fault") {
             const answer = JSON.parse(data);
-            tell("fault", new QueueError(answer.error, answer.message, 503, answer));
+            report("fault", new QueueError(answer.error, answer.message, 503, answer));
           }
         }
-        tell("away");
+        report("away");
       } catch (error) {
-        if (error.status === 401 || error.status === 400) return void tell("refused", error);
-        tell(error.status ? "fault" : "away", error);
+        if (error.status === 401 || error.status === 400) return void report("refused", error);
+        report(error.status ? "fault" : "away", error);
       }
-      await sleep(PATIENCE[Math.min(failures, PATIENCE.length - 1)], stopped);
+      await sleep(RETRY_DELAYS_MS[Math.min(failures, RETRY_DELAYS_MS.length - 1)], stopped);
       failures += 1;
     }
   }
 
-  /** Yield the events of one stream until it ends, is stopped, or is silent for too long. */
+  /** Yield the events of one stream until it ends, is stopped, or stays silent for too long. */
   async *#stream(stopped) {
     const silent = new AbortController();
     const signal = AbortSignal.any([stopped, silent.signal]);
     const end = () => silent.abort();
-    let timer = setTimeout(end, SILENCE);
-    globalThis.addEventListener?.("offline", end); // its connection is gone; nothing would tell for a long time
+    let timer = setTimeout(end, SILENCE_TIMEOUT_MS);
+    globalThis.addEventListener?.("offline", end); // the connection is gone, but fetch would not notice for a long time
     try {
       const response = await this.#send(this.url("events"), { headers: { Accept: "text/event-stream" }, signal });
-      if (!response.ok) await answerOf(response);
+      if (!response.ok) await parseAnswer(response);
       const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
       let rest = "";
       for (;;) {
         const { value, done } = await reader.read().catch(() => ({ done: true }));
         if (done) return;
         clearTimeout(timer);
-        timer = setTimeout(end, SILENCE);
+        timer = setTimeout(end, SILENCE_TIMEOUT_MS);
         const found = parseEvents(rest + value);
         rest = found.rest;
         yield* found.events;
@@ -268,7 +273,7 @@ export class QueueClient {
   }
 
   async #answer(url, options) {
-    return answerOf(await this.#send(url, options));
+    return parseAnswer(await this.#send(url, options));
   }
 
   async #send(url, options) {
@@ -277,24 +282,24 @@ export class QueueClient {
       return await this.fetch(url, { ...options, headers, cache: "no-store" });
     } catch (error) {
       if (error.name === "AbortError") throw new QueueError("aborted", "Stopped.");
-      throw new QueueError("offline", "There was no answer; it is unknown whether this was done.");
+      throw new QueueError("offline", "There was no answer, so it is unknown whether this was done.");
     }
   }
 }
 
-/** Return the JSON of an answer; an answer without success, other than "empty", rejects. */
-async function answerOf(response) {
+/** Return the JSON of an answer. Reject unless it is a success or says that the queue is empty. */
+async function parseAnswer(response) {
   let answer;
   try {
     answer = await response.json();
   } catch {
-    throw new QueueError("no_json", `The answer (${response.status}) is not of this app.`, response.status);
+    throw new QueueError("no_json", `The answer (${response.status}) did not come from this app.`, response.status);
   }
   if (answer.success === true || answer.error === "empty") return answer;
   throw new QueueError(answer.error ?? "unknown", answer.message ?? "", response.status, answer);
 }
 
-function several(id) {
+function idBody(id) {
   return Array.isArray(id) ? { ids: id } : { id };
 }
 
@@ -312,21 +317,30 @@ function sleep(milliseconds, signal) {
   });
 }
 
-/**
- * Return the bytes of whole lines that begin at `start`, about a slice of them.
- * @param {Blob} blob @param {number} start @returns {Promise<Uint8Array>}
- */
-export async function nextLines(blob, start, slice = SLICE) {
-  for (let size = slice; ; size *= 2) {
-    const bytes = new Uint8Array(await blob.slice(start, start + size).arrayBuffer());
-    const end = start + bytes.length === blob.size ? bytes.length : bytes.lastIndexOf(10) + 1;
-    if (end > 0) return bytes.subarray(0, end);
-    if (size >= LONGEST_LINE) return bytes;
+/** Read a blob; a file that was changed or removed meanwhile cannot be read any more. @returns {Promise<Uint8Array>} */
+async function bytesOf(blob) {
+  try {
+    return new Uint8Array(await blob.arrayBuffer());
+  } catch (error) {
+    throw new QueueError("file", error.message);
   }
 }
 
 /**
- * Return the whole events in a piece of an event stream, and the rest that has no end yet.
+ * Return the bytes of whole lines that begin at `start`, about one slice.
+ * @param {Blob} blob @param {number} start @returns {Promise<Uint8Array>}
+ */
+export async function nextLines(blob, start, slice = SLICE_BYTES) {
+  for (let size = slice; ; size *= 2) {
+    const bytes = await bytesOf(blob.slice(start, start + size));
+    const end = start + bytes.length === blob.size ? bytes.length : bytes.lastIndexOf(10) + 1;
+    if (end > 0) return bytes.subarray(0, end);
+    if (size >= MAX_LINE_BYTES) return bytes;
+  }
+}
+
+/**
+ * Return the complete events in a piece of an event stream, and the rest.
  * @param {string} text @returns {{events: Array<{event: string, data: string}>, rest: string}}
  */
 export function parseEvents(text) {

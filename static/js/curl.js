@@ -1,17 +1,17 @@
-/** The curl line of every act, as a shell takes it: pure functions. */
+/** The curl command of every operation, quoted for a shell: pure functions. */
 
-const LONGEST = 2000; // characters of a message that are shown in a line
+const MAX_SHOWN_CHARACTERS = 2000; // a longer message is named as a file
 
-/** Quote for a POSIX shell. */
+/** Quote a text for a POSIX shell. */
 export function quoted(text) {
   return /^[A-Za-z0-9_/:.=@%+,-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;
 }
 
 /**
  * @param {import("./client.js").QueueClient} client
- * @param {boolean} token whether the app asks for one
+ * @param {boolean} token whether the app requires one
  */
-export function curls(client, token) {
+export function curlCommands(client, token) {
   const line = (verb, query, ...options) => {
     const auth = token ? ['-H "Authorization: Bearer $API_TOKEN"'] : [];
     return ["curl", ...auth, ...options, quoted(client.url(verb, query).href)].join(" ");
@@ -24,11 +24,11 @@ export function curls(client, token) {
   return {
     push(message, { next = false } = {}) {
       if (Array.isArray(message)) {
-        if (JSON.stringify(message).length > LONGEST) return this.pushLines();
+        if (JSON.stringify(message).length > MAX_SHOWN_CHARACTERS) return this.pushLines();
         return line("push", { next }, ...json({ messages: message }));
       }
       if (typeof message !== "string") return line("push", { next }, ...json({ message }));
-      if (message.length > LONGEST) return line("push", { next }, "-H 'Content-Type: text/plain'", "--data-binary @message.txt");
+      if (message.length > MAX_SHOWN_CHARACTERS) return line("push", { next }, "-H 'Content-Type: text/plain'", "--data-binary @message.txt");
       if (/^[A-Za-z0-9][A-Za-z0-9 .,!?:_-]*$/.test(message)) return line("push", { next }, ...form({ message }));
       if (/[\0-\x08\x0b-\x1f\x7f]/.test(message)) return line("push", { next }, ...json({ message }));
       return line("push", { next }, "-H 'Content-Type: text/plain'", `--data-raw ${quoted(message)}`);
@@ -42,9 +42,9 @@ export function curls(client, token) {
     ack: (id) => line("ack", {}, ...form({ id })),
     release: (id) => line("release", {}, ...form({ id })),
     extend: (id, lease) => line("extend", {}, ...form({ id, lease })),
-    look: (position) => line("all", { offset: position, limit: 1 }),
+    read: (position) => line("all", { offset: position, limit: 1 }),
     remove: (position, message) =>
-      JSON.stringify(message).length > LONGEST
+      JSON.stringify(message).length > MAX_SHOWN_CHARACTERS
         ? line("remove", {}, `-d position=${position}`, "--data-urlencode message@message.txt")
         : line("remove", {}, ...json({ position, message })),
     clear: () => line("clear", {}, "-X POST"),

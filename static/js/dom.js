@@ -1,31 +1,31 @@
-/** What the panels share about the document. */
+/** Helpers for the document, shared by the panels. */
 
 /** @param {string} id */
-export const at = (id) => document.getElementById(id);
+export const byId = (id) => document.getElementById(id);
 
-/** A copy of a template's one element. @param {string} id */
-export const clone = (id) => at(id).content.firstElementChild.cloneNode(true);
+/** Return a copy of the one element in a template. @param {string} id */
+export const clone = (id) => byId(id).content.firstElementChild.cloneNode(true);
 
-/** Write a text only where it changed, so that screen readers say it once and the page is not laid out again. */
+/** Set a text only if it changed, so that screen readers announce it once and the layout is not recomputed. */
 export function write(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
 
-/** Give the focus to an element, unless it is somewhere else by now than on what is gone or in `from`. */
+/** Focus an element, unless the focus has moved to something other than a vanished element or one inside `from`. */
 export function refocus(element, from) {
   const now = document.activeElement;
   if (!now || now === document.body || now.disabled || now.closest("[hidden]") || from?.contains(now)) element.focus();
 }
 
-/** Open a dialog; resolves with the value of the button that closed it, "" when it was cancelled. */
-export function ask(dialog) {
+/** Open a dialog; resolves with the value of the button that closed it, "" if it was cancelled. */
+export function openDialog(dialog) {
   dialog.returnValue = "";
   dialog.showModal();
   return new Promise((done) => dialog.addEventListener("close", () => done(dialog.returnValue), { once: true }));
 }
 
-/** What the tab remembers over a reload; storage can be full or forbidden, then it remembers less. */
-export const memory = {
+/** What the tab remembers across reloads. Storage can be full or forbidden: then `set` returns false. */
+export const session = {
   get(key, otherwise) {
     try {
       return JSON.parse(sessionStorage.getItem(key)) ?? otherwise;

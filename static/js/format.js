@@ -1,4 +1,4 @@
-/** How messages are shown: pure functions from a message to text. */
+/** Messages as text and text as messages: pure functions. */
 
 const encoder = new TextEncoder();
 
@@ -8,26 +8,26 @@ export function bytesOf(message) {
   return Uint8Array.from(atob(message.base64), (character) => character.charCodeAt(0));
 }
 
-/** "json" for an object or array, "bytes" for what is not UTF-8, else "text". */
+/** Return "json" for an object or array, "bytes" for a message that is not UTF-8, else "text". */
 export function kindOf(message) {
   if (typeof message !== "string") return "bytes";
   const text = message.trimStart();
   return /^[[{]/.test(text) && indented(message) !== null ? "json" : "text";
 }
 
-/** What kind a message looks like from its beginning only. */
+/** Guess the kind of a message from its beginning. */
 export function kindOfPreview(preview) {
   if (typeof preview !== "string") return "bytes";
   return /^\s*(\{\s*["}]|\[\s*["\]{[\d-])/.test(preview) ? "json" : "text";
 }
 
-/** A message on one line: control characters become visible. */
+/** Return a message on one line, with control characters made visible. */
 export function oneLine(message) {
   if (typeof message !== "string") return hexOf(bytesOf(message).subarray(0, 64)).line;
   return message.replace(/\r\n|[\n\r\u2028\u2029]/g, " ↵ ").replace(/\t/g, " ⇥ ").replace(/[\0-\x1f\x7f\u202a-\u202e\u2066-\u2069]/g, "�");
 }
 
-/** The JSON text with indentation, every token as it was written (numbers too); null if it is no JSON. */
+/** Indent a JSON text and leave every token, numbers too, as written; null if it is not JSON. */
 export function indented(text) {
   try {
     JSON.parse(text);
@@ -52,7 +52,7 @@ export function indented(text) {
   return out;
 }
 
-/** The pieces of a JSON text with what each is: key, string, number, word, or "" between them. */
+/** Split a JSON text into pieces, each with its kind: key, string, number, word, or "" for what is between them. */
 export function* piecesOf(json) {
   let end = 0;
   for (const found of json.matchAll(/("(?:[^"\\]|\\.)*")(?=(:?))|(-?\d[\d.eE+-]*)|true|false|null/gs)) {
@@ -64,7 +64,7 @@ export function* piecesOf(json) {
   if (end < json.length) yield { text: json.slice(end), kind: "" };
 }
 
-/** Bytes as hexadecimal: `lines` of 16 with offset and characters, and as one `line`. @param {Uint8Array} bytes */
+/** Return bytes as hexadecimal: `lines` of 16 with offset and characters, and one `line`. @param {Uint8Array} bytes */
 export function hexOf(bytes) {
   const pairs = Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0"));
   const lines = [];
@@ -76,10 +76,15 @@ export function hexOf(bytes) {
   return { lines: lines.join("\n"), line: pairs.join(" ") };
 }
 
-/** A size for people: 999 B, 1.2 kB, 1 MiB. @param {number} bytes @param {string} language */
+/** Return a size for people: 999 B, 1.2 KiB, 1 MiB. @param {number} bytes @param {string} language */
 export function sizeOf(bytes, language) {
   const units = ["B", "KiB", "MiB", "GiB"];
   const unit = Math.min(units.length - 1, bytes < 1024 ? 0 : Math.floor(Math.log2(bytes) / 10));
   const number = new Intl.NumberFormat(language, { maximumFractionDigits: unit ? 1 : 0 });
   return `${number.format(bytes / 1024 ** unit)} ${units[unit]}`;
+}
+
+/** Return the lines of a text that are messages: all but the empty ones. @param {string} text */
+export function linesOf(text) {
+  return text.split("\n").map((line) => line.replace(/\r$/, "")).filter((line) => line !== "");
 }

@@ -1,32 +1,41 @@
-// Runs before the first paint, on every page, so it is no module: the theme and the language that were chosen.
+// Runs before the first paint on every page, so it is not a module. It applies the theme that the visitor chose.
 (() => {
   const root = document.documentElement;
+  const system = matchMedia("(prefers-color-scheme: dark)");
+  const shown = () => root.dataset.theme ?? (system.matches ? "dark" : "light");
   let theme = null;
   try {
     theme = localStorage.getItem("theme");
   } catch {
-    // Storage can be forbidden; then the system's choice holds.
+    // Storage can be forbidden; then the system's theme applies.
   }
   if (theme === "light" || theme === "dark") root.dataset.theme = theme;
 
   document.addEventListener("DOMContentLoaded", () => {
-    document.getElementById("theme").addEventListener("click", () => {
-      const system = matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light";
-      const next = (root.dataset.theme ?? system) === "dark" ? "light" : "dark";
-      if (next === system) delete root.dataset.theme;
+    const button = document.getElementById("theme");
+    const label = () => {
+      button.title = shown() === "dark" ? button.dataset.light : button.dataset.dark;
+      button.setAttribute("aria-label", button.title);
+    };
+    label();
+    system.addEventListener("change", label);
+    button.addEventListener("click", () => {
+      const [next, systemTheme] = [shown() === "dark" ? "light" : "dark", system.matches ? "dark" : "light"];
+      if (next === systemTheme) delete root.dataset.theme;
       else root.dataset.theme = next;
+      label();
       try {
-        if (next === system) localStorage.removeItem("theme");
+        if (next === systemTheme) localStorage.removeItem("theme");
         else localStorage.setItem("theme", next);
       } catch {
-        // The choice then holds for this page only.
+        // The choice then applies to this page only.
       }
     });
     document.getElementById("language").addEventListener("change", (event) => {
       document.cookie = `lang=${event.target.value}; Path=/; Max-Age=31536000; SameSite=Lax`;
       location.reload();
     });
-    // Who signs out leaves no messages behind; this comes after what the page keeps as it goes.
+    // Signing out leaves no messages in the browser. Added now, this listener runs after the page has saved its own.
     document.getElementById("logout")?.addEventListener("submit", () => {
       addEventListener("pagehide", () => sessionStorage.clear());
     });

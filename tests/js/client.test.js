@@ -1,3 +1,4 @@
+/** The client of the API: requests, failures, uploads in slices, and event streams. `fetch` is replaced throughout. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { QueueClient, QueueError, nextLines, parseEvents } from "../../static/js/client.js";
@@ -208,4 +209,26 @@ test("a stopped stream asks for nothing more", async () => {
   await new Promise(setImmediate);
   assert.equal(asked, 1);
   assert.deepEqual(told, ["connecting"]);
+});
+
+test("a file that cannot be read any more is a failure with a code, and what was pushed before it is counted", async () => {
+  const gone = new Blob(["x\n"]);
+  gone.slice = () => ({ arrayBuffer: () => Promise.reject(new DOMException("It is gone.", "NotReadableError")) });
+  gone.arrayBuffer = gone.slice().arrayBuffer;
+  const { client, asked } = clientOf();
+  await assert.rejects(client.pushLines(gone), (error) => {
+    assert.ok(error instanceof QueueError);
+    assert.deepEqual([error.code, error.message, error.answer.pushed], ["file", "It is gone.", 0]);
+    return true;
+  });
+  await assert.rejects(client.pushBytes(gone), { code: "file" });
+  assert.deepEqual(asked, []);
+});
+
+test("more details make a new error and leave the old one alone", () => {
+  const error = new QueueError("stale", "Gone.", 409, { stale: ["7"] });
+  const detailed = error.withDetails({ pushed: 2 });
+  assert.deepEqual([detailed.code, detailed.message, detailed.status], ["stale", "Gone.", 409]);
+  assert.deepEqual(detailed.answer, { stale: ["7"], pushed: 2 });
+  assert.deepEqual(error.answer, { stale: ["7"] });
 });

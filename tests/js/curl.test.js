@@ -1,11 +1,12 @@
+/** The curl commands of the page: exact, and quoted so that a real shell reads them as meant. */
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
 import { test } from "node:test";
 import { QueueClient } from "../../static/js/client.js";
-import { curls, quoted } from "../../static/js/curl.js";
+import { curlCommands, quoted } from "../../static/js/curl.js";
 
 const client = new QueueClient("jobs", { base: "http://queue.test/" });
-const curl = curls(client, false);
+const curl = curlCommands(client, false);
 
 /** The words of a line as a shell sees them. */
 const words = (line) =>
@@ -38,7 +39,7 @@ test("a long message is named, not shown", () => {
 });
 
 test("a token stands as the name of a variable, never itself", () => {
-  const line = curls(client, true).pop();
+  const line = curlCommands(client, true).pop();
   assert.ok(line.includes('"Authorization: Bearer $API_TOKEN"'));
   assert.ok(words(line).includes("Authorization: Bearer secret"));
 });

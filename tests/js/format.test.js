@@ -1,6 +1,7 @@
+/** Messages as text and text as messages: kinds, one line, indented JSON, hexadecimal, sizes, lines. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { bytesOf, hexOf, indented, kindOf, kindOfPreview, oneLine, piecesOf, sizeOf } from "../../static/js/format.js";
+import { bytesOf, hexOf, indented, kindOf, kindOfPreview, linesOf, oneLine, piecesOf, sizeOf } from "../../static/js/format.js";
 
 test("JSON is indented and every number stays as it was written", () => {
   const text = '{"a":1.10,"big":12345678901234567890123,"s":"x, {y}: \\"z\\"","l":[1,[],{}],"e":{"n":null}}';
@@ -80,4 +81,8 @@ test("sizes are short and in the language's numbers", () => {
   assert.equal(sizeOf(5, "en"), "5 B");
   assert.equal(sizeOf(1536, "pt-BR"), "1,5 KiB");
   assert.equal(sizeOf(1 << 20, "es"), "1 MiB");
+});
+
+test("lines are messages; empty ones are none, and a CR before the end belongs to the end", () => {
+  assert.deepEqual(linesOf("a\r\n\n b \nc"), ["a", " b ", "c"]);
 });

@@ -1,3 +1,4 @@
+/** Texts, plural forms and numbers in the three languages. */
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { test } from "node:test";
@@ -8,7 +9,7 @@ const load = (language) => JSON.parse(readFileSync(new URL(`../../translations/$
 test("every language counts as its people do", () => {
   const count = (language, n) => translator(load(language), language).t("pushed", { n });
   assert.deepEqual([0, 1, 2, 1000].map((n) => count("en", n)), ["0 messages pushed", "1 message pushed", "2 messages pushed", "1,000 messages pushed"]);
-  assert.deepEqual([0, 1, 2, 1000].map((n) => count("pt-BR", n)), ["0 mensagem enviada", "1 mensagem enviada", "2 mensagens enviadas", "1.000 mensagens enviadas"]);
+  assert.deepEqual([0, 1, 2, 1000].map((n) => count("pt-BR", n)), ["0 mensagens enviadas", "1 mensagem enviada", "2 mensagens enviadas", "1.000 mensagens enviadas"]);
   assert.deepEqual([0, 1, 2].map((n) => count("es", n)), ["0 mensajes enviados", "1 mensaje enviado", "2 mensajes enviados"]);
   assert.equal(count("es", 1_000_000), "1.000.000 de mensajes enviados");
 });
@@ -22,4 +23,10 @@ test("a failure is told by its code, else by the app's sentence", () => {
   const { failure } = translator(load("es"), "es");
   assert.equal(failure({ code: "redis_away", message: "Redis cannot be reached." }), "No se puede acceder a Redis; no se cambió nada.");
   assert.equal(failure({ code: "brand_new", message: "Something new." }), "Something new.");
+});
+
+test("a failure can name a limit", () => {
+  const { failure } = translator(load("en"), "en");
+  const text = failure({ code: "message_too_large", message: "" }, { max: "1 MiB" });
+  assert.equal(text, "The message is larger than this app takes (at most 1 MiB).");
 });

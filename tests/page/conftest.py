@@ -71,7 +71,7 @@ class Tab:
         return self.page.locator("#rows .row .preview")
 
     def taken(self) -> Locator:
-        return self.page.locator("#taken .took")
+        return self.page.locator("#taken .message-card")
 
     def shows(self, *messages: str) -> None:
         """Wait until the list shows exactly these messages, next to be popped first."""

@@ -62,7 +62,7 @@ def many(scene: Scene) -> None:
 def popped(scene: Scene) -> None:
     scene.push(*ORDERS)
     scene.page.locator("#pop").click()
-    expect(scene.page.locator("#taken .took")).to_have_count(1)
+    expect(scene.page.locator("#taken .message-card")).to_have_count(1)
     expect(scene.page.locator("#count")).to_have_text("2")
 
 

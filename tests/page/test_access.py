@@ -83,7 +83,7 @@ def test_every_control_is_reached_by_tab_and_seen(tab: Tab, valkey: Store, name:
         if reached[-1] == "BODY":
             break
     wanted = ["switch", "language", "theme", "dead-link", "push-text", "push-each", "push-next", "push-go", "push-pick"]
-    wanted += ["pop", "reserve", "filter", "move", "clear", "open", "remove quiet icon", "teach-line", "teach-copy"]
+    wanted += ["pop", "reserve", "filter", "move", "clear", "open", "remove quiet icon", "curl-line", "curl-copy"]
     assert [one for one in reached if one in wanted] == wanted
 
 

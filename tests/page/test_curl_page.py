@@ -21,14 +21,14 @@ def test_the_curl_line_of_a_push_does_the_same(tab: Tab, redis: Any, name: str, 
     tab.by_id("push-text").fill(message)
     tab.by_id("push-go").click()
     expect(tab.by_id("count")).to_have_text("1")
-    run(tab.by_id("teach-line").inner_text())
+    run(tab.by_id("curl-line").inner_text())
     expect(tab.by_id("count")).to_have_text("2")
     first, second = stored(redis, name)
     assert first == second == message.encode()
 
 
 def test_every_act_shows_its_curl_line(tab: Tab, seed: Callable[..., None], redis: Any, name: str) -> None:
-    line, api = tab.by_id("teach-line"), f"{tab.url}/api/queue/{name}"
+    line, api = tab.by_id("curl-line"), f"{tab.url}/api/queue/{name}"
     expect(line).to_have_text(f"curl -N {api}/events")
     seed("a", "b", "c", "d")
     tab.shows("a", "b", "c", "d")

@@ -85,7 +85,7 @@ def test_a_network_that_is_gone_and_comes_back(tab: Tab, valkey: Store, name: st
     expect(tab.by_id("live")).to_have_text("Reconnecting")
     tab.by_id("push-text").fill("not lost")
     tab.by_id("push-go").click()
-    expect(tab.page.get_by_role("alert")).to_contain_text("There was no answer")
+    expect(tab.page.get_by_role("alert")).to_contain_text("No answer.")
     expect(tab.by_id("push-text")).to_have_value("not lost")
     tab.page.context.set_offline(False)
     expect(tab.by_id("live")).to_have_text("Live")

@@ -147,7 +147,7 @@ def test_the_filter_shows_what_matches_where_it_stands(tab: Tab, seed: Callable[
     seed(*(f"order {i}" for i in range(200)))
     tab.by_id("filter").fill("ORDER 19")
     tab.shows("order 19", *(f"order {i}" for i in range(190, 200)))
-    expect(tab.by_id("found")).to_have_text("11 of the first 200 messages match")
+    expect(tab.by_id("found")).to_have_text("11 found in the first 200")
     expect(tab.page.locator(".row .position").nth(1)).to_have_text("191")
     seed("order 1900")
     expect(tab.rows()).to_have_count(12)
@@ -162,7 +162,7 @@ def test_the_filter_shows_what_matches_where_it_stands(tab: Tab, seed: Callable[
     expect(tab.rows().first).to_have_text("order 0")
     tab.by_id("filter").fill("nothing like this")
     expect(tab.rows()).to_have_count(0)
-    expect(tab.by_id("found")).to_have_text("0 of the first 200 messages match")
+    expect(tab.by_id("found")).to_have_text("0 found in the first 200")
 
 
 def test_hostile_text_is_text_everywhere(tab: Tab, seed: Callable[..., None], name: str) -> None:

@@ -129,7 +129,7 @@ def test_a_message_taken_off_the_list_comes_back(tab: Tab, seed: Callable[..., N
 
 def test_pop_from_an_empty_queue_says_so(tab: Tab) -> None:
     tab.by_id("pop").click()
-    expect(tab.by_id("take-said")).to_have_text("The queue is empty")
+    expect(tab.by_id("take-status")).to_have_text("The queue is empty")
     expect(tab.page.get_by_role("alert")).to_have_count(0)
 
 
@@ -159,7 +159,7 @@ def test_reserve_then_ack(tab: Tab, seed: Callable[..., None], redis: Any, name:
     seed("work")
     tab.by_id("reserve").click()
     expect(tab.by_id("reserved")).to_have_text("1")
-    expect(tab.taken().locator(".took-head")).to_contain_text("Reserved")
+    expect(tab.taken().locator(".message-card-head")).to_contain_text("Reserved")
     tab.taken().get_by_role("button", name="Done (ack)").click()
     expect(tab.by_id("reserved")).to_have_text("0")
     expect(tab.taken()).to_have_count(0)
@@ -172,7 +172,7 @@ def test_reserve_more_time_then_give_back(tab: Tab, seed: Callable[..., None]) -
     tab.shows("other")
     tab.taken().get_by_role("button", name="More time").click()
     expect(tab.by_id("toasts")).to_contain_text("Reserved for 30 seconds more")
-    tab.taken().get_by_role("button", name="Give back").click()
+    tab.taken().get_by_role("button", name="Put back").click()
     tab.shows("work", "other")
 
 

@@ -1,68 +1,59 @@
-import { ask, at, memory, refocus, write } from "../dom.js";
-import { isName } from "../state.js";
+import { byId, openDialog, refocus, session, write } from "../dom.js";
+import { isName, parentOf } from "../names.js";
 
-const KEPT = 3600_000; // milliseconds that the app keeps what was cleared
+const UNDO_TTL_MS = 3600_000; // the app keeps cleared messages for so long
 
-/** Clear with undo, move, and the way back of dead letters. */
-export function mountTidy(app) {
-  const { client, store, notices, page, t, curl } = app;
-  const key = `undo:${page.name}`;
-  let undos = memory.get(key, []); // {undo, cleared, until}; the last is offered first
+/** Clear with undo, move to another queue, and moving dead letters back. */
+export function mountClearAndMove(app, suggestNames) {
+  const { store, actions, notices, page, t } = app;
+  const undosKey = `undo:${page.name}`;
+  let undos = session.get(undosKey, []); // {undo, cleared, until}; the last one is offered first
 
-  function keep(list) {
+  function setUndos(list) {
     undos = list.filter(({ until }) => until > Date.now());
-    memory.set(key, undos);
-    at("undo").hidden = !undos.length;
-    if (undos.length) write(at("undo-text"), t("cleared", { n: undos.at(-1).cleared }));
+    session.set(undosKey, undos);
+    byId("undo").hidden = !undos.length;
+    if (undos.length) write(byId("undo-text"), t("cleared", { n: undos.at(-1).cleared }));
   }
-  keep(undos);
+  setUndos(undos);
 
-  const typed = at("clearing-name");
+  const typed = byId("clearing-name");
   typed.addEventListener("input", () => {
-    at("clearing-go").disabled = typed.value !== page.name;
+    byId("clearing-go").disabled = typed.value !== page.name;
   });
-  at("clear").addEventListener("click", async () => {
+  byId("clear").addEventListener("click", async () => {
     typed.value = "";
-    at("clearing-go").disabled = true;
-    at("clearing-text").textContent = t("clear.what", { n: store.state.count });
-    if ((await ask(at("clearing"))) !== "go" || typed.value !== page.name) return;
-    const done = await app.act(curl.clear(), () => client.clear());
-    if (!done) return;
-    if (!done.undo) return void notices.say(t("cleared", { n: 0 }));
-    keep([...undos, { undo: done.undo, cleared: done.cleared, until: Date.now() + KEPT }]);
-    refocus(at("undo-go"), at("clear"));
+    byId("clearing-go").disabled = true;
+    byId("clearing-text").textContent = t("clear.what", { n: store.state.count });
+    if ((await openDialog(byId("clearing"))) !== "go" || typed.value !== page.name) return;
+    const answer = await actions.clear();
+    if (!answer) return;
+    const { undo, cleared } = answer;
+    if (!undo) return void notices.say(t("cleared", { n: 0 }));
+    setUndos([...undos, { undo, cleared, until: Date.now() + UNDO_TTL_MS }]);
+    refocus(byId("undo-go"), byId("clear"));
   });
-  at("undo-go").addEventListener("click", async () => {
+
+  byId("undo-go").addEventListener("click", async () => {
     const { undo } = undos.at(-1);
-    const without = () => keep(undos.filter((one) => one.undo !== undo));
-    const done = await app.act(curl.restore(undo), () =>
-      client.restore(undo).catch((error) => {
-        if (error.code === "stale") without(); // it is an hour old, or was undone elsewhere
-        throw error;
-      }),
-    );
-    if (!done) return;
-    without();
-    notices.say(t("restored", { n: done.restored }));
-    refocus(at("push-text"), at("undo"));
+    const drop = () => setUndos(undos.filter((one) => one.undo !== undo));
+    const answer = await actions.restore(undo, drop);
+    if (!answer) return;
+    drop();
+    notices.say(t("restored", { n: answer.restored }));
+    refocus(byId("push-text"), byId("undo"));
   });
-  at("undo-close").addEventListener("click", () => keep(undos.slice(0, -1)));
+  byId("undo-close").addEventListener("click", () => setUndos(undos.slice(0, -1)));
 
-  const [to, max] = [at("moving-to"), at("moving-max")];
-  at("move").addEventListener("click", async () => {
-    to.value = max.value = "";
-    app.suggest();
-    if ((await ask(at("moving"))) !== "go") return;
+  const [to, max] = [byId("moving-to"), byId("moving-max")];
+  byId("move").addEventListener("click", async () => {
+    to.value = "";
+    max.value = "";
+    suggestNames();
+    if ((await openDialog(byId("moving"))) !== "go") return;
     if (!isName(to.value)) return notices.fail({ code: "bad_name" });
-    move(to.value, max.value === "" ? undefined : Number(max.value));
+    actions.move(to.value, max.value === "" ? undefined : Number(max.value));
   });
 
-  async function move(target, most) {
-    const done = await app.act(curl.move(target, most), () => client.move(target, most));
-    if (!done) return;
-    const link = { href: app.pageOf(target), text: t("dead.open", { name: target }) };
-    notices.say(t("moved", { n: done.moved, name: target }), link);
-  }
-
-  at("dead-back")?.addEventListener("click", () => move(app.alive));
+  byId("dead-back")?.addEventListener("click", () => actions.move(parentOf(page.name)));
 }

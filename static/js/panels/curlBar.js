@@ -1,18 +1,19 @@
-import { at, write } from "../dom.js";
+import { byId, write } from "../dom.js";
 
-/** The curl line of the last act, ready to copy. */
-export function mountTeach({ notices, t, curl }) {
-  const line = at("teach-line");
+/** The curl command of the last operation, ready to copy; at first, the one that follows the queue. */
+export function mountCurlBar({ notices, t, curl }) {
+  const line = byId("curl-line");
   line.textContent = curl.events();
-  at("teach-copy").addEventListener("click", (event) => notices.copy(line.textContent, event.currentTarget));
+  byId("curl-copy").addEventListener("click", (event) => notices.copy(line.textContent, event.currentTarget));
 
   const example = curl.push("hello");
-  at("empty-curl").textContent = example;
-  at("empty-copy").addEventListener("click", (event) => notices.copy(example, event.currentTarget));
+  byId("empty-curl").textContent = example;
+  byId("empty-copy").addEventListener("click", (event) => notices.copy(example, event.currentTarget));
 
-  return function teach(text) {
-    write(at("teach-label"), t("teach.act"));
-    write(line, text);
+  function showCommand(command) {
+    write(byId("curl-label"), t("curl"));
+    write(line, command);
     line.scrollLeft = 0;
-  };
+  }
+  return { showCommand };
 }

@@ -1,55 +1,48 @@
-import { at, write } from "../dom.js";
+import { byId, write } from "../dom.js";
 import { bytesOf, hexOf, indented, kindOf, piecesOf, sizeOf } from "../format.js";
 
-const SHOWN = 100_000; // characters that are shown before one asks for the rest: laying out text takes long
+const MAX_SHOWN_CHARACTERS = 100_000; // the rest is shown on request: laying out text takes long
+const FIRST_VIEWS = { json: "json", text: "text", bytes: "hex" }; // by kind
+const TAKEN_TITLES = { pop: "popped", remove: "removed", reserve: "reserved" };
 
-/** One message, whole: formatted, as it is, or as hexadecimal. */
-export function mountMessage(app) {
-  const { client, notices, t, n, language } = app;
-  const dialog = at("message");
-  let shown = null; // {message, position?, taken?}
+/** One whole message: formatted, as text, or as hexadecimal. */
+export function mountMessage({ page, actions, notices, t, n }) {
+  const dialog = byId("message");
+  const [body, rest] = [byId("message-body"), byId("message-rest")];
+  const buttons = dialog.querySelectorAll("[data-view]");
+  let opened = null; // {message, position?, taken?}
+  let hiddenText = "";
 
-  /** Show a waiting message by its position, or one that was taken. */
-  async function open({ position, taken }) {
-    let message = taken?.message;
-    if (!taken) {
-      const answer = await app.act(app.curl.look(position), () => client.all({ offset: position, limit: 1 }));
-      if (!answer) return;
-      [message] = answer.messages;
-      if (message === undefined) return notices.fail({ code: "stale" });
-    }
-    shown = { message, position, taken };
+  /** Open a waiting message by its position, or one that was taken. */
+  async function openMessage({ position, taken }) {
+    const message = taken ? taken.message : await actions.read(position);
+    if (message === undefined) return;
+    opened = { message, position, taken };
     const kind = kindOf(message);
-    write(at("message-title"), taken ? t(taken.how === "pop" ? "popped" : taken.how === "remove" ? "removed" : "reserved") : t("message.title", { position: n(position + 1) }));
-    const facts = [kind === "text" ? "" : t(`waiting.${kind}`), sizeOf(bytesOf(message).length, language)];
-    write(at("message-facts"), facts.filter(Boolean).join(" · "));
-    at("message-remove").hidden = Boolean(taken);
-    at("message-back").hidden = !taken || taken.how === "reserve";
-    for (const button of dialog.querySelectorAll("[data-look]")) {
-      const { look } = button.dataset;
-      button.hidden = (look === "json" && kind !== "json") || (look === "text" && kind === "bytes");
+    write(byId("message-title"), taken ? t(TAKEN_TITLES[taken.how]) : t("message.title", { position: n(position + 1) }));
+    const facts = [kind === "text" ? "" : t(`waiting.${kind}`), sizeOf(bytesOf(message).length, page.language)];
+    write(byId("message-facts"), facts.filter(Boolean).join(" · "));
+    byId("message-remove").hidden = Boolean(taken);
+    byId("message-back").hidden = !taken || taken.how === "reserve";
+    for (const button of buttons) {
+      const { view } = button.dataset;
+      button.hidden = (view === "json" && kind !== "json") || (view === "text" && kind === "bytes");
     }
-    look({ json: "json", text: "text", bytes: "hex" }[kind]);
+    show(FIRST_VIEWS[kind]);
     if (!dialog.open) dialog.showModal();
-    at("message-body").focus();
-    at("message-body").scrollTop = 0;
+    body.focus();
+    body.scrollTop = 0;
   }
 
-  function look(how) {
-    for (const button of dialog.querySelectorAll("[data-look]")) {
-      button.setAttribute("aria-pressed", String(button.dataset.look === how));
-    }
-    const { message } = shown;
-    const text = how === "hex" ? hexOf(bytesOf(message)).lines : how === "json" ? indented(message) : message;
-    at("message-body").replaceChildren(...(how === "json" ? coloured(text.slice(0, SHOWN)) : [text.slice(0, SHOWN)]));
-    const rest = at("message-rest");
-    rest.hidden = text.length <= SHOWN;
-    rest.textContent = t("message.rest", { size: sizeOf(text.length - SHOWN, language) });
-    rest.onclick = () => {
-      at("message-body").append(text.slice(SHOWN));
-      rest.hidden = true;
-      at("message-body").focus();
-    };
+  function show(view) {
+    for (const button of buttons) button.setAttribute("aria-pressed", String(button.dataset.view === view));
+    const { message } = opened;
+    const text = view === "hex" ? hexOf(bytesOf(message)).lines : view === "json" ? indented(message) : message;
+    const head = text.slice(0, MAX_SHOWN_CHARACTERS);
+    hiddenText = text.slice(MAX_SHOWN_CHARACTERS);
+    body.replaceChildren(...(view === "json" ? coloured(head) : [head]));
+    rest.hidden = hiddenText === "";
+    rest.textContent = t("message.rest", { size: sizeOf(hiddenText.length, page.language) });
   }
 
   function* coloured(json) {
@@ -59,25 +52,31 @@ export function mountMessage(app) {
   }
 
   dialog.addEventListener("click", (event) => {
-    const button = event.target.closest("[data-look]");
-    if (button) look(button.dataset.look);
+    const button = event.target.closest("[data-view]");
+    if (button) show(button.dataset.view);
   });
   dialog.addEventListener("close", () => {
-    at("message-body").textContent = "";
-    shown = null;
+    body.textContent = "";
+    hiddenText = "";
+    opened = null;
   });
-  at("message-copy").addEventListener("click", (event) => {
-    const { message } = shown;
+  rest.addEventListener("click", () => {
+    body.append(hiddenText);
+    rest.hidden = true;
+    body.focus();
+  });
+  byId("message-copy").addEventListener("click", (event) => {
+    const { message } = opened;
     notices.copy(typeof message === "string" ? message : message.base64, event.currentTarget);
   });
-  at("message-remove").addEventListener("click", async () => {
-    const { position, message } = shown;
-    if (await app.remove(position, { preview: message, bytes: bytesOf(message).length })) dialog.close();
+  byId("message-remove").addEventListener("click", async () => {
+    const { position, message } = opened;
+    if (await actions.remove(position, { preview: message, bytes: bytesOf(message).length })) dialog.close();
   });
-  at("message-back").addEventListener("click", async () => {
-    const { taken } = shown;
+  byId("message-back").addEventListener("click", () => {
+    const { taken } = opened;
     dialog.close();
-    await app.back([taken]);
+    actions.putBack([taken]);
   });
-  return open;
+  return { openMessage };
 }

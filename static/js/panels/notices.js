@@ -1,65 +1,71 @@
-import { at, clone } from "../dom.js";
+import { byId, clone } from "../dom.js";
 
-/** Short messages in the corner; `fail` tells what went wrong until it is dismissed, `say` what went well for a while. */
+const MAX_NOTICES = 3; // in the corner
+const NOTICE_MS = 5000;
+const NOTICE_WITH_BUTTON_MS = 15_000;
+const COPIED_MS = 1500;
+
+/** Short messages in the corner: `fail` reports an error until it is dismissed, `say` a success for a while. */
 export function mountNotices({ failure, t }) {
-  const corner = at("toasts");
-  at("said").textContent = "";
+  const corner = byId("toasts");
+  const spoken = byId("spoken");
+  spoken.textContent = "";
 
-  function show(text, role, more) {
+  function show(text, role, extra) {
     const toast = clone("toast-template");
     toast.setAttribute("role", role);
     toast.classList.add(role);
     const close = () => toast.remove();
     toast.querySelector(".close").addEventListener("click", close);
-    const [link, act] = [toast.querySelector(".link"), toast.querySelector(".act")];
-    link.hidden = !more?.href;
-    act.hidden = !more?.act;
-    if (more?.href) link.href = more.href;
-    link.textContent = act.textContent = more?.text ?? "";
-    act.addEventListener("click", () => {
+    const [link, button] = [toast.querySelector(".link"), toast.querySelector(".action")];
+    link.hidden = !extra?.href;
+    button.hidden = !extra?.action;
+    if (extra?.href) link.href = extra.href;
+    link.textContent = button.textContent = extra?.text ?? "";
+    button.addEventListener("click", () => {
       close();
-      more.act();
+      extra.action();
     });
     // A modal dialog covers everything else, so the notice goes into it.
     const dialog = document.querySelector("dialog[open]");
     (dialog ?? corner).append(toast);
     dialog?.addEventListener("close", () => toast.isConnected && corner.append(toast), { once: true });
-    while (corner.children.length > 3) corner.firstElementChild.remove();
+    while (corner.children.length > MAX_NOTICES) corner.firstElementChild.remove();
     toast.querySelector(".text").textContent = text;
     return toast;
   }
 
   return {
-    /** @param {string} text @param {{text: string, href?: string, act?: () => void}} [more] a link or a button beside it */
-    say(text, more) {
-      const toast = show(text, "status", more);
-      setTimeout(() => toast.remove(), more ? 15_000 : 5000);
+    /** @param {string} text @param {{text: string, href?: string, action?: () => void}} [extra] a link or a button */
+    say(text, extra) {
+      const toast = show(text, "status", extra);
+      setTimeout(() => toast.remove(), extra ? NOTICE_WITH_BUTTON_MS : NOTICE_MS);
     },
-    /** @param {{code: string, message?: string}} error @param {string} [what] failed; then it is told until dismissed */
-    fail(error, what) {
-      const text = what ? `${what}: ${failure(error)}` : failure(error);
+    /** @param {{code: string, message?: string}} error @param {string} [subject] if given, `clear` leaves the notice */
+    fail(error, subject) {
+      const text = subject ? `${subject}: ${failure(error)}` : failure(error);
       const same = [...document.querySelectorAll(".toast.alert .text")].find((one) => one.textContent === text);
       same?.parentElement.remove();
-      show(text, "alert").classList.toggle("kept", Boolean(what));
+      show(text, "alert").classList.toggle("kept", Boolean(subject));
       console.info(`${error.code ?? error.name}: ${error.message}`);
     },
-    /** Forget what went wrong before: something has worked since. */
+    /** Remove earlier errors: something has worked since. */
     clear: () => document.querySelectorAll(".toast.alert:not(.kept)").forEach((toast) => toast.remove()),
     async copy(text, button) {
       const before = button.textContent;
-      if (!(await copied(text))) return void show(t("copy.failed"), "alert");
-      at("said").textContent = t("copied");
+      if (!(await copyText(text))) return void show(t("copy.failed"), "alert");
+      spoken.textContent = t("copied");
       button.textContent = t("copied");
       setTimeout(() => {
         button.textContent = before;
-        at("said").textContent = "";
-      }, 1500);
+        spoken.textContent = "";
+      }, COPIED_MS);
     },
   };
 }
 
-/** Copy a text. Browsers give the clipboard to https and localhost only; elsewhere the old way works. */
-async function copied(text) {
+/** Copy a text. Browsers offer the clipboard only on https and localhost; elsewhere execCommand still works. */
+async function copyText(text) {
   try {
     await navigator.clipboard.writeText(text);
     return true;

@@ -1,25 +1,22 @@
-import { at, clone } from "../dom.js";
-import { isName } from "../state.js";
+import { byId, clone } from "../dom.js";
+import { isName, pageUrl } from "../names.js";
 
-/** Switch to another queue, or open one by name. Every queue has an address of its own, so links and "back" work. */
-export function mountQueues(app) {
-  const { client, notices, page, n } = app;
-  const dialog = at("queues");
-
-  at("switch").addEventListener("click", async () => {
-    at("queues-name").value = "";
-    dialog.showModal();
-    await app.suggest();
+/** Switch to another queue, or open one by name. Every queue has its own address, so links and "back" work. */
+export function mountQueues({ client, notices, page, n }) {
+  byId("switch").addEventListener("click", () => {
+    byId("queues-name").value = "";
+    byId("queues").showModal();
+    suggestNames();
   });
-  at("queues-form").addEventListener("submit", (event) => {
+  byId("queues-form").addEventListener("submit", (event) => {
     event.preventDefault();
-    const name = at("queues-name").value.trim();
-    if (isName(name)) location.assign(app.pageOf(name));
+    const name = byId("queues-name").value.trim();
+    if (isName(name)) location.assign(pageUrl(name));
     else notices.fail({ code: "bad_name" });
   });
 
-  /** Read which queues there are, for the list and for what name fields suggest. */
-  app.suggest = async () => {
+  /** Load the names of all queues for the list and for the suggestions of the name fields. */
+  async function suggestNames() {
     let queues;
     try {
       ({ queues } = await client.queues());
@@ -27,19 +24,18 @@ export function mountQueues(app) {
       return notices.fail(error);
     }
     queues.sort((a, b) => a.name.localeCompare(b.name));
-    at("names").replaceChildren(
-      ...queues.map(({ name }) => Object.assign(document.createElement("option"), { value: name })),
-    );
-    at("queues-list").replaceChildren(
-      ...queues.filter(({ name }) => isName(name)).map(({ name, count }) => {
-        const item = clone("queue-template");
-        const link = item.querySelector("a");
-        link.href = app.pageOf(name);
-        if (name === page.name) link.setAttribute("aria-current", "page");
-        item.querySelector(".queue-name").textContent = name;
-        item.querySelector(".queue-count").textContent = n(count);
-        return item;
-      }),
-    );
-  };
+    byId("names").replaceChildren(...queues.map(({ name }) => new Option("", name)));
+    byId("queues-list").replaceChildren(...queues.filter(({ name }) => isName(name)).map(itemOf));
+  }
+
+  function itemOf({ name, count }) {
+    const item = clone("queue-template");
+    const link = item.querySelector("a");
+    link.href = pageUrl(name);
+    if (name === page.name) link.setAttribute("aria-current", "page");
+    item.querySelector(".queue-name").textContent = name;
+    item.querySelector(".queue-count").textContent = n(count);
+    return item;
+  }
+  return { suggestNames };
 }

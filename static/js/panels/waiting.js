@@ -1,83 +1,90 @@
-import { at, clone, write } from "../dom.js";
-import { bytesOf, kindOfPreview, oneLine, sizeOf } from "../format.js";
-import { scrollTo, windowOf } from "../state.js";
+import { byId, clone, write } from "../dom.js";
+import { kindOfPreview, oneLine, sizeOf } from "../format.js";
+import { scrollTo, visibleRows } from "../rows.js";
 
-const ROW = 44; // pixels; home.css says the same
-const PREVIEW = 200; // characters of a message that a row can show
-const FILTERED = 1000; // messages that a filter looks at
-const SHOWN = 300; // characters of a row's text
-const TOLD = new Set(["redis_away", "offline", "token_required"]); // of these the page knows more than their code tells
+const ROW_HEIGHT_PX = 44; // as in home.css
+const MAX_PREVIEW_CHARACTERS = 200; // read from the app for a row
+const MAX_ROW_CHARACTERS = 300; // shown in a row, as hexadecimal is longer
+const MAX_FILTERED_MESSAGES = 1000; // the texts `filter` name this number
+const RELOAD_DELAY_MS = 100;
+const FILTER_RELOAD_DELAY_MS = 1000; // a filter reads much more
+const ABSENT_CONNECTIONS = new Set(["fault", "away", "refused"]);
+const ABSENT_CODES = new Set(["redis_away", "offline", "token_required"]); // explained by `absent.*`
 
 /**
- * The list of waiting messages. Only the rows in view exist, and only they are read from the app, so a million
- * messages cost what twenty do.
+ * The list of waiting messages. Only the visible rows exist, and only they are read from the app, so a million
+ * messages cost as much as twenty.
  */
-export function mountWaiting(app) {
-  const { client, store, failure, t, n, language } = app;
-  const [view, list, filter] = [at("viewport"), at("rows"), at("filter")];
-  const shown = new Map(); // place in the list -> its element
+export function mountWaiting({ client, store, actions, failure, page, t, n }, openMessage) {
+  const [view, list, filter] = [byId("viewport"), byId("rows"), byId("filter")];
+  /** @typedef {{element: HTMLElement, place: number, position: number, message?: object, setSize: number}} Row */
+  const rows = new Map(); // place in the list -> Row
+  const rowOf = new WeakMap(); // element -> Row
   let known = new Map(); // position in the queue -> {preview, bytes, version}
-  let found = null; // positions that the filter leaves; null without a filter
-  let seen = 0; // version of the last state that came in
+  let matches = null; // positions that match the filter; null without a filter
+  let drawnVersion = 0; // of the last state that was received
   let loading = false;
-  let timer = 0;
+  let reloadTimer = 0;
   let active = 0; // place of the row that Tab reaches
 
-  const length = () => found?.length ?? store.state.count;
-  const positionOf = (place) => (found ? found[place] : place);
-  const box = () => ({ count: length(), row: ROW, view: view.clientHeight, scroll: view.scrollTop });
+  const length = () => matches?.length ?? store.state.count;
+  const positionAt = (place) => (matches ? matches[place] : place);
+  const box = () => ({ count: length(), row: ROW_HEIGHT_PX, view: view.clientHeight, scroll: view.scrollTop });
 
   // --- reading
 
-  /** Read what is in view and not known as it is now; one request at a time. */
+  /** Read the messages in view that are not known in their present version; one request at a time. */
   async function load() {
     if (loading || !store.state.known) return;
     const { version, count } = store.state;
-    const filtered = filter.value !== "";
-    let { first, last } = filtered ? { first: 0, last: Math.min(FILTERED, count) } : windowOf(box());
-    const fresh = (position) => known.get(position)?.version === version;
-    while (first < last && fresh(first)) first += 1;
-    while (last > first && fresh(last - 1)) last -= 1;
-    if (first === last) return search();
+    const range = filter.value === "" ? visibleRows(box()) : { first: 0, last: Math.min(MAX_FILTERED_MESSAGES, count) };
+    let { first, last } = range;
+    const isFresh = (position) => known.get(position)?.version === version;
+    while (first < last && isFresh(first)) first += 1;
+    while (last > first && isFresh(last - 1)) last -= 1;
+    if (first === last) return applyFilter();
     loading = true;
-    let whole = false;
+    let complete = false;
     try {
-      const { messages } = await client.all({ offset: first, limit: last - first, preview: PREVIEW });
-      const kept = [...known].filter(([position, row]) => row.version === version || inView(position));
-      known = new Map(kept);
-      messages.forEach((row, i) => known.set(first + i, { ...row, version }));
-      // Fewer than asked for: others popped meanwhile, and the next state tells.
-      whole = messages.length === last - first;
-      search();
+      const { messages } = await client.all({ offset: first, limit: last - first, preview: MAX_PREVIEW_CHARACTERS });
+      known = new Map([...known].filter(([position, { version: of }]) => of === version || isInView(position)));
+      messages.forEach((message, i) => known.set(first + i, { ...message, version }));
+      // Fewer messages than requested mean that others were popped meanwhile: a new state will arrive.
+      complete = messages.length === last - first;
+      applyFilter();
       render();
     } catch {
-      // The stream tells when the app is away, and the next state asks again.
+      // The stream reports a lost connection, and the next state loads again.
     } finally {
       loading = false;
     }
-    if (store.state.version !== version) soon();
-    else if (whole) load(); // what is in view may be something else by now
+    if (store.state.version !== version) loadSoon();
+    else if (complete) load(); // the view may have moved meanwhile
   }
 
-  /** Read again after a while, however many states come in: a filter reads much. */
-  function soon() {
-    timer ||= setTimeout(() => {
-      timer = 0;
+  /** Load again after a delay, however many states arrive during it. */
+  function loadSoon() {
+    if (reloadTimer) return;
+    reloadTimer = setTimeout(() => {
+      reloadTimer = 0;
       load();
-    }, filter.value ? 1000 : 100);
+    }, filter.value ? FILTER_RELOAD_DELAY_MS : RELOAD_DELAY_MS);
   }
 
-  const inView = (position) => [...shown.values()].some((row) => row.at === position);
+  const isInView = (position) => [...rows.values()].some((row) => row.position === position);
 
-  /** Leave the rows that the filter leaves; all of them without one. */
-  function search() {
+  /** Keep only the rows that match the filter; all of them without one. */
+  function applyFilter() {
     const needle = filter.value.toLowerCase();
-    at("found").hidden = needle === "";
-    if (needle === "") return void (found = null);
-    const most = Math.min(FILTERED, store.state.count);
-    const read = [...known.keys()].filter((position) => position < most).toSorted((a, b) => a - b);
-    found = read.filter((position) => textOf(known.get(position).preview).toLowerCase().includes(needle));
-    write(at("found"), t("found", { found: found.length, n: read.length }));
+    byId("found").hidden = needle === "";
+    if (needle === "") {
+      matches = null;
+      return;
+    }
+    const limit = Math.min(MAX_FILTERED_MESSAGES, store.state.count);
+    const searched = [...known.keys()].filter((position) => position < limit).toSorted((a, b) => a - b);
+    matches = searched.filter((position) => textOf(known.get(position).preview).toLowerCase().includes(needle));
+    write(byId("found"), t("found", { n: matches.length, searched: searched.length }));
     render();
   }
 
@@ -86,7 +93,7 @@ export function mountWaiting(app) {
   filter.addEventListener("input", () => {
     view.scrollTop = 0;
     active = 0;
-    search();
+    applyFilter();
     render();
     load();
   });
@@ -94,11 +101,11 @@ export function mountWaiting(app) {
   // --- drawing
 
   function update(state) {
-    if (state.version !== seen) {
-      seen = state.version;
-      if (filter.value) soon(); // until then it shows what it found, where that was
+    if (state.version !== drawnVersion) {
+      drawnVersion = state.version;
+      if (filter.value) loadSoon(); // until then the list shows what it found, where it was
       else {
-        state.next.forEach((row, i) => known.set(i, { ...row, version: seen }));
+        state.next.forEach((message, i) => known.set(i, { ...message, version: drawnVersion }));
         load();
       }
     }
@@ -106,101 +113,97 @@ export function mountWaiting(app) {
   }
 
   function render() {
+    renderRows();
     const { known: ready, count, connection, error } = store.state;
-    const { height, first, last, top } = windowOf(box());
-    list.style.height = `${height}px`;
-    for (const [place, row] of shown) {
-      if (place >= first && place < last) continue;
-      if (row.contains(document.activeElement)) view.focus({ preventScroll: true });
-      row.remove();
-      shown.delete(place);
+    byId("empty").hidden = !(ready && count === 0 && connection === "live");
+    const isAbsent = ABSENT_CONNECTIONS.has(connection);
+    byId("absent").hidden = !isAbsent;
+    byId("stage").classList.toggle("stale", isAbsent);
+    if (isAbsent) {
+      write(byId("absent"), ABSENT_CODES.has(error?.code ?? "offline") ? t(`absent.${connection}`) : failure(error));
     }
-    active = Math.min(active, Math.max(0, length() - 1));
-    const reachable = active >= first && active < last ? active : Math.min(first + 4, Math.max(0, length() - 1));
-    let after = list.firstElementChild;
-    for (let place = first; place < last; place += 1) {
-      let row = shown.get(place);
-      if (!row) {
-        row = clone("row-template");
-        shown.set(place, row);
-        list.insertBefore(row, after);
-      } else after = row.nextElementSibling;
-      fill(row, place, place === reachable);
-      row.style.transform = `translateY(${top + (place - first) * ROW}px)`;
-    }
-    at("empty").hidden = !(ready && count === 0 && connection === "live");
-    const absent = ["fault", "away", "refused"].includes(connection);
-    at("absent").hidden = !absent;
-    at("stage").classList.toggle("stale", absent);
-    if (absent) write(at("absent"), TOLD.has(error?.code ?? "offline") ? t(`absent.${connection}`) : failure(error));
-    at("clear").disabled = at("move").disabled = count === 0;
+    byId("clear").disabled = count === 0;
+    byId("move").disabled = count === 0;
   }
 
-  function fill(row, place, reachable) {
-    const position = positionOf(place);
+  /** Make the rows in view exist, and no others. */
+  function renderRows() {
+    const { height, first, last, top } = visibleRows(box());
+    list.style.height = `${height}px`;
+    for (const [place, { element }] of rows) {
+      if (place >= first && place < last) continue;
+      if (element.contains(document.activeElement)) view.focus({ preventScroll: true });
+      element.remove();
+      rows.delete(place);
+    }
+    const end = Math.max(0, length() - 1);
+    active = Math.min(active, end);
+    const reachable = active >= first && active < last ? active : Math.min(first + 4, end);
+    let after = list.firstElementChild;
+    for (let place = first; place < last; place += 1) {
+      const row = rows.get(place) ?? addRow(place, after);
+      after = row.element.nextElementSibling;
+      fill(row, place === reachable);
+      row.element.style.transform = `translateY(${top + (place - first) * ROW_HEIGHT_PX}px)`;
+    }
+  }
+
+  function addRow(place, after) {
+    const row = { element: clone("row-template"), place, position: -1, message: undefined, setSize: -1 };
+    rows.set(place, row);
+    rowOf.set(row.element, row);
+    list.insertBefore(row.element, after);
+    return row;
+  }
+
+  /** Show in a row the message at its place; what has not changed is left alone. @param {Row} row */
+  function fill(row, isReachable) {
+    const { element, place } = row;
+    const [open, remove] = element.children;
+    open.tabIndex = remove.tabIndex = isReachable ? 0 : -1;
+    if (row.setSize !== store.state.count) {
+      row.setSize = store.state.count;
+      element.setAttribute("aria-setsize", row.setSize);
+    }
+    const position = positionAt(place);
     const message = known.get(position);
-    const [open, remove] = row.children;
-    open.tabIndex = remove.tabIndex = reachable ? 0 : -1;
-    if (row.setSize !== store.state.count) row.setAttribute("aria-setsize", (row.setSize = store.state.count));
-    if (row.at === position && row.shows === message) return;
-    Object.assign(row, { at: position, place, shows: message });
+    if (row.position === position && row.message === message) return;
+    row.position = position;
+    row.message = message;
     const number = n(position + 1);
-    const text = message ? oneLine(message.preview).slice(0, SHOWN) : "";
-    const kind = message ? kindOfPreview(message.preview) : "";
-    row.setAttribute("aria-posinset", position + 1);
-    row.classList.toggle("next", position === 0);
-    row.classList.toggle("unread", !message);
-    write(row.querySelector(".position"), number);
-    row.querySelector(".badge").hidden = position !== 0;
-    write(row.querySelector(".preview"), text);
-    row.querySelector(".kind").hidden = kind === "text" || kind === "";
-    write(row.querySelector(".kind"), kind === "json" || kind === "bytes" ? t(`waiting.${kind}`) : "");
-    write(row.querySelector(".size"), message ? sizeOf(message.bytes, language) : "");
+    const preview = message ? oneLine(message.preview).slice(0, MAX_ROW_CHARACTERS) : "";
+    const kind = message ? kindOfPreview(message.preview) : "text";
+    element.setAttribute("aria-posinset", position + 1);
+    element.classList.toggle("next", position === 0);
+    element.classList.toggle("unread", !message);
+    open.setAttribute("aria-label", t("waiting.open", { position: number, preview }));
+    write(element.querySelector(".position"), number);
+    element.querySelector(".badge").hidden = position !== 0;
+    write(element.querySelector(".preview"), preview);
+    element.querySelector(".kind").hidden = kind === "text";
+    write(element.querySelector(".kind"), kind === "text" ? "" : t(`waiting.${kind}`));
+    write(element.querySelector(".size"), message ? sizeOf(message.bytes, page.language) : "");
     remove.setAttribute("aria-label", t("waiting.remove", { position: number }));
     remove.title = t("remove");
   }
 
-  // --- acting
+  // --- mouse and keyboard
 
   list.addEventListener("click", (event) => {
-    const row = event.target.closest(".row");
+    const row = rowOf.get(event.target.closest(".row"));
     if (!row) return;
     active = row.place;
-    if (event.target.closest(".remove")) remove(row.at, row.shows);
-    else app.open({ position: row.at });
+    if (event.target.closest(".remove")) actions.remove(row.position, row.message);
+    else openMessage({ position: row.position });
   });
 
-  /** Remove the message that was seen at a position; what moved meanwhile is left alone. */
-  async function remove(position, seen) {
-    let message;
-    const done = await app.act("", async () => {
-      const { messages } = await client.all({ offset: position, limit: 1 });
-      [message] = messages;
-      if (seen && !isSame(message, seen)) {
-        throw Object.assign(new Error(t("remove.stale")), { code: "moved" });
-      }
-      app.teach(app.curl.remove(position, message));
-      return client.remove(position, message);
-    });
-    if (!done) return false;
-    app.took([{ how: "remove", message }]);
-    return true;
-  }
-
-  /** Whether a message is the one of which this much was seen; byte by byte, as only the rest may be no UTF-8. */
-  function isSame(message, { preview, bytes }) {
-    if (message === undefined) return false;
-    const [whole, head] = [bytesOf(message), bytesOf(preview)];
-    return whole.length === bytes && head.every((byte, i) => byte === whole[i]);
-  }
-
   list.addEventListener("keydown", (event) => {
-    const row = event.target.closest(".row");
+    const row = rowOf.get(event.target.closest(".row"));
     if (!row || event.altKey || event.ctrlKey || event.metaKey) return;
-    const page = Math.max(1, Math.floor(view.clientHeight / ROW) - 1);
-    const steps = { ArrowDown: 1, ArrowUp: -1, PageDown: page, PageUp: -page, Home: -Infinity, End: Infinity };
+    const screen = Math.max(1, Math.floor(view.clientHeight / ROW_HEIGHT_PX) - 1);
+    const steps = { ArrowDown: 1, ArrowUp: -1, PageDown: screen, PageUp: -screen, Home: -Infinity, End: Infinity };
     if (event.key in steps) focus(row.place + steps[event.key]);
-    else if (event.key === "Delete") remove(row.at, row.shows).then(() => focus(row.place));
+    else if (event.key === "Delete") actions.remove(row.position, row.message).then(() => focus(row.place));
     else return;
     event.preventDefault();
   });
@@ -210,13 +213,16 @@ export function mountWaiting(app) {
     active = Math.min(Math.max(0, place), length() - 1);
     view.scrollTop = scrollTo(active, box());
     render();
-    shown.get(active)?.firstElementChild.focus({ preventScroll: true });
+    rows.get(active)?.element.firstElementChild.focus({ preventScroll: true });
   }
 
-  let drawn = 0;
+  // --- scrolling and resizing
+
+  let frame = 0;
   view.addEventListener("scroll", () => {
-    drawn ||= requestAnimationFrame(() => {
-      drawn = 0;
+    if (frame) return;
+    frame = requestAnimationFrame(() => {
+      frame = 0;
       render();
       load();
     });
@@ -226,5 +232,5 @@ export function mountWaiting(app) {
     load();
   }).observe(view);
   view.tabIndex = -1;
-  return { update, remove };
+  return { update };
 }

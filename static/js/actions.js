@@ -1,0 +1,226 @@
+import { QueueError } from "./client.js";
+import { bytesOf } from "./format.js";
+import { pageUrl } from "./names.js";
+import { changed, discarded, recalled, took } from "./state.js";
+
+const MAX_ATTEMPTS = 3; // at an operation whose answer was lost
+const RETRY_DELAY_MS = 700;
+const MAX_PUT_BACK_MESSAGES = 1000; // in one request
+const MAX_PUT_BACK_CHARACTERS = 1 << 20; // in one request; a single message can be longer
+
+/**
+ * Everything a visitor can do to the queue, without any DOM. Each action shows its curl command and reports its own
+ * failure, then resolves with undefined (the queue's answer on success), so callers need no `catch`.
+ *
+ * @param {{client: import("./client.js").QueueClient, store: object, notices: object, curl: object,
+ *          showCommand: (command: string) => void, t: (key: string, values?: object) => string}} parts
+ */
+export function createActions({ client, store, notices, curl, showCommand, t }) {
+  /** Show a curl command, do the work, and report its failure. */
+  async function run(command, work) {
+    if (command) showCommand(command);
+    try {
+      const result = await work();
+      notices.clear();
+      return result;
+    } catch (error) {
+      if (error.code !== "aborted") notices.fail(error);
+      return undefined;
+    }
+  }
+
+  /** Push once. A caller that passes a key keeps the message, so the same push can be repeated safely. */
+  function push(message, { next, key }) {
+    return run(curl.push(message, { next }), async () => {
+      try {
+        return await retryWithKey((attempt) => client.push(message, { next, key: attempt }), key);
+      } catch (error) {
+        throw key && error.code === "offline" ? new QueueError("push_offline", error.message) : error;
+      }
+    });
+  }
+
+  // --- taking
+
+  /** Pop; resolves with the list of messages popped. @param {{max?: number, wait?: number}} options */
+  async function pop(options, signal) {
+    const answer = await run(curl.pop(options), () => retryWithKey((key) => popWithKey({ ...options, key }, signal)));
+    return answer === undefined ? undefined : keep("pop", listOf(answer).map((message) => ({ message })));
+  }
+
+  /** Pop. If the wait was stopped while a message was on its way, fetch that message: the key names it. */
+  async function popWithKey(options, signal) {
+    try {
+      return await client.pop({ ...options, signal });
+    } catch (error) {
+      if (error.code !== "aborted") throw error;
+      return client.pop({ max: options.max, key: options.key });
+    }
+  }
+
+  /**
+   * Reserve; resolves with the list of messages reserved. A reservation whose answer is lost ends by itself.
+   * @param {{lease: number, max?: number, wait?: number}} options
+   */
+  async function reserve(options, signal) {
+    const answer = await run(curl.reserve(options), () => client.reserve({ ...options, signal }));
+    if (answer === undefined) return undefined;
+    const { lease } = options;
+    return keep("reserve", listOf(answer).map(({ id, message, deliveries }) => {
+      return { message, deliveries, reservation: id, lease, until: leaseEnd(lease) };
+    }));
+  }
+
+  /** Keep messages that were taken on the page. */
+  function keep(how, messages) {
+    const taken = messages.map((one) => ({ how, ...one }));
+    if (taken.length) store.change(took, taken);
+    return taken;
+  }
+
+  /** Acknowledge a reserved message. @param {import("./state.js").Taken} one */
+  async function ack({ id, reservation }) {
+    if (!(await run(curl.ack(reservation), () => client.ack(reservation)))) return;
+    store.change(discarded, id);
+    notices.say(t("acked"));
+  }
+
+  async function release({ id, reservation }) {
+    const answer = await run(curl.release(reservation), () => client.release(reservation));
+    if (!answer) return;
+    store.change(discarded, id);
+    const dead = `${store.state.name}.dead`;
+    if (answer.dead) notices.say(t("buried"), { href: pageUrl(dead), text: t("dead.open", { name: dead }) });
+    else notices.say(t("backed", { n: 1 }));
+  }
+
+  async function extend({ id, reservation, lease }) {
+    if (!(await run(curl.extend(reservation, lease), () => client.extend(reservation, lease)))) return;
+    store.change(changed, id, { until: leaseEnd(lease) });
+    notices.say(t("extended", { n: lease }));
+  }
+
+  const puttingBack = new Set(); // ids
+
+  /**
+   * Put popped and removed messages back, in the order in which they were taken: the newest first, in several
+   * requests if need be. A message that is already on its way back is left out.
+   * @param {import("./state.js").Taken[]} taken newest first
+   */
+  async function putBack(taken) {
+    const list = taken.filter(({ id }) => !puttingBack.has(id));
+    for (const { id } of list) puttingBack.add(id);
+    let done = 0;
+    for (const part of partsOf(list)) {
+      const messages = part.toReversed().map(({ message }) => message);
+      if (!(await push(messages.length === 1 ? messages[0] : messages, { next: true }))) break;
+      for (const { id } of part) store.change(discarded, id);
+      done += part.length;
+    }
+    for (const { id } of list) puttingBack.delete(id);
+    if (done) notices.say(t("backed", { n: done }));
+  }
+
+  /** Take a message off the page. A reserved one is still in the queue; of others this is the last copy. */
+  function discard(one) {
+    store.change(discarded, one.id);
+    if (one.how === "reserve") return;
+    notices.say(t("discarded"), { text: t("undo"), action: () => store.change(recalled, one) });
+  }
+
+  // --- single messages
+
+  /** Read the whole message at a position. */
+  async function read(position) {
+    const answer = await run(curl.read(position), () => client.all({ offset: position, limit: 1 }));
+    if (!answer) return undefined;
+    const [message] = answer.messages;
+    if (message === undefined) notices.fail({ code: "stale" });
+    return message;
+  }
+
+  /**
+   * Remove the message that is shown at a position. If the queue has moved since then, nothing is removed.
+   * @param {number} position @param {import("./client.js").Preview} [preview] what is shown of it
+   */
+  async function remove(position, preview) {
+    let message;
+    const answer = await run("", async () => {
+      [message] = (await client.all({ offset: position, limit: 1 })).messages;
+      if (message === undefined || (preview && !isSame(message, preview))) throw new QueueError("moved", t("remove.stale"));
+      showCommand(curl.remove(position, message));
+      return client.remove(position, message);
+    });
+    return answer && keep("remove", [{ message }]);
+  }
+
+  // --- all messages
+
+  const clear = () => run(curl.clear(), () => client.clear());
+
+  /** Undo a clear; `onStale` is called if it can no longer be undone. */
+  function restore(undo, onStale) {
+    return run(curl.restore(undo), async () => {
+      try {
+        return await client.restore(undo);
+      } catch (error) {
+        if (error.code === "stale") onStale();
+        throw error;
+      }
+    });
+  }
+
+  /** Move the oldest messages, all of them without `max`. @param {string} to @param {number} [max] */
+  async function move(to, max) {
+    if (to === store.state.name) return notices.fail({ code: "same_queue" });
+    const answer = await run(curl.move(to, max), () => client.move(to, max));
+    if (!answer) return;
+    notices.say(t("moved", { n: answer.moved, name: to }), { href: pageUrl(to), text: t("dead.open", { name: to }) });
+  }
+
+  return { push, pop, reserve, ack, release, extend, putBack, discard, read, remove, clear, restore, move };
+}
+
+/** Return a new Idempotency-Key. */
+export function newKey() {
+  return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+/** Do something exactly once even if an answer is lost: try again with the same Idempotency-Key. */
+export async function retryWithKey(work, key = newKey(), delay = RETRY_DELAY_MS) {
+  for (let attempt = 1; ; attempt += 1) {
+    try {
+      return await work(key);
+    } catch (error) {
+      if (attempt === MAX_ATTEMPTS || !["offline", "unknown"].includes(error.code)) throw error;
+      await new Promise((done) => setTimeout(done, delay));
+    }
+  }
+}
+
+/** Split taken messages, in their order, into the parts that fit into one request each. */
+export function* partsOf(list) {
+  for (let start = 0, end = 0; start < list.length; start = end) {
+    const limit = Math.min(list.length, start + MAX_PUT_BACK_MESSAGES);
+    for (let size = 0; end < limit && size < MAX_PUT_BACK_CHARACTERS; end += 1) {
+      size += JSON.stringify(list[end].message).length;
+    }
+    yield list.slice(start, end);
+  }
+}
+
+/** Whether a message can be the one with this preview. Compared byte by byte: only the end may be invalid UTF-8. */
+function isSame(message, { preview, bytes }) {
+  const [whole, head] = [bytesOf(message), bytesOf(preview)];
+  return whole.length === bytes && head.every((byte, i) => byte === whole[i]);
+}
+
+/** Return what pop and reserve answer as a list: with `max` it is one, without it is a message or null. */
+function listOf(answer) {
+  return Array.isArray(answer) ? answer : [answer].filter((one) => one !== null);
+}
+
+/** Return when a lease ends by this clock: it may differ from the server's, but a lease is as long on both. */
+function leaseEnd(lease) {
+  return Date.now() + lease * 1000;
+}

@@ -1,0 +1,105 @@
+import { byId, openDialog } from "../dom.js";
+import { sizeOf } from "../format.js";
+
+/** Push files of any size, picked or dropped on the page: each line as a message, or the whole file as one. */
+export function mountFiles({ client, notices, page, t, curl, showCommand }) {
+  const picker = byId("push-file");
+  const percent = new Intl.NumberFormat(page.language, { style: "percent" });
+
+  // --- pushing
+
+  let queue = Promise.resolve(); // files go one after another: they keep their order, and there is one progress bar
+  let stop = null; // ends the stream that is running
+
+  function enqueue(work) {
+    queue = queue.then(work);
+    return queue;
+  }
+
+  /** Push every line of a blob as a message; resolves with the number pushed, also if that fails half way. */
+  const pushStream = (blob, name) => enqueue(() => streamNow(blob, name));
+
+  async function streamNow(blob, name) {
+    stop = new AbortController();
+    showProgress(name, { pushed: 0, bytes: 0, size: blob.size || 1 });
+    byId("push-progress").hidden = false;
+    showCommand(curl.pushLines(name));
+    try {
+      const progress = (done) => showProgress(name, done);
+      const { pushed, bytes, size } = await client.pushLines(blob, { progress, signal: stop.signal });
+      notices.say(t(bytes < size ? "pushing.stopped" : "pushed", { n: pushed, name }));
+      return pushed;
+    } catch (error) {
+      const { pushed } = error.answer;
+      notices.fail(error, name);
+      notices.say(t("pushing.stopped", { n: pushed, name }));
+      return pushed;
+    } finally {
+      byId("push-progress").hidden = true;
+      stop = null;
+    }
+  }
+
+  function showProgress(name, { pushed, bytes, size }) {
+    byId("push-progress-text").textContent = t("pushing", { n: pushed, percent: percent.format(bytes / size), name });
+    byId("push-bar").value = bytes / size;
+  }
+
+  byId("push-cancel").addEventListener("click", () => stop?.abort());
+
+  async function pushWhole(file) {
+    showCommand(curl.pushBytes(file.name));
+    try {
+      await client.pushBytes(file);
+      notices.say(t("pushed", { n: 1 }));
+    } catch (error) {
+      notices.fail(error, file.name);
+    }
+  }
+
+  // --- choosing
+
+  byId("push-pick").addEventListener("click", () => picker.click());
+  picker.addEventListener("change", () => {
+    offerAll(picker.files);
+    picker.value = "";
+  });
+
+  let offering = Promise.resolve(); // there is only one dialog
+
+  /** Offer to push each file in turn; cancelling one cancels the files after it. */
+  function offerAll(files) {
+    const list = [...files];
+    offering = offering.then(async () => {
+      while (list.length && (await offer(list.shift())));
+    });
+  }
+
+  async function offer(file) {
+    byId("dropped-title").textContent = t("dropped.title", { name: file.name, size: sizeOf(file.size, page.language) });
+    byId("dropped-whole").disabled = file.size > page.max_message_bytes || file.size === 0;
+    const choice = await openDialog(byId("dropped"));
+    if (choice === "lines") pushStream(file, file.name);
+    if (choice === "whole") enqueue(() => pushWhole(file));
+    return choice !== "";
+  }
+
+  // --- dropping
+
+  let depth = 0; // dragenter and dragleave fire for every element on the way
+  const hasFiles = (event) => event.dataTransfer?.types.includes("Files");
+  const setDepth = (value) => {
+    depth = Math.max(0, value);
+    byId("drop").hidden = depth === 0;
+  };
+  addEventListener("dragenter", (event) => hasFiles(event) && setDepth(depth + 1));
+  addEventListener("dragleave", (event) => hasFiles(event) && setDepth(depth - 1));
+  addEventListener("dragover", (event) => hasFiles(event) && event.preventDefault());
+  addEventListener("drop", (event) => {
+    if (!hasFiles(event)) return;
+    event.preventDefault();
+    setDepth(0);
+    offerAll(event.dataTransfer.files);
+  });
+  return { pushStream };
+}

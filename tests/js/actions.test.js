@@ -1,0 +1,146 @@
+/** What a visitor can do: each action shows its curl command, reports its failure, and loses no message. */
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { createActions, newKey, partsOf, retryWithKey } from "../../static/js/actions.js";
+import { QueueClient, QueueError } from "../../static/js/client.js";
+import { curlCommands } from "../../static/js/curl.js";
+import { createStore, initial, took } from "../../static/js/state.js";
+
+const lost = () => new QueueError("offline", "No answer.");
+
+/** Actions on a queue whose client answers with these methods; what the page says is in `said`. */
+function actionsOf(client) {
+  const said = [];
+  const extras = []; // links and buttons of what was said
+  const store = createStore(initial("jobs"));
+  const actions = createActions({
+    client,
+    store,
+    curl: curlCommands(new QueueClient("jobs", { base: "http://queue.test/" }), false),
+    notices: {
+      say(text, extra) {
+        said.push(text);
+        extras.push(extra);
+      },
+      fail: (error) => said.push(`failed: ${error.code}`),
+      clear: () => {},
+    },
+    showCommand: (command) => said.push(command),
+    t: (key) => key,
+  });
+  return { actions, said, extras, store };
+}
+
+test("an answer that is lost is asked for again with the same key, and at most twice", async () => {
+  const keys = [];
+  const work = (failures) => (key) => {
+    keys.push(key);
+    return keys.length <= failures ? Promise.reject(lost()) : Promise.resolve("done");
+  };
+  assert.equal(await retryWithKey(work(2), "k", 0), "done");
+  assert.deepEqual(keys.splice(0), ["k", "k", "k"]);
+  await assert.rejects(retryWithKey(work(3), "k", 0), { code: "offline" });
+  assert.deepEqual(keys.splice(0), ["k", "k", "k"]);
+  await assert.rejects(retryWithKey(() => Promise.reject(new QueueError("stale", "")), "k", 0), { code: "stale" });
+  assert.match(newKey(), /^[0-9a-f]{32}$/);
+  assert.notEqual(newKey(), newKey());
+});
+
+test("a push shows its curl command and reports its failure", async () => {
+  const { actions, said } = actionsOf({ push: () => Promise.reject(new QueueError("redis_full", "")) });
+  assert.equal(await actions.push("hi", { next: false }), undefined);
+  assert.deepEqual(said, ["curl -d message=hi http://queue.test/api/queue/jobs/push", "failed: redis_full"]);
+});
+
+test("popped and reserved messages are kept on the page", async () => {
+  const reservation = { id: "7", message: "c", deliveries: 2 };
+  const { actions, store } = actionsOf({ pop: async ({ max }) => (max ? ["a", "b"] : null), reserve: async () => reservation });
+  assert.equal((await actions.pop({ max: 2 })).length, 2);
+  assert.deepEqual(await actions.pop({}), []);
+  const before = Date.now();
+  await actions.reserve({ lease: 30 });
+  assert.deepEqual(store.state.taken.map(({ how, message }) => [how, message]), [["reserve", "c"], ["pop", "b"], ["pop", "a"]]);
+  const [{ reservation: id, deliveries, lease, until }] = store.state.taken;
+  assert.deepEqual([id, deliveries, lease], ["7", 2, 30]);
+  assert.ok(until >= before + 30_000 && until <= Date.now() + 30_000);
+});
+
+test("a message on its way when the wait is stopped is fetched with the key of that pop", async () => {
+  const asked = [];
+  const pop = async ({ wait, key }) => {
+    asked.push({ wait, key });
+    if (wait) throw new QueueError("aborted", "Stopped.");
+    return "saved";
+  };
+  const { actions, store } = actionsOf({ pop });
+  await actions.pop({ wait: 20 }, new AbortController().signal);
+  assert.equal(store.state.taken[0].message, "saved");
+  assert.equal(asked[0].key, asked[1].key);
+});
+
+test("messages are put back newest first, and stay on the page from the part that fails", async () => {
+  const pushed = [];
+  const push = async (message) => {
+    if (pushed.length === 1) throw new QueueError("redis_away", "");
+    pushed.push(message);
+    return { count: 1 };
+  };
+  const { actions, said, store } = actionsOf({ push });
+  store.change(took, Array.from({ length: 1001 }, (_, i) => ({ how: "pop", message: `m${i}` })));
+  await actions.putBack(store.state.taken);
+  assert.deepEqual([pushed[0].length, pushed[0][0], pushed[0].at(-1)], [1000, "m1", "m1000"]);
+  assert.deepEqual(store.state.taken.map(({ message }) => message), ["m0"]);
+  assert.deepEqual(said.slice(-2), ["failed: redis_away", "backed"]);
+});
+
+test("a message on its way back is not sent a second time", async () => {
+  let pushes = 0;
+  const { actions, store } = actionsOf({ push: async () => (pushes += 1) });
+  store.change(took, [{ how: "pop", message: "a" }]);
+  const { taken } = store.state;
+  await Promise.all([actions.putBack(taken), actions.putBack(taken)]);
+  assert.equal(pushes, 1);
+  assert.deepEqual(store.state.taken, []);
+});
+
+test("parts hold a thousand messages or a megabyte, and a longer message is a part of its own", () => {
+  const list = (...lengths) => lengths.map((length) => ({ message: "x".repeat(length) }));
+  const sizes = (taken) => [...partsOf(taken)].map((part) => part.length);
+  assert.deepEqual(sizes([]), []);
+  assert.deepEqual(sizes(list(...Array.from({ length: 2001 }, () => 1))), [1000, 1000, 1]);
+  assert.deepEqual(sizes(list(2 << 20, 2 << 20, 5)), [1, 1, 1]);
+});
+
+test("a message is removed only if it is the one that was shown", async () => {
+  const removed = [];
+  const client = {
+    all: async ({ offset }) => ({ messages: [["one", "two"][offset]].filter(Boolean) }),
+    remove: async (position, message) => removed.push([position, message]),
+  };
+  const { actions, said, store } = actionsOf(client);
+  assert.equal(await actions.remove(0, { preview: "tw", bytes: 3 }), undefined);
+  assert.equal(await actions.remove(5, undefined), undefined);
+  assert.deepEqual(said.splice(0), ["failed: moved", "failed: moved"]);
+  assert.ok(await actions.remove(1, { preview: "tw", bytes: 3 }));
+  assert.deepEqual(removed, [[1, "two"]]);
+  assert.deepEqual(store.state.taken.map(({ how, message }) => [how, message]), [["remove", "two"]]);
+});
+
+test("a queue is not moved to itself", async () => {
+  const moved = [];
+  const { actions, said } = actionsOf({ move: async (to) => moved.push(to) && { moved: 1 } });
+  await actions.move("jobs");
+  assert.deepEqual([moved, said.splice(0)], [[], ["failed: same_queue"]]);
+  await actions.move("other");
+  assert.deepEqual(moved, ["other"]);
+  assert.equal(said.at(-1), "moved");
+});
+
+test("discarding can be undone; a reservation that is over is only taken off the page", () => {
+  const { actions, said, extras, store } = actionsOf({});
+  store.change(took, [{ how: "pop", message: "a" }, { how: "reserve", message: "b" }]);
+  for (const one of store.state.taken) actions.discard(one);
+  assert.deepEqual([store.state.taken, said], [[], ["discarded"]]);
+  extras[0].action();
+  assert.deepEqual(store.state.taken.map(({ message }) => message), ["a"]);
+});
