@@ -93,6 +93,7 @@ def test_changes_are_told_to_screen_readers(tab: Tab, valkey: Store, name: str) 
     tab.by_id("push-go").click()
     expect(tab.page.locator(".toast[role=status]")).to_contain_text("1 message pushed")
     row = tab.page.locator("#rows li").first
+    expect(row.get_by_role("button", name="Message 1: a", exact=True)).to_be_visible()
     expect(row).to_have_attribute("aria-posinset", "1")
     expect(row).to_have_attribute("aria-setsize", "1")
     expect(tab.page.get_by_role("button", name="Remove message 1")).to_be_visible()
@@ -112,9 +113,10 @@ def test_the_theme_is_the_systems_until_it_is_switched_and_then_kept(tabs: Calla
     tab = tabs(color_scheme="dark").open()
     background = "getComputedStyle(document.body).backgroundColor"
     dark = tab.page.evaluate(background)
-    tab.by_id("theme").click()
+    tab.page.get_by_role("button", name="Switch to light theme").click()
     light = tab.page.evaluate(background)
     assert light != dark
+    expect(tab.page.get_by_role("button", name="Switch to dark theme")).to_be_visible()
     tab.page.reload()
     assert tab.page.evaluate(background) == light
     tab.by_id("theme").focus()
@@ -126,9 +128,9 @@ def test_the_theme_is_the_systems_until_it_is_switched_and_then_kept(tabs: Calla
 
 LANGUAGES = [
     ("en-GB", "en", "Push", "2 messages cleared"),
-    ("pt-BR", "pt-BR", "Enviar", "2 mensagens tiradas"),
-    ("pt-PT", "pt-BR", "Enviar", "2 mensagens tiradas"),
-    ("es-MX", "es", "Enviar", "2 mensajes retirados"),
+    ("pt-BR", "pt-BR", "Enviar", "2 mensagens removidas"),
+    ("pt-PT", "pt-BR", "Enviar", "2 mensagens removidas"),
+    ("es-MX", "es", "Enviar", "2 mensajes quitados"),
     ("ja-JP", "en", "Push", "2 messages cleared"),
 ]
 
@@ -146,6 +148,15 @@ def test_the_language_is_the_visitors(
     tab.page.keyboard.type(tab.name)
     tab.press("Enter")
     expect(tab.by_id("undo-text")).to_have_text(cleared)
+
+
+@pytest.mark.parametrize(
+    ("locale", "reserved"), [("en-US", "reserved"), ("pt-BR", "reservadas"), ("es-ES", "reservados")]
+)
+def test_zero_takes_the_plural_in_every_language(tabs: Callable[..., Tab], locale: str, reserved: str) -> None:
+    tab = tabs(locale=locale).open()
+    expect(tab.by_id("reserved")).to_have_text("0")
+    expect(tab.by_id("reserved-label")).to_have_text(reserved)
 
 
 def test_the_language_is_switched_and_kept(tab: Tab) -> None:
@@ -171,7 +182,7 @@ def test_the_token_is_asked_once_the_stream_works_and_signing_out_too(
     assert faults(tab) == []
     tab.by_id("token").fill("wrong-token")
     tab.press("Enter")
-    expect(tab.page.get_by_role("alert")).to_have_text("That is not the token.")
+    expect(tab.page.get_by_role("alert")).to_have_text("Wrong token.")
     assert faults(tab) == []
     tab.by_id("token").fill(TOKEN.replace(" ", "-"))
     tab.press("Enter")

@@ -12,7 +12,7 @@ from tests.page.conftest import Tab, stored
 def test_clear_asks_for_the_name_and_is_undone(tab: Tab, seed: Callable[..., None], redis: Any, name: str) -> None:
     seed("a", "b", "c")
     tab.by_id("clear").click()
-    expect(tab.by_id("clearing-text")).to_contain_text("3 waiting messages are taken away.")
+    expect(tab.by_id("clearing-text")).to_contain_text("3 waiting messages will be removed.")
     expect(tab.by_id("clearing-go")).to_be_disabled()
     tab.by_id("clearing-name").fill(name + "x")
     expect(tab.by_id("clearing-go")).to_be_disabled()
@@ -113,7 +113,7 @@ def test_an_undo_that_is_gone_is_not_offered_again(tab: Tab, redis: Any, name: s
     expect(tab.by_id("undo")).to_be_visible()
     redis.delete(*redis.keys("{queue:" + name + "}:cleared:*"))
     tab.by_id("undo-go").click()
-    expect(tab.page.get_by_role("alert")).to_contain_text("not there any more")
+    expect(tab.page.get_by_role("alert")).to_contain_text("no longer there")
     expect(tab.by_id("undo")).to_be_hidden()
 
 
@@ -124,5 +124,22 @@ def test_a_move_to_what_no_address_can_hold_is_refused(tab: Tab, redis: Any, nam
     tab.by_id("move").click()
     tab.by_id("moving-to").fill(target)
     tab.press("Enter")
-    expect(tab.page.get_by_role("alert")).to_contain_text("A queue's name")
+    expect(tab.page.get_by_role("alert")).to_contain_text("A queue name has")
     assert stored(redis, name) == [b"hello"]
+
+
+def test_a_move_to_the_queue_itself_is_refused(tab: Tab, seed: Callable[..., None], redis: Any, name: str) -> None:
+    seed("hello")
+    tab.shows("hello")
+    tab.by_id("move").click()
+    tab.by_id("moving-to").fill(name)
+    tab.press("Enter")
+    expect(tab.page.get_by_role("alert")).to_contain_text("A queue cannot be moved to itself.")
+    assert stored(redis, name) == [b"hello"]
+
+
+def test_dead_letters_say_how_often_they_were_delivered(tab: Tab, redis: Any, name: str) -> None:
+    redis.lpush(f"{{queue:{name}}}:dead", "bad")
+    tab.open(name + ".dead")
+    note = f"Messages of {name} that were delivered 5 times and never acked."
+    expect(tab.page.locator(".note").first).to_contain_text(note)

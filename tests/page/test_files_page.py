@@ -24,7 +24,7 @@ def test_whole_files_go_in_in_their_order_and_a_failure_stays(tab: Tab, redis: A
     tab.by_id("push-file").set_input_files([tmp_path / "a.bin", tmp_path / "b.bin"])
     for file in ("a.bin", "b.bin"):
         expect(tab.by_id("dropped-title")).to_contain_text(f"Push {file} ")
-        tab.page.get_by_role("button", name="One message").click()
+        tab.page.get_by_role("button", name="One message", exact=True).click()
     tab.shows("b.bin")
     expect(tab.by_id("toasts").get_by_role("alert")).to_contain_text("a.bin: ")
 
@@ -33,7 +33,7 @@ def test_push_a_file_a_message_a_line(tab: Tab, redis: Any, name: str, tmp_path:
     lines = [f"{i} {'é' * (i % 40)}" for i in range(60_000)]  # more than one slice
     (tmp_path / "lines.txt").write_text("\n".join(lines))
     tab.by_id("push-file").set_input_files(tmp_path / "lines.txt")
-    tab.page.get_by_role("button", name="A message a line").click()
+    tab.page.get_by_role("button", name="One message per line").click()
     expect(tab.by_id("count")).to_have_text("60,000")
     assert stored(redis, name) == [line.encode() for line in lines]
     expect(tab.by_id("toasts")).to_contain_text("60,000 messages pushed")
@@ -43,7 +43,7 @@ def test_push_a_file_as_one_message_byte_for_byte(tab: Tab, redis: Any, name: st
     data = bytes(range(256)) * 10
     (tmp_path / "picture.bin").write_bytes(data)
     tab.by_id("push-file").set_input_files(tmp_path / "picture.bin")
-    tab.page.get_by_role("button", name="One message").click()
+    tab.page.get_by_role("button", name="One message", exact=True).click()
     expect(tab.by_id("count")).to_have_text("1")
     assert stored(redis, name) == [data]
 
@@ -60,8 +60,8 @@ def test_a_cancelled_push_says_how_many_went_in(tab: Tab, redis: Any, name: str,
 
     tab.page.route("**/push?each=line", hold)
     tab.by_id("push-file").set_input_files(tmp_path / "lines.txt")
-    tab.page.get_by_role("button", name="A message a line").click()
-    expect(tab.by_id("toasts")).to_contain_text("Stopped: 98,304 messages of lines.txt went in")
+    tab.page.get_by_role("button", name="One message per line").click()
+    expect(tab.by_id("toasts")).to_contain_text("Stopped: 98,304 messages of lines.txt were pushed")
     assert redis.llen("queue:" + name) == 98_304
     expect(tab.by_id("push-progress")).to_be_hidden()
 
@@ -72,7 +72,7 @@ def test_several_files_are_offered_one_after_another(tab: Tab, redis: Any, name:
     tab.by_id("push-file").set_input_files([tmp_path / file for file in ("one", "two", "three", "four")])
     for file in ("one", "two"):
         expect(tab.by_id("dropped-title")).to_contain_text(f"Push {file} ")
-        tab.page.get_by_role("button", name="A message a line").click()
+        tab.page.get_by_role("button", name="One message per line").click()
     expect(tab.by_id("dropped-title")).to_contain_text("Push three ")
     tab.by_id("dropped").get_by_role("button", name="Cancel").click()
     expect(tab.by_id("dropped")).to_be_hidden()
@@ -84,9 +84,9 @@ def test_a_file_that_is_no_text_stops_where_it_fails_and_says_so(
 ) -> None:
     (tmp_path / "mixed.txt").write_bytes(b"good\nalso good\n\xff\xfe bad\nnever\n")
     tab.by_id("push-file").set_input_files(tmp_path / "mixed.txt")
-    tab.page.get_by_role("button", name="A message a line").click()
+    tab.page.get_by_role("button", name="One message per line").click()
     expect(tab.page.get_by_role("alert")).to_contain_text("The text is not valid UTF-8.")
-    expect(tab.by_id("toasts")).to_contain_text("Stopped: 2 messages of mixed.txt went in")
+    expect(tab.by_id("toasts")).to_contain_text("Stopped: 2 messages of mixed.txt were pushed")
     assert stored(redis, name) == [b"good", b"also good"]
 
 
@@ -99,5 +99,5 @@ def test_a_dropped_file_is_offered(tab: Tab) -> None:
     tab.page.dispatch_event("body", "drop", {"dataTransfer": transfer})
     expect(tab.by_id("drop")).to_be_hidden()
     expect(tab.by_id("dropped-title")).to_have_text("Push dropped.txt (3 B)")
-    tab.page.get_by_role("button", name="A message a line").click()
+    tab.page.get_by_role("button", name="One message per line").click()
     tab.shows("a", "b")

@@ -39,7 +39,7 @@ def test_the_chart_follows_the_depth(tab: Tab, valkey: Store, name: str) -> None
     for count in (3, 7):
         valkey.client().lpush("queue:" + name, *(["x"] * (count - int(tab.by_id("count").inner_text()))))
         expect(tab.by_id("count")).to_have_text(str(count))
-    label = "Depth of the queue over the last minute: from 0 to 7, now 7"
+    label = "Queue depth over the last minute: from 0 to 7, now 7"
     expect(tab.by_id("chart")).to_have_attribute("aria-label", label)
     assert tab.by_id("chart-line").get_attribute("d").count("V") == 2  # type: ignore[union-attr]
     expect(tab.by_id("chart-top")).to_have_text("10")
@@ -54,7 +54,7 @@ def test_redis_goes_away_and_comes_back(tabs: Callable[..., Tab], serve: Callabl
     tab.shows("kept")
     store.end()
     expect(tab.by_id("live")).to_have_text("Redis is away")
-    expect(tab.by_id("absent")).to_contain_text("The page goes on by itself")
+    expect(tab.by_id("absent")).to_contain_text("This page reconnects by itself.")
     tab.by_id("pop").click()
     expect(tab.page.get_by_role("alert")).to_contain_text("Redis cannot be reached; nothing was changed.")
     late = tabs(url=app.url).open(connection="fault")
@@ -85,10 +85,13 @@ def test_a_network_that_is_gone_and_comes_back(tab: Tab, valkey: Store, name: st
     expect(tab.by_id("live")).to_have_text("Reconnecting")
     tab.by_id("push-text").fill("not lost")
     tab.by_id("push-go").click()
-    expect(tab.page.get_by_role("alert")).to_contain_text("No answer.")
+    expect(tab.page.get_by_role("alert")).to_contain_text("No answer. Your text is still here;")
     expect(tab.by_id("push-text")).to_have_value("not lost")
     tab.page.context.set_offline(False)
     expect(tab.by_id("live")).to_have_text("Live")
+    tab.by_id("push-go").click()
+    tab.shows("not lost")
+    expect(tab.page.get_by_role("alert")).to_have_count(0)
 
 
 def test_a_push_whose_answer_was_lost_is_stored_once(tab: Tab, valkey: Store, name: str) -> None:
@@ -130,7 +133,7 @@ def test_a_pop_whose_answer_was_lost_loses_no_message(tab: Tab, valkey: Store, n
 def test_a_name_that_redis_uses_for_something_else_says_so(tabs: Callable[..., Tab], valkey: Store, name: str) -> None:
     valkey.client().set("queue:" + name, "no list")
     tab = tabs().open(connection="fault")
-    expect(tab.by_id("live")).to_have_text("Redis refuses")
+    expect(tab.by_id("live")).to_have_text("Redis error")
     expect(tab.by_id("absent")).to_have_text("Redis holds something other than a list under this name.")
     valkey.client().delete("queue:" + name)
     expect(tab.by_id("live")).to_have_text("Live")

@@ -256,7 +256,7 @@ def test_long_names_in_notices_and_progress_stay_in_their_boxes(
     tab.page.route("**/push?each=line", lambda route: None)
     (tmp_path / ("a" * 200)).write_text("line")
     tab.by_id("push-file").set_input_files(tmp_path / ("a" * 200))
-    tab.page.get_by_role("button", name="A message a line").click()
+    tab.page.get_by_role("button", name="One message per line").click()
     expect(tab.by_id("push-progress")).to_be_visible()
     assert tab.page.evaluate("document.documentElement.scrollWidth") <= width
 
@@ -318,6 +318,6 @@ def test_what_moved_meanwhile_is_not_removed(tab: Tab, seed: Callable[..., None]
     # Between the look and the click another consumer pops.
     tab.page.route("**/all?*", lambda route: (redis.rpop("queue:" + name), route.continue_()))
     tab.page.get_by_role("button", name="Remove message 2").click()
-    expect(tab.page.get_by_role("alert")).to_contain_text("The queue moved meanwhile, so nothing was removed.")
+    expect(tab.page.get_by_role("alert")).to_contain_text("The queue has moved on; nothing was removed.")
     tab.shows("b", "c")
     assert stored(redis, name) == [b"b", b"c"]

@@ -130,7 +130,7 @@ def test_what_did_not_get_in_can_be_edited_and_taken_off(tab: Tab, redis: Any, n
     expect(tab.by_id("push-next")).to_be_checked()
     expect(unsent(tab)).to_have_text(["second"])
     tab.by_id("push-text").fill("")
-    tab.by_id("unsent").get_by_role("button", name="Take off this list").click()
+    tab.by_id("unsent").get_by_role("button", name="Discard").click()
     expect(unsent(tab)).to_have_count(0)
     tab.page.get_by_role("button", name="Undo").click()
     expect(tab.by_id("push-text")).to_have_value("second")

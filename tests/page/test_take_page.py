@@ -121,7 +121,7 @@ def test_a_popped_message_outlives_a_reload(tab: Tab, seed: Callable[..., None])
 def test_a_message_taken_off_the_list_comes_back(tab: Tab, seed: Callable[..., None]) -> None:
     seed("precious")
     tab.by_id("pop").click()
-    tab.taken().get_by_role("button", name="Take off this list").click()
+    tab.taken().get_by_role("button", name="Discard").click()
     expect(tab.taken()).to_have_count(0)
     tab.by_id("toasts").get_by_role("button", name="Undo").click()
     expect(tab.taken().locator(".preview")).to_have_text("precious")
@@ -140,7 +140,7 @@ def test_pop_waits_for_a_message(tab: Tab, seed: Callable[..., None]) -> None:
     expect(tab.by_id("waiters")).to_have_text("1 consumer waiting")
     seed("at last")
     expect(tab.taken().locator(".preview")).to_have_text("at last")
-    expect(tab.by_id("waiters")).to_have_text("Nobody is listening")
+    expect(tab.by_id("waiters")).to_have_text("No consumer is waiting")
 
 
 def test_who_stops_waiting_takes_nothing(tab: Tab, seed: Callable[..., None]) -> None:
@@ -149,7 +149,7 @@ def test_who_stops_waiting_takes_nothing(tab: Tab, seed: Callable[..., None]) ->
     tab.by_id("pop").click()
     tab.by_id("take-stop").click()
     expect(tab.by_id("take-stop")).to_be_hidden()
-    expect(tab.by_id("waiters")).to_have_text("Nobody is listening")
+    expect(tab.by_id("waiters")).to_have_text("No consumer is waiting")
     seed("safe")
     tab.shows("safe")
     expect(tab.taken()).to_have_count(0)
@@ -171,7 +171,7 @@ def test_reserve_more_time_then_give_back(tab: Tab, seed: Callable[..., None]) -
     tab.by_id("reserve").click()
     tab.shows("other")
     tab.taken().get_by_role("button", name="More time").click()
-    expect(tab.by_id("toasts")).to_contain_text("Reserved for 30 seconds more")
+    expect(tab.by_id("toasts")).to_contain_text("Reserved for 30 seconds from now")
     tab.taken().get_by_role("button", name="Put back").click()
     tab.shows("work", "other")
 
@@ -181,5 +181,24 @@ def test_a_reservation_that_ran_out_says_so(tab: Tab, seed: Callable[..., None])
     tab.page.get_by_text("Options").click()
     tab.by_id("take-lease").fill("1")
     tab.by_id("reserve").click()
-    expect(tab.taken().locator(".left")).to_have_text("The time is over; it went back")
+    expect(tab.taken().locator(".left")).to_have_text("Time is up; it went back to the queue")
     tab.shows("work")
+
+
+def test_the_last_delivery_that_runs_out_ends_among_the_dead_letters(
+    tab: Tab, seed: Callable[..., None], name: str
+) -> None:
+    seed("work")
+    api = f"{tab.url}/api/queue/{name}"
+    for _ in range(4):
+        reserved = tab.page.request.post(f"{api}/reserve").json()
+        tab.page.request.post(f"{api}/release", data={"id": reserved["id"]})
+    tab.page.get_by_text("Options").click()
+    tab.by_id("take-lease").fill("1")
+    tab.by_id("reserve").click()
+    expect(tab.taken().locator(".left")).to_contain_text("delivery 5 of 5")
+    expect(tab.taken().locator(".left")).to_have_text("Time is up; it is a dead letter now")
+    expect(tab.by_id("dead")).to_have_text("1")
+    tab.taken().get_by_role("button", name="Close").click()
+    expect(tab.taken()).to_have_count(0)
+    expect(tab.by_id("toasts").get_by_role("button", name="Undo")).to_have_count(0)
