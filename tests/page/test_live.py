@@ -70,7 +70,8 @@ def test_redis_goes_away_and_comes_back(tabs: Callable[..., Tab], serve: Callabl
 
 
 def test_the_app_goes_away_and_comes_back(tabs: Callable[..., Tab], serve: Callable[..., App], valkey: Store) -> None:
-    app = serve(REDIS_URL=valkey.url)
+    # The app waits for idle connections to end, and Chromium keeps its own as long as it is told to: 5 s otherwise.
+    app = serve(REDIS_URL=valkey.url, GUNICORN_CMD_ARGS="--keep-alive=1")
     tab = tabs(url=app.url).open()
     app.end()
     expect(tab.by_id("live")).to_have_text("Reconnecting")
