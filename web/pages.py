@@ -81,13 +81,13 @@ def home(name: str | None = None) -> str:
     name = settings().queue_name if name is None else validate_name(name)
     page = {
         "name": name,
-        "token": bool(current_app.config["API_TOKEN"]),
+        "token": bool(settings().api_token),
         "max_message_bytes": settings().max_message_bytes,
         "max_deliveries": settings().max_deliveries,
         "language": language(),
         "catalogue": CATALOGUES[language()],
     }
-    return render_template("home.html", name=name, alive=parent_name(name) or "", page=page, modules=MODULES)
+    return render_template("home.html", name=name, parent=parent_name(name) or "", page=page, modules=MODULES)
 
 
 # --- signing in
