@@ -5,12 +5,14 @@ the hash tag of the others.
 
     queue:jobs                    list    the waiting messages and nothing else; pushed left, popped right
     {queue:jobs}:reserved         zset    reservation id -> end of its lease, milliseconds by the Redis clock
-    {queue:jobs}:bodies           hash    reservation id -> "<deliveries>:<message>"
-    {queue:jobs}:attempts         hash    message that came back -> runs of "<deliveries>*<copies>", by commas
+    {queue:jobs}:bodies           hash    reservation id -> message
+    {queue:jobs}:returned         list    what the front of the list holds, the foremost last, for messages that came
+                                          back: "<digest>:<deliveries>:<when, milliseconds>" (at most 100,000, one hour)
     {queue:jobs}:acked            zset    ids acked within the last hour (at most 10,000) -> when, milliseconds
     {queue:jobs}:dead             list    the dead letters: the waiting messages of the queue `jobs.dead`
     {queue:jobs}:dead:...                 what belongs to the queue `jobs.dead`, as above: reserved, bodies, ...
     {queue:jobs}:waiters          hash    process -> "<clients that wait>:<valid until, milliseconds>"
+    {queue:jobs}:clock            string  when a lease last began or was extended, milliseconds (12 hours)
     {queue:jobs}:once:<digest>    list    the answer kept for an Idempotency-Key: fingerprint, then answer (24 hours)
     {queue:jobs}:cleared:<undo>   list    what `clear` removed, until `restore` (one hour)
 """

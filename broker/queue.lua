@@ -1,74 +1,14 @@
-#!lua flags=allow-oom
--- Every command of ReliableQueue but the push with an Idempotency-Key (push_once.lua). A call is whole or nothing.
---
--- Scripts are not rolled back, so the types of all keys are checked before the first write, and a message is written
--- to its new place before it is removed from the old one. Time is Redis's own. `allow-oom`: these commands are what
--- empties a server whose memory is full.
---
--- KEYS: list, reserved, bodies, attempts, dead, acked, waiters, and for some commands an extra one (names.py).
--- ARGV: the command, the deliveries after which a message is buried, then the command's own arguments.
--- Answer: {DONE, ...} with what the command says below; {AGAIN}: more leases have expired than one call returns, so
--- call again; {CONFLICT}: the Idempotency-Key was used with another request.
+-- Every command of ReliableQueue but push. A call is whole or nothing. It runs when memory is full (`allow-oom`):
+-- these commands are what empties a full server.
 
-local DONE, AGAIN, CONFLICT = 0, 1, 2
 local MAX_BATCH_BYTES = 16 * 1024 * 1024 -- a batch ends once it reaches this: a thousand messages can be a gigabyte
-local MAX_EXPIRED = 1000 -- leases that one call returns at most
-local ANSWER_SECONDS = 24 * 3600 -- how long an answer is kept for its Idempotency-Key
+local MAX_EXPIRED = 10000 -- expired leases that one call looks at; beyond it the order of dead letters is not kept
+local MAX_MOVES = 1000 -- messages of expired leases that one call moves
 local UNDO_SECONDS = 3600 -- how long a cleared queue can be restored
 local MAX_ACKED, ACKED_SECONDS = 10000, 3600 -- how many acked ids are remembered, and how long
 local WAITERS_SECONDS = 60
-
-local list, reserved, bodies, attempts, dead, acked, waiters, extra = unpack(KEYS)
-local command, max_deliveries = ARGV[1], tonumber(ARGV[2])
-local call = redis.call
-local time = call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000) -- milliseconds
-
--- A key of the wrong type fails here, before the first write.
-call('LLEN', list)
-call('LLEN', dead)
-call('HLEN', bodies)
-call('HLEN', attempts)
-call('ZCARD', acked)
-
--- The list holds nothing but raw messages, so a message that came back is known by its text. Each text has runs of
--- copies with equal deliveries, '<deliveries>*<copies>,...'; the copies nearest the front come last.
-local function last_run(message)
-  local runs = call('HGET', attempts, message)
-  if not runs then return '', 0, 0 end
-  local rest, deliveries, copies = string.match(runs, '^(.-)(%d+)%*(%d+)$')
-  return rest, tonumber(deliveries), tonumber(copies)
-end
-
-local function remember(message, deliveries)
-  local rest, last, copies = last_run(message)
-  if last ~= deliveries then
-    if copies > 0 then rest = rest .. last .. '*' .. copies .. ',' end
-    copies = 0
-  end
-  call('HSET', attempts, message, rest .. deliveries .. '*' .. (copies + 1))
-end
-
--- Forget one copy of a message that left the list; return how often it was delivered.
-local function forget(message)
-  local rest, last, copies = last_run(message)
-  if copies > 1 then
-    call('HSET', attempts, message, rest .. last .. '*' .. (copies - 1))
-  elseif rest ~= '' then
-    call('HSET', attempts, message, string.sub(rest, 1, -2))
-  elseif copies == 1 then
-    call('HDEL', attempts, message)
-  end
-  return last
-end
-
--- Forget messages that left the list. An empty list holds no returned message: those that raw clients took are
--- forgotten then.
-local function forget_all(messages)
-  if call('EXISTS', attempts) == 0 then return end
-  for _, message in ipairs(messages) do forget(message) end
-  if call('EXISTS', list) == 0 then call('DEL', attempts) end
-end
+local MAX_LEASE_SECONDS = 43200
+local MIN_CLOCK_STEP = 1000 -- milliseconds; smaller corrections of a clock are normal
 
 -- Take the oldest messages with a Redis command that takes one, up to a number of messages and MAX_BATCH_BYTES.
 local function pop_up_to(number, ...)
@@ -81,41 +21,65 @@ local function pop_up_to(number, ...)
   return found
 end
 
--- End reservations: messages go to the front of the queue, the oldest foremost, or to the dead letters, the oldest
--- first. Return how many were buried.
-local function release_all(ids)
-  table.sort(ids)
-  local buried = {}
-  for i = #ids, 1, -1 do
-    local record = call('HGET', bodies, ids[i]) or '0:'
-    local colon = string.find(record, ':', 1, true)
-    local deliveries, message = tonumber(string.sub(record, 1, colon - 1)), string.sub(record, colon + 1)
-    if deliveries >= max_deliveries then
-      table.insert(buried, 1, {ids[i], message})
-    else
-      if deliveries > 0 then
-        call('RPUSH', list, message)
-        remember(message, deliveries)
-      end
-      call('ZREM', reserved, ids[i])
-      call('HDEL', bodies, ids[i])
-    end
-  end
-  for _, pair in ipairs(buried) do
-    call('LPUSH', dead, pair[2])
-    call('ZREM', reserved, pair[1])
-    call('HDEL', bodies, pair[1])
-  end
-  return #buried
+-- How often the message of a reservation was delivered, this time included: its id ends in that.
+local function deliveries_of(id) return tonumber(string.match(id, '^%d+%-%d+%-%x+%-(%d+)$')) end
+
+-- The message of a reservation. Version 0.1 kept it as '<deliveries>:<message>', under an id without deliveries.
+local function message_of(id)
+  local body = call('HGET', bodies, id)
+  if body and not deliveries_of(id) then return string.match(body, '^%d+:(.*)$') end
+  return body
 end
 
--- Return the messages of expired leases, the newest batch first, so that the oldest message ends foremost.
--- Return whether there may be more.
+-- End reservations: messages go to the dead letters, the oldest first, or to the front of the queue, the oldest
+-- foremost. Return whether some are left because MAX_MOVES or MAX_BATCH_BYTES were reached.
+local function release_all(ids)
+  table.sort(ids)
+  local moves, bytes = 0, 0
+  local function move(id, command, key)
+    local message = message_of(id)
+    if message then
+      call(command, key, message)
+      if key == list then describe(message, deliveries_of(id) or 1) end
+      moves, bytes = moves + 1, bytes + #message
+    end
+    call('ZREM', reserved, id)
+    call('HDEL', bodies, id)
+    return moves >= MAX_MOVES or bytes >= MAX_BATCH_BYTES
+  end
+  local returning = {}
+  for i, id in ipairs(ids) do
+    if (deliveries_of(id) or 1) < max_deliveries then
+      returning[#returning + 1] = id
+    elseif move(id, 'LPUSH', dead) then
+      return i < #ids or #returning > 0
+    end
+  end
+  local full = false
+  while #returning > 0 and not full do full = move(table.remove(returning), 'RPUSH', list) end
+  trim_returned()
+  return #returning > 0
+end
+
+-- Return the messages of expired leases. Return whether there may be more.
 local function requeue_expired()
   local expired = call('ZREVRANGEBYSCORE', reserved, now, '-inf', 'LIMIT', 0, MAX_EXPIRED)
-  if #expired > 0 then release_all(expired) end
-  return #expired == MAX_EXPIRED
+  if #expired == 0 then return false end
+  return release_all(expired) or #expired == MAX_EXPIRED
 end
+
+-- If the clock of Redis was set back, bring the ends of all leases back as well: a lease must not last for as long as
+-- the clock was wrong. What passed since the last reserve or extend is added once.
+local function follow_clock()
+  local last = tonumber(call('GET', clock) or 0)
+  if last - now < MIN_CLOCK_STEP then return end
+  local leases = call('ZRANGE', reserved, 0, -1, 'WITHSCORES')
+  for i = 1, #leases, 2 do call('ZADD', reserved, leases[i + 1] - (last - now), leases[i]) end
+  call('SET', clock, now)
+end
+
+-- Note the time of a lease that begins or is extended, for follow_clock.
+local function note_clock() call('SET', clock, string.format('%.0f', now), 'EX', MAX_LEASE_SECONDS) end
 
 -- Milliseconds until the next lease ends, -1 without one.
 local function until_next_expiry()
@@ -134,26 +98,18 @@ local function stale_ids(or_acked)
   return stale
 end
 
+follow_clock()
 if requeue_expired() then return {AGAIN} end
 
--- ARGV[3]: how many. KEYS[8], ARGV[4]: where the answer to an Idempotency-Key is kept, and the request's fingerprint.
+-- ARGV[3]: how many. KEYS[9], ARGV[4]: where the answer to an Idempotency-Key is kept, and the request's fingerprint.
 -- Answer: milliseconds until more may come (-1: unknown), messages.
 if command == 'pop' then
-  if extra then
-    local kept = call('LRANGE', extra, 0, -1)
-    if #kept > 0 and kept[1] ~= ARGV[4] then return {CONFLICT} end
-    if #kept > 0 then
-      table.remove(kept, 1)
-      return {DONE, -1, kept}
-    end
-  end
+  local kept = kept_answer(ARGV[4])
+  if kept then return kept[1] == DONE and {DONE, -1, kept[2]} or kept end
   local found = pop_up_to(ARGV[3], 'RPOP', list)
   forget_all(found)
   if #found == 0 then return {DONE, until_next_expiry(), found} end
-  if extra then
-    call('RPUSH', extra, ARGV[4], unpack(found))
-    call('EXPIRE', extra, ANSWER_SECONDS)
-  end
+  if extra then keep_answer(ARGV[4], unpack(found)) end
   return {DONE, -1, found}
 end
 
@@ -162,16 +118,16 @@ end
 -- An id starts with the time in microseconds and a number, so ids sort in the order of reservation.
 if command == 'reserve' then
   local deadline = now + ARGV[4]
-  local found = {}
-  for i, message in ipairs(pop_up_to(ARGV[3], 'RPOP', list)) do
-    local id = string.format('%016.0f-%04d-', time[1] * 1000000 + time[2], i) .. ARGV[5]
-    local deliveries = forget(message) + 1
+  local found = pop_up_to(ARGV[3], 'RPOP', list)
+  local deliveries = forget_all(found)
+  for i, message in ipairs(found) do
+    local id = string.format('%016.0f-%04d-%s-%d', time[1] * 1000000 + time[2], i, ARGV[5], deliveries[i] + 1)
     call('ZADD', reserved, deadline, id)
-    call('HSET', bodies, id, deliveries .. ':' .. message)
-    found[i] = {id, deliveries, message}
+    call('HSET', bodies, id, message)
+    found[i] = {id, deliveries[i] + 1, message}
   end
-  forget_all({})
   if #found == 0 then return {DONE, until_next_expiry(), found, 0} end
+  note_clock()
   return {DONE, -1, found, deadline}
 end
 
@@ -190,19 +146,26 @@ if command == 'ack' then
   return {DONE, stale}
 end
 
--- ARGV[3...]: ids, each once; all are held or none is touched. Answer: the stale ones, how many were buried.
+-- ARGV[3...]: ids, each once; all are held or none is touched. Their leases end now. Answer: the stale ones, how many
+-- are buried, 1 where MAX_BATCH_BYTES left some for `sweep`.
 if command == 'release' then
-  local stale = stale_ids(false)
-  if #stale > 0 then return {DONE, stale, 0} end
-  local ids = {}
-  for i = 3, #ARGV do ids[i - 2] = ARGV[i] end
-  return {DONE, stale, release_all(ids)}
+  local stale, buried = stale_ids(false), 0
+  if #stale > 0 then return {DONE, stale, 0, 0} end
+  for i = 3, #ARGV do
+    call('ZADD', reserved, now, ARGV[i])
+    if (deliveries_of(ARGV[i]) or 1) >= max_deliveries then buried = buried + 1 end
+  end
+  return {DONE, stale, buried, requeue_expired() and 1 or 0}
 end
+
+-- Return the messages of expired leases, as every command does first.
+if command == 'sweep' then return {DONE} end
 
 -- ARGV[3]: lease from now, milliseconds. ARGV[4]: id. Answer: 1 where it is held, its new deadline.
 if command == 'extend' then
   if not call('ZSCORE', reserved, ARGV[4]) then return {DONE, 0, 0} end
   call('ZADD', reserved, now + ARGV[3], ARGV[4])
+  note_clock()
   return {DONE, 1, now + ARGV[3]}
 end
 
@@ -211,31 +174,31 @@ end
 if command == 'remove' then
   local index = -1 - tonumber(ARGV[3])
   if call('LINDEX', list, index) ~= ARGV[4] then return {DONE, 0} end
+  forget_at(tonumber(ARGV[3]), ARGV[4])
   call('LSET', list, index, ARGV[5])
   call('LREM', list, -1, ARGV[5])
-  forget_all({ARGV[4]})
   return {DONE, 1}
 end
 
 -- ARGV[3...]: messages that were popped, the last of them to be popped next. Unlike a push this works when memory is
 -- full.
 if command == 'requeue' then
-  for i = 3, #ARGV do call('RPUSH', list, ARGV[i]) end
+  push_front({unpack(ARGV, 3)})
   return {DONE}
 end
 
--- KEYS[8]: where the list is kept. A cleared message counts its deliveries anew when it is restored.
+-- KEYS[9]: where the list is kept. A cleared message counts its deliveries anew when it is restored.
 -- Answer: how many messages were cleared.
 if command == 'clear' then
   local count = call('LLEN', list)
   if count == 0 then return {DONE, 0} end
   call('RENAME', list, extra)
   call('EXPIRE', extra, UNDO_SECONDS)
-  call('DEL', attempts)
+  call('DEL', returned)
   return {DONE, count}
 end
 
--- KEYS[8]: the kept list, which is older than what waits now, so its messages go to the front. The shorter list moves.
+-- KEYS[9]: the kept list, which is older than what waits now, so its messages go to the front. The shorter list moves.
 -- Answer: how many messages were restored, -1 where nothing is kept.
 if command == 'restore' then
   local kept, waiting = call('LLEN', extra), call('LLEN', list)
@@ -247,10 +210,11 @@ if command == 'restore' then
     call('RENAME', extra, list)
     call('PERSIST', list)
   end
+  call('DEL', returned)
   return {DONE, kept}
 end
 
--- KEYS[8]: the list to move to. ARGV[3]: how many. Answer: how many were moved.
+-- KEYS[9]: the list to move to. ARGV[3]: how many. Answer: how many were moved.
 if command == 'move' then
   local moved = pop_up_to(ARGV[3], 'LMOVE', list, extra, 'RIGHT', 'LEFT')
   forget_all(moved)

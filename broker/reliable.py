@@ -1,6 +1,6 @@
 """A RedisQueue whose messages can be reserved, acked, returned, buried, moved and restored.
 
-Every verb is one script (`queue.lua`, `push_once.lua`), so it happens whole or not at all. The scripts use the clock
+Every verb is one script (`queue.lua`, `push.lua`), so it happens whole or not at all. The scripts use the clock
 of Redis and declare all their keys, which share one Cluster slot. They need Redis 7.0 or Valkey.
 """
 
@@ -64,10 +64,11 @@ class Batch(Generic[M]):
 
 
 class Script:
-    """A Lua script in a file beside this one, which Redis knows by its digest after the first call."""
+    """A Lua script in a file beside this one, after shared.lua. Redis knows it by its digest after the first call."""
 
-    def __init__(self, file: str) -> None:
-        self.text = (Path(__file__).parent / file).read_text(encoding="utf-8")
+    def __init__(self, file: str, flags: str) -> None:
+        parts = [(Path(__file__).parent / name).read_text(encoding="utf-8") for name in ("shared.lua", file)]
+        self.text = f"#!lua flags={flags}\n" + "".join(parts)
         self.sha = hashlib.sha1(self.text.encode()).hexdigest()
 
     def run(self, client: Any, keys: Sequence[str], arguments: Sequence[Any]) -> list[Any]:
@@ -88,8 +89,8 @@ class Script:
 
 
 _DONE, _CONFLICT = 0, 2  # first in a script's answer; anything else: call again
-_QUEUE = Script("queue.lua")
-_PUSH_ONCE = Script("push_once.lua")
+_QUEUE = Script("queue.lua", flags="allow-oom")
+_PUSH = Script("push.lua", flags="")
 
 
 class ReliableQueue(RedisQueue):
@@ -98,7 +99,7 @@ class ReliableQueue(RedisQueue):
     def __init__(self, client: Any, name: str = "default", prefix: str = "queue:", max_deliveries: int = 5) -> None:
         super().__init__(client, name, prefix)
         self.max_deliveries = max_deliveries
-        others = ("reserved", "bodies", "attempts", "dead", "acked", "waiters")
+        others = ("reserved", "bodies", "returned", "dead", "acked", "waiters", "clock")
         self._keys = [self.key, *(self.key_prefix + key for key in others)]
 
     def push_once(self, idempotency_key: str, messages: Sequence[bytes], next: bool = False) -> int:
@@ -107,11 +108,19 @@ class ReliableQueue(RedisQueue):
         Raises:
             Conflict: the key was used with another request.
         """
-        ordered = list(messages)[::-1] if next else messages
         fingerprint = _digest(b"push-next" if next else b"push", *messages)
-        keys = [self.key, self._answer_key(idempotency_key)]
-        command = "RPUSH" if next else "LPUSH"
-        return int(_PUSH_ONCE.run(self.client, keys, [fingerprint, command, *ordered])[0])
+        return self._push(messages, next, fingerprint, self._answer_key(idempotency_key))
+
+    def push(self, *messages: bytes, next: bool = False) -> int:
+        """Add messages and return the queue's new length.
+
+        With `next` they go to the front, the first of them to be popped next. No messages change nothing.
+        """
+        return self._push(messages, next) if next and messages else super().push(*messages)
+
+    def _push(self, messages: Sequence[bytes], next: bool, fingerprint: str = "", extra_key: str | None = None) -> int:
+        command, ordered = ("push_front", reversed(messages)) if next else ("push", messages)
+        return int(self._run(command, fingerprint, *ordered, extra_key=extra_key, script=_PUSH)[0])
 
     def pop(self, max: int = 1) -> list[bytes]:
         """Take up to `max` messages, oldest first; [] from an empty queue."""
@@ -168,8 +177,10 @@ class ReliableQueue(RedisQueue):
         Raises:
             Stale: some are not held any more; then nothing was changed.
         """
-        stale, buried = self._run("release", *dict.fromkeys(ids))  # an id named twice must not be buried twice
+        stale, buried, more = self._run("release", *dict.fromkeys(ids))  # an id named twice must not be buried twice
         _raise_if_stale(stale)
+        if more:
+            self._run("sweep")
         return int(buried)
 
     def extend(self, id: str, lease: float) -> float:
@@ -239,10 +250,10 @@ class ReliableQueue(RedisQueue):
     def _cleared_key(self, undo: str) -> str:
         return self.key_prefix + "cleared:" + undo
 
-    def _run(self, command: str, *arguments: Any, extra_key: str | None = None) -> list[Any]:
-        """Run a command of queue.lua, which first returns the messages of expired leases."""
+    def _run(self, command: str, *arguments: Any, extra_key: str | None = None, script: Script = _QUEUE) -> list[Any]:
+        """Run a command of a script. Those of queue.lua first return the messages of expired leases."""
         keys = [*self._keys, extra_key] if extra_key else self._keys
-        return _QUEUE.run(self.client, keys, [command, self.max_deliveries, *arguments])
+        return script.run(self.client, keys, [command, self.max_deliveries, *arguments])
 
 
 def _delivery(deadline: int, id: bytes, deliveries: int, message: bytes) -> Delivery:

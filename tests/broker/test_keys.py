@@ -27,13 +27,15 @@ def test_the_keys_of_a_queue_have_the_list_as_their_hash_tag() -> None:
 
 def documented() -> dict[str, str]:
     """Return the map of keys in broker/names.py: a pattern of each key, and its type."""
-    rows = re.findall(r"^ +(\{queue:jobs\}:\S+|queue:jobs) +(list|zset|hash) ", str(broker.names.__doc__), re.MULTILINE)
-    assert len(rows) == 9, rows
+    rows = re.findall(
+        r"^ +(\{queue:jobs\}:\S+|queue:jobs) +(list|zset|hash|string) ", str(broker.names.__doc__), re.MULTILINE
+    )
+    assert len(rows) == 10, rows
     return {re.sub("<[a-z]+>", "[0-9a-f]+", re.escape(key)): kind for key, kind in rows}
 
 
 # Seconds after which a key expires at the latest; the others stay as long as they hold something.
-LIFETIMES = {"acked": 3600, "waiters": 60, "once": 24 * 3600, "cleared": 3600}
+LIFETIMES = {"acked": 3600, "waiters": 60, "returned": 3600, "clock": 12 * 3600, "once": 24 * 3600, "cleared": 3600}
 
 
 def test_every_key_is_on_the_map_and_lives_as_long_as_it_says(queue: ReliableQueue, backend: Any) -> None:

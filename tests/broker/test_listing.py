@@ -71,7 +71,7 @@ def test_a_broken_queue_does_not_hide_the_others(backend: Any, name: str) -> Non
     broken = queue_of(backend, f"{name}.broken")
     broken.push(b"a", b"b")
     broken.reserve(100)
-    backend.set(broken.key_prefix + "attempts", "a string")
+    backend.set(broken.key_prefix + "returned", "a string")
     queue_of(backend, f"{name}.whole").push(b"a")
     assert found(backend, f"{name}*") == {
         f"{name}.broken": {"count": 1, "reserved": 1, "dead": 0},

@@ -11,6 +11,7 @@ import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from hashlib import sha1
 from typing import Any
 
 import pytest
@@ -43,7 +44,7 @@ class Model:
 
     dead: "Callable[[], Model]"
     waiting: list[bytes] = field(default_factory=list)
-    attempts: dict[bytes, list[int]] = field(default_factory=lambda: defaultdict(list))  # deliveries of the returned
+    returned: list[tuple[bytes, int]] = field(default_factory=list)  # messages at the front and their deliveries
     reserved: dict[str, Reservation] = field(default_factory=dict)
     acked: set[str] = field(default_factory=set)
     answers: dict[str, tuple[Any, Any]] = field(default_factory=dict)  # Idempotency-Key -> request, answer
@@ -53,6 +54,7 @@ class Model:
     def push(self, messages: Sequence[bytes], next: bool) -> int:
         if next:
             self.waiting[:0] = messages
+            self.returned += [(message, 0) for message in reversed(messages)] if self.returned else []
         else:
             self.waiting += messages
         return len(self.waiting)
@@ -76,21 +78,30 @@ class Model:
         ended = sorted((self.reserved.pop(id) for id in set(ids)), key=lambda reservation: reservation.order)
         returned = [each for each in ended if each.deliveries < MAX_DELIVERIES]
         self.waiting[:0] = [each.message for each in returned]
-        for each in reversed(returned):
-            self.attempts[each.message].append(each.deliveries)
+        self.returned += [(each.message, each.deliveries) for each in reversed(returned)]
         buried = [each.message for each in ended if each.deliveries >= MAX_DELIVERIES]
         self.dead().waiting += buried
         return len(buried)
 
     def forget_all(self, messages: Sequence[bytes]) -> list[int]:
-        """Forget the deliveries of messages that left the list, and return them.
+        """Forget the deliveries of messages that left the front, and return them.
 
-        Equal messages cannot be told apart: the one that returned last counts as foremost.
+        Of equal messages the one that returned last counts as foremost. Once a message leaves that never returned,
+        those that did have left before it.
         """
-        deliveries = [self.attempts[message].pop() if self.attempts[message] else 0 for message in messages]
+        deliveries = []
+        for message in messages:
+            at = self.find_returned(message, 1)
+            deliveries.append(0 if at is None else self.returned[at][1])
+            del self.returned[at or 0 :]
         if not self.waiting:
-            self.attempts.clear()
+            self.returned.clear()
         return deliveries
+
+    def find_returned(self, message: bytes, number: int) -> int | None:
+        """Return where the n-th of equal messages stands among the returned, counted from the foremost."""
+        found = [at for at, (each, _) in enumerate(self.returned) if each == message]
+        return found[-number] if len(found) >= number else None
 
     def pop_up_to(self, max: int) -> list[bytes]:
         taken, self.waiting[:] = self.waiting[:max], self.waiting[max:]
@@ -122,14 +133,17 @@ class Model:
     def remove(self, position: int, message: bytes) -> None:
         if self.waiting[position : position + 1] != [message]:
             raise Stale
+        at = self.find_returned(message, self.waiting[: position + 1].count(message))
+        if at is not None:
+            del self.returned[at]
         del self.waiting[position]
-        self.forget_all([message])
 
     def restore(self, undo: str) -> int:
         if undo not in self.cleared:
             raise Stale
         messages = self.cleared.pop(undo)
         self.waiting[:0] = messages
+        self.returned.clear()
         return len(messages)
 
 
@@ -140,15 +154,9 @@ class Stored:
     waiting: list[bytes]
     bodies: dict[bytes, bytes]
     leases: list[tuple[bytes, float]]
-    attempts: dict[bytes, bytes]
+    returned: list[bytes]
     lifetimes: set[int]
     cleared: dict[str, list[bytes]]
-
-
-def unpack_runs(runs: bytes) -> list[int]:
-    """Return the deliveries of each copy of a message that returned: [2, 1, 1] for b"2*1,1*2"."""
-    pairs = [run.split(b"*") for run in runs.split(b",")]
-    return [int(deliveries) for deliveries, copies in pairs for _ in range(int(copies))]
 
 
 def outcome(operation: Callable[[], Any]) -> Any:
@@ -230,7 +238,7 @@ class EveryVerb(RuleBasedStateMachine):
 
     @rule(q=QUEUES, max=MAX)
     def pop_by_another_client(self, q: str, max: int) -> None:
-        """The deliveries of a message that another client pops are remembered until the queue is empty."""
+        """The deliveries of a message that another client pops are remembered until one behind it is taken."""
         taken = RedisQueue(self.client, self.mark + q).pop(max)
         assert taken == self.model(q).pop_up_to(max)
         self.taken.update(taken)
@@ -300,7 +308,7 @@ class EveryVerb(RuleBasedStateMachine):
         if undo:
             self.undos.append(undo)
             model.cleared[undo] = model.pop_up_to(count)
-            model.attempts.clear()
+            model.returned.clear()
 
     @rule(q=QUEUES, pick=st.integers(0, 3))
     def restore(self, q: str, pick: int) -> None:
@@ -354,24 +362,30 @@ class EveryVerb(RuleBasedStateMachine):
             queue, found = self.queue(q), stored[q]
             assert found.waiting == model.waiting, f"the order in {q}"
             assert max(found.lifetimes) < 0, "no message expires"
-            assert found.bodies == {
-                id.encode(): b"%d:" % each.deliveries + each.message for id, each in model.reserved.items()
-            }
+            assert found.bodies == {id.encode(): each.message for id, each in model.reserved.items()}
+            assert all(id.endswith(f"-{each.deliveries}") for id, each in model.reserved.items())
             left = {id.decode(): max(0, math.ceil((end - now) / 1000 / UNIT_SECONDS)) for id, end in found.leases}
             assert left == {id: max(0, each.units_left) for id, each in model.reserved.items()}
-            known = {message: deliveries for message, deliveries in model.attempts.items() if deliveries}
-            assert {text: unpack_runs(runs) for text, runs in found.attempts.items()} == known, f"the deliveries in {q}"
+            expected = [(sha1(each).hexdigest()[:20], deliveries) for each, deliveries in model.returned]
+            entries = [entry.decode().split(":") for entry in found.returned]
+            assert [(digest, int(deliveries)) for digest, deliveries, _ in entries] == expected, f"deliveries in {q}"
             assert found.cleared == model.cleared
             messages.update(found.waiting)
-            messages.update(body.partition(b":")[2] for body in found.bodies.values())
+            messages.update(found.bodies.values())
             messages.update(itertools.chain(*found.cleared.values()))
-            kinds = {"reserved": model.reserved, "bodies": model.reserved, "attempts": known, "acked": model.acked}
+            kinds = {
+                "reserved": model.reserved,
+                "bodies": model.reserved,
+                "returned": model.returned,
+                "acked": model.acked,
+            }
             keys |= {queue.key_prefix + key for key, value in {**kinds, "waiters": model.waiters}.items() if value}
             keys |= {queue.key} if found.waiting else set()
             keys |= {queue._cleared_key(undo) for undo in model.cleared}
             keys |= {queue._answer_key(key) for key in model.answers}
         assert messages == self.pushed, "pushed = waiting + reserved + dead + cleared + taken"
-        assert {key.decode() for key in self.keys()} == keys, "no other keys"
+        clocks = {self.queue(q).key_prefix + "clock" for q in self.models}
+        assert {key.decode() for key in self.keys()} - clocks == keys, "no other keys"
 
     def read(self) -> tuple[int, dict[str, Stored]]:
         """Return the Redis time in milliseconds and what Valkey holds of each queue, read in one round trip."""
@@ -382,7 +396,7 @@ class EveryVerb(RuleBasedStateMachine):
             pipeline.lrange(queue.key, 0, -1)
             pipeline.hgetall(queue.key_prefix + "bodies")
             pipeline.zrange(queue.key_prefix + "reserved", 0, -1, withscores=True)
-            pipeline.hgetall(queue.key_prefix + "attempts")
+            pipeline.lrange(queue.key_prefix + "returned", 0, -1)
             for key in (queue.key, queue.key_prefix + "reserved", queue.key_prefix + "bodies"):
                 pipeline.ttl(key)
             for undo in model.cleared:
@@ -391,9 +405,9 @@ class EveryVerb(RuleBasedStateMachine):
         seconds, microseconds = next(replies)
         stored = {}
         for q, model in self.models.items():
-            waiting, bodies, leases, attempts, *lifetimes = itertools.islice(replies, 7)
+            waiting, bodies, leases, returned, *lifetimes = itertools.islice(replies, 7)
             cleared = {undo: next(replies)[::-1] for undo in model.cleared}
-            stored[q] = Stored(waiting[::-1], bodies, leases, attempts, set(lifetimes), cleared)
+            stored[q] = Stored(waiting[::-1], bodies, leases, returned, set(lifetimes), cleared)
         return seconds * 1000 + microseconds // 1000, stored
 
     def keys(self) -> list[bytes]:
