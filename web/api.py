@@ -61,7 +61,7 @@ def push(
     if lines:
         if key or next:
             raise bad_request("A stream of lines cannot have next or an Idempotency-Key.", "bad_parameter")
-        pushed, count = streams.push_lines(queue, iter_body(), lines, settings().max_message_bytes)
+        pushed, count = streams.push_lines(queue, iter_body(eager=True), lines, settings().max_message_bytes)
         return {"success": True, "pushed": pushed, "count": count}
     found = one_or_many(message, messages, "message", "bad_message")
     count = queue.push_once(key, found, next=next) if key else queue.push(*found, next=next)

@@ -6,7 +6,7 @@ from urllib.parse import parse_qsl
 
 from flask import request
 
-from web.codec import NDJSON, parse_json, unique_fields, validate_utf8
+from web.codec import BOM, MAX_VALUE_BYTES, NDJSON, decode_utf8, parse_json, unique_fields, validate_utf8
 from web.errors import ApiError, bad_request
 from web.peer import READ_SIZE, Peer
 from web.runtime import settings
@@ -16,8 +16,8 @@ TEXT, BYTES = "text/plain", "application/octet-stream"
 MAX_FORM_FIELDS = 1000
 
 
-def iter_body() -> Iterator[bytes]:
-    """Yield the request's body in blocks of up to 64 KiB.
+def iter_body(eager: bool = False) -> Iterator[bytes]:
+    """Yield the request's body in blocks of up to 64 KiB; when `eager`, each as soon as anything has come.
 
     Raises:
         ApiError: the body is cut or its chunks are malformed (400 `short_body`), or encoded (415).
@@ -34,7 +34,8 @@ def iter_body() -> Iterator[bytes]:
     peer.limit_reads()
     while missing is None or missing > 0:
         try:
-            block: bytes = stream.read(READ_SIZE if missing is None else min(READ_SIZE, missing))
+            size = READ_SIZE if missing is None else min(READ_SIZE, missing)
+            block: bytes = peer.read_some(size) if eager else stream.read(size)
         except Exception as error:  # whatever the server's reader raises for a cut connection or a malformed chunk
             peer.mark_malformed()
             raise bad_request("The body is cut off or its chunks are malformed.", "short_body") from error
@@ -47,14 +48,15 @@ def iter_body() -> Iterator[bytes]:
         yield block
 
 
-def read_body() -> bytes:
-    """Return the whole body.
+def read_body(is_new: bool = True) -> bytes:
+    """Return the whole body. One whose messages are not new may be as large as what Redis stores.
 
     Raises:
         ApiError: it is cut (400), longer than MAX_BODY_BYTES (413), or encoded (415).
     """
-    limit = settings().max_body_bytes
-    too_large = ApiError(413, "body_too_large", f"The body is larger than MAX_BODY_BYTES ({limit} bytes).", limit=limit)
+    limit = settings().max_body_bytes if is_new else max(settings().max_body_bytes, MAX_VALUE_BYTES)
+    name = "MAX_BODY_BYTES" if limit == settings().max_body_bytes else "a message can be"
+    too_large = ApiError(413, "body_too_large", f"The body is larger than {name} ({limit} bytes).", limit=limit)
     if (request.content_length or 0) > limit:
         raise too_large
     blocks, size = [], 0
@@ -78,17 +80,18 @@ def media_type() -> str:
     return request.mimetype
 
 
-def read_fields(raw: bool = False) -> dict[str, Any]:
+def read_fields(raw: bool = False, is_new: bool = True) -> dict[str, Any]:
     """Return the fields of a form or a JSON object in the body; {} without a body.
 
-    With `raw` a body of plain text or bytes is taken too, as the field `message`.
+    With `raw` a body of plain text or bytes is taken too, as the field `message`. `is_new` is that of `read_body`.
 
     Raises:
         ApiError: anything else (400, 413, 415).
     """
-    kind, data = media_type(), read_body()
+    kind, data = media_type(), read_body(is_new)
     if raw and kind in (TEXT, BYTES):
         return {"message": validate_utf8(data) if kind == TEXT else data}
+    data = data.removeprefix(BOM)
     if not data:
         return {}
     if kind == JSON or (kind == FORM and data.lstrip().startswith(b"{")):
@@ -104,8 +107,12 @@ def read_fields(raw: bool = False) -> dict[str, Any]:
 
 
 def _read_form(data: bytes) -> dict[str, Any]:
+    text = decode_utf8(data, "The form")
+    if text.startswith("&") or text.endswith("&") or "&&" in text:
+        sentence = "The form holds an empty field. In a form & separates fields; curl's --data-urlencode escapes it."
+        raise bad_request(sentence, "bad_form")  # it may be the end of a message that was cut
     try:
-        pairs = parse_qsl(data.decode(), keep_blank_values=True, errors="strict", max_num_fields=MAX_FORM_FIELDS)
+        pairs = parse_qsl(text, keep_blank_values=True, errors="strict", max_num_fields=MAX_FORM_FIELDS)
     except UnicodeDecodeError:
         raise bad_request("The form is not valid UTF-8.", "bad_utf8") from None
     except ValueError:
@@ -115,10 +122,15 @@ def _read_form(data: bytes) -> dict[str, Any]:
 
 def lines_kind() -> str | None:
     """Return what the lines of a streamed body are: NDJSON or TEXT (with each=line); None where it is not streamed."""
-    kind = media_type()
-    if kind == NDJSON:
-        return NDJSON
-    each = request.args.get("each")
+    kind, each = media_type(), request.args.get("each")
     if each and kind != TEXT:
         raise ApiError(415, "unsupported_type", f"each=line reads {TEXT}.")
+    if kind == NDJSON:
+        return NDJSON
     return TEXT if each else None
+
+
+def refuse_body() -> None:
+    """Refuse a body that is not empty (400)."""
+    if next(iter_body(eager=True), None):
+        raise bad_request("A GET takes its parameters from the address; send no body.", "unexpected_body")

@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import codecs
 from collections.abc import Callable
 from typing import Any
 
@@ -11,22 +12,22 @@ from web.errors import ApiError, bad_request
 
 MAX_JSON_DEPTH = 32  # levels of nesting in a message
 MAX_JSON_VALUES = 1_000_000  # numbers, and objects, in one body: a second's work, in which nobody else is served
+MAX_VALUE_BYTES = 512 << 20  # what Redis stores in one value
 NDJSON = "application/x-ndjson"
+BOM = codecs.BOM_UTF8
+UTF16_BOMS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 # --- JSON
 
 
 def parse_json(data: bytes) -> Any:
-    """Return the value of a JSON text. Numbers stay as they are written.
+    """Return the value of a JSON text, with or without a byte order mark. Numbers stay as they are written.
 
     Raises:
         ApiError: invalid UTF-8, invalid JSON, NaN or infinities, duplicate keys, too deep (400).
     """
-    try:
-        text = data.decode()
-    except UnicodeDecodeError as error:
-        raise bad_request(f"The body is not valid UTF-8 (byte {error.start}).", "bad_utf8") from None
+    text = decode_utf8(data, "The body").removeprefix("\ufeff")
     try:
         return _decode(text)
     except RecursionError:
@@ -102,7 +103,7 @@ def _check_depth(value: Any, max_bytes: int, levels: int = MAX_JSON_DEPTH) -> No
 # --- messages
 
 
-def encode_message(value: Any, max_bytes: int) -> bytes:
+def encode_message(value: Any, max_bytes: int, allow_empty: bool = False) -> bytes:
     """Return the message that a JSON value stands for.
 
     A string is itself, {"base64": "..."} is raw bytes, any other value its compact JSON text.
@@ -110,19 +111,24 @@ def encode_message(value: Any, max_bytes: int) -> bytes:
     Raises:
         ApiError: null, empty, lone surrogates, bad base64, too deep (400), larger than `max_bytes` (413).
     """
+    message = _encode(value, max_bytes)
+    return message if allow_empty and not message else validate_message(message, max_bytes)
+
+
+def _encode(value: Any, max_bytes: int) -> bytes:
     if value is None:
         raise bad_request("A message cannot be null.", "empty_message")
     try:
         if isinstance(value, bytes):
-            return validate_message(value, max_bytes)
+            return value
         if isinstance(value, str):
-            return validate_message(value.encode(), max_bytes)
+            return value.encode()
         if isinstance(value, simplejson.RawJSON):
-            return validate_message(value.encoded_json.encode(), max_bytes)
+            return bytes(value.encoded_json.encode())
         if isinstance(value, dict) and list(value) == ["base64"] and isinstance(value["base64"], str):
-            return validate_message(base64.b64decode(value["base64"].encode(), validate=True), max_bytes)
+            return base64.b64decode(value["base64"].encode(), validate=True)
         _check_depth(value, max_bytes)
-        return validate_message(compact(value).encode(), max_bytes)
+        return compact(value).encode()
     except UnicodeEncodeError:
         raise bad_request("A message holds a lone surrogate, which is not a character.", "bad_utf8") from None
     except binascii.Error as error:
@@ -139,19 +145,28 @@ def validate_message(message: bytes, max_bytes: int) -> bytes:
 
 
 def too_large(max_bytes: int) -> ApiError:
-    """Return the error for a message larger than MAX_MESSAGE_BYTES (413)."""
-    sentence = f"A message is larger than MAX_MESSAGE_BYTES ({max_bytes} bytes)."
+    """Return the error for a message larger than MAX_MESSAGE_BYTES, or than Redis stores (413)."""
+    limit = "Redis stores" if max_bytes == MAX_VALUE_BYTES else "MAX_MESSAGE_BYTES"
+    sentence = f"A message is larger than {limit} ({max_bytes} bytes)."
     return ApiError(413, "message_too_large", sentence, limit=max_bytes)
 
 
 def validate_utf8(data: bytes) -> bytes:
     """Return the bytes if they are UTF-8 (else 400)."""
-    try:
-        data.decode()
-    except UnicodeDecodeError as error:
-        sentence = f"The text is not valid UTF-8 (byte {error.start}); send bytes as application/octet-stream."
-        raise bad_request(sentence, "bad_utf8") from None
+    decode_utf8(data, "The text", "; send bytes as application/octet-stream")
     return data
+
+
+def decode_utf8(data: bytes, what: str, advice: str = "") -> str:
+    """Return the text of UTF-8 bytes; other bytes are refused (400) with a sentence about `what`."""
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        if data.startswith(UTF16_BOMS):
+            sentence = f"{what} is UTF-16; convert it to UTF-8{advice}."
+        else:
+            sentence = f"{what} is not valid UTF-8 (byte {error.start}){advice}."
+        raise bad_request(sentence, "bad_utf8") from None
 
 
 def decode_message(message: bytes) -> Any:

@@ -43,6 +43,19 @@ class Peer:
         if self.sock is not None:
             self.sock.settimeout(READ_TIMEOUT)
 
+    def read_some(self, size: int) -> bytes:
+        """Return what has come of the request's body, up to `size` bytes, and wait for the first; b"" at the end.
+
+        gunicorn's own `read` waits until it has all that was asked for.
+        """
+        stream = self.environ["wsgi.input"]
+        reader = getattr(stream, "reader", None)
+        if reader is None:  # not gunicorn
+            return bytes(stream.read(size))
+        first: bytes = reader.read(1)
+        held = reader.buf if hasattr(reader, "buf") else reader.unreader.buf  # of a chunked body, or of another
+        return first + reader.read(min(size - 1, held.tell())) if first else b""
+
     @property
     def malformed(self) -> bool:
         """Whether the body's end cannot be found, so that the connection cannot be used again."""

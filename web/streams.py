@@ -1,6 +1,8 @@
 """Bodies of any length, in and out, in constant memory."""
 
+import contextlib
 import re
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -10,6 +12,7 @@ from broker.browse import iter_messages
 from broker.reliable import ReliableQueue
 from RedisQueue import RedisQueue
 from web.codec import (
+    BOM,
     NDJSON,
     compact,
     decode_message,
@@ -23,6 +26,7 @@ from web.errors import ApiError, from_redis
 
 BATCH_MESSAGES = 1000  # messages in one LPUSH
 BATCH_BYTES = 1 << 20  # about how much is pushed at once
+MAX_DELAY = 0.02  # seconds until a message of a stream that has come is pushed, with those that came meanwhile
 PREVIEW_BATCH = 100  # previews read from Redis at once
 JSON_ESCAPE_BYTES = 6  # bytes that JSON may need for one byte of a message
 LINE_OVERHEAD_BYTES = 1024  # white space and quotes that a line may hold beside its message
@@ -32,31 +36,89 @@ LinesRead = tuple[list[bytes], int, ApiError | None]
 
 
 def push_lines(queue: RedisQueue, blocks: Iterable[bytes], kind: str, max_bytes: int) -> tuple[int, int]:
-    """Push one message per line, in batches, as the lines come; return how many, and the queue's length after.
+    """Push one message per line, soon after the line came; return how many, and the queue's length after.
 
-    The lines are JSON values (`kind` NDJSON) or text. Empty lines are skipped; CR LF ends a line too. A last line
-    without an end counts if the body is complete. A message may have `max_bytes` bytes.
+    The lines are JSON values (`kind` NDJSON) or text. Empty lines are skipped; CR LF ends a line too, and a byte order
+    mark before the first line is dropped. A last line without an end counts if the body is complete. A message may
+    have `max_bytes` bytes.
 
     Raises:
         ApiError: a line cannot be taken, or the body is cut, or Redis refuses. `pushed` says how many messages were
             stored until then, `line` which line it was.
     """
-    pushed, line, count = 0, 0, 0
+    writer, line, failure = _Writer(queue), 0, None
     read = _read_json_lines if kind == NDJSON else _read_text_lines
     try:
-        for lines in _batches(blocks, max_bytes * (JSON_ESCAPE_BYTES if kind == NDJSON else 1) + LINE_OVERHEAD_BYTES):
-            messages, lines_read, error = read(lines, max_bytes)
-            if messages:
-                count = queue.push(*messages)
-                pushed += len(messages)
-            line += lines_read
-            if error:
-                raise error
-        return pushed, count if pushed else queue.count()
+        try:
+            for lines in _split(blocks, max_bytes * (JSON_ESCAPE_BYTES if kind == NDJSON else 1) + LINE_OVERHEAD_BYTES):
+                messages, lines_read, error = read(lines, max_bytes)
+                writer.add(messages)
+                line += lines_read
+                if error:
+                    raise error
+        except ApiError as error:
+            failure = error
+        count = writer.close()
     except redis.RedisError as error:
-        raise from_redis(error).with_details(pushed=pushed) from error
-    except ApiError as error:
-        raise error.with_details(pushed=pushed, line=line + 1) from error
+        raise from_redis(error).with_details(pushed=writer.pushed) from error
+    if failure:
+        raise failure.with_details(pushed=writer.pushed, line=line + 1)
+    return writer.pushed, count
+
+
+class _Writer:
+    """Pushes the messages of a stream in order: a full batch at once, fewer when they have been here for a moment.
+
+    After a failed push nothing more is pushed, and the next call raises its error.
+    """
+
+    def __init__(self, queue: RedisQueue) -> None:
+        self.queue = queue
+        self.pushed = 0
+        self._count: int | None = None
+        self._messages: list[bytes] = []
+        self._size = 0
+        self._failure: Exception | None = None
+        self._timer: threading.Timer | None = None
+        self._lock = threading.Lock()
+
+    def add(self, messages: list[bytes]) -> None:
+        """Take messages; they are pushed within MAX_DELAY, whether more come or not."""
+        with self._lock:
+            self._messages += messages
+            self._size += sum(map(len, messages))
+            if len(self._messages) >= BATCH_MESSAGES or self._size >= BATCH_BYTES or self._failure:
+                self._push()
+            elif self._messages and self._timer is None:
+                self._timer = threading.Timer(MAX_DELAY, self._push_late)
+                self._timer.daemon = True
+                self._timer.start()
+
+    def close(self) -> int:
+        """Push what is left; return the queue's length after the last push."""
+        with self._lock:
+            if self._timer:
+                self._timer.cancel()
+            self._push()
+        return self.queue.count() if self._count is None else self._count
+
+    def _push_late(self) -> None:
+        with self._lock, contextlib.suppress(Exception):  # `_push` keeps it for the next call
+            self._timer = None
+            self._push()
+
+    def _push(self) -> None:
+        if self._failure:
+            raise self._failure
+        try:
+            for start in range(0, len(self._messages), BATCH_MESSAGES):
+                batch = self._messages[start : start + BATCH_MESSAGES]
+                self._count = self.queue.push(*batch)
+                self.pushed += len(batch)
+        except Exception as error:
+            self._failure = error
+            raise
+        self._messages, self._size = [], 0
 
 
 def _read_text_lines(lines: list[bytes], max_bytes: int) -> LinesRead:
@@ -93,32 +155,26 @@ def _read_one_by_one(lines: list[bytes], read: Callable[[bytes], bytes]) -> Line
     return messages, len(lines), None
 
 
-def _batches(blocks: Iterable[bytes], max_line_bytes: int) -> Iterator[list[bytes]]:
-    """Yield the lines of a body, some at a time, without their ends. What came before a cut is yielded first."""
-    rest, lines, size = b"", [], 0
-    failure: ApiError | None = None
-    try:
-        for block in blocks:
-            *complete, rest = (rest + block).split(b"\n")
-            lines += complete
-            size += len(block)
-            if len(rest) > max_line_bytes:
-                message = "A line is longer than a message may be."
-                raise ApiError(413, "message_too_large", message, limit=max_line_bytes)
-            if len(lines) >= BATCH_MESSAGES or size >= BATCH_BYTES:
-                yield from _cut(lines)
-                lines, size = [], 0
-        lines.append(rest)
-    except ApiError as error:
-        failure = error
-    yield from _cut(lines)
-    if failure:
-        raise failure
+def _split(blocks: Iterable[bytes], max_line_bytes: int) -> Iterator[list[bytes]]:
+    """Yield the lines of a body, some at a time, without their ends; what came before a cut is yielded first."""
+    rest, is_start = bytearray(), True
+    for block in blocks:
+        rest += block
+        if b"\n" in block:
+            *lines, last = bytes(rest).split(b"\n")
+            rest = bytearray(last)
+            yield _trim(lines, is_start)
+            is_start = False
+        if len(rest) > max_line_bytes:
+            raise ApiError(413, "message_too_large", "A line is longer than a message may be.", limit=max_line_bytes)
+    yield _trim([bytes(rest)], is_start)
 
 
-def _cut(lines: list[bytes]) -> Iterator[list[bytes]]:
-    for start in range(0, len(lines), BATCH_MESSAGES):
-        yield [line.removesuffix(b"\r") for line in lines[start : start + BATCH_MESSAGES]]
+def _trim(lines: list[bytes], is_start: bool) -> list[bytes]:
+    """Return the lines without their carriage returns, and without the byte order mark at the start of the body."""
+    if is_start:
+        lines[0] = lines[0].removeprefix(BOM)
+    return [line.removesuffix(b"\r") for line in lines]
 
 
 def iter_values(queue: RedisQueue, offset: int, limit: int | None) -> Iterator[list[Any]]:
