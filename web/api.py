@@ -4,7 +4,7 @@ docs/api.md is the reference; a test holds it to this table.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -14,7 +14,7 @@ from flask import Blueprint, Response, request
 
 from broker.reliable import Delivery, ReliableQueue
 from web import __version__, streams
-from web.body import JSON, iter_body, lines_kind, read_fields
+from web.body import JSON, iter_body, lines_kind, read_fields, refuse_body
 from web.codec import NDJSON, decode_message
 from web.errors import bad_request, from_redis
 from web.parameters import (
@@ -31,6 +31,7 @@ from web.parameters import (
     one_or_many,
     parse,
     validate_name,
+    without_limits,
 )
 from web.peer import Peer
 from web.runtime import runtime, settings
@@ -59,8 +60,10 @@ def push(
     """Add one message, or many: all of them or none. A stream of lines is stored as it comes."""
     lines = lines_kind()
     if lines:
-        if key or next:
-            raise bad_request("A stream of lines cannot have next or an Idempotency-Key.", "bad_parameter")
+        if next:
+            raise bad_request("A stream of lines cannot have next.", "bad_parameter", parameter="next")
+        if key:
+            raise bad_request("A stream of lines does not keep an Idempotency-Key.", "bad_idempotency_key")
         pushed, count = streams.push_lines(queue, iter_body(eager=True), lines, settings().max_message_bytes)
         return {"success": True, "pushed": pushed, "count": count}
     found = one_or_many(message, messages, "message", "bad_message")
@@ -219,7 +222,9 @@ class Verb:
     view: View
     parameters: tuple[Parameter, ...] = ()
     idempotent: bool = False  # whether it takes an Idempotency-Key
-    any_body: bool = False  # whether the body may be the message itself, or a stream of messages
+    raw_body: bool = False  # whether the body may be the message itself
+    streams: bool = False  # whether the body may be a stream of messages
+    is_new: Callable[[], bool] = lambda: True  # whether the message is new, so that the settings limit it
 
 
 MAX = Integer("max", minimum=1, maximum=MAX_BATCH)
@@ -228,14 +233,22 @@ LEASE = Number("lease", default=30, minimum=1, maximum=MAX_LEASE, unit="seconds"
 PREVIEW = Integer("preview", minimum=1, maximum=10_000, unit="characters")
 IDS = (Text("id"), TextList("ids", maximum=MAX_BATCH))
 
+
+def is_put_back() -> bool:
+    """Return whether the query has next=1, so that what is pushed may have been popped before."""
+    return request.args.getlist("next") in (["1"], ["true"])
+
+
 VERBS = (
     Verb(
         "push",
         "POST",
         push,
-        (Message("message"), MessageList("messages"), Flag("next"), Choice("each", words=("line",))),
+        (Message("message"), MessageList("messages"), Flag("next"), Choice("each", words=("line",), in_body=False)),
         idempotent=True,
-        any_body=True,
+        raw_body=True,
+        streams=True,
+        is_new=lambda: not is_put_back(),
     ),
     Verb("pop", "POST", pop, (WAIT, MAX), idempotent=True),
     Verb("count", "GET", count),
@@ -245,7 +258,14 @@ VERBS = (
     Verb("ack", "POST", ack, IDS),
     Verb("release", "POST", release, IDS),
     Verb("extend", "POST", extend, (Text("id", required=True), LEASE)),
-    Verb("remove", "POST", remove, (Integer("position", required=True), Message("message", required=True))),
+    Verb(
+        "remove",
+        "POST",
+        remove,
+        (Integer("position", required=True), Message("message", required=True)),
+        raw_body=True,
+        is_new=lambda: False,
+    ),
     Verb("clear", "POST", clear),
     Verb("restore", "POST", restore, (Text("undo", required=True),)),
     Verb("move", "POST", move, (QueueName("to", required=True), Integer("max", minimum=1))),
@@ -257,10 +277,34 @@ LIST_PARAMETERS = (Text("match", default="*", maximum=133),)  # of GET /api/queu
 def call(verb: Verb, name: str | None) -> Answer | Response:
     """Check what the request holds for a verb, and run its view on the queue `name` (None: the default queue)."""
     queue = runtime().queue(validate_name(settings().queue_name if name is None else name))
-    arguments = {"key": idempotency_key()} if verb.idempotent else {}
-    takes_fields = verb.method == "POST" and not (verb.any_body and lines_kind())
-    fields = read_fields(raw=verb.any_body) if takes_fields else {}
-    return verb.view(queue, **arguments, **parse(verb.parameters, fields))
+    if verb.idempotent:
+        return verb.view(queue, key=idempotency_key(), **arguments(verb))
+    refuse_idempotency_key()
+    return verb.view(queue, **arguments(verb))
+
+
+def arguments(verb: Verb) -> dict[str, Any]:
+    """Return the value of each parameter of a verb."""
+    if verb.method == "GET":
+        return query_arguments(verb.parameters)
+    if verb.streams and lines_kind():
+        return parse(verb.parameters, {})
+    is_new = verb.is_new()
+    parameters = verb.parameters if is_new else without_limits(verb.parameters)
+    return parse(parameters, read_fields(verb.raw_body, is_new))
+
+
+def query_arguments(parameters: Sequence[Parameter]) -> dict[str, Any]:
+    """Return the value of each parameter of a GET; a body is refused (400), for what it holds would be ignored."""
+    refuse_body()
+    return parse(parameters, {})
+
+
+def refuse_idempotency_key() -> None:
+    """Refuse an Idempotency-Key (400) where none is kept: repeating the request would do the work again."""
+    if "Idempotency-Key" in request.headers:
+        verbs = " and ".join(verb.name for verb in VERBS if verb.idempotent)
+        raise bad_request(f"An Idempotency-Key is kept by {verbs} alone.", "bad_idempotency_key")
 
 
 def idempotency_key() -> str | None:
@@ -297,12 +341,15 @@ for _verb in VERBS:
 @api.get("/api/queues")
 def queues() -> Answer:
     """The queues that hold something, by name."""
-    match = parse(LIST_PARAMETERS, {})["match"]
+    refuse_idempotency_key()
+    match = query_arguments(LIST_PARAMETERS)["match"]
     return {"success": True, **runtime().lister.list_queues(match or "*").as_dict()}
 
 
 @api.get("/healthz")
 def healthz() -> Answer:
     """Whether the queue can be used: Redis answers (else 503)."""
+    refuse_idempotency_key()
+    query_arguments(())
     runtime().client.ping()
     return {"success": True, "version": __version__}

@@ -6,14 +6,14 @@ body; one that the verb does not know is refused, so that nobody believes in an 
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import simplejson
 from flask import request
 
 from broker.names import NAME_RULE, is_name
-from web.codec import encode_message, printable
+from web.codec import MAX_VALUE_BYTES, encode_message, printable
 from web.errors import ApiError, bad_request
 from web.runtime import settings
 
@@ -26,6 +26,7 @@ class Parameter:
     default: Any = None
     required: bool = False
     in_query: bool = True  # False: it is accepted in the body alone
+    in_body: bool = True  # False: it is accepted in the query string alone
 
     def parse(self, value: Any) -> Any:
         raise NotImplementedError
@@ -186,9 +187,10 @@ class Message(Parameter):
     """A message: any JSON value, or the text of a form."""
 
     in_query: bool = False
+    is_new: bool = True  # False: it comes from a queue, so only the limits of Redis hold
 
     def parse(self, value: Any) -> bytes:
-        return encode_message(value, settings().max_message_bytes)
+        return _message(value, self.is_new)
 
     def describe(self) -> str:
         return "message"
@@ -199,6 +201,7 @@ class MessageList(Parameter):
     """A list of 1 to `maximum` messages."""
 
     in_query: bool = False
+    is_new: bool = True
     maximum: int = 100_000  # they are pushed by one command, and nobody else is served meanwhile
 
     def parse(self, value: Any) -> list[bytes]:
@@ -207,11 +210,19 @@ class MessageList(Parameter):
         if len(value) > self.maximum:
             message = f"Send up to {self.maximum} messages at once, or a stream of lines (application/x-ndjson)."
             raise ApiError(413, "too_many_messages", message, limit=self.maximum)
-        limit = settings().max_message_bytes
-        return [encode_message(one, limit) for one in value]
+        return [_message(one, self.is_new) for one in value]
 
     def describe(self) -> str:
         return f"list of 1 to {self.maximum} messages"
+
+
+def _message(value: Any, is_new: bool) -> bytes:
+    return encode_message(value, settings().max_message_bytes if is_new else MAX_VALUE_BYTES, allow_empty=not is_new)
+
+
+def without_limits(parameters: Sequence[Parameter]) -> list[Parameter]:
+    """Return the parameters for messages that were in a queue already: empty, or of any size that Redis stores."""
+    return [replace(one, is_new=False) if isinstance(one, (Message, MessageList)) else one for one in parameters]
 
 
 def parse(parameters: Sequence[Parameter], fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -232,6 +243,8 @@ def _value(parameter: Parameter, fields: Mapping[str, Any]) -> Any:
     sent = request.args.getlist(name)
     if sent and not parameter.in_query:
         raise parameter.error(f"Send {name} in the body, not in the address.")
+    if name in fields and not parameter.in_body:
+        raise parameter.error(f"Send {name} in the address, not in the body.")
     if len(sent) + (name in fields) > 1:
         raise bad_request(f"{name} is given twice.", "duplicate_key")
     value = sent[0] if sent else fields.get(name)
