@@ -26,7 +26,7 @@ control_socket_disable = True
 keepalive = 5  # seconds
 forwarder_headers = ""  # a client on this machine is not a proxy: SCRIPT_NAME and PATH_INFO are ordinary headers
 
-# The order of time limits: longest wait (60) < graceful_timeout (65) < stop_grace_period in docker-compose.yaml (75).
+# The order of time limits: longest wait (55) < graceful_timeout (65) < stop_grace_period in docker-compose.yaml (75).
 # On SIGTERM waiting requests are answered within a second or two; the limits bound everything else.
 graceful_timeout = 65  # seconds
 

@@ -20,7 +20,8 @@ from broker.connection import NotSent
 from broker.reliable import Batch, ReliableQueue
 from web.errors import ApiError
 
-MAX_WAIT = 60.0  # seconds a request may ask to wait; gunicorn.conf.py has the order of the time limits
+MAX_WAIT = 60.0  # seconds a request may ask to wait
+ANSWER_TIMEOUT = 54.0  # seconds after which it is answered all the same: proxies cut off what is silent for 60
 PEER_CHECK_INTERVAL = 1.0  # how often a waiting request checks for a disconnect and for a stop, seconds
 REPORT_INTERVAL = 0.1  # how often the numbers of waiting clients are looked at, seconds
 REPORT_TTL = 30.0  # seconds a reported number holds unless it is reported again
@@ -78,7 +79,7 @@ class Waiting:
         give_back: Callable[[list[M]], object] | None,
         is_gone: Callable[[], bool],
     ) -> list[M]:
-        """Return what `attempt` takes, waiting up to `seconds` for it; [] when that was nothing.
+        """Return what `attempt` takes, waiting up to `seconds` for it (at most 55); [] when that was nothing.
 
         A client that `is_gone` takes nothing: what it was about to get is given back. Without `give_back` it is kept
         for the client's next try, so there is nothing to undo.
@@ -105,7 +106,7 @@ class Waiting:
         self.acquire()
         line, turn = self._join(queue)
         try:
-            end = time.monotonic() + seconds
+            end = time.monotonic() + min(seconds, ANSWER_TIMEOUT)
             while (left := end - time.monotonic()) > 0 and not self.is_stopping() and not is_gone():
                 if line.waiters[0] is not turn:
                     turn.wait(min(left, PEER_CHECK_INTERVAL))
