@@ -2,20 +2,23 @@
 
 import contextlib
 import fnmatch
+import math
 import re
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Future
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import redis
 
-from broker.names import DEAD_SUFFIX, NAME_PATTERN
+from broker.names import DEAD_SUFFIX, NAME_PATTERN, parent_name
 from broker.reliable import ReliableQueue
 
-SCAN_TIMEOUT = 1.0  # seconds; what was not seen by then is left out, and `complete` is false
-SCAN_COUNT = 1000  # keys in one step
+LIST_TIMEOUT = 1.5  # seconds; what was not seen and counted by then is left out, and `complete` is false
+SCAN_COUNT = 200  # keys in one step, which takes the process some milliseconds
+MAX_QUEUES = 10_000  # in one listing, so that it has a few MiB
 CACHE_TTL = 1.0  # seconds a listing is kept
 
 
@@ -31,46 +34,109 @@ class Counts:
 
 @dataclass(frozen=True)
 class Listing:
-    """The queues that hold something, by name, and whether all keys were scanned."""
+    """The queues that hold something, by name.
+
+    `complete` says whether all keys were looked at, and `unnamed` how many lists have the prefix and then a text that
+    cannot be the name of a queue: other clients made them, and this app cannot show them.
+    """
 
     queues: list[Counts]
     complete: bool
+    unnamed: int
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
 
 
 class QueueLister:
-    """Lists the queues of one Redis. A listing is kept for a second."""
+    """Lists the queues of one Redis. A listing is kept for a second; whoever asks while it is made waits for it."""
 
     def __init__(self, client: Any, prefix: str, max_deliveries: int) -> None:
         self.client = client
         self.prefix = prefix
+        self._prefix = prefix.encode()
         self.max_deliveries = max_deliveries
-        self._cache: dict[str, tuple[float, Listing]] = {}
+        self._cache: dict[str, tuple[float, Future[Listing]]] = {}  # pattern -> until when it is kept, and the listing
         self._lock = threading.Lock()
+        name = f"{re.escape(prefix)}({NAME_PATTERN.pattern})"
+        self._list_key = re.compile(name.encode())
+        self._reserved_or_dead_key = re.compile(rf"\{{{name}\}}:((?:dead:)*)(?:reserved|dead)".encode())
+        self._own_key = re.compile(rf"\{{(?:{name}|{re.escape(prefix)})\}}:".encode())
 
     def list_queues(self, match: str = "*") -> Listing:
         """Return the queues whose name matches a glob pattern. Dead letters are counted with their queue."""
         with self._lock:
             now = time.monotonic()
-            self._cache = {key: kept for key, kept in self._cache.items() if now - kept[0] < CACHE_TTL}
-            if match in self._cache:
-                return self._cache[match][1]
-        listing = self._scan(match)
-        with self._lock:
-            self._cache[match] = time.monotonic(), listing
-        return listing
+            self._cache = {key: kept for key, kept in self._cache.items() if now < kept[0]}
+            is_new = match not in self._cache
+            if is_new:
+                self._cache[match] = math.inf, Future()
+            listing = self._cache[match][1]
+        if is_new:
+            self._make(match, listing)
+        return listing.result()
 
-    def _scan(self, match: str) -> Listing:
-        names, complete = self._names(match)
+    def _make(self, match: str, listing: "Future[Listing]") -> None:
+        ttl = 0.0
+        try:
+            listing.set_result(self._list(match))
+            ttl = CACHE_TTL
+        except BaseException as error:
+            listing.set_exception(error)
+            raise
+        finally:
+            with self._lock:
+                self._cache[match] = time.monotonic() + ttl, listing
+
+    def _list(self, match: str) -> Listing:
+        """Scan the keys and count what they hold, step by step, until LIST_TIMEOUT or MAX_QUEUES is reached."""
+        escaped = re.sub(r"([*?\[\]\\^])", r"\\\1", self.prefix)
+        matches = re.compile(fnmatch.translate(match)).match
         found: list[Counts] = []
-        for start in range(0, len(names), SCAN_COUNT):
-            found += self._counts([self._queue(name) for name in names[start : start + SCAN_COUNT]])
-        return Listing(found, complete)
+        seen: set[str | bytes] = set()
+        unnamed = cursor = 0
+        end = time.monotonic() + LIST_TIMEOUT
+        while True:
+            cursor, keys = self.client.scan(cursor, match=f"*{escaped}*", count=SCAN_COUNT)
+            names, others = self._sort_out(keys)
+            names = {name for name in names if matches(name)} - seen
+            others = {key for key in others if matches(self._shown(key))} - seen
+            found += self._counts([self._queue(name) for name in names])
+            unnamed += self._number_of_lists(others)
+            seen |= names | others
+            if cursor == 0 or len(found) > MAX_QUEUES or time.monotonic() > end:
+                break
+        complete = cursor == 0 and len(found) <= MAX_QUEUES
+        return Listing(sorted(found[:MAX_QUEUES], key=lambda queue: queue.name), complete, unnamed)
+
+    def _sort_out(self, keys: Iterable[bytes]) -> tuple[set[str], set[bytes]]:
+        """Return the names of the queues that have these keys, and the keys that no name leads to."""
+        names, others = set(), set()
+        for key in keys:
+            if plain := self._list_key.fullmatch(key):
+                name = plain[1].decode()
+                if parent_name(name) is None:
+                    names.add(name)
+                else:
+                    others.add(key)  # the dead letters of a queue have another key
+            elif beside := self._reserved_or_dead_key.fullmatch(key):
+                # Dead letters may be reserved and die again: `dead:` stands as often as the name ends in .dead
+                names.add(beside[1].decode() + DEAD_SUFFIX * beside[2].count(b":"))
+            elif key.startswith(self._prefix) and not self._own_key.match(key):
+                others.add(key)
+        return names, others
+
+    def _shown(self, key: bytes) -> str:
+        return key[len(self.prefix) :].decode(errors="replace")
 
     def _queue(self, name: str) -> ReliableQueue:
         return ReliableQueue(self.client, name, self.prefix, self.max_deliveries)
+
+    def _number_of_lists(self, keys: Iterable[bytes]) -> int:
+        pipeline = self.client.pipeline(transaction=False)
+        for key in keys:
+            pipeline.llen(key)
+        return sum(isinstance(length, int) for length in pipeline.execute(raise_on_error=False))
 
     def _counts(self, queues: Sequence[ReliableQueue]) -> list[Counts]:
         """Return the counts of those queues that hold something; a key that is not a queue is left out."""
@@ -90,24 +156,3 @@ class QueueLister:
                     counts = [state.count, state.reserved, state.dead]
             found.append(Counts(queue.name, *counts))
         return found
-
-    def _names(self, match: str) -> tuple[list[str], bool]:
-        """Return the names of the queues whose keys were seen, sorted, and whether all keys were scanned."""
-        escaped = re.sub(r"([*?\[\]\\^])", r"\\\1", self.prefix)
-        pattern = re.compile(
-            r"\{?" + re.escape(self.prefix) + f"({NAME_PATTERN.pattern})" + r"(?:\}:((?:dead:)*)(?:reserved|dead))?"
-        )
-        matches = re.compile(fnmatch.translate(match)).match
-        names: set[str] = set()
-        end, cursor = time.monotonic() + SCAN_TIMEOUT, 0
-        while True:
-            cursor, keys = self.client.scan(cursor, match=f"*{escaped}*", count=SCAN_COUNT)
-            for key in keys:
-                found = pattern.fullmatch(key.decode(errors="replace"))
-                if found:
-                    # Dead letters may be reserved and die again: `dead:` stands as often as the name ends in .dead
-                    name = found[1] + DEAD_SUFFIX * (found[2] or "").count(":")
-                    if matches(name):
-                        names.add(name)
-            if cursor == 0 or time.monotonic() > end:
-                return sorted(names), cursor == 0
