@@ -15,6 +15,10 @@ the hash tag of the others.
     {queue:jobs}:clock            string  when a lease last began or was extended, milliseconds (12 hours)
     {queue:jobs}:once:<digest>    list    the answer kept for an Idempotency-Key: fingerprint, then answer (24 hours)
     {queue:jobs}:cleared:<undo>   list    what `clear` removed, until `restore` (one hour)
+
+What belongs to no queue has the prefix alone as its hash tag; no queue has an empty name:
+
+    {queue:}:ended:<session>      string  a session of the page that was signed out, until it would end by itself
 """
 
 import re
@@ -42,3 +46,8 @@ def queue_keys(name: str, prefix: str = "queue:") -> tuple[str, str]:
         key = queue_keys(parent, prefix)[1] + "dead"
         return key, key + ":"
     return prefix + name, "{" + prefix + name + "}:"
+
+
+def ended_session_key(session: str, prefix: str = "queue:") -> str:
+    """Return the key that exists where a session of the page was signed out."""
+    return "{" + prefix + "}:ended:" + session

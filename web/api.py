@@ -35,6 +35,7 @@ from web.parameters import (
 )
 from web.peer import Peer
 from web.runtime import runtime, settings
+from web.security import session_watch
 from web.waiting import MAX_WAIT
 
 Answer = dict[str, object]
@@ -132,7 +133,8 @@ def events(queue: ReliableQueue) -> Response:
     shared, peer = runtime(), Peer(request.environ)
     shared.waiting.acquire()
     peer.limit_sends()
-    stream = shared.events.stream(queue, peer.is_gone)
+    is_signed_out = session_watch()
+    stream = shared.events.stream(queue, lambda: peer.is_gone() or is_signed_out())
     response = Response(stream, content_type="text/event-stream; charset=utf-8")
     response.headers["X-Accel-Buffering"] = "no"
     response.call_on_close(shared.waiting.release)

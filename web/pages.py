@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from flask import Blueprint, redirect, render_template, request, url_for
+from flask import Blueprint, after_this_request, redirect, render_template, request, url_for
 from werkzeug import Response
 from werkzeug.routing import BaseConverter
 
@@ -115,7 +115,7 @@ def local(path: str) -> str:
 def login() -> Response | tuple[str, int]:
     """Start a session for the token."""
     sent = parse(LOGIN_PARAMETERS, read_fields())
-    if not security.is_token(sent["token"] or ""):
+    if not security.is_right_token(sent["token"] or ""):
         return render_sign_in(sent["to"], wrong=True), 401
     response = redirect(local(sent["to"]), 303)
     security.start_session(response)
@@ -124,7 +124,7 @@ def login() -> Response | tuple[str, int]:
 
 @pages.post("/logout")
 def logout() -> Response:
-    """End the browser's session."""
-    response = redirect(url_for("pages.home"), 303)
-    security.end_session(response)
-    return response
+    """End the browser's session, here and in every copy of its cookie; without Redis in this browser alone (503)."""
+    after_this_request(security.forget_session)
+    security.end_session()
+    return redirect(url_for("pages.home"), 303)

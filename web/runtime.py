@@ -9,7 +9,9 @@ from flask import current_app
 from broker.connection import connect
 from broker.listing import QueueLister
 from broker.reliable import ReliableQueue
+from broker.sessions import EndedSessions
 from settings import Settings
+from web.attempts import WrongTokens
 from web.events import Events
 from web.waiting import Waiting
 
@@ -21,6 +23,7 @@ class Runtime:
         """Use `client` where it is given, for waiting too; else connect to the settings' server."""
         self.settings = settings
         self.stopping: Callable[[], bool] = lambda: False  # gunicorn.conf.py says how to know
+        self.wrong_tokens = WrongTokens()
         self._client = client
 
     @cached_property
@@ -43,6 +46,11 @@ class Runtime:
     def lister(self) -> QueueLister:
         """The list of all queues."""
         return QueueLister(self.client, self.settings.queue_prefix, self.settings.max_deliveries)
+
+    @cached_property
+    def ended_sessions(self) -> EndedSessions:
+        """The sessions of the page that were signed out."""
+        return EndedSessions(self.client, self.settings.queue_prefix)
 
     def queue(self, name: str) -> ReliableQueue:
         """Return the queue of that name."""

@@ -4,18 +4,22 @@ import hashlib
 import hmac
 import ipaddress
 import re
+import secrets
+import time
+from collections.abc import Callable
 
+import redis
 import werkzeug
-from flask import Response, request
+from flask import Response, g, request
 from itsdangerous import BadSignature, TimestampSigner
 
 from web.errors import ApiError, bad_request
-from web.runtime import settings
+from web.runtime import runtime, settings
 
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 PUBLIC_ENDPOINTS = ("static", "api.healthz", "pages.login", "pages.login_page")  # these need no token
-COOKIE = "queue_session"  # cookies do not tell ports apart: another app on localhost may have a "session"
-MAX_SESSION_SECONDS = 30 * 24 * 3600
+MAX_SESSION_SECONDS = 12 * 3600
+SESSION_CHECK_INTERVAL = 10.0  # how often a stream checks whether its session has ended, seconds
 HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src 'self'; "
@@ -93,11 +97,20 @@ def add_headers(response: Response) -> Response:
 
 
 def is_authorized() -> bool:
-    """Return whether no token is needed, or the request carries it, or a session that was started with it."""
+    """Return whether no token is needed, or the request carries it, or a session that was started with it.
+
+    A wrong token is answered late: see `is_right_token`.
+    """
     if not settings().api_token:
         return True
+    sent = bearer_token()
+    return is_token(sent) or has_session() or is_right_token(sent)
+
+
+def bearer_token() -> str:
+    """Return the token in the Authorization header, "" without one."""
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-    return (scheme.lower() == "bearer" and is_token(token.strip())) or has_session()
+    return token.strip() if scheme.lower() == "bearer" else ""
 
 
 def is_token(text: str) -> bool:
@@ -106,28 +119,102 @@ def is_token(text: str) -> bool:
     return bool(token) and hmac.compare_digest(text.encode("utf-8", "replace"), token)
 
 
+def is_right_token(text: str) -> bool:
+    """Return whether a text is the token; count a wrong one, and wait before it is answered.
+
+    Raises:
+        ApiError: too many wrong ones from this address are waiting (429).
+    """
+    is_right = is_token(text)
+    if text and not is_right:
+        runtime().wrong_tokens.report(request.remote_addr or "")
+    return is_right
+
+
+# --- sessions: a cookie that holds a random id and a time, signed. Only those that were signed out are kept (in Redis).
+
+
 def has_session() -> bool:
-    """Return whether the request has a session that was started with the present token."""
-    if not settings().api_token:
-        return False
-    try:
-        _signer().unsign(request.cookies.get(COOKIE, ""), max_age=MAX_SESSION_SECONDS)
-    except BadSignature:
-        return False
-    return True
+    """Return whether the request has a session that was started with the present token and not signed out.
+
+    While Redis is away a session that was signed out holds: what it could do needs Redis too.
+    """
+    if "has_session" not in g:
+        g.has_session = bool(settings().api_token) and session_check()()
+    found: bool = g.has_session
+    return found
+
+
+def session_check() -> Callable[[], bool]:
+    """Return a function that returns whether the session of this request holds; it works after the request as well."""
+    cookie, signer, ended = request.cookies.get(cookie_name(), ""), _signer(), runtime().ended_sessions
+
+    def holds() -> bool:
+        session = _session_in(cookie, signer)
+        if session is None:
+            return False
+        try:
+            return session not in ended
+        except redis.RedisError:
+            return True
+
+    return holds
+
+
+def session_watch() -> Callable[[], bool]:
+    """Return a function for a stream, which returns whether the session that it was opened with has ended meanwhile.
+
+    It asks Redis every SESSION_CHECK_INTERVAL.
+    """
+    if not settings().api_token or is_token(bearer_token()):
+        return lambda: False
+    holds, checked_at, has_ended = session_check(), time.monotonic(), False
+
+    def ended() -> bool:
+        nonlocal checked_at, has_ended
+        if time.monotonic() - checked_at >= SESSION_CHECK_INTERVAL:
+            checked_at, has_ended = time.monotonic(), not holds()
+        return has_ended
+
+    return ended
 
 
 def start_session(response: werkzeug.Response) -> None:
     """Let the browser prove from now on that it knew the token."""
-    value = _signer().sign(b"in").decode()
+    value = _signer().sign(secrets.token_hex(16)).decode()
     response.set_cookie(
-        COOKIE, value, max_age=MAX_SESSION_SECONDS, httponly=True, samesite="Strict", secure=request.is_secure
+        cookie_name(), value, max_age=MAX_SESSION_SECONDS, httponly=True, samesite="Strict", secure=request.is_secure
     )
 
 
-def end_session(response: werkzeug.Response) -> None:
+def forget_session(response: Response) -> Response:
     """Let the browser forget its session."""
-    response.delete_cookie(COOKIE, httponly=True, samesite="Strict", secure=request.is_secure)
+    response.delete_cookie(cookie_name(), httponly=True, samesite="Strict", secure=request.is_secure)
+    return response
+
+
+def end_session() -> None:
+    """End the request's session for everybody who has its cookie.
+
+    Raises:
+        redis.RedisError: it could not be ended.
+    """
+    session = _session_in(request.cookies.get(cookie_name(), ""), _signer())
+    if session is not None:
+        runtime().ended_sessions.add(session, MAX_SESSION_SECONDS)
+
+
+def cookie_name() -> str:
+    """Return the name of the session's cookie. Cookies do not tell ports apart, so each token has a name of its own."""
+    return "queue_session_" + hmac.digest(settings().api_token, b"name of the cookie", "sha256").hex()[:12]
+
+
+def _session_in(cookie: str, signer: TimestampSigner) -> str | None:
+    """Return the id of the session in a cookie; None if its signature is not ours or too old."""
+    try:
+        return signer.unsign(cookie, max_age=MAX_SESSION_SECONDS).decode()
+    except BadSignature:
+        return None
 
 
 def _signer() -> TimestampSigner:
