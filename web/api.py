@@ -297,7 +297,7 @@ def arguments(verb: Verb) -> dict[str, Any]:
 
 
 def query_arguments(parameters: Sequence[Parameter]) -> dict[str, Any]:
-    """Return the value of each parameter of a GET; a body is refused (400), for what it holds would be ignored."""
+    """Return the value of each parameter of a GET; fields in a body are refused (400), for they would be ignored."""
     refuse_body()
     return parse(parameters, {})
 
