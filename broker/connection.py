@@ -9,6 +9,8 @@ from redis.backoff import NoBackoff
 from redis.maint_notifications import MaintNotificationsConfig
 from redis.retry import Retry
 
+from broker.unix_socket import short_path
+
 MAX_CONNECTIONS = 10  # that a process uses at once; further commands wait for one
 REPLY_TIMEOUT = 5.0  # seconds until a reply must have come, and for connecting
 SLOT_TIMEOUT = 5.0  # seconds until one of the connections must be free
@@ -40,7 +42,13 @@ class _SSLConnection(_ReportsNotSent, redis.SSLConnection):
 
 
 class _UnixConnection(_ReportsNotSent, redis.UnixDomainSocketConnection):
-    pass
+    def _connect(self) -> Any:
+        path = self.path
+        try:
+            with short_path(path) as self.path:
+                return super()._connect()  # type: ignore[no-untyped-call]
+        finally:
+            self.path = path
 
 
 class _FairPool(redis.ConnectionPool):
