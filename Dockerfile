@@ -10,6 +10,8 @@ RUN pip install --no-cache-dir --only-binary :all: --root-user-action ignore -r 
 # .dockerignore lets only the app's own files through.
 COPY . .
 
+# It listens on all addresses of the container, and starts only with API_TOKEN, or with ALLOW_OPEN=1 where the port is
+# published on 127.0.0.1 only, as docker-compose.yaml does.
 # Without REDIS_URL the app runs its own Valkey in /data: mount a volume there to keep the messages.
 ENV HOST=0.0.0.0 DATA_DIR=/data
 USER 10001:10001

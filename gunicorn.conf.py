@@ -1,10 +1,9 @@
 """How gunicorn serves app:app, by `make run`, `python3 app.py`, plain `gunicorn`, and in the container."""
 
+import contextlib
 import json
-import os
 import resource
 import signal
-import socket
 import sys
 from typing import Any
 
@@ -12,16 +11,41 @@ from gunicorn import util
 from gunicorn.http.errors import InvalidHeader, UnsupportedTransferCoding
 
 import embedded
-from settings import from_environment
+from addresses import bind_addresses, check_addresses, page_url
+from settings import BadSetting, from_environment
+
+MAX_OTHER_CLIENTS = 1000  # in each process, beside those that wait
+RESERVED_FILES = 64  # for Redis, logs and what is served from disk
+MIN_OPEN_FILES = 100
+MACOS_OPEN_FILES = 10240  # macOS says that there is no limit and refuses more than this
 
 _settings = from_environment()
-_host, _port = _settings.host, _settings.port
+
+
+def _max_open_files(wanted: int) -> int:
+    """Raise this process's limit of open files to `wanted`, as far as that is possible, and return it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return wanted
+    for limit in (wanted, MACOS_OPEN_FILES):
+        raised = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (raised, hard))
+            return raised
+    return soft
+
+
+# A client that waits needs a socket, and in the worst case a connection to Redis for its queue.
+_open_files = _max_open_files(RESERVED_FILES + MAX_OTHER_CLIENTS + 2 * _settings.max_waiting)
+_free_files = max(4, _open_files - RESERVED_FILES)
+_other_clients = min(MAX_OTHER_CLIENTS, _free_files // 2)
+_max_waiting = min(_settings.max_waiting, (_free_files - _other_clients) // 2)
 
 wsgi_app = "app:app"
-bind = f"[{_host}]:{_port}" if ":" in _host else f"{_host}:{_port}"
+bind = bind_addresses(_settings)
 workers = _settings.web_concurrency
 worker_class = "gevent"  # a waiting client costs a greenlet, not a thread
-worker_connections = _settings.max_waiting + 1000  # those that wait never keep the others out
+worker_connections = _max_waiting + _other_clients  # those that wait never keep the others out
 control_socket_disable = True
 keepalive = 5  # seconds
 forwarder_headers = ""  # a client on this machine is not a proxy: SCRIPT_NAME and PATH_INFO are ordinary headers
@@ -30,42 +54,34 @@ forwarder_headers = ""  # a client on this machine is not a proxy: SCRIPT_NAME a
 # On SIGTERM waiting requests are answered within a second or two; the limits bound everything else.
 graceful_timeout = 65  # seconds
 
-# Thousands of clients may wait, each on a socket of its own.
-_soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-_wanted = 2 * worker_connections + 1000
-if _soft != resource.RLIM_INFINITY and _soft < _wanted:
-    _limit = _wanted if _hard == resource.RLIM_INFINITY else min(_wanted, _hard)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (_limit, _hard))
-
 
 def on_starting(server: Any) -> None:
-    """Refuse an address that cannot be served; start the embedded server if there is no REDIS_URL."""
+    """Refuse addresses that cannot or must not be served; start the embedded server if there is no REDIS_URL."""
     try:
-        _check_addresses(server.address)
+        _check_open_files(server.log)
+        check_addresses(_settings, server.cfg)
         server.embedded = embedded.start(_settings.data_dir) if _settings.embedded else None
-    except embedded.CannotStart as error:
+    except (BadSetting, embedded.CannotStart) as error:
         print(f"Cannot start: {error}.", file=sys.stderr, flush=True)
         sys.exit(2)
 
 
-def _check_addresses(addresses: list[object]) -> None:
-    """Say in one line what takes gunicorn five tries and a traceback."""
-    if "GUNICORN_FD" in os.environ or "LISTEN_FDS" in os.environ:
-        return  # the sockets are inherited
-    for address in addresses:
-        if isinstance(address, tuple):
-            try:
-                family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
-                socket.create_server(address, family=family).close()
-            except OSError as error:
-                why = str(error.strerror).partition(" (")[0]
-                raise embedded.CannotStart(f"{address[0]} port {address[1]}: {why}; set HOST or PORT") from None
+def _check_open_files(log: Any) -> None:
+    """Refuse a limit of open files that is too low; say what a low one costs."""
+    if _open_files < MIN_OPEN_FILES:
+        raise BadSetting(f"this shell's limit of open files is {_open_files}; raise it with: ulimit -n 4096")
+    if _max_waiting < _settings.max_waiting:
+        said = "With this limit of open files (ulimit -n: %d) %d clients can wait in each process, instead of %d."
+        log.warning(said, _open_files, _max_waiting, _settings.max_waiting)
 
 
 def when_ready(server: Any) -> None:
     """Say where the page is."""
-    shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(_host, f"[{_host}]" if ":" in _host else _host)
-    print(f"The queue is on http://{shown}:{_port}/", flush=True)
+    # The sockets know the address that a name in HOST stands for, and an address is always served.
+    addresses = [listener.getsockname() for listener in server.LISTENERS] or server.address
+    urls = [page_url(*address[:2]) for address in addresses if isinstance(address, tuple)]
+    if urls:
+        print(f"The queue is on {urls[0]}", flush=True)
 
 
 def on_exit(server: Any) -> None:
@@ -108,5 +124,10 @@ def post_fork(server: Any, worker: Any) -> None:
 
 
 def post_worker_init(worker: Any) -> None:
-    """Tell waiting requests and streams when their worker is told to end, so that they answer and end."""
-    worker.wsgi.extensions["queue"].stopping = lambda: not worker.alive
+    """Tell waiting requests and streams when their worker is told to end, so that they answer and end.
+
+    Also tell the app how many clients can wait.
+    """
+    runtime = worker.wsgi.extensions["queue"]
+    runtime.stopping = lambda: not worker.alive
+    runtime.max_waiting = _max_waiting

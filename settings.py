@@ -49,8 +49,9 @@ class Settings:
     max_deliveries: int = 5
     max_waiting: int = 5000
     data_dir: Path = ROOT / "instance"
-    host: str = "127.0.0.1"
+    host: str = "localhost"  # both loopback addresses
     port: int = 5000
+    allow_open: bool = False  # may other machines come in without a token?
     web_concurrency: int = 2
 
     @property
@@ -61,7 +62,7 @@ class Settings:
     @property
     def server_url(self) -> str:
         """The URL of the Redis server, the embedded one too."""
-        return self.redis_url or f"unix://{quote(str(self.data_dir / 'valkey.sock'))}"
+        return self.redis_url or f"unix://{quote(os.fsencode(self.data_dir / 'valkey.sock'))}"
 
 
 def read(env: Mapping[str, str]) -> Settings:
@@ -84,6 +85,7 @@ def read(env: Mapping[str, str]) -> Settings:
         data_dir=_data_dir(env, default.data_dir),
         host=_host(env, default.host),
         port=_number(env, "PORT", default.port, 1, 65535),
+        allow_open=_number(env, "ALLOW_OPEN", int(default.allow_open), 0, 1) == 1,
         web_concurrency=_number(env, "WEB_CONCURRENCY", default.web_concurrency, 1, 256),
     )
 
@@ -100,8 +102,8 @@ def from_environment() -> Settings:
 def _data_dir(env: Mapping[str, str], default: Path) -> Path:
     data_dir = (ROOT / (env.get("DATA_DIR") or default)).absolute()
     try:
-        str(data_dir).encode()
-    except UnicodeEncodeError:
+        os.fsencode(data_dir).decode("utf-8")  # a locale may be of another encoding: what counts is the file's name
+    except UnicodeError:
         raise BadSetting(f"DATA_DIR must be valid UTF-8 and is {str(data_dir)!a}") from None
     return data_dir
 
@@ -176,7 +178,7 @@ def _token(env: Mapping[str, str]) -> bytes:
         raise BadSetting("API_TOKEN and API_TOKEN_FILE are both set; keep one")
     if file:
         try:
-            token = (ROOT / file).read_text().strip()
+            token = (ROOT / file).read_text(encoding="utf-8").strip()
         except (OSError, UnicodeDecodeError) as error:
             raise BadSetting(f"API_TOKEN_FILE {file!r} cannot be read ({error})") from None
     if (token or file) and not re.fullmatch(r"[!-~]{8,1024}", token):

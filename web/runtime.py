@@ -22,6 +22,7 @@ class Runtime:
     def __init__(self, settings: Settings, client: Any = None) -> None:
         """Use `client` where it is given, for waiting too; else connect to the settings' server."""
         self.settings = settings
+        self.max_waiting = settings.max_waiting  # gunicorn.conf.py lowers it where the limit of open files is low
         self.stopping: Callable[[], bool] = lambda: False  # gunicorn.conf.py says how to know
         self.wrong_tokens = WrongTokens()
         self._client = client
@@ -35,7 +36,7 @@ class Runtime:
     def waiting(self) -> Waiting:
         """The clients that wait for a message."""
         blocking_client = self._client or connect(self.settings.server_url, blocking=True)
-        return Waiting(blocking_client, self.settings.max_waiting, self.is_stopping)
+        return Waiting(blocking_client, self.max_waiting, self.is_stopping)
 
     @cached_property
     def events(self) -> Events:
