@@ -5,6 +5,7 @@ import json
 import resource
 import signal
 import sys
+import threading
 from typing import Any
 
 from gunicorn import util
@@ -126,8 +127,10 @@ def post_fork(server: Any, worker: Any) -> None:
 def post_worker_init(worker: Any) -> None:
     """Tell waiting requests and streams when their worker is told to end, so that they answer and end.
 
-    Also tell the app how many clients can wait.
+    Also tell the app how many clients can wait, and let the first worker log what may lose messages in Redis.
     """
     runtime = worker.wsgi.extensions["queue"]
     runtime.stopping = lambda: not worker.alive
     runtime.max_waiting = _max_waiting
+    if worker.age == 1:
+        threading.Thread(target=runtime.log_warning, daemon=True, name="log-warning").start()

@@ -1,12 +1,16 @@
 """What the requests of one process share. It hangs on the app, as `app.extensions["queue"]`."""
 
+import logging
+import time
 from collections.abc import Callable
 from functools import cached_property
 from typing import Any
 
+import redis
 from flask import current_app
 
 from broker.connection import connect
+from broker.health import find_warning
 from broker.listing import QueueLister
 from broker.reliable import ReliableQueue
 from broker.sessions import EndedSessions
@@ -14,6 +18,10 @@ from settings import Settings
 from web.attempts import WrongTokens
 from web.events import Events
 from web.waiting import Waiting
+
+RETRY_DELAY = 1.0  # seconds until the next look at a Redis that is away
+
+log = logging.getLogger(__name__)
 
 
 class Runtime:
@@ -56,6 +64,16 @@ class Runtime:
     def queue(self, name: str) -> ReliableQueue:
         """Return the queue of that name."""
         return ReliableQueue(self.client, name, self.settings.queue_prefix, self.settings.max_deliveries)
+
+    def log_warning(self) -> None:
+        """Wait until Redis can be reached, then log what may lose messages there."""
+        while not self.is_stopping():
+            try:
+                if warning := find_warning(self.client):
+                    log.warning(warning)
+                return
+            except redis.RedisError:
+                time.sleep(RETRY_DELAY)
 
     def is_stopping(self) -> bool:
         """Return whether this process was told to end."""
