@@ -65,6 +65,8 @@ def on_starting(server: Any) -> None:
     except (BadSetting, embedded.CannotStart) as error:
         print(f"Cannot start: {error}.", file=sys.stderr, flush=True)
         sys.exit(2)
+    if server.embedded:
+        _check_regularly(server)
 
 
 def _check_open_files(log: Any) -> None:
@@ -74,6 +76,17 @@ def _check_open_files(log: Any) -> None:
     if _max_waiting < _settings.max_waiting:
         said = "With this limit of open files (ulimit -n: %d) %d clients can wait in each process, instead of %d."
         log.warning(said, _open_files, _max_waiting, _settings.max_waiting)
+
+
+def _check_regularly(server: Any) -> None:
+    """Let the master look after the embedded server's keeper whenever it looks after its workers."""
+    manage_workers = server.manage_workers
+
+    def manage_all() -> None:
+        server.embedded.check()
+        manage_workers()
+
+    server.manage_workers = manage_all
 
 
 def when_ready(server: Any) -> None:

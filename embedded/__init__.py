@@ -4,35 +4,60 @@ gunicorn's master calls `start`, which runs a keeper process (`keeper.py`). The 
 it dies, and ends it once the master and all its workers are gone, however they went.
 """
 
-import contextlib
 import os
 import subprocess
 import sys
-from dataclasses import dataclass
+import time
 from pathlib import Path
 
-from embedded.keeper import INSTEAD, LOCK_FILE, SOCKET_FILE, send_command
+from embedded import keeper
+from embedded.keeper import INSTEAD, LOCK_FILE, RESTART_DELAY
 from embedded.keeper import CannotStart as CannotStart
 
-ROOT = Path(__file__).parent.parent
-MAX_SOCKET_PATH_BYTES = 103  # sun_path has 104 bytes on macOS and 108 on Linux, with a closing zero
 
-
-@dataclass
 class Embedded:
     """A running embedded server. It lives until `stop`, or until this process and its children end."""
 
-    data_dir: Path
-    keeper: "subprocess.Popen[bytes]"  # the server ends when the pipe to its keeper is closed
+    def __init__(self, data_dir: Path) -> None:
+        self.data_dir = data_dir
+        # The server ends when the writing end of this pipe is closed in this process and in all its children.
+        self._pipe, self._life = os.pipe()
+        self._start_keeper()
+
+    def _start_keeper(self, *again: str) -> None:
+        self._started_at = time.monotonic()
+        self._keeper = subprocess.Popen(
+            # UTF-8 mode: whatever the locale, it writes the names of files as it was given them.
+            [sys.executable, "-X", "utf8", "-u", keeper.__file__, str(self.data_dir), str(os.getpid()), *again],
+            stdin=self._pipe,
+            stdout=subprocess.PIPE,
+            start_new_session=True,  # Ctrl-C is for the master, which ends the server last
+        )
+
+    def report(self) -> str:
+        """Return the keeper's next line: "ready", or why it ended; "" if it was killed."""
+        assert self._keeper.stdout
+        return os.fsdecode(self._keeper.stdout.readline()).strip()
+
+    def check(self) -> None:
+        """Start another keeper if this one was killed; the server runs on meanwhile. This never waits."""
+        if self._keeper.poll() is None or time.monotonic() - self._started_at < RESTART_DELAY:
+            return
+        reason = self.report()
+        print(f"The keeper of the embedded server ended{reason and f' ({reason})'}; starting another.", file=sys.stderr)
+        self._start_keeper("again")
 
     def stop(self) -> None:
         """End the server and wait until it has written everything."""
-        assert self.keeper.stdin
-        self.keeper.stdin.close()
-        self.keeper.wait()
-        with contextlib.suppress(OSError):
-            if (self.data_dir / LOCK_FILE).read_text() == f"{os.getpid()} {self.keeper.pid}":  # nobody took over
-                send_command(self.data_dir / SOCKET_FILE, b"SHUTDOWN\r\n")  # in case the keeper was killed
+        if self._keeper.poll() is not None:
+            self._start_keeper("again")  # it ends the server that the killed one left
+        self.close()
+
+    def close(self) -> None:
+        """Let the keeper end, and wait for it."""
+        os.close(self._life)
+        os.close(self._pipe)
+        self._keeper.wait()
 
 
 def start(data_dir: Path) -> Embedded:
@@ -41,39 +66,15 @@ def start(data_dir: Path) -> Embedded:
     Raises:
         CannotStart: unsupported platform, unusable folder, or the folder's server belongs to another process.
     """
-    path = data_dir / SOCKET_FILE
-    if len(os.fsencode(path)) > MAX_SOCKET_PATH_BYTES:
-        raise CannotStart(
-            f"{path} is too long for a unix socket ({MAX_SOCKET_PATH_BYTES} bytes); "
-            f"set DATA_DIR to a shorter path, or {INSTEAD}"
-        )
     try:
         data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         with open(data_dir / LOCK_FILE, "ab"):
             pass
     except OSError as error:
-        raise CannotStart(f"the data folder cannot be written ({error}); set DATA_DIR, or {INSTEAD}") from None
-    keeper = subprocess.Popen(
-        # The package has imported its keeper by then, of which runpy would warn.
-        [
-            sys.executable,
-            "-u",
-            "-W",
-            "ignore::RuntimeWarning:runpy",
-            "-m",
-            "embedded.keeper",
-            str(data_dir),
-            str(os.getpid()),
-        ],
-        cwd=ROOT,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        start_new_session=True,  # Ctrl-C is for the master, which ends the server last
-    )
-    assert keeper.stdout
-    report = keeper.stdout.readline().decode().strip()
-    keeper.stdout.close()
+        raise keeper.cannot_write(data_dir, error) from None
+    embedded = Embedded(data_dir)
+    report = embedded.report()
     if report != "ready":
-        keeper.wait()
+        embedded.close()
         raise CannotStart(report or f"the embedded server did not start; {INSTEAD}")
-    return Embedded(data_dir, keeper)
+    return embedded

@@ -75,6 +75,7 @@ def _from_http(error: HTTPException) -> ApiError:
 
 
 _TOO_OLD = "This Redis is too old for this operation; it needs version 7.0 or later."
+_DISK_FULL = "The disk on which Redis keeps the messages is full; nothing was changed."
 
 # What a Redis error starts with -> status, code, sentence. The first match counts.
 REDIS_ERRORS = (
@@ -88,6 +89,8 @@ REDIS_ERRORS = (
     ("BUSY", 503, "redis_busy", "Redis is busy with a script."),
     ("ERR max number of clients", 503, "redis_busy", "Redis accepts no more connections; nothing was changed."),
     ("CROSSSLOT", 409, "cross_slot", "The two queues are in different Cluster slots; nothing was moved."),
+    ("MISCONF Errors writing to the AOF file: No space left on device", 503, "disk_full", _DISK_FULL),
+    ("MISCONF Errors writing to the AOF file: Disk quota exceeded", 503, "disk_full", _DISK_FULL),
     ("MISCONF", 503, "redis_misconfigured", "Redis refuses writes because it cannot save to disk."),
     ("NOAUTH", 503, "redis_misconfigured", "Redis needs a password; set it in REDIS_URL."),
     ("WRONGPASS", 503, "redis_misconfigured", "Redis does not accept the password in REDIS_URL."),
