@@ -11,45 +11,49 @@
 NEW_ENOUGH = import sys; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$p -c '$(NEW_ENOUGH)' 2>/dev/null && echo $$p && break; done)
-BIN = .venv/bin
+# Tools are run as modules: the scripts in .venv/bin hold a path that is wrong once the checkout was moved.
+RUN = .venv/bin/python -m
+# Empty if .venv works. It does not if its Python is gone, or was upgraded to a version that it has no packages for.
+BROKEN := $(shell .venv/bin/python -Ic 'import pip; $(NEW_ENOUGH)' 2>/dev/null || echo broken)
 
-.PHONY: run quick test check format screenshots soak
+.PHONY: FORCE run quick test check format screenshots soak
 
 run: .venv/run.stamp
-	@exec $(BIN)/python app.py
+	@exec .venv/bin/python app.py
 
 quick: .venv/develop.stamp
-	@$(BIN)/pytest -q -n 2 -m "not slow" --ignore tests/page $(ARGS)
+	@$(RUN) pytest -q -n 2 -m "not slow" --ignore tests/page $(ARGS)
 
 # The tests run after a failed check too, so that one run shows everything.
 test: .venv/develop.stamp
-	@$(MAKE) -s check && checked=0 || checked=1; $(BIN)/pytest $(ARGS) && exit $$checked
+	@$(MAKE) -s check && checked=0 || checked=1; $(RUN) pytest $(ARGS) && exit $$checked
 
 check: .venv/develop.stamp
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+	$(RUN) ruff check .
+	$(RUN) ruff format --check .
+	$(RUN) mypy
 
 format: .venv/develop.stamp
-	$(BIN)/ruff check --fix .
-	$(BIN)/ruff format .
+	$(RUN) ruff check --fix .
+	$(RUN) ruff format .
 
 screenshots: .venv/develop.stamp
-	$(BIN)/python -m tests.page.screenshots
+	$(RUN) tests.page.screenshots
 
 soak: .venv/develop.stamp
-	MODEL_EXAMPLES=$${MODEL_EXAMPLES:-300} $(BIN)/pytest -q --timeout 0 tests/broker/test_model.py
-	$(BIN)/python -m tests.ledger
+	MODEL_EXAMPLES=$${MODEL_EXAMPLES:-300} $(RUN) pytest -q --timeout 0 tests/broker/test_model.py
+	$(RUN) tests.ledger
 
-.venv/made.stamp:
+# A .venv without the stamp is kept if its set-up came to its end (pip itself is listed last).
+.venv/made.stamp: $(if $(BROKEN),FORCE)
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or later is needed; name it with make PYTHON=/path/to/python3"; exit 1; }
-	$(PYTHON) -m venv .venv
+	@test -z "$(BROKEN)" && .venv/bin/python -Im pip show -q pip 2>/dev/null || { rm -rf .venv && $(PYTHON) -m venv .venv; }
 	@touch $@
 
 .venv/run.stamp: requirements.txt .venv/made.stamp
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(RUN) pip install --quiet --disable-pip-version-check -r requirements.txt
 	@touch $@
 
 .venv/develop.stamp: requirements-dev.txt .venv/run.stamp
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	$(RUN) pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	@touch $@

@@ -1,5 +1,7 @@
 """A consumer that loses nothing. Run `python -m examples.worker` from the project's root; stop it with SIGTERM."""
 
+import sys
+
 from broker.connection import connect
 from broker.consumer import consume
 from broker.reliable import ReliableQueue
@@ -10,4 +12,5 @@ queue = ReliableQueue(
     connect(settings.server_url), settings.queue_name, settings.queue_prefix, max_deliveries=settings.max_deliveries
 )
 for message in consume(queue, lease=30, wait=20):
-    print(message.decode(errors="replace"), flush=True)
+    sys.stdout.buffer.write(message + b"\n")  # as it is, whatever the locale
+    sys.stdout.flush()
