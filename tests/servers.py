@@ -117,7 +117,7 @@ class App:
         found = []
         for child in children:
             with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it may be gone by now
-                if b"embedded.keeper" not in Path(f"/proc/{child}/cmdline").read_bytes():
+                if b"embedded/keeper.py" not in Path(f"/proc/{child}/cmdline").read_bytes():
                     found.append(int(child))
         return found
 

@@ -242,11 +242,6 @@ def test_a_host_of_another_machine_is_reported_in_one_line(folder: Path) -> None
     assert "192.0.2.1" in failed_start(folder / "unused", HOST="192.0.2.1")
 
 
-def test_a_path_too_long_for_a_socket_is_reported_in_one_line(folder: Path) -> None:
-    line = failed_start(folder / ("x" * 100))
-    assert "too long" in line and "DATA_DIR" in line and "REDIS_URL" in line and "docker compose up" in line
-
-
 def test_a_folder_that_cannot_be_made_is_reported_in_one_line(folder: Path) -> None:
     (folder / "file").write_text("in the way")
     for place in (folder / "file", folder / "file" / "data", Path("/proc/data")):

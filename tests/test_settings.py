@@ -19,7 +19,7 @@ def test_nothing_needs_to_be_set() -> None:
     assert settings.data_dir == ROOT / "instance"
     assert (settings.redis_url, settings.server_url) == ("", f"unix://{ROOT}/instance/valkey.sock")
     assert (settings.queue_name, settings.queue_prefix, settings.api_token) == ("default", "queue:", b"")
-    assert (settings.host, settings.port, settings.web_concurrency) == ("127.0.0.1", 5000, 2)
+    assert (settings.host, settings.port, settings.web_concurrency) == ("localhost", 5000, 2)
     assert (settings.max_message_bytes, settings.max_body_bytes) == (1 << 20, 16 << 20)
     assert (settings.max_deliveries, settings.trusted_hosts) == (5, ())
 

@@ -122,14 +122,14 @@ def test_reserved_dead_letters_are_listed_as_a_queue_of_their_own(backend: Any, 
 def test_a_listing_is_kept_for_a_second(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     client = FakeRedis()
     lister = QueueLister(client, "queue:", 5)
+    monkeypatch.setattr(listing, "CACHE_TTL", 0.0)
+    assert lister.list_queues(name + "?").queues == lister.list_queues(name).queues == []
     monkeypatch.setattr(listing, "CACHE_TTL", 1000.0)
     assert lister.list_queues(name).queues == []
     queue_of(client, name).push(b"a")
     assert lister.list_queues(name).queues == []
-    assert len(lister.list_queues(name + "*").queues) == 1  # another pattern is another listing
-    monkeypatch.setattr(listing, "CACHE_TTL", 0.0)
-    assert len(lister.list_queues(name).queues) == 1
     assert len(lister._cache) == 1  # listings that are too old are forgotten
+    assert len(lister.list_queues(name + "*").queues) == 1  # another pattern is another listing
 
 
 def test_a_large_keyspace_is_scanned_in_steps_for_a_limited_time(
@@ -139,12 +139,12 @@ def test_a_large_keyspace_is_scanned_in_steps_for_a_limited_time(
     client.mset({f"foreign:{name}:{number}": "x" for number in range(20_000)})
     queue_of(client, name).push(b"a")
     client.config_resetstat()
-    monkeypatch.setattr(listing, "SCAN_TIMEOUT", 60.0)
+    monkeypatch.setattr(listing, "LIST_TIMEOUT", 60.0)
     assert set(found(client, name)) == {name}
     stats = client.info("commandstats")
     assert stats["cmdstat_scan"]["calls"] >= 20
     assert "cmdstat_keys" not in stats
-    monkeypatch.setattr(listing, "SCAN_TIMEOUT", 0.0)
+    monkeypatch.setattr(listing, "LIST_TIMEOUT", 0.0)
     client.config_resetstat()
     assert list_queues(client, name)["complete"] is False
     assert client.info("commandstats")["cmdstat_scan"]["calls"] == 1

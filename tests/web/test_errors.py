@@ -157,7 +157,8 @@ def test_a_store_without_room_for_clients_is_busy(api_on: ApiOn, own_store: Stor
     ("reply", "status", "error"),
     [
         (b"-LOADING Redis is loading the dataset in memory", 503, "redis_loading"),
-        (b"-MISCONF Errors writing to the AOF file: No space left on device", 503, "redis_misconfigured"),
+        (b"-MISCONF Errors writing to the AOF file: No space left on device", 503, "disk_full"),
+        (b"-MISCONF Redis is configured to save RDB snapshots", 503, "redis_misconfigured"),
         (b"-CLUSTERDOWN The cluster is down", 503, "redis_away"),
         (b"-MASTERDOWN Link with MASTER is down", 503, "redis_away"),
         (b"-OOM command not allowed when used memory > 'maxmemory'.", 507, "redis_full"),

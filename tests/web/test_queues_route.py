@@ -17,6 +17,7 @@ def test_the_route_lists_the_queues_whose_name_matches(name: str) -> None:
         "success": True,
         "queues": [{"name": name, "count": 1, "reserved": 0, "dead": 0}],
         "complete": True,
+        "unnamed": 0,
     }
 
 

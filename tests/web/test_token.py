@@ -11,7 +11,6 @@ from werkzeug.test import TestResponse
 from settings import Settings
 from tests.conftest import AppOn
 from tests.servers import FakeRedis
-from web.security import COOKIE
 
 TOKEN = "correct horse battery"
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
@@ -130,6 +129,12 @@ def cookie_of(answer: TestResponse) -> str:
     return answer.headers["Set-Cookie"]
 
 
+def session_of(answer: TestResponse) -> tuple[str, str]:
+    """Return name and value of the session's cookie that an answer sets."""
+    [(name, cookie)] = SimpleCookie(cookie_of(answer)).items()
+    return name, cookie.value
+
+
 def test_the_cookie_is_kept_from_scripts_and_other_sites(client: FlaskClient) -> None:
     cookie = cookie_of(sign_in(client))
     assert "HttpOnly" in cookie and "SameSite=Strict" in cookie and "Secure" not in cookie
@@ -139,16 +144,17 @@ def test_the_cookie_is_kept_from_scripts_and_other_sites(client: FlaskClient) ->
 
 
 def test_a_session_holds_for_other_workers_and_ends_with_the_token(client: FlaskClient, client_of: ClientOf) -> None:
-    value = SimpleCookie(cookie_of(sign_in(client)))[COOKIE].value
+    name, value = session_of(sign_in(client))
     for token, status in [(TOKEN, 200), ("another token", 401)]:
         other = client_of(token)
-        other.set_cookie(COOKIE, value)
+        other.set_cookie(name, value)
         assert other.get("/").status_code == status
 
 
 @pytest.mark.parametrize("value", ["in", "in.x.y", "", "é", "\x00", "in." + "A" * 40])
 def test_an_invented_session_is_none(client: FlaskClient, value: str) -> None:
-    client.set_cookie(COOKIE, value)
+    name, _ = session_of(sign_in(client))
+    client.set_cookie(name, value)
     assert client.get("/").status_code == 401
 
 
@@ -173,7 +179,7 @@ def test_without_a_token_none_is_asked_for(client_of: ClientOf) -> None:
     assert "/logout" not in client.get("/").text
     assert client.get("/login").headers["Location"] == "/"
     assert sign_in(client, "").status_code == 401
-    client.set_cookie(COOKIE, "anything")
+    client.set_cookie("queue_session", "anything")
     assert client.get("/").status_code == 200
 
 
