@@ -51,11 +51,6 @@ def owners_of(folder: Path) -> tuple[int, int]:
     return int(master), int(keeper)
 
 
-def workers_of(app: App) -> list[int]:
-    """Return the process ids of the app's workers; the master has the keeper as a child too."""
-    return [process for process in app.workers() if process != owners_of(app.folder)[1]]
-
-
 def alive(process: int) -> bool:
     try:
         state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
@@ -79,9 +74,9 @@ def writers_of(folder: Path) -> list[int]:
 
 def reload(app: App) -> None:
     """Let the app replace its workers, and wait until it has."""
-    old = set(workers_of(app))
+    old = set(app.workers())
     app.process.send_signal(signal.SIGHUP)
-    until(lambda: len(workers_of(app)) == 2 and not old & set(workers_of(app)))
+    until(lambda: len(app.workers()) == 2 and not old & set(app.workers()))
 
 
 def failed_start(folder: Path, **env: str) -> str:
@@ -150,7 +145,7 @@ def test_a_reload_keeps_the_server(serve: Serve) -> None:
 
 def test_the_server_ends_with_a_killed_master(serve: Serve) -> None:
     app = serve()
-    server, workers = server_of(app.folder), workers_of(app)
+    server, workers = server_of(app.folder), app.workers()
     call(app, "push", "kept")
     app.end(signal.SIGKILL)
     until(lambda: not any(alive(process) for process in [*workers, server]))
@@ -198,7 +193,7 @@ def test_a_server_that_survived_its_master_and_its_keeper_is_replaced(serve: Ser
     server = server_of(app.folder)
     call(app, "push", "kept")
     os.kill(owners_of(app.folder)[1], signal.SIGKILL)
-    workers = workers_of(app)
+    workers = app.workers()
     app.end(signal.SIGKILL)
     until(lambda: not any(alive(worker) for worker in workers))
     assert alive(server)
