@@ -1,6 +1,14 @@
-"""A Redis client that never sends a command twice, and says whether a failed one was sent at all."""
+"""A Redis client that never sends a command twice, and says whether a failed one was sent at all.
+
+A connection is used only while it surely leads to the right server. One that was idle for some seconds is closed: a
+network may have forgotten it, and Redis may need its place for another client. When a server says that it has become
+a replica, or cannot serve for a while, all connections to it are closed: the next command finds the server that has
+taken over.
+"""
 
 import threading
+import time
+import weakref
 from collections import deque
 from typing import Any
 
@@ -9,22 +17,31 @@ from redis.backoff import NoBackoff
 from redis.maint_notifications import MaintNotificationsConfig
 from redis.retry import Retry
 
+from broker.refusals import needs_reconnect
 from broker.unix_socket import short_path
 
 MAX_CONNECTIONS = 10  # that a process uses at once; further commands wait for one
 REPLY_TIMEOUT = 5.0  # seconds until a reply must have come, and for connecting
 SLOT_TIMEOUT = 5.0  # seconds until one of the connections must be free
-MAX_BLOCKED_CONNECTIONS = 100_000  # that wait; web/waiting.py holds them to one a queue
+MAX_BLOCKED_CONNECTIONS = 24  # of a process that wait at once; two processes leave room in a Redis for 100 clients
+IDLE_TIMEOUT = 3.0  # seconds after which an idle connection is not used any more
+CLOSE_INTERVAL = 1.0  # seconds between two looks for idle connections
 
 
 class NotSent(redis.ConnectionError):
     """No connection could be made, so the command was never sent and nothing has changed."""
 
 
-class _ReportsNotSent:
-    """Mixed into a connection class: tells a failed connect apart from a lost reply."""
+class _Careful:
+    """Mixed into a connection class: tells a failed connect apart from a lost reply, and knows when it is outdated."""
+
+    connected_at = 0.0  # monotonic, as are the others
+    idle_since = 0.0
+    is_outdated = False  # its server refused to serve, and another one may have taken over
 
     def connect(self) -> None:
+        if not self.is_connected:  # type: ignore[attr-defined]
+            self.connected_at, self.is_outdated = time.monotonic(), False
         try:
             super().connect()  # type: ignore[misc]
         except (redis.AuthenticationError, redis.BusyLoadingError):
@@ -32,16 +49,23 @@ class _ReportsNotSent:
         except (redis.ConnectionError, redis.TimeoutError, redis.InvalidResponse) as error:
             raise NotSent(str(error), status_code=error.status_code) from error
 
+    def read_response(self, *args: Any, **options: Any) -> Any:
+        try:
+            return super().read_response(*args, **options)  # type: ignore[misc]
+        except redis.RedisError as error:
+            self.is_outdated = self.is_outdated or needs_reconnect(error)
+            raise
 
-class _Connection(_ReportsNotSent, redis.Connection):
+
+class _Connection(_Careful, redis.Connection):
     pass
 
 
-class _SSLConnection(_ReportsNotSent, redis.SSLConnection):
+class _SSLConnection(_Careful, redis.SSLConnection):
     pass
 
 
-class _UnixConnection(_ReportsNotSent, redis.UnixDomainSocketConnection):
+class _UnixConnection(_Careful, redis.UnixDomainSocketConnection):
     def _connect(self) -> Any:
         path = self.path
         try:
@@ -54,19 +78,24 @@ class _UnixConnection(_ReportsNotSent, redis.UnixDomainSocketConnection):
 class _FairPool(redis.ConnectionPool):
     """A pool that serves commands in the order they came; in redis-py's own, newcomers may go first.
 
-    Raises redis.MaxConnectionsError for a command that gets no connection within SLOT_TIMEOUT.
+    Raises redis.MaxConnectionsError for a command that gets no connection within SLOT_TIMEOUT, or at once if the pool
+    does not let commands wait. An idle connection is closed after IDLE_TIMEOUT.
     """
 
-    def __init__(self, max_connections: int, **options: Any) -> None:
+    def __init__(self, max_connections: int, *, waits: bool = True, **options: Any) -> None:
         super().__init__(max_connections=max_connections, **options)
+        self._waits = waits
         self._free_slots = max_connections
         self._in_use: set[Any] = set()
         self._queue: deque[threading.Event] = deque()
         self._slot_lock = threading.Lock()
+        self._valid_since = 0.0  # connections made before are outdated
+        self._closer: threading.Thread | None = None
 
     def get_connection(self, *_: Any, **__: Any) -> Any:
         self._acquire_slot()
         try:
+            self._close_idle()
             connection = super().get_connection()
         except BaseException:
             self._release_slot()
@@ -76,7 +105,14 @@ class _FairPool(redis.ConnectionPool):
 
     def release(self, connection: Any) -> None:
         try:
+            if connection.is_outdated:
+                self._valid_since = time.monotonic()
+                self.disconnect(inuse_connections=False)
+            if connection.connected_at < self._valid_since:
+                connection.disconnect()
+            connection.idle_since = time.monotonic()
             super().release(connection)
+            self._start_closer()
         finally:
             if connection in self._in_use:  # else it could not connect: redis-py releases it, its slot is free already
                 self._in_use.discard(connection)
@@ -87,6 +123,8 @@ class _FairPool(redis.ConnectionPool):
             if self._free_slots:
                 self._free_slots -= 1
                 return
+            if not self._waits:
+                raise redis.MaxConnectionsError("No connection available.")
             turn = threading.Event()
             self._queue.append(turn)
         if not turn.wait(SLOT_TIMEOUT):
@@ -102,6 +140,42 @@ class _FairPool(redis.ConnectionPool):
             else:
                 self._free_slots += 1
 
+    def _close_idle(self) -> bool:
+        """Close the connections that were idle for too long; return whether any other is idle."""
+        end = time.monotonic() - IDLE_TIMEOUT
+        with self._lock:
+            for connection in self._available_connections:
+                if connection.idle_since < end:
+                    connection.disconnect()
+            return any(connection.is_connected for connection in self._available_connections)
+
+    def _start_closer(self) -> None:
+        """Let a thread close idle connections, as long as there are any. A process that was forked starts its own."""
+        with self._lock:
+            if self._closer is None or not self._closer.is_alive():
+                arguments = [weakref.ref(self)]
+                name = "close-idle-connections"
+                self._closer = threading.Thread(target=_close_loop, args=arguments, daemon=True, name=name)
+                self._closer.start()
+
+    def finish_closing(self) -> bool:
+        """Close the connections that were idle for too long; return whether none is left and the thread may end."""
+        with self._lock:
+            if self._close_idle():
+                return False
+            self._closer = None
+            return True
+
+
+def _close_loop(pool: "weakref.ref[_FairPool]") -> None:
+    """Close a pool's idle connections. A pool that nobody uses any more goes with its connections at once."""
+    while True:
+        time.sleep(CLOSE_INTERVAL)
+        found = pool()
+        if found is None or found.finish_closing():
+            return
+        del found
+
 
 _CONNECTION_CLASSES = {redis.SSLConnection: _SSLConnection, redis.UnixDomainSocketConnection: _UnixConnection}
 
@@ -109,14 +183,15 @@ _CONNECTION_CLASSES = {redis.SSLConnection: _SSLConnection, redis.UnixDomainSock
 def connect(url: str, *, blocking: bool = False) -> redis.Redis:
     """Return a client for `url`; nothing is opened before its first command.
 
-    With `blocking` the client is for commands that wait: each gets a connection of its own, so that it never delays an
-    ordinary command.
+    With `blocking` the client is for commands that wait, apart from the ordinary ones, which they would delay. When all
+    its connections are in use it raises redis.MaxConnectionsError at once.
     """
     options: dict[str, Any] = {
         "socket_timeout": REPLY_TIMEOUT,
         "socket_connect_timeout": REPLY_TIMEOUT,
         **redis.connection.parse_url(url),  # type: ignore[no-untyped-call]
         "retry": Retry(NoBackoff(), 0),
+        "driver_info": None,  # saves two commands for each connection
         # The notifications of a managed service would let the pool reuse a connection that has an unread reply.
         "maint_notifications_config": MaintNotificationsConfig(enabled=False),
     }
@@ -125,7 +200,7 @@ def connect(url: str, *, blocking: bool = False) -> redis.Redis:
     if blocking:
         # A command that waits is answered late on purpose, whatever timeout the URL sets.
         options["socket_timeout"] = max(REPLY_TIMEOUT, options["socket_timeout"])
-        pool: redis.ConnectionPool = redis.ConnectionPool(max_connections=MAX_BLOCKED_CONNECTIONS, **options)
+        pool = _FairPool(MAX_BLOCKED_CONNECTIONS, waits=False, **options)
     else:
         pool = _FairPool(MAX_CONNECTIONS, **options)
     return redis.Redis(connection_pool=pool)

@@ -10,12 +10,11 @@ from typing import Any
 
 import redis
 
+from broker.refusals import error_text, is_passing
 from broker.reliable import Delivery, ReliableQueue, Stale
 
 STOP_INTERVAL = 1.0  # how often a waiting consumer checks whether to stop, seconds
-RETRY_DELAY = 1.0  # seconds until the next try while Redis is away
-
-TRANSIENT = (redis.ConnectionError, redis.TimeoutError, redis.ReadOnlyError)  # errors that pass, a failover's too
+RETRY_DELAY = 1.0  # seconds until the next try while Redis is away or refuses
 
 log = logging.getLogger(__name__)
 
@@ -26,9 +25,12 @@ def consume(queue: ReliableQueue, *, lease: float = 30, wait: float = 20) -> Ite
     A message is acked when the loop's body finishes. It is released, to be delivered again, when the body raises or
     leaves the loop (by `break` or `return`). Its lease of `lease` seconds is extended while the body runs; one wait on
     Redis lasts `wait` seconds at most. After the queue's `max_deliveries` it goes to the dead letters, `<name>.dead`.
+    A Redis that is away, or refuses for a while (at a failover, while a script runs, when its disk is full), is waited
+    for with a warning.
 
     Raises:
         ValueError: the lease is shorter than a second, or the wait is not positive.
+        redis.RedisError: Redis refuses, and that does not pass: a wrong password, a key of another type.
     """
     if lease < 1 or wait <= 0:
         raise ValueError("consume needs a lease of at least 1 second and a wait of more than 0 seconds")
@@ -52,32 +54,39 @@ def _consume(queue: ReliableQueue, lease: float, wait: float) -> Iterator[Delive
 
 
 def _next(queue: ReliableQueue, lease: float, wait: float) -> Delivery | None:
-    """Return the next message, or None when there was none, or no Redis, for `wait` seconds."""
+    """Return the next message; None when there was none for `wait` seconds, or Redis is away or refuses."""
     try:
         batch = queue.reserve(lease)
         if batch.messages:
             return batch.messages[0]
         queue.wait(min(wait, batch.next_expiry or wait))
-    except TRANSIENT as error:
-        log.warning("Redis is away (%s); trying again.", error)
+    except redis.RedisError as error:
+        if not is_passing(error):
+            raise
+        log.warning("Redis is away or refuses (%s); trying again.", error_text(error))
         time.sleep(RETRY_DELAY)
     return None
 
 
 def _retry(operation: Callable[[str], Any], id: str, *, seconds: float) -> None:
-    """Ack or release, again if the reply was lost, which is harmless, for as long as the lease can last."""
+    """Ack or release, again while Redis is away or refuses, for as long as the lease can last.
+
+    If a reply was lost, doing it twice is harmless.
+    """
     end = time.monotonic() + seconds
     while True:
         try:
             operation(id)
         except Stale:
             log.warning("The lease ended before the work did; the message was delivered again.")
-        except TRANSIENT as error:
+        except redis.RedisError as error:
+            if not is_passing(error):
+                raise
             if time.monotonic() < end:
-                log.warning("Redis is away (%s); trying again.", error)
+                log.warning("Redis is away or refuses (%s); trying again.", error_text(error))
                 time.sleep(RETRY_DELAY)
                 continue
-            log.warning("Redis is away; the message returns to the queue when its lease ends.")
+            log.warning("Redis is still away; the message returns to the queue when its lease ends.")
         return
 
 
@@ -97,13 +106,16 @@ class _LeaseKeeper:
         self.thread.join()
 
     def _extend(self) -> None:
-        while not self.done.wait(self.lease / 3):
+        delay = self.lease / 3
+        while not self.done.wait(delay):
+            delay = self.lease / 3
             try:
                 self.queue.extend(self.delivery.id, self.lease)
             except Stale:
                 return
             except redis.RedisError as error:
-                log.warning("The lease was not extended: %s", error)
+                log.warning("The lease was not extended: %s", error_text(error))
+                delay = min(delay, RETRY_DELAY)
 
 
 class _StopOnSigterm:

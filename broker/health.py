@@ -1,9 +1,23 @@
-"""Is the Redis server set up so that it keeps what it is given?"""
+"""Does the Redis server serve the queue, and keep what it is given?"""
 
 import contextlib
 from typing import Any
 
 import redis
+
+
+# A script that does nothing. It may write, as those of the queue may, so it is refused when they are: on a replica, or
+# when Redis cannot save.
+CHECK_SCRIPT = "#!lua flags=allow-oom\nreturn 1"
+
+
+def check_server(client: Any) -> None:
+    """Return if the queue can be used.
+
+    Raises:
+        redis.RedisError: Redis is away, or would refuse the queue's scripts.
+    """
+    client.eval(CHECK_SCRIPT, 0)
 
 
 def find_warning(client: Any) -> str:

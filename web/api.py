@@ -12,7 +12,7 @@ from typing import Any
 import redis
 from flask import Blueprint, Response, request
 
-from broker.health import find_warning
+from broker.health import check_server, find_warning
 from broker.reliable import Delivery, ReliableQueue
 from web import __version__, streams
 from web.body import JSON, iter_body, lines_kind, read_fields, refuse_body
@@ -351,9 +351,9 @@ def queues() -> Answer:
 
 @api.get("/healthz")
 def healthz() -> Answer:
-    """Whether the queue can be used: Redis answers (else 503). A `warning` says what may lose messages."""
+    """Whether Redis would run the queue's scripts (else 503). A `warning` says what may lose messages."""
     refuse_idempotency_key()
     query_arguments(())
-    runtime().client.ping()
+    check_server(runtime().client)
     warning = find_warning(runtime().client)
     return {"success": True, "version": __version__} | ({"warning": warning} if warning else {})

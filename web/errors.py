@@ -7,6 +7,7 @@ import redis
 from werkzeug.exceptions import HTTPException
 
 from broker.connection import NotSent
+from broker.refusals import REFUSALS, error_text, find_refusal
 from broker.reliable import Conflict, Stale
 
 log = logging.getLogger(__name__)
@@ -74,50 +75,29 @@ def _from_http(error: HTTPException) -> ApiError:
     return ApiError(code, error.name.lower().replace(" ", "_"), error.description or error.name)
 
 
-_TOO_OLD = "This Redis is too old for this operation; it needs version 7.0 or later."
-_DISK_FULL = "The disk on which Redis keeps the messages is full; nothing was changed."
+_STATUSES = {"wrong_type": 409, "cross_slot": 409, "redis_full": 507}  # code -> status, where it is not 503
 
-# What a Redis error starts with -> status, code, sentence. The first match counts.
-REDIS_ERRORS = (
-    ("WRONGTYPE", 409, "wrong_type", "Redis holds something other than a list under this name."),
-    ("OOM", 507, "redis_full", "Redis has no memory left; nothing was stored."),
-    ("LOADING", 503, "redis_loading", "Redis is still loading its data."),
-    ("READONLY", 503, "redis_readonly", "Redis is a read-only replica."),
-    ("MASTERDOWN", 503, "redis_away", "This Redis replica has lost its primary."),
-    ("CLUSTERDOWN", 503, "redis_away", "The Redis cluster is down."),
-    ("NOREPLICAS", 503, "redis_readonly", "Redis accepts no writes: it has too few replicas."),
-    ("BUSY", 503, "redis_busy", "Redis is busy with a script."),
-    ("ERR max number of clients", 503, "redis_busy", "Redis accepts no more connections; nothing was changed."),
-    ("CROSSSLOT", 409, "cross_slot", "The two queues are in different Cluster slots; nothing was moved."),
-    ("MISCONF Errors writing to the AOF file: No space left on device", 503, "disk_full", _DISK_FULL),
-    ("MISCONF Errors writing to the AOF file: Disk quota exceeded", 503, "disk_full", _DISK_FULL),
-    ("MISCONF", 503, "redis_misconfigured", "Redis refuses writes because it cannot save to disk."),
-    ("NOAUTH", 503, "redis_misconfigured", "Redis needs a password; set it in REDIS_URL."),
-    ("WRONGPASS", 503, "redis_misconfigured", "Redis does not accept the password in REDIS_URL."),
-    ("NOPERM", 503, "redis_misconfigured", "The Redis user may not run a command that the queue needs."),
-    ("DENIED", 503, "redis_misconfigured", "Redis is in protected mode and refuses this machine."),
-    ("ERR unknown command", 503, "redis_too_old", _TOO_OLD),
-    ("ERR unknown Redis command", 503, "redis_too_old", _TOO_OLD),
-    ("ERR wrong number of arguments", 503, "redis_too_old", _TOO_OLD),
-    ("ERR Error compiling script", 503, "redis_too_old", _TOO_OLD),
+# How an error of Redis starts -> status, code, sentence. docs/api.md is held to it.
+REDIS_ERRORS = tuple(
+    (refusal.start, _STATUSES.get(refusal.code, 503), refusal.code, refusal.message) for refusal in REFUSALS
 )
 
 
 def from_redis(error: redis.RedisError, reading: bool = False) -> ApiError:
     """Return the error for the cause of a Redis error; when only `reading`, a lost reply leaves nothing unknown."""
-    code = error.status_code  # redis-py takes the codes that it knows off the text
-    text = f"{code} {error}" if code else str(error)
-    for start, status, name, message in REDIS_ERRORS:
-        if text.upper().startswith(start.upper()):
-            return unavailable(name, message) if status == 503 else ApiError(status, name, message)
+    if refusal := find_refusal(error):
+        status = _STATUSES.get(refusal.code, 503)
+        if status == 503:
+            return unavailable(refusal.code, refusal.message)
+        return ApiError(status, refusal.code, refusal.message)
     if isinstance(error, NotSent):
         return unavailable("redis_away", "Redis cannot be reached; nothing was changed.")
     if isinstance(error, redis.AuthenticationError):
         return unavailable("redis_misconfigured", "Redis does not accept the password in REDIS_URL.")
-    if isinstance(error, redis.MaxConnectionsError) or "No connection available" in text:
+    if isinstance(error, redis.MaxConnectionsError):
         return unavailable("busy", "All connections to Redis are in use; nothing was changed.")
     if isinstance(error, (redis.ResponseError, redis.DataError)):
-        return unavailable("redis_error", f"Redis refused: {text[:200]}.")
+        return unavailable("redis_error", f"Redis refused: {error_text(error)[:200]}.")
     if reading:
         return unavailable("redis_away", "Redis did not answer.")
     return unavailable("unknown", "The reply of Redis was lost, so it is unknown whether this was done.")

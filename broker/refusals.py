@@ -1,0 +1,98 @@
+"""What Redis refuses, in one table: how each refusal starts, its stable code, its sentence, and what helps."""
+
+import re
+from dataclasses import dataclass
+from enum import Enum
+
+import redis
+
+
+class Remedy(Enum):
+    """What helps against a refusal. In every case nothing was done, so trying again is safe."""
+
+    REPAIR = "somebody must change something first"
+    WAIT = "it passes"
+    RECONNECT = "it passes, and by then another server may have taken over the address"
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """One cause for which Redis refuses commands."""
+
+    start: str  # of the error, the case of letters aside
+    code: str
+    message: str
+    remedy: Remedy = Remedy.REPAIR
+
+
+_AOF_ERROR = "MISCONF Errors writing to the AOF file: "
+_BECAME_REPLICA = "Redis has just become a read-only replica."
+_DISK_FULL = "The disk on which Redis keeps the messages is full; nothing was changed."
+_TOO_OLD = "This Redis is too old for this operation; it needs version 7.0 or later."
+
+# The first that matches counts.
+REFUSALS = (
+    Refusal("WRONGTYPE", "wrong_type", "Redis holds something other than a list under this name."),
+    Refusal("OOM", "redis_full", "Redis has no memory left; nothing was stored.", Remedy.WAIT),
+    Refusal("LOADING", "redis_loading", "Redis is still loading its data.", Remedy.RECONNECT),
+    Refusal("READONLY", "redis_readonly", "Redis is a read-only replica.", Remedy.RECONNECT),
+    Refusal("UNBLOCKED", "redis_readonly", _BECAME_REPLICA, Remedy.RECONNECT),
+    Refusal("MASTERDOWN", "redis_away", "This Redis replica has lost its primary.", Remedy.RECONNECT),
+    Refusal("CLUSTERDOWN", "redis_away", "The Redis cluster is down.", Remedy.RECONNECT),
+    Refusal("TRYAGAIN", "redis_busy", "The Redis cluster is moving these keys.", Remedy.WAIT),
+    Refusal("NOREPLICAS", "redis_readonly", "Redis accepts no writes: it has too few replicas.", Remedy.RECONNECT),
+    Refusal("BUSY", "redis_busy", "Redis is busy with a script.", Remedy.WAIT),
+    Refusal(
+        "ERR max number of clients",
+        "redis_busy",
+        "Redis accepts no more connections; nothing was changed.",
+        Remedy.WAIT,
+    ),
+    Refusal("CROSSSLOT", "cross_slot", "The two queues are in different Cluster slots; nothing was moved."),
+    Refusal(f"{_AOF_ERROR}No space left on device", "disk_full", _DISK_FULL, Remedy.RECONNECT),
+    Refusal(f"{_AOF_ERROR}Disk quota exceeded", "disk_full", _DISK_FULL, Remedy.RECONNECT),
+    Refusal("MISCONF", "redis_misconfigured", "Redis refuses writes because it cannot save to disk.", Remedy.RECONNECT),
+    Refusal("NOAUTH", "redis_misconfigured", "Redis needs a password; set it in REDIS_URL."),
+    Refusal("WRONGPASS", "redis_misconfigured", "Redis does not accept the password in REDIS_URL."),
+    Refusal("NOPERM", "redis_misconfigured", "The Redis user may not run a command that the queue needs."),
+    Refusal("DENIED", "redis_misconfigured", "Redis is in protected mode and refuses this machine."),
+    Refusal("ERR unknown command", "redis_too_old", _TOO_OLD),
+    Refusal("ERR unknown Redis command", "redis_too_old", _TOO_OLD),
+    Refusal("ERR wrong number of arguments", "redis_too_old", _TOO_OLD),
+    Refusal("ERR Error compiling script", "redis_too_old", _TOO_OLD),
+)
+
+_IN_PIPELINE = re.compile(r"Command # \d+ .*? of pipeline caused error: ", re.DOTALL)
+_IN_OLD_SCRIPT = re.compile(r"(?:ERR )?Error running script .*?: -(?=[A-Z]+ )", re.DOTALL)  # of a Redis before 7.0
+
+
+def error_text(error: redis.RedisError) -> str:
+    """Return what the server said; redis-py takes the codes that it knows off the text."""
+    text = _after(_IN_PIPELINE, str(error))
+    return _after(_IN_OLD_SCRIPT, f"{error.status_code} {text}" if error.status_code else text)
+
+
+def _after(wrapping: re.Pattern[str], text: str) -> str:
+    found = wrapping.match(text)
+    return text[found.end() :] if found else text
+
+
+def find_refusal(error: redis.RedisError) -> Refusal | None:
+    """Return the refusal that an error tells of; None if Redis is away, or refused for an unknown cause."""
+    said = error_text(error).upper()
+    return next((refusal for refusal in REFUSALS if said.startswith(refusal.start.upper())), None)
+
+
+def needs_reconnect(error: redis.RedisError) -> bool:
+    """Return whether another server may have taken over from the one that refused."""
+    refusal = find_refusal(error)
+    return refusal is not None and refusal.remedy is Remedy.RECONNECT
+
+
+def is_passing(error: redis.RedisError) -> bool:
+    """Return whether an error passes by itself: Redis is away, or refuses for a while."""
+    if refusal := find_refusal(error):
+        return refusal.remedy is not Remedy.REPAIR
+    if isinstance(error, (redis.AuthenticationError, redis.exceptions.AuthorizationError)):
+        return False
+    return isinstance(error, (redis.ConnectionError, redis.TimeoutError))

@@ -1,0 +1,100 @@
+"""Networks and servers that misbehave in ways that `Proxy` does not."""
+
+import contextlib
+import socket
+from collections.abc import Callable
+from typing import Any
+
+from tests.servers import Proxy, Store, until
+
+
+class Forgetful(Proxy):
+    """A proxy that forgets connections, as firewalls do with idle ones: what is sent on them is dropped in silence."""
+
+    def __init__(self, port: int) -> None:
+        self._forgotten: set[tuple[socket.socket, socket.socket]] = set()
+        super().__init__(port)
+
+    def forget(self) -> None:
+        """Forget all connections that there are; new ones are served."""
+        with self._lock:
+            self._forgotten |= self._pairs
+            self._pairs.clear()
+
+    def end(self) -> None:
+        super().end()
+        for pair in self._forgotten:
+            self._break(*pair)
+
+    def _requests(self, client: socket.socket, store: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := client.recv(1 << 16):
+                if (client, store) not in self._forgotten:
+                    store.sendall(data)
+        if (client, store) not in self._forgotten:
+            self._break(client, store)
+
+
+class Refusing(Proxy):
+    """A proxy that answers some commands with an error in place of the store.
+
+    proxy.refuse_next("-BUSY ...", b"EVALSHA", times=2)   # the next two commands with this argument
+    """
+
+    def __init__(self, port: int) -> None:
+        self._reply, self._argument, self._times = b"", b"", 0
+        super().__init__(port)
+
+    def refuse_next(self, reply: str, argument: bytes, times: int = 1) -> None:
+        self._reply, self._argument, self._times = reply.encode() + b"\r\n", argument, times
+
+    @property
+    def has_refused(self) -> bool:
+        return not self._times
+
+    def _requests(self, client: socket.socket, store: socket.socket) -> None:
+        reader = client.makefile("rb")
+        with contextlib.suppress(OSError, ValueError):
+            while head := reader.readline():
+                sizes_and_values = []
+                for _ in range(int(head[1:])):
+                    size = reader.readline()
+                    sizes_and_values.append((size, reader.read(int(size[1:]) + 2)))
+                if self._times and any(value[:-2] == self._argument for _, value in sizes_and_values):
+                    self._times -= 1
+                    client.sendall(self._reply)
+                else:
+                    store.sendall(head + b"".join(size + value for size, value in sizes_and_values))
+        self._break(client, store)
+
+
+class Failover:
+    """A primary and its replica behind one address. A failover leaves all connections as they are."""
+
+    def __init__(self, start: Callable[..., Store], kind: str) -> None:
+        self.primary = start(kind, "--repl-diskless-sync-delay", "0")
+        self.replica = start(kind, "--replicaof", "127.0.0.1", str(self.primary.port))
+        until(lambda: self.replica.client().info("replication")["master_link_status"] == "up")
+        self.proxy = Proxy(self.primary.port)
+        self.url = self.proxy.url
+
+    def settle(self) -> None:
+        """Wait until the replica has everything."""
+        client: Any = self.primary.client()
+        client.set("settled", "")
+        assert client.wait(1, 10_000) == 1
+
+    def demote(self) -> None:
+        """Make the primary a replica; its address still leads to it."""
+        self.settle()
+        self.replica.client().replicaof("NO", "ONE")
+        self.primary.client().replicaof("127.0.0.1", str(self.replica.port))
+        until(lambda: self.primary.client().info("replication")["role"] == "slave")
+
+    def switch(self) -> None:
+        """Fail over: new connections lead to the new primary."""
+        self.proxy.target = self.replica.port
+        self.demote()
+
+    def end(self) -> None:
+        self.proxy.end()
