@@ -222,13 +222,18 @@ if command == 'move' then
 end
 
 -- ARGV[3]: how many messages to show after ARGV[4] others. ARGV[5]: bytes to show of each.
--- Answer: waiting, reserved, dead, waiters, a list of {first bytes, size}, the last to be popped first.
+-- Answer: waiting, reserved, dead, waiters, a list of {first bytes, size}, the last to be popped first, milliseconds
+-- until this changes by itself: a lease ends, or a report of waiters (-1: it does not).
 if command == 'state' then
-  local waiting_clients = 0
+  local waiting_clients, next_change = 0, until_next_expiry()
   local reports = call('HGETALL', waiters)
   for i = 2, #reports, 2 do
     local number, valid_until = string.match(reports[i], '^(%d+):(%d+)$')
-    if tonumber(valid_until) > now then waiting_clients = waiting_clients + number end
+    local left = tonumber(valid_until) - now
+    if left > 0 then
+      waiting_clients = waiting_clients + number
+      if next_change < 0 or left < next_change then next_change = left end
+    end
   end
   local heads, number, offset = {}, tonumber(ARGV[3]), tonumber(ARGV[4])
   if number > 0 then
@@ -236,7 +241,7 @@ if command == 'state' then
       heads[i] = {string.sub(message, 1, ARGV[5]), #message}
     end
   end
-  return {DONE, call('LLEN', list), call('ZCARD', reserved), call('LLEN', dead), waiting_clients, heads}
+  return {DONE, call('LLEN', list), call('ZCARD', reserved), call('LLEN', dead), waiting_clients, heads, next_change}
 end
 
 -- ARGV[3]: a process. ARGV[4]: how many clients wait there. ARGV[5]: milliseconds for which this holds.

@@ -46,13 +46,17 @@ class Delivery(bytes):
 
 @dataclass(frozen=True)
 class State:
-    """What a queue holds, and the first bytes and whole sizes of some waiting messages, next to be popped first."""
+    """What a queue holds, and the first bytes and whole sizes of some waiting messages, next to be popped first.
+
+    `next_change` is the time until this changes by itself, when a lease ends, in seconds (None: it does not).
+    """
 
     count: int
     reserved: int
     dead: int
     waiters: int
     heads: list[tuple[bytes, int]]
+    next_change: float | None
 
 
 @dataclass(frozen=True)
@@ -237,8 +241,9 @@ class ReliableQueue(RedisQueue):
 
     def state(self, heads: int = 0, offset: int = 0, head_bytes: int = 0) -> State:
         """Return the counts, and the first `head_bytes` bytes of `heads` messages after `offset` others."""
-        count, reserved, dead, waiters, found = self._run("state", heads, offset, head_bytes)
-        return State(count, reserved, dead, waiters, [(head, size) for head, size in found[::-1]])
+        count, reserved, dead, waiters, found, next_change = self._run("state", heads, offset, head_bytes)
+        shown = [(head, size) for head, size in found[::-1]]
+        return State(count, reserved, dead, waiters, shown, _seconds(next_change))
 
     def report_waiters(self, process: str, waiters: int, valid: float) -> None:
         """Tell Redis how many clients of a process wait, which holds for `valid` seconds."""

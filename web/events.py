@@ -1,18 +1,34 @@
-"""The live state of queues as server-sent events: one poll of Redis a change, however many clients watch."""
+"""The live state of queues as server-sent events: one poll of Redis a change, however many clients watch.
 
+Redis tells which queues change (`broker/tracking.py`); their state is polled then, when a lease ends, and now and then
+in case a change was not told. Where Redis does not tell changes, the watched queues are polled all the time.
+"""
+
+import heapq
+import itertools
 import logging
+import math
+import random
 import threading
 import time
 from collections.abc import Callable, Iterator
 
 import redis
 
-from broker.reliable import ReliableQueue
+from broker.refusals import is_passing
+from broker.reliable import ReliableQueue, State
+from broker.tracking import Subscription, Tracker
 from web.codec import compact, preview
 from web.errors import from_redis
 
-POLL_INTERVAL = 0.15  # seconds between two polls of a watched queue
+EVENT_INTERVAL = 0.04  # seconds between two polls of a queue that changes all the time
+QUIET_POLL_INTERVAL = 5.0  # seconds between two polls of a queue of which no change is told
+POLL_INTERVAL = 0.15  # seconds between two polls of a queue where Redis tells no changes
 RETRY_DELAY = 1.0  # seconds until the next poll while Redis is away
+MAX_POLLERS = 4  # polls at once: they must not delay other commands
+MAX_POLLS = 100.0  # polls a second of all queues where Redis tells no changes; more queues are polled less often
+MAX_QUIET_POLLS = 20.0  # the same of queues of which no change is told
+MIN_FAILURES = 2  # polls that fail in a row before every queue is told to be away: one lost reply is one queue's
 MAX_NEXT = 20  # messages in `next`
 PREVIEW_CHARACTERS = 160  # of each
 HEARTBEAT_INTERVAL = 15.0  # seconds between two comment lines
@@ -23,28 +39,42 @@ log = logging.getLogger(__name__)
 
 
 class Watch:
-    """The last event of one queue, kept up to date by one thread while anybody listens."""
+    """The last event of one queue, kept up to date while anybody listens, and when to poll it next."""
 
     def __init__(self, queue: ReliableQueue) -> None:
         self.queue = queue
         self.listeners = 0
+        self.subscription: Subscription | None = None
         self.changed = threading.Condition()
         self.event = ""
         self.version = 0
+        self.due = math.inf  # monotonic; infinite while it is polled
+        self.polled_at = -math.inf
+        self.is_polled = False
+        self.is_outdated = False  # something has changed since the poll under way began
 
-    def poll(self) -> bool:
-        """Ask Redis once, publish what is new, and return whether Redis answered."""
+    def poll(self) -> State:
+        """Ask Redis once, publish what is new or what is wrong, and return the state.
+
+        Raises:
+            redis.RedisError: Redis is away or refuses.
+        """
         try:
             state = self.queue.state(MAX_NEXT, 0, 4 * PREVIEW_CHARACTERS)
         except redis.RedisError as error:
-            self._publish("fault", from_redis(error, reading=True).answer())
-            return False
+            self.publish_fault(error)
+            raise
         heads = [preview(head, size, PREVIEW_CHARACTERS) for head, size in state.heads]
         counts = {"count": state.count, "reserved": state.reserved, "dead": state.dead, "waiters": state.waiters}
-        self._publish("queue", {"name": self.queue.name, **counts, "next": heads})
-        return True
+        self.publish("queue", {"name": self.queue.name, **counts, "next": heads})
+        return state
 
-    def _publish(self, kind: str, data: dict[str, object]) -> None:
+    def publish_fault(self, error: redis.RedisError) -> None:
+        """Tell the listeners why the queue could not be polled."""
+        self.publish("fault", from_redis(error, reading=True).answer())
+
+    def publish(self, kind: str, data: dict[str, object]) -> None:
+        """Give the listeners an event, unless it is the one that they have."""
         event = f"event: {kind}\ndata: {compact(data)}\n\n"
         if event != self.event:
             with self.changed:
@@ -54,12 +84,17 @@ class Watch:
 
 
 class Events:
-    """All the streams of one process."""
+    """All the streams of one process. Without a tracker the watched queues are polled all the time."""
 
-    def __init__(self, is_stopping: Callable[[], bool]) -> None:
+    def __init__(self, is_stopping: Callable[[], bool], tracker: Tracker | None = None) -> None:
         self.is_stopping = is_stopping
+        self.tracker = tracker
         self.watches: dict[str, Watch] = {}
-        self._lock = threading.Lock()
+        self._schedule: list[tuple[float, int, Watch]] = []  # a heap; an entry counts if its watch is due then
+        self._numbers = itertools.count()  # entries that are due at once are in order
+        self._pollers = 0
+        self._failures = 0  # polls in a row that found Redis away
+        self._lock = threading.Condition()
 
     def stream(self, queue: ReliableQueue, is_gone: Callable[[], bool]) -> Iterator[str]:
         """Yield the queue's state as an event, at once and after every change, until the client is gone."""
@@ -79,27 +114,118 @@ class Events:
                     sent_at = time.monotonic()
                     yield ": nothing new\n\n"
         finally:
-            with self._lock:
-                watch.listeners -= 1
+            self._leave(watch)
 
     def _join(self, queue: ReliableQueue) -> Watch:
         with self._lock:
             watch = self.watches.get(queue.key)
             if watch is None:
                 watch = self.watches[queue.key] = Watch(queue)
-                threading.Thread(target=self._poll_loop, args=[watch], daemon=True, name="watch").start()
+                if self.tracker:
+                    watch.subscription = self.tracker.subscribe(queue, lambda: self._poll_soon(watch))
+                self._set_due(watch, time.monotonic())
+                if not self._pollers:
+                    self._start_poller()
             watch.listeners += 1
         return watch
 
-    def _poll_loop(self, watch: Watch) -> None:
-        while True:
+    def _leave(self, watch: Watch) -> None:
+        with self._lock:
+            watch.listeners -= 1
+            if not watch.listeners:
+                del self.watches[watch.queue.key]
+                if self.tracker and watch.subscription:
+                    self.tracker.unsubscribe(watch.subscription)
+                if not self.watches:
+                    self._schedule.clear()
+                self._lock.notify_all()
+
+    # --- polling
+
+    def _poll_soon(self, watch: Watch) -> None:
+        """Poll a queue that has changed: at once, unless it was polled just now."""
+        with self._lock:
+            if watch.is_polled:
+                watch.is_outdated = True
+            else:
+                self._set_due(watch, max(time.monotonic(), watch.polled_at + EVENT_INTERVAL))
+
+    def _set_due(self, watch: Watch, due: float) -> None:
+        if due < watch.due:
+            watch.due = due
+            heapq.heappush(self._schedule, (due, next(self._numbers), watch))
+            self._lock.notify()
+
+    def _start_poller(self) -> None:
+        self._pollers += 1
+        threading.Thread(target=self._poll_loop, daemon=True, name="watch").start()
+
+    def _poll_loop(self) -> None:
+        while watch := self._next_watch():
+            delay = RETRY_DELAY
             try:
-                answered = watch.poll()
+                delay = self._delay_after(watch.poll())
+                self._note_success()
+            except redis.RedisError as error:
+                self._note_failure(error)
             except Exception:  # whatever it is, the streams depend on going on
                 log.exception("The queue %s could not be polled", watch.queue.name)
-                answered = False
-            time.sleep(POLL_INTERVAL if answered else RETRY_DELAY)
             with self._lock:
-                if not watch.listeners:
-                    del self.watches[watch.queue.key]
-                    return
+                watch.is_polled = False
+                soon = watch.polled_at + EVENT_INTERVAL
+                self._set_due(watch, soon if watch.is_outdated else max(soon, time.monotonic() + delay))
+
+    def _note_failure(self, error: redis.RedisError) -> None:
+        """Tell all streams that Redis is away: if it hangs, the polls of many queues would take long to find out."""
+        with self._lock:
+            if is_passing(error):
+                self._failures += 1
+            if self._failures == MIN_FAILURES:
+                for watch in self.watches.values():
+                    watch.publish_fault(error)
+
+    def _note_success(self) -> None:
+        with self._lock:
+            if self._failures >= MIN_FAILURES:
+                for watch in self.watches.values():
+                    self._poll_soon(watch)
+            self._failures = 0
+
+    def _next_watch(self) -> Watch | None:
+        """Return the watch to poll next, once it is due; None if this thread is not needed any more."""
+        with self._lock:
+            while self.watches:
+                watch = self._first_watch()
+                delay = watch.due - time.monotonic() if watch else None
+                if watch and delay is not None and delay <= 0:
+                    heapq.heappop(self._schedule)
+                    watch.due, watch.polled_at = math.inf, time.monotonic()
+                    watch.is_polled, watch.is_outdated = True, False
+                    self._help()
+                    return watch
+                if self._pollers > 1:
+                    break
+                self._lock.wait(delay)
+            self._pollers -= 1
+            return None
+
+    def _first_watch(self) -> Watch | None:
+        while self._schedule:
+            due, _, watch = self._schedule[0]
+            if watch.due == due and watch.listeners:
+                return watch
+            heapq.heappop(self._schedule)
+        return None
+
+    def _help(self) -> None:
+        """Let one more thread poll if there is more to do now."""
+        watch = self._first_watch()
+        if watch and watch.due <= time.monotonic() and self._pollers < MAX_POLLERS:
+            self._start_poller()
+
+    def _delay_after(self, state: State) -> float:
+        """Return the seconds until a queue is polled again if no change of it is told."""
+        if not self.tracker or not self.tracker.is_live:
+            return max(POLL_INTERVAL, len(self.watches) / MAX_POLLS)
+        quiet = max(QUIET_POLL_INTERVAL, len(self.watches) / MAX_QUIET_POLLS) * random.uniform(0.8, 1)
+        return quiet if state.next_change is None else min(quiet, state.next_change)

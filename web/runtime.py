@@ -14,6 +14,7 @@ from broker.health import find_warning
 from broker.listing import QueueLister
 from broker.reliable import ReliableQueue
 from broker.sessions import EndedSessions
+from broker.tracking import Tracker
 from settings import Settings
 from web.attempts import WrongTokens
 from web.events import Events
@@ -49,7 +50,12 @@ class Runtime:
     @cached_property
     def events(self) -> Events:
         """The event streams."""
-        return Events(self.is_stopping)
+        return Events(self.is_stopping, self.tracker)
+
+    @cached_property
+    def tracker(self) -> Tracker:
+        """The connection on which Redis tells changes of queues."""
+        return Tracker(self.client, self.settings.queue_prefix)
 
     @cached_property
     def lister(self) -> QueueLister:

@@ -1,0 +1,137 @@
+"""Redis tells which queues change, so that nobody has to ask.
+
+One connection of a process gets a notice for every key with the queues' prefix that any client changes, by a plain
+LPUSH, by a script, or that expires (`CLIENT TRACKING ON BCAST`). It tells who follows that queue. A notice says that
+something has changed, never what, so nothing is lost when several become one.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import redis
+
+from broker.health import CHECK_SCRIPT
+from broker.refusals import is_passing
+from RedisQueue import RedisQueue
+
+CHECK_INTERVAL = 3.0  # seconds of silence after which the connection is checked, and then given up
+RETRY_DELAY = 1.0  # seconds until the next try after the connection was lost
+REFUSED_RETRY_DELAY = 60.0  # ... after the server refused to tell changes: it is too old, or the user may not ask
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class Subscription:
+    """Somebody who follows one queue: `notify` is called from another thread and must not block."""
+
+    keys: tuple[bytes, bytes]  # the list's own key, and the prefix of the queue's other keys
+    notify: Callable[[], None]
+
+
+class Tracker:
+    """Follows the changes of all queues with a prefix, as long as anybody is subscribed."""
+
+    def __init__(self, client: Any, prefix: str) -> None:
+        self.client = client
+        self.is_live = False  # whether changes are told; without it they must be asked for
+        self._prefixes = ["PREFIX", prefix, "PREFIX", "{" + prefix] if prefix else []
+        self._subscriptions: dict[bytes, set[Subscription]] = {}
+        self._thread: threading.Thread | None = None
+        self._lock = threading.Lock()
+
+    def subscribe(self, queue: RedisQueue, notify: Callable[[], None]) -> Subscription:
+        """Call `notify` whenever the queue may have changed, and when `is_live` changes, until `unsubscribe`."""
+        subscription = Subscription((queue.key.encode(), queue.key_prefix.encode()), notify)
+        with self._lock:
+            for key in subscription.keys:
+                self._subscriptions.setdefault(key, set()).add(subscription)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, daemon=True, name="follow-changes")
+                self._thread.start()
+        return subscription
+
+    def unsubscribe(self, subscription: Subscription) -> None:
+        """End a subscription."""
+        with self._lock:
+            for key in subscription.keys:
+                self._subscriptions[key].discard(subscription)
+                if not self._subscriptions[key]:
+                    del self._subscriptions[key]
+
+    def _is_needed(self) -> bool:
+        """Return whether anybody is subscribed; the thread must end if nobody is."""
+        with self._lock:
+            if not self._subscriptions:
+                self._thread = None
+            return self._thread is not None
+
+    def _run(self) -> None:
+        while self._is_needed():
+            delay = 0.0
+            try:
+                self._follow()
+            except redis.RedisError as error:
+                delay = RETRY_DELAY if is_passing(error) else REFUSED_RETRY_DELAY
+                log.info("Redis does not tell changes (%s); it is asked for them.", error)
+            except Exception:  # whatever it is, Redis is asked for changes then
+                delay = RETRY_DELAY
+                log.exception("The changes of queues could not be followed")
+            if self.is_live:
+                self.is_live = False
+                self._tell(None)
+            time.sleep(delay)
+
+    def _follow(self) -> None:
+        """Tell changes until the connection is lost, or nobody is subscribed."""
+        pool = self.client.connection_pool
+        connection = pool.connection_class(**{**pool.connection_kwargs, "protocol": 3})
+        try:
+            connection.connect()
+            connection._parser.set_invalidation_push_handler(lambda notice: notice)
+            connection.send_command("CLIENT", "TRACKING", "ON", "BCAST", *self._prefixes)
+            connection.read_response()
+            self.is_live = True
+            self._tell(None)
+            self._read_notices(connection)
+        finally:
+            connection.disconnect()
+
+    def _read_notices(self, connection: Any) -> None:
+        checking = False
+        while self._subscriptions:
+            try:
+                notice = connection.read_response(push_request=True, timeout=CHECK_INTERVAL, disconnect_on_error=False)
+            except redis.TimeoutError:
+                if checking:
+                    raise
+                connection.send_command("EVAL", CHECK_SCRIPT, 0)  # a server that has become a replica refuses this
+                checking = True
+                continue
+            checking = False
+            if isinstance(notice, list) and notice[0] == b"invalidate":
+                self._tell(notice[1])
+
+    def _tell(self, keys: Iterable[bytes] | None) -> None:
+        """Notify those who follow the queues of these keys; everybody if they are not known."""
+        with self._lock:
+            found = self._subscriptions if keys is None else [part for key in keys for part in _parts(key)]
+            told = {subscription for key in found for subscription in self._subscriptions.get(key, ())}
+        for subscription in told:
+            subscription.notify()
+
+
+def _parts(key: bytes) -> Iterator[bytes]:
+    """Yield what a subscription may have in common with a key.
+
+    `{queue:a}:dead:reserved` has the prefixes `{queue:a}:` and `{queue:a}:dead:`.
+    """
+    yield key
+    end = key.find(b"}:") + 1
+    while end > 0:
+        yield key[: end + 1]
+        end = key.find(b":", end + 1)
