@@ -45,7 +45,7 @@ class Runtime:
     def waiting(self) -> Waiting:
         """The clients that wait for a message."""
         blocking_client = self._client or connect(self.settings.server_url, blocking=True)
-        return Waiting(blocking_client, self.max_waiting, self.is_stopping)
+        return Waiting(blocking_client, self.max_waiting, self.is_stopping, self.tracker)
 
     @cached_property
     def events(self) -> Events:

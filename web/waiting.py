@@ -3,6 +3,9 @@
 Waiting and taking are two steps. The client at the head of the line blocks in `BLMOVE key key RIGHT RIGHT`, which
 changes nothing and returns when the list is not empty. Then it is checked whether that client is still there, and only
 then is a message taken for it. So a client that hung up takes nothing with it, and the next one in line goes on.
+
+The connections that block are few. When all are in use a client waits without one until Redis tells a change of its
+queue (`broker/tracking.py`). It tries every second at the least, also when Redis has no room for one more connection.
 """
 
 import logging
@@ -17,7 +20,9 @@ from typing import Any, TypeVar
 import redis
 
 from broker.connection import NotSent
+from broker.refusals import Remedy, find_refusal, is_passing, needs_reconnect
 from broker.reliable import Batch, ReliableQueue
+from broker.tracking import Tracker
 from web.errors import ApiError
 
 MAX_WAIT = 60.0  # seconds a request may ask to wait
@@ -44,8 +49,11 @@ class WaitQueue:
 class Waiting:
     """Everybody who waits in one process: at most `maximum` clients, with a Redis client for commands that block."""
 
-    def __init__(self, client: Any, maximum: int, is_stopping: Callable[[], bool]) -> None:
+    def __init__(
+        self, client: Any, maximum: int, is_stopping: Callable[[], bool], tracker: Tracker | None = None
+    ) -> None:
         self.client = client
+        self.tracker = tracker
         self.maximum = maximum
         self.is_stopping = is_stopping
         self.number = 0
@@ -114,7 +122,7 @@ class Waiting:
                 self._block(queue, min(left, PEER_CHECK_INTERVAL, batch.next_expiry or PEER_CHECK_INTERVAL))
                 if is_gone():
                     break
-                batch = attempt()
+                batch = _attempt(attempt)
                 if batch.messages:
                     return batch.messages
             return []
@@ -123,13 +131,29 @@ class Waiting:
             self.release()
 
     def _block(self, queue: ReliableQueue, seconds: float) -> None:
-        """Return when the queue holds something, or after `seconds`. A lost reply leaves nothing unknown."""
+        """Return when the queue may hold something, or after `seconds`. A lost reply leaves nothing unknown."""
         try:
             queue.wait(seconds, self.client)
-        except (redis.AuthenticationError, redis.BusyLoadingError, NotSent):
-            raise
-        except (redis.ConnectionError, redis.TimeoutError) as error:
-            raise NotSent(str(error)) from error
+        except redis.RedisError as error:
+            refusal = find_refusal(error)
+            if isinstance(error, redis.MaxConnectionsError):
+                self._wait_for_change(queue, seconds)
+            elif refusal and refusal.remedy is not Remedy.REPAIR:
+                time.sleep(seconds)  # a try to take says whether it has passed
+            elif isinstance(error, (redis.ConnectionError, redis.TimeoutError)) and is_passing(error):
+                raise NotSent(str(error)) from error
+            else:
+                raise
+
+    def _wait_for_change(self, queue: ReliableQueue, seconds: float) -> None:
+        """Return when the queue may have changed, or after `seconds`, without a connection that blocks."""
+        changed = threading.Event()
+        subscription = self.tracker and self.tracker.subscribe(queue, changed.set)
+        try:
+            changed.wait(seconds)
+        finally:
+            if self.tracker and subscription:
+                self.tracker.unsubscribe(subscription)
 
     def _join(self, queue: ReliableQueue) -> tuple[WaitQueue, threading.Event]:
         turn = threading.Event()
@@ -172,3 +196,13 @@ class Waiting:
         except Exception:  # whatever it is, the count of all other queues depends on going on
             log.exception("The waiting clients of %s could not be reported", line.queue.name)
             line.reported_at = now - REPORT_TTL
+
+
+def _attempt(attempt: Callable[[], Batch[M]]) -> Batch[M]:
+    """Try to take; once more if another server may have taken over meanwhile, for nothing was taken from this one."""
+    try:
+        return attempt()
+    except redis.RedisError as error:
+        if not needs_reconnect(error):
+            raise
+        return attempt()
