@@ -283,6 +283,7 @@ def test_after_a_lost_connection_all_queues_are_polled_once_and_told_again(
             proxy.refuse()
             raw.lpush(f"queue:{stream.name}", "missed")
             until(lambda: not watched.tracker.is_live)
+            stream.until(error="redis_away")
             proxy.accept()
             stream.until(count=1)
             until(lambda: watched.tracker.is_live)
@@ -320,8 +321,8 @@ def test_after_a_failover_the_new_primary_tells(
 
 def test_a_redis_that_hangs_is_told_to_all_streams(valkey: Store, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tracking, "CHECK_INTERVAL", 0.2)
-    with running(Proxy(valkey.port)) as proxy, running(Watched(connect(proxy.url + "?socket_timeout=0.2"))) as watched:
-        streams = [follow_loosely(watched, f"{name}-{number}") for number in range(100)]
+    with running(Proxy(valkey.port)) as proxy, running(Watched(connect(proxy.url + "?socket_timeout=1"))) as watched:
+        streams = [follow_loosely(watched, f"{name}-{number}") for number in range(120)]  # one by one it takes 30 s
         proxy.pause()
         until(lambda: all(stream.events[-1].get("error") == "redis_away" for stream in streams))
         proxy.resume()
