@@ -5,7 +5,6 @@ from typing import Any
 
 import redis
 
-
 # A script that does nothing. It may write, as those of the queue may, so it is refused when they are: on a replica, or
 # when Redis cannot save.
 CHECK_SCRIPT = "#!lua flags=allow-oom\nreturn 1"
