@@ -18,6 +18,8 @@ from web.runtime import runtime, settings
 
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 PUBLIC_ENDPOINTS = ("static", "api.healthz", "pages.login", "pages.login_page")  # these need no token
+HOST_PATTERN = re.compile(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)(?::([0-9]{1,5}))?")
+DEFAULT_PORTS = {"http": 80, "https": 443}
 MAX_SESSION_SECONDS = 12 * 3600
 SESSION_CHECK_INTERVAL = 10.0  # how often a stream checks whether its session has ended, seconds
 HEADERS = {
@@ -32,14 +34,22 @@ HEADERS = {
 }
 
 
-def check_request() -> None:
-    """Refuse a foreign Host (400), a change requested by another site (403), and a request without the token (401)."""
-    check_host()
+def check_request() -> Response | None:
+    """Refuse a foreign Host (400), a request made by another site (403), and a request without the token (401).
+
+    Health probes pass: /healthz, and OPTIONS, which tells no more than the methods of an address.
+    """
+    if request.environ.get("RAW_URI") == "*":  # OPTIONS asks about the server itself
+        return Response(headers={"Allow": "GET, HEAD, OPTIONS, POST"})
+    is_options = request.method == "OPTIONS" and request.routing_exception is None
+    if not is_options and request.endpoint != "api.healthz":
+        check_host()
     check_site()
-    if request.endpoint not in PUBLIC_ENDPOINTS and not is_authorized():
+    if not is_options and request.endpoint not in PUBLIC_ENDPOINTS and not is_authorized():
         raise ApiError(
             401, "token_required", "Send the token: Authorization: Bearer ...", {"WWW-Authenticate": "Bearer"}
         )
+    return None
 
 
 def check_host() -> None:
@@ -50,18 +60,41 @@ def check_host() -> None:
 
 
 def check_site() -> None:
-    """Refuse a change requested by a page of another site."""
-    if request.method in SAFE_METHODS:
-        return
-    site = request.headers.get("Sec-Fetch-Site")
-    origin = request.headers.get("Origin")
+    """Refuse what a page of another site requests: it may only lead its visitor here, with a link.
+
+    It could not read the answers, but it could change a queue, and keep connections and the server busy.
+    """
+    site, origin = request.headers.get("Sec-Fetch-Site"), request.headers.get("Origin")
     if site is not None:
         is_foreign = site not in ("same-origin", "none")
     else:
-        host = request.headers.get("Host", "").lower()
-        is_foreign = origin is not None and origin.lower().partition("://")[2] != host
-    if is_foreign:
-        raise ApiError(403, "cross_site", "Another site may not change a queue.")
+        is_foreign = origin is not None and not is_own_origin(origin, request.headers.get("Host", ""))
+    if is_foreign and not (request.method in SAFE_METHODS and _is_link()):
+        raise ApiError(403, "cross_site", "A page of another site may not use this queue.")
+
+
+def _is_link() -> bool:
+    """Return whether the request opens a page in a tab; in a frame, which is hidden from the visitor, it does not."""
+    headers = request.headers
+    return headers.get("Sec-Fetch-Mode") == "navigate" and headers.get("Sec-Fetch-Dest", "document") == "document"
+
+
+def is_own_origin(origin: str, host: str) -> bool:
+    """Return whether an Origin is that of the app, as the Host header names it.
+
+    Browsers leave out a scheme's default port, some proxies name it. Where the app itself has another port, a Host
+    without one came through a proxy that left it out: then only the names can be compared.
+    """
+    scheme, _, address = origin.lower().partition("://")
+    own, found = HOST_PATTERN.fullmatch(host.lower()), HOST_PATTERN.fullmatch(address)
+    if scheme not in DEFAULT_PORTS or own is None or found is None:
+        return False
+    if own[1].rstrip(".") != found[1].rstrip("."):
+        return False
+    default = DEFAULT_PORTS[scheme]
+    if own[2] is None and settings().port not in DEFAULT_PORTS.values():
+        return True
+    return int(found[2] or default) == int(own[2] or default)
 
 
 def is_trusted_host(host: str) -> bool:
@@ -69,7 +102,7 @@ def is_trusted_host(host: str) -> bool:
 
     An address is always safe: only names can be pointed elsewhere.
     """
-    match = re.fullmatch(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?", host)
+    match = HOST_PATTERN.fullmatch(host)
     if not match:
         return False
     name = match[1].lower().rstrip(".")
