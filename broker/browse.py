@@ -1,12 +1,35 @@
 """Walking a queue that moves meanwhile."""
 
+import hashlib
 from collections.abc import Iterator
+
+from redis.exceptions import NoScriptError
 
 from RedisQueue import RedisQueue
 
-CHUNK_BYTES = 1 << 20  # about how much is read from Redis at once
-FIRST_CHUNK = 16  # messages in the first chunk, before their size is known
-MAX_CHUNK = 1000  # messages in a chunk: large ones may follow small ones
+CHUNK_BYTES = 1 << 18  # read from Redis at once; a larger message comes alone
+FIRST_CHUNK = 16  # messages in the first chunk
+MAX_CHUNK = 1000  # messages in a chunk
+
+# ARGV: an offset, a number of messages, bytes. Answers how many of the messages from there may be read for those bytes.
+# It looks at few at a time, so that it never holds a thousand large ones.
+_COUNT_FITTING = """
+local offset, limit, budget = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
+local count, bytes = 0, 0
+while count < limit do
+  local step = math.min(16, limit - count)
+  local stop = -offset - count - 1
+  local found = redis.call('LRANGE', KEYS[1], stop - step + 1, stop)
+  for i = #found, 1, -1 do
+    bytes = bytes + #found[i]
+    if bytes > budget then return count end
+    count = count + 1
+  end
+  if #found < step then break end  -- the rest is small
+end
+return limit
+"""
+_COUNT_FITTING_SHA = hashlib.sha1(_COUNT_FITTING.encode()).hexdigest()
 
 
 def iter_messages(queue: RedisQueue, offset: int = 0, limit: int | None = None) -> Iterator[list[bytes]]:
@@ -17,9 +40,10 @@ def iter_messages(queue: RedisQueue, offset: int = 0, limit: int | None = None) 
     waits too.
     """
     position, last, size = offset, list[bytes](), FIRST_CHUNK
+    fitting = _count_fitting(queue, offset)
     while limit is None or limit > 0:
-        wanted = size if limit is None else min(size, limit)
-        chunk, position = _after(queue, position, last, wanted)
+        wanted = max(1, min(size, fitting, size if limit is None else limit))
+        chunk, position, fitting = _after(queue, position, last, wanted)
         if not chunk:
             return
         yield chunk
@@ -30,16 +54,38 @@ def iter_messages(queue: RedisQueue, offset: int = 0, limit: int | None = None) 
         last = chunk[-min(100, max(1, size // 4)) :]
 
 
-def _after(queue: RedisQueue, position: int, last: list[bytes], wanted: int) -> tuple[list[bytes], int]:
-    """Return up to `wanted` messages that follow `last`, which ended before `position`, and the position after them."""
+def _count_fitting(queue: RedisQueue, offset: int) -> int:
+    """Return how many messages from an offset have up to CHUNK_BYTES together, in one chunk."""
+    return int(queue.client.eval(_COUNT_FITTING, 1, queue.key, offset, MAX_CHUNK, CHUNK_BYTES))
+
+
+def _read(queue: RedisQueue, offset: int, limit: int) -> tuple[list[bytes], int]:
+    """Return up to `limit` messages, and how many of those after them fit in the next chunk."""
+    with queue.client.pipeline(transaction=False) as pipeline:
+        pipeline.lrange(queue.key, -offset - limit, -offset - 1)  # as RedisQueue.all
+        pipeline.evalsha(_COUNT_FITTING_SHA, 1, queue.key, offset + limit, MAX_CHUNK, CHUNK_BYTES)
+        messages, fitting = pipeline.execute(raise_on_error=False)
+    if isinstance(fitting, NoScriptError):  # it did not run
+        fitting = _count_fitting(queue, offset + limit)
+    for answer in (messages, fitting):
+        if isinstance(answer, Exception):
+            raise answer
+    return messages[::-1], fitting
+
+
+def _after(queue: RedisQueue, position: int, last: list[bytes], wanted: int) -> tuple[list[bytes], int, int]:
+    """Return up to `wanted` messages that follow `last`, which ended before `position`.
+
+    Also return the position after them, and how many of those that follow fit in the next chunk.
+    """
     start = position - len(last)
     while True:
-        window = queue.all(max(0, start), len(last) + wanted - min(0, start))
+        window, fitting = _read(queue, max(0, start), len(last) + wanted - min(0, start))
         start = max(0, start)
         at = _find(window, last, position - len(last) - start)
         if at is not None:
             found = window[at + len(last) :][:wanted]
-            return found, start + at + len(last) + len(found)
+            return found, start + at + len(last) + len(found), fitting
         if start == 0:
             break
         start -= wanted
@@ -47,8 +93,8 @@ def _after(queue: RedisQueue, position: int, last: list[bytes], wanted: int) -> 
         before = _before(queue, message)
         if before is not None:
             return _after(queue, before + 1, [message], wanted)
-    window = queue.all(0, wanted)  # everything that was read has left the queue, so nothing that waits was read
-    return window, len(window)
+    window, fitting = _read(queue, 0, wanted)  # all that was read has left the queue, so nothing that waits was read
+    return window, len(window), fitting
 
 
 def _before(queue: RedisQueue, message: bytes) -> int | None:
