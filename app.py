@@ -10,7 +10,7 @@ from flask.json.provider import JSONProvider
 from werkzeug.exceptions import BadRequest
 
 from settings import Settings, from_environment
-from web import errors, peer, security
+from web import body, errors, peer, security
 from web.api import api
 from web.codec import compact
 from web.pages import AnyText, pages, render_sign_in
@@ -43,6 +43,7 @@ def create_app(settings: Settings, client: Any = None) -> Flask:
     app.before_request(security.check_request)
     app.after_request(security.add_headers)
     app.after_request(peer.drain_body)
+    app.teardown_request(body.release_memory)
     app.register_error_handler(Exception, render_error)
     app.register_blueprint(api)
     app.register_blueprint(pages)

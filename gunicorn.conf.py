@@ -45,14 +45,16 @@ _max_waiting = min(_settings.max_waiting, (_free_files - _other_clients) // 2)
 wsgi_app = "app:app"
 bind = bind_addresses(_settings)
 workers = _settings.web_concurrency
-worker_class = "gevent"  # a waiting client costs a greenlet, not a thread
+worker_class = "worker.Worker"  # gevent's: a waiting client costs a greenlet, not a thread
 worker_connections = _max_waiting + _other_clients  # those that wait never keep the others out
 control_socket_disable = True
-keepalive = 5  # seconds
+keepalive = 100  # seconds for an idle connection and the next head; worker.py has shorter limits for each
+sendfile = False  # static files go through the same limits as all other answers
 forwarder_headers = ""  # a client on this machine is not a proxy: SCRIPT_NAME and PATH_INFO are ordinary headers
 
 # The order of time limits: longest wait (55) < graceful_timeout (65) < stop_grace_period in docker-compose.yaml (75).
-# On SIGTERM waiting requests are answered within a second or two; the limits bound everything else.
+# On SIGTERM waiting requests are answered within a second or two, idle connections closed, and after five seconds slow
+# readers and senders cut off (worker.py); the limits bound everything else.
 graceful_timeout = 65  # seconds
 
 
@@ -140,10 +142,12 @@ def post_fork(server: Any, worker: Any) -> None:
 def post_worker_init(worker: Any) -> None:
     """Tell waiting requests and streams when their worker is told to end, so that they answer and end.
 
-    Also tell the app how many clients can wait, and let the first worker log what may lose messages in Redis.
+    Also tell the app how many clients can wait, let it take the same turns as its worker, and let the first worker
+    log what may lose messages in Redis.
     """
     runtime = worker.wsgi.extensions["queue"]
     runtime.stopping = lambda: not worker.alive
     runtime.max_waiting = _max_waiting
+    worker.turns = runtime.turns
     if worker.age == 1:
         threading.Thread(target=runtime.log_warning, daemon=True, name="log-warning").start()

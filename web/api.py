@@ -16,7 +16,7 @@ from broker.health import check_server, find_warning
 from broker.reliable import Delivery, ReliableQueue
 from web import __version__, streams
 from web.body import JSON, iter_body, lines_kind, read_fields, refuse_body
-from web.codec import NDJSON, decode_message
+from web.codec import MAX_VALUE_BYTES, NDJSON, decode_message
 from web.errors import bad_request, from_redis
 from web.parameters import (
     Choice,
@@ -44,6 +44,7 @@ View = Callable[..., Answer | Response]
 
 MAX_BATCH = 1000  # messages, or ids, in one request
 MAX_LEASE = 43200  # seconds
+MAX_FIELDS_BYTES = 1 << 18  # of a body without messages: a list of MAX_BATCH ids has 50 kB
 
 api = Blueprint("api", __name__)
 
@@ -66,7 +67,9 @@ def push(
             raise bad_request("A stream of lines cannot have next.", "bad_parameter", parameter="next")
         if key:
             raise bad_request("A stream of lines does not keep an Idempotency-Key.", "bad_idempotency_key")
-        pushed, count = streams.push_lines(queue, iter_body(eager=True), lines, settings().max_message_bytes)
+        pushed, count = streams.push_lines(
+            queue, iter_body(eager=True), lines, settings().max_message_bytes, runtime().turns.pace
+        )
         return {"success": True, "pushed": pushed, "count": count}
     found = one_or_many(message, messages, "message", "bad_message")
     count = queue.push_once(key, found, next=next) if key else queue.push(*found, next=next)
@@ -78,8 +81,9 @@ def push(
 def pop(queue: ReliableQueue, key: str | None, wait: float, max: int | None) -> Answer | Response:
     """Take the next message, or up to `max`, waiting for one up to `wait` seconds."""
     give_back = None if key else lambda messages: queue.requeue(*messages)
+    peer = Peer(request.environ)
     taken = runtime().waiting.take(
-        queue, wait, lambda: queue.pop_batch(max or 1, key), give_back, Peer(request.environ).is_gone
+        queue, wait, lambda: queue.pop_batch(max or 1, key), give_back, peer.is_gone, peer.confirm_gone
     )
     if max is None and prefers("text/plain"):
         return as_text(taken)
@@ -133,7 +137,7 @@ def events(queue: ReliableQueue) -> Response:
     """The queue's state as server-sent events: at once, and after every change."""
     shared, peer = runtime(), Peer(request.environ)
     shared.waiting.acquire()
-    peer.limit_sends()
+    peer.shrink_buffer()
     is_signed_out = session_watch()
     stream = shared.events.stream(queue, lambda: peer.is_gone() or is_signed_out())
     response = Response(stream, content_type="text/event-stream; charset=utf-8")
@@ -151,8 +155,9 @@ def reserve(queue: ReliableQueue, lease: float, wait: float, max: int | None) ->
     def give_back(deliveries: list[Delivery]) -> None:
         queue.release(*(delivery.id for delivery in deliveries))
 
+    peer = Peer(request.environ)
     taken = runtime().waiting.take(
-        queue, wait, lambda: queue.reserve(lease, max or 1), give_back, Peer(request.environ).is_gone
+        queue, wait, lambda: queue.reserve(lease, max or 1), give_back, peer.is_gone, peer.confirm_gone
     )
     return batch_or_one(
         [
@@ -229,6 +234,11 @@ class Verb:
     streams: bool = False  # whether the body may be a stream of messages
     is_new: Callable[[], bool] = lambda: True  # whether the message is new, so that the settings limit it
 
+    @property
+    def takes_messages(self) -> bool:
+        """Whether a message may be in the body, so that it may be large."""
+        return any(isinstance(parameter, (Message, MessageList)) for parameter in self.parameters)
+
 
 MAX = Integer("max", minimum=1, maximum=MAX_BATCH)
 WAIT = Number("wait", default=0, minimum=0, maximum=MAX_WAIT, unit="seconds")
@@ -294,7 +304,15 @@ def arguments(verb: Verb) -> dict[str, Any]:
         return parse(verb.parameters, {})
     is_new = verb.is_new()
     parameters = verb.parameters if is_new else without_limits(verb.parameters)
-    return parse(parameters, read_fields(verb.raw_body, is_new))
+    return parse(parameters, read_fields(max_body_bytes(verb, is_new), verb.raw_body))
+
+
+def max_body_bytes(verb: Verb, is_new: bool) -> int:
+    """Return how large a body can be that a verb needs."""
+    if not verb.takes_messages:
+        return MAX_FIELDS_BYTES
+    limit = settings().max_body_bytes
+    return limit if is_new else max(limit, MAX_VALUE_BYTES)
 
 
 def query_arguments(parameters: Sequence[Parameter]) -> dict[str, Any]:

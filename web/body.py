@@ -1,26 +1,34 @@
 """Reading a request's body: its bytes, its media type, and the fields that it holds."""
 
+import re
 from collections.abc import Iterator
+from itertools import product
+from string import hexdigits
 from typing import Any
-from urllib.parse import parse_qsl
 
-from flask import request
+from flask import g, request
 
-from web.codec import BOM, MAX_VALUE_BYTES, NDJSON, decode_utf8, parse_json, unique_fields, validate_utf8
+from web.codec import BOM, NDJSON, Pace, hurry, parse_json, unique_fields, validate_utf8
 from web.errors import ApiError, bad_request
+from web.fairness import FREE_BODY_BYTES
 from web.peer import READ_SIZE, Peer
-from web.runtime import settings
+from web.runtime import runtime, settings
 
 FORM, JSON = "application/x-www-form-urlencoded", "application/json"
 TEXT, BYTES = "text/plain", "application/octet-stream"
 MAX_FORM_FIELDS = 1000
+BODY_TIMEOUT = 30.0  # seconds a body may take that is no stream of lines, and more for a large one:
+MIN_BYTES_PER_SECOND = 1 << 15
+UNQUOTE_SIZE = 1 << 16  # bytes of a form unquoted at once
+ESCAPE = re.compile(rb"%([0-9A-Fa-f]{2})")
+ESCAPED_BYTES = {digits.encode(): bytes([int(digits, 16)]) for digits in map("".join, product(hexdigits, repeat=2))}
 
 
 def iter_body(eager: bool = False) -> Iterator[bytes]:
     """Yield the request's body in blocks of up to 64 KiB; when `eager`, each as soon as anything has come.
 
     Raises:
-        ApiError: the body is cut or its chunks are malformed (400 `short_body`), or encoded (415).
+        ApiError: the body is cut or its chunks are malformed (400), too slow (408), or encoded (415).
     """
     encoding = request.headers.get("Content-Encoding", "identity").strip().lower()
     if encoding != "identity":
@@ -28,17 +36,11 @@ def iter_body(eager: bool = False) -> Iterator[bytes]:
     transfer = request.headers.get("Transfer-Encoding", "").strip().lower()
     if transfer not in ("", "chunked"):
         raise ApiError(415, "unsupported_encoding", "Send the body without a Transfer-Encoding other than chunked.")
-    stream, missing, peer = request.environ["wsgi.input"], request.content_length, Peer(request.environ)
+    missing = request.content_length
     if missing is None and not transfer:
         return
-    peer.limit_reads()
     while missing is None or missing > 0:
-        try:
-            size = READ_SIZE if missing is None else min(READ_SIZE, missing)
-            block: bytes = peer.read_some(size) if eager else stream.read(size)
-        except Exception as error:  # whatever the server's reader raises for a cut connection or a malformed chunk
-            peer.mark_malformed()
-            raise bad_request("The body is cut off or its chunks are malformed.", "short_body") from error
+        block = _read_block(READ_SIZE if missing is None else min(READ_SIZE, missing), eager)
         if not block and missing:
             raise bad_request(f"The body is {missing} bytes shorter than its Content-Length.", "short_body")
         if not block:
@@ -48,24 +50,55 @@ def iter_body(eager: bool = False) -> Iterator[bytes]:
         yield block
 
 
-def read_body(is_new: bool = True) -> bytes:
-    """Return the whole body. One whose messages are not new may be as large as what Redis stores.
+def _read_block(size: int, eager: bool) -> bytes:
+    peer = Peer(request.environ)
+    try:
+        block: bytes = peer.read_some(size) if eager else request.environ["wsgi.input"].read(size)
+        return block
+    except TimeoutError:
+        peer.mark_malformed()
+        raise ApiError(408, "slow_body", "The body did not come in time.") from None
+    except Exception as error:  # whatever the server's reader raises for a cut connection or a malformed chunk
+        peer.mark_malformed()
+        raise bad_request("The body is cut off or its chunks are malformed.", "short_body") from error
+
+
+def read_body(limit: int) -> bytes:
+    """Return the whole body, of up to `limit` bytes. Its memory is counted until the request ends.
 
     Raises:
-        ApiError: it is cut (400), longer than MAX_BODY_BYTES (413), or encoded (415).
+        ApiError: it is cut (400), too slow (408), larger (413) or encoded (415), or too many are being read (503).
     """
-    limit = settings().max_body_bytes if is_new else max(settings().max_body_bytes, MAX_VALUE_BYTES)
-    name = "MAX_BODY_BYTES" if limit == settings().max_body_bytes else "a message can be"
+    name = "MAX_BODY_BYTES" if limit == settings().max_body_bytes else "what is read here"
     too_large = ApiError(413, "body_too_large", f"The body is larger than {name} ({limit} bytes).", limit=limit)
     if (request.content_length or 0) > limit:
         raise too_large
+    Peer(request.environ).limit_body(BODY_TIMEOUT + (request.content_length or limit) / MIN_BYTES_PER_SECOND)
     blocks, size = [], 0
     for block in iter_body():
         size += len(block)
         if size > limit:
             raise too_large
+        if size > FREE_BODY_BYTES:
+            _reserve_memory(len(block))
         blocks.append(block)
     return b"".join(blocks)
+
+
+def _reserve_memory(size: int) -> None:
+    held = g.get("body_bytes", 0)
+    runtime().body_memory.reserve(size, held)
+    g.body_bytes = held + size
+
+
+def release_memory(_: BaseException | None) -> None:
+    """Count the memory of the request's body as free; to be called when the request has ended."""
+    runtime().body_memory.release(g.pop("body_bytes", 0))
+
+
+def pace() -> Pace:
+    """Return what lets others get their turn while this request's body is worked on, if it is large enough for that."""
+    return runtime().turns.pace if "body_bytes" in g else hurry
 
 
 def media_type() -> str:
@@ -80,22 +113,22 @@ def media_type() -> str:
     return request.mimetype
 
 
-def read_fields(raw: bool = False, is_new: bool = True) -> dict[str, Any]:
-    """Return the fields of a form or a JSON object in the body; {} without a body.
+def read_fields(limit: int, raw: bool = False) -> dict[str, Any]:
+    """Return the fields of a form or a JSON object in a body of up to `limit` bytes; {} without a body.
 
-    With `raw` a body of plain text or bytes is taken too, as the field `message`. `is_new` is that of `read_body`.
+    With `raw` a body of plain text or bytes is taken too, as the field `message`.
 
     Raises:
         ApiError: anything else (400, 413, 415).
     """
-    kind, data = media_type(), read_body(is_new)
+    kind, data = media_type(), read_body(limit)
     if raw and kind in (TEXT, BYTES):
         return {"message": validate_utf8(data) if kind == TEXT else data}
     data = data.removeprefix(BOM)
     if not data:
         return {}
     if kind == JSON or (kind == FORM and data.lstrip().startswith(b"{")):
-        value = parse_json(data)
+        value = parse_json(data, pace())
         if not isinstance(value, dict):
             raise bad_request('Send a JSON object, such as {"message": "hello"}.', "bad_json")
         return value
@@ -107,17 +140,36 @@ def read_fields(raw: bool = False, is_new: bool = True) -> dict[str, Any]:
 
 
 def _read_form(data: bytes) -> dict[str, Any]:
-    text = decode_utf8(data, "The form")
-    if text.startswith("&") or text.endswith("&") or "&&" in text:
+    if data.startswith(b"&") or data.endswith(b"&") or b"&&" in data:
         sentence = "The form holds an empty field. In a form & separates fields; curl's --data-urlencode escapes it."
         raise bad_request(sentence, "bad_form")  # it may be the end of a message that was cut
+    fields = data.split(b"&", MAX_FORM_FIELDS)
+    if len(fields) > MAX_FORM_FIELDS:
+        raise bad_request(f"The form has more than {MAX_FORM_FIELDS} fields.", "bad_form")
+    pairs = [field.partition(b"=") for field in fields]
     try:
-        pairs = parse_qsl(text, keep_blank_values=True, errors="strict", max_num_fields=MAX_FORM_FIELDS)
+        return unique_fields([(_unquote(name), _unquote(value)) for name, _, value in pairs])
     except UnicodeDecodeError:
         raise bad_request("The form is not valid UTF-8.", "bad_utf8") from None
-    except ValueError:
-        raise bad_request(f"The form has more than {MAX_FORM_FIELDS} fields.", "bad_form") from None
-    return unique_fields(pairs)
+
+
+def _unquote(text: bytes) -> str:
+    """Return the text of a form's name or value; %XX that is none stays as it is.
+
+    It takes turns with other requests, as 16 MiB of escapes take a second.
+
+    Raises:
+        UnicodeDecodeError: it is not UTF-8.
+    """
+    parts, start, give_way = [], 0, pace()
+    while start < len(text):
+        end = start + UNQUOTE_SIZE
+        if end < len(text) and (escape := text.rfind(b"%", end - 2, end)) >= 0:
+            end = escape  # it may go on behind the end
+        give_way()
+        parts.append(ESCAPE.sub(lambda found: ESCAPED_BYTES[found[1]], text[start:end].replace(b"+", b" ")))
+        start = end
+    return b"".join(parts).decode()
 
 
 def lines_kind() -> str | None:

@@ -3,7 +3,8 @@
 import base64
 import binascii
 import codecs
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import simplejson
@@ -11,25 +12,35 @@ import simplejson
 from web.errors import ApiError, bad_request
 
 MAX_JSON_DEPTH = 32  # levels of nesting in a message
-MAX_JSON_VALUES = 1_000_000  # numbers, and objects, in one body: a second's work, in which nobody else is served
+MAX_JSON_VALUES = 600_000  # in one body; a message of 1 MiB never has more
+VALUES_AT_ONCE = 10_000  # values counted at once, before others get their turn
+LARGE_VALUE = 1000  # values in a list or an object that is written in parts,
+ITEMS_AT_ONCE = 50  # so many of its items at once
 MAX_VALUE_BYTES = 512 << 20  # what Redis stores in one value
 NDJSON = "application/x-ndjson"
 BOM = codecs.BOM_UTF8
 UTF16_BOMS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
+Pace = Callable[[], object]  # called often in the middle of much work, so that others get their turn
+
+
+def hurry() -> None:
+    """Give nobody a turn."""
+
 
 # --- JSON
 
 
-def parse_json(data: bytes) -> Any:
+def parse_json(data: bytes, pace: Pace = hurry) -> Any:
     """Return the value of a JSON text, with or without a byte order mark. Numbers stay as they are written.
 
     Raises:
-        ApiError: invalid UTF-8, invalid JSON, NaN or infinities, duplicate keys, too deep (400).
+        ApiError: invalid UTF-8, invalid JSON, NaN or infinities, duplicate keys, too deep (400), too many values (413).
     """
+    _check_number_of_values(data, pace)
     text = decode_utf8(data, "The body").removeprefix("\ufeff")
     try:
-        return _decode(text)
+        return _decode(text, pace)
     except RecursionError:
         raise bad_request(f"The JSON is nested deeper than {MAX_JSON_DEPTH} levels.", "too_deep") from None
     except ValueError as error:
@@ -58,18 +69,24 @@ def _refuse_constant(name: str) -> Any:
     raise bad_request(f"{name} is not JSON.", "bad_json")
 
 
-class _Counted:
-    """Wraps a hook of the decoder, and refuses a body that calls it too often."""
+# Text up to the next value, VALUES_AT_ONCE times: after a comma, and in a list or an object that is not empty.
+_SOME_VALUES = re.compile(
+    rb'(?:(?:"(?:[^"\\]++|\\.)*+"|[^"\[{,]++|[\[{](?=\s*+[\]}]))*+[\[{,]){%d}+' % VALUES_AT_ONCE,
+    re.DOTALL,
+)
 
-    def __init__(self, hook: Callable[[Any], Any]) -> None:
-        self.hook, self.left = hook, MAX_JSON_VALUES
 
-    def __call__(self, value: Any) -> Any:
-        self.left -= 1
-        if self.left < 0:
-            message = f"Send up to {MAX_JSON_VALUES} numbers or objects at once, or a stream of lines ({NDJSON})."
+def _check_number_of_values(data: bytes, pace: Pace) -> None:
+    """Refuse a text whose values would take too much memory and time (413), before they are made."""
+    if len(data) <= MAX_JSON_VALUES or sum(map(data.count, (b",", b"[", b"{"))) <= MAX_JSON_VALUES:
+        return
+    values, end = 0, 0
+    while some := _SOME_VALUES.match(data, end):  # ends early at an invalid text
+        values, end = values + VALUES_AT_ONCE, some.end()
+        if values >= MAX_JSON_VALUES:
+            message = f"Send up to {MAX_JSON_VALUES} values at once, or a stream of lines ({NDJSON})."
             raise ApiError(413, "too_many_values", message, limit=MAX_JSON_VALUES)
-        return self.hook(value)
+        pace()
 
 
 def _decoder(number: Callable[[Any], Any], pairs: Callable[[Any], Any]) -> simplejson.JSONDecoder:
@@ -82,28 +99,65 @@ _plain_decoder = _decoder(simplejson.RawJSON, unique_fields)
 _encoder = simplejson.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 
 
-def _decode(text: str) -> Any:
-    """Return the value of a JSON text. In a body that could keep others waiting for long, the values are counted."""
-    if len(text) < MAX_JSON_VALUES:
+def _decode(text: str, pace: Pace) -> Any:
+    if len(text) < VALUES_AT_ONCE:
         return _plain_decoder.decode(text)
-    return _decoder(_Counted(simplejson.RawJSON), _Counted(unique_fields)).decode(text)
+
+    def number(digits: str) -> simplejson.RawJSON:
+        pace()
+        return simplejson.RawJSON(digits)
+
+    def pairs(found: list[tuple[str, Any]]) -> dict[str, Any]:
+        pace()
+        return unique_fields(found)
+
+    pace()
+    return _decoder(number, pairs).decode(text)
 
 
-def _check_depth(value: Any, max_bytes: int, levels: int = MAX_JSON_DEPTH) -> None:
+def _count(value: Any, max_bytes: int, pace: Pace, large: set[int], levels: int = MAX_JSON_DEPTH) -> int:
+    """Return how many values a message has; add the ids of its lists and objects with many of them to `large`."""
     if not isinstance(value, (dict, list)):
-        return
+        return 1
     if levels == 0:
         raise bad_request(f"The message is nested deeper than {MAX_JSON_DEPTH} levels.", "too_deep")
     if len(value) > max_bytes:
         raise too_large(max_bytes)  # each value takes at least a byte
-    for inner in value.values() if isinstance(value, dict) else value:
-        _check_depth(inner, max_bytes, levels - 1)
+    pace()
+    values = value.values() if isinstance(value, dict) else value
+    count = 1 + sum(_count(inner, max_bytes, pace, large, levels - 1) for inner in values)
+    if count > LARGE_VALUE:
+        large.add(id(value))
+    return count
+
+
+def _compact_parts(value: Any, large: set[int], pace: Pace) -> Iterator[str]:
+    """Yield the JSON text of a value in parts; of a large one `compact` would take long."""
+    pace()
+    if id(value) not in large:
+        yield compact(value)
+    elif isinstance(value, dict):
+        for number, name in enumerate(value):
+            yield ("," if number else "{") + compact(name) + ":"
+            yield from _compact_parts(value[name], large, pace)
+        yield "}"
+    else:
+        for start in range(0, len(value), ITEMS_AT_ONCE):
+            items = value[start : start + ITEMS_AT_ONCE]
+            if large.isdisjoint(map(id, items)):
+                pace()
+                yield ("," if start else "[") + compact(items)[1:-1]
+                continue
+            for number, item in enumerate(items, start):
+                yield "," if number else "["
+                yield from _compact_parts(item, large, pace)
+        yield "]"
 
 
 # --- messages
 
 
-def encode_message(value: Any, max_bytes: int, allow_empty: bool = False) -> bytes:
+def encode_message(value: Any, max_bytes: int, *, allow_empty: bool = False, pace: Pace = hurry) -> bytes:
     """Return the message that a JSON value stands for.
 
     A string is itself, {"base64": "..."} is raw bytes, any other value its compact JSON text.
@@ -111,11 +165,11 @@ def encode_message(value: Any, max_bytes: int, allow_empty: bool = False) -> byt
     Raises:
         ApiError: null, empty, lone surrogates, bad base64, too deep (400), larger than `max_bytes` (413).
     """
-    message = _encode(value, max_bytes)
+    message = _encode(value, max_bytes, pace)
     return message if allow_empty and not message else validate_message(message, max_bytes)
 
 
-def _encode(value: Any, max_bytes: int) -> bytes:
+def _encode(value: Any, max_bytes: int, pace: Pace) -> bytes:
     if value is None:
         raise bad_request("A message cannot be null.", "empty_message")
     try:
@@ -127,8 +181,9 @@ def _encode(value: Any, max_bytes: int) -> bytes:
             return bytes(value.encoded_json.encode())
         if isinstance(value, dict) and list(value) == ["base64"] and isinstance(value["base64"], str):
             return base64.b64decode(value["base64"].encode(), validate=True)
-        _check_depth(value, max_bytes)
-        return compact(value).encode()
+        large: set[int] = set()
+        _count(value, max_bytes, pace, large)
+        return "".join(_compact_parts(value, large, pace)).encode()
     except UnicodeEncodeError:
         raise bad_request("A message holds a lone surrogate, which is not a character.", "bad_utf8") from None
     except binascii.Error as error:

@@ -92,6 +92,7 @@ def home(name: str | None = None) -> str:
 
 # --- signing in
 
+MAX_LOGIN_BYTES = 4096  # it is read before anybody has shown a token
 LOGIN_PARAMETERS = (Text("token", in_query=False), Text("to", default="/"))  # an address lands in logs: no token in it
 
 
@@ -114,7 +115,7 @@ def local(path: str) -> str:
 @pages.post("/login")
 def login() -> Response | tuple[str, int]:
     """Start a session for the token."""
-    sent = parse(LOGIN_PARAMETERS, read_fields())
+    sent = parse(LOGIN_PARAMETERS, read_fields(MAX_LOGIN_BYTES))
     if not security.is_right_token(sent["token"] or ""):
         return render_sign_in(sent["to"], wrong=True), 401
     response = redirect(local(sent["to"]), 303)

@@ -13,6 +13,7 @@ import simplejson
 from flask import request
 
 from broker.names import NAME_RULE, is_name
+from web.body import pace
 from web.codec import MAX_VALUE_BYTES, encode_message, printable
 from web.errors import ApiError, bad_request
 from web.runtime import settings
@@ -210,14 +211,20 @@ class MessageList(Parameter):
         if len(value) > self.maximum:
             message = f"Send up to {self.maximum} messages at once, or a stream of lines (application/x-ndjson)."
             raise ApiError(413, "too_many_messages", message, limit=self.maximum)
-        return [_message(one, self.is_new) for one in value]
+        give_way = pace()
+        encoded = []
+        for one in value:
+            give_way()
+            encoded.append(_message(one, self.is_new))
+        return encoded
 
     def describe(self) -> str:
         return f"list of 1 to {self.maximum} messages"
 
 
 def _message(value: Any, is_new: bool) -> bytes:
-    return encode_message(value, settings().max_message_bytes if is_new else MAX_VALUE_BYTES, allow_empty=not is_new)
+    limit = settings().max_message_bytes if is_new else MAX_VALUE_BYTES
+    return encode_message(value, limit, allow_empty=not is_new, pace=pace())
 
 
 def without_limits(parameters: Sequence[Parameter]) -> list[Parameter]:

@@ -18,8 +18,10 @@ from broker.tracking import Tracker
 from settings import Settings
 from web.attempts import WrongTokens
 from web.events import Events
+from web.fairness import BodyMemory, Turns
 from web.waiting import Waiting
 
+BODIES_AT_ONCE = 4  # bodies of MAX_BODY_BYTES that a process may hold
 RETRY_DELAY = 1.0  # seconds until the next look at a Redis that is away
 
 log = logging.getLogger(__name__)
@@ -34,6 +36,8 @@ class Runtime:
         self.max_waiting = settings.max_waiting  # gunicorn.conf.py lowers it where the limit of open files is low
         self.stopping: Callable[[], bool] = lambda: False  # gunicorn.conf.py says how to know
         self.wrong_tokens = WrongTokens()
+        self.turns = Turns()
+        self.body_memory = BodyMemory(BODIES_AT_ONCE * settings.max_body_bytes)
         self._client = client
 
     @cached_property

@@ -4,6 +4,8 @@ import contextlib
 import re
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from itertools import chain
 from typing import Any
 
 import redis
@@ -14,9 +16,11 @@ from RedisQueue import RedisQueue
 from web.codec import (
     BOM,
     NDJSON,
+    Pace,
     compact,
     decode_message,
     encode_message,
+    hurry,
     parse_json,
     preview,
     validate_message,
@@ -28,6 +32,7 @@ BATCH_MESSAGES = 1000  # messages in one LPUSH
 BATCH_BYTES = 1 << 20  # about how much is pushed at once
 MAX_DELAY = 0.02  # seconds until a message of a stream that has come is pushed, with those that came meanwhile
 PREVIEW_BATCH = 100  # previews read from Redis at once
+PART_CHARACTERS = 1 << 15  # about how much of an answer is made at once
 JSON_ESCAPE_BYTES = 6  # bytes that JSON may need for one byte of a message
 LINE_OVERHEAD_BYTES = 1024  # white space and quotes that a line may hold beside its message
 
@@ -35,7 +40,9 @@ LINE_OVERHEAD_BYTES = 1024  # white space and quotes that a line may hold beside
 LinesRead = tuple[list[bytes], int, ApiError | None]
 
 
-def push_lines(queue: RedisQueue, blocks: Iterable[bytes], kind: str, max_bytes: int) -> tuple[int, int]:
+def push_lines(
+    queue: RedisQueue, blocks: Iterable[bytes], kind: str, max_bytes: int, pace: Pace = hurry
+) -> tuple[int, int]:
     """Push one message per line, soon after the line came; return how many, and the queue's length after.
 
     The lines are JSON values (`kind` NDJSON) or text. Empty lines are skipped; CR LF ends a line too, and a byte order
@@ -47,7 +54,7 @@ def push_lines(queue: RedisQueue, blocks: Iterable[bytes], kind: str, max_bytes:
             stored until then, `line` which line it was.
     """
     writer, line, failure = _Writer(queue), 0, None
-    read = _read_json_lines if kind == NDJSON else _read_text_lines
+    read = partial(_read_json_lines, pace=pace) if kind == NDJSON else _read_text_lines
     try:
         try:
             for lines in _split(blocks, max_bytes * (JSON_ESCAPE_BYTES if kind == NDJSON else 1) + LINE_OVERHEAD_BYTES):
@@ -134,12 +141,12 @@ def _read_text_lines(lines: list[bytes], max_bytes: int) -> LinesRead:
 PLAIN_STRING = re.compile(rb'"([^"\\\x00-\x1f]+)"')  # a JSON string without escapes
 
 
-def _read_json_lines(lines: list[bytes], max_bytes: int) -> LinesRead:
+def _read_json_lines(lines: list[bytes], max_bytes: int, pace: Pace) -> LinesRead:
     def read(line: bytes) -> bytes:
         plain = PLAIN_STRING.fullmatch(line)
         if plain:
             return validate_message(validate_utf8(plain[1]), max_bytes)
-        return encode_message(parse_json(line), max_bytes)
+        return encode_message(parse_json(line, pace), max_bytes, pace=pace)
 
     return _read_one_by_one(lines, read)
 
@@ -192,19 +199,45 @@ def iter_previews(queue: ReliableQueue, offset: int, limit: int, characters: int
 
 def as_ndjson(chunks: Iterable[list[Any]]) -> Iterator[str]:
     """Yield one line of JSON per message."""
-    for chunk in chunks:
-        yield "".join(compact(value) + "\n" for value in chunk)
+    return _join(text for chunk in chunks for value in chunk for text in (*_json_parts(value), "\n"))
 
 
 def as_json(chunks: Iterable[list[Any]], rest: dict[str, Any]) -> Iterator[str]:
     """Yield the JSON answer whose `messages` are these, with the other fields after them."""
-    yield '{"success":true,"messages":['
+    return _join(chain(['{"success":true,"messages":['], _json_list(chunks), ["]," + compact(rest)[1:] + "\n"]))
+
+
+def _json_list(chunks: Iterable[list[Any]]) -> Iterator[str]:
     comma = ""
     for chunk in chunks:
-        if chunk:
-            yield comma + compact(chunk)[1:-1]
+        for value in chunk:
+            yield comma
+            yield from _json_parts(value)
             comma = ","
-    yield "]," + compact(rest)[1:] + "\n"
+
+
+def _json_parts(value: Any) -> Iterator[str]:
+    """Yield the JSON text of a value; a long text in parts, as escaping makes it up to six times as long."""
+    if not isinstance(value, str) or len(value) <= PART_CHARACTERS:
+        yield compact(value)
+        return
+    yield '"'
+    for start in range(0, len(value), PART_CHARACTERS):
+        yield compact(value[start : start + PART_CHARACTERS])[1:-1]
+    yield '"'
+
+
+def _join(texts: Iterable[str]) -> Iterator[str]:
+    """Yield the texts joined to parts worth sending, so that a client that is slow to read holds little memory."""
+    waiting, size = [], 0
+    for text in texts:
+        waiting.append(text)
+        size += len(text)
+        if size >= PART_CHARACTERS:
+            yield "".join(waiting)
+            waiting, size = [], 0
+    if waiting:
+        yield "".join(waiting)
 
 
 def prefetch(chunks: Iterator[Any]) -> Iterator[Any]:

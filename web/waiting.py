@@ -86,11 +86,13 @@ class Waiting:
         attempt: Callable[[], Batch[M]],
         give_back: Callable[[list[M]], object] | None,
         is_gone: Callable[[], bool],
+        confirm_gone: Callable[[], bool] | None = None,
     ) -> list[M]:
         """Return what `attempt` takes, waiting up to `seconds` for it (at most 55); [] when that was nothing.
 
-        A client that `is_gone` takes nothing: what it was about to get is given back. Without `give_back` it is kept
-        for the client's next try, so there is nothing to undo.
+        A client that `is_gone` takes nothing: what it was about to get is given back. `confirm_gone` is the surer
+        question, asked once there is something to lose. Without `give_back` it is kept for the client's next try, so
+        there is nothing to undo.
 
         Raises:
             ApiError: too many clients wait (429).
@@ -100,7 +102,7 @@ class Waiting:
         if is_gone():
             return []
         messages = self._wait_and_take(queue, seconds, attempt, is_gone)
-        if messages and give_back and is_gone():
+        if messages and give_back and (confirm_gone or is_gone)():
             give_back(messages)
             return []
         return messages

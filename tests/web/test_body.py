@@ -252,6 +252,6 @@ APP = create_app(Settings(), FakeRedis())  # for the contexts of many requests; 
 def test_any_form_is_read_or_refused(data: bytes) -> None:
     with APP.test_request_context(method="POST", data=data, content_type=FORM):
         try:
-            read_fields(raw=True)
+            read_fields(1000, raw=True)
         except ApiError as error:
             assert error.status in (400, 413, 415)

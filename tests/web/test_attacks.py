@@ -1,0 +1,348 @@
+"""Attacks without the token: whatever one client does, the others are served, and memory stays bounded."""
+
+import contextlib
+import http.client
+import json
+import random
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from urllib.parse import unquote_plus
+
+import pytest
+
+from app import create_app
+from broker import browse
+from RedisQueue import RedisQueue
+from settings import Settings
+from tests.conftest import Api
+from tests.servers import ROOT, App, FakeRedis, Store
+from web import body, codec, streams
+from web.api import MAX_FIELDS_BYTES
+from web.errors import ApiError
+from web.fairness import BodyMemory
+from web.pages import MAX_LOGIN_BYTES
+
+FORM, JSON = "application/x-www-form-urlencoded", "application/json"
+TOKEN = "secretsecret"
+
+
+# --- others are served meanwhile
+
+
+@contextlib.contextmanager
+def attacking(app: App, seconds: float, names: str) -> Iterator[subprocess.Popen[bytes]]:
+    command = [sys.executable, "-m", "tests.web.attacks", str(app.port), str(seconds), *names.split()]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE) as attack:
+        assert attack.stdout and attack.stdout.readline() == b"attacking\n"
+        try:
+            yield attack
+        finally:
+            attack.kill()
+
+
+def push(app: App) -> float:
+    """Push on a new connection, and return how long that took."""
+    began = time.monotonic()
+    connection = http.client.HTTPConnection("127.0.0.1", app.port, timeout=60)
+    connection.request("POST", "/api/queue/mine/push", b'{"message": {"a": "x"}}', {"Content-Type": JSON})
+    assert connection.getresponse().status == 200
+    connection.close()
+    return time.monotonic() - began
+
+
+def memory(app: App) -> int:
+    """Return the most memory that a worker of the app ever had, in bytes."""
+    peaks = [
+        int(line.split()[1]) * 1024
+        for worker in app.workers()
+        for line in Path(f"/proc/{worker}/status").read_text().splitlines()
+        if line.startswith("VmHWM")
+    ]
+    return max(peaks)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("attacks", "most"),
+    [
+        ("escapes push_escapes", 200),
+        ("tiny_chunks tiny_lines", 50),
+        ("pipelined pipelined_unread", 50),
+        ("drip drip_head drip_body silence", 100),
+        ("unread unread_lines", 250),
+        ("unfinished unfinished_push", 300),
+        ("many_keys many_lists most_lists most_numbers most_lines", 250),
+    ],
+)
+def test_others_are_served_during(
+    own_store: Callable[..., Store], serve: Callable[..., App], attacks: str, most: int
+) -> None:
+    """The worker has 1000 connections; it is given `most` MiB more."""
+    store = own_store()
+    for number in range(32):
+        store.client().lpush("queue:large", b"%d" % (number % 10) * (1 << 20))
+    app = serve(REDIS_URL=store.url, WEB_CONCURRENCY="1", MAX_WAITING="0")
+    workers, before, times = app.workers(), memory(app), []
+    with attacking(app, 10, attacks) as attack:
+        while attack.poll() is None:
+            times.append(push(app))
+    assert max(times) < 6  # seconds; far less on a machine that does nothing else
+    assert sorted(times)[len(times) // 2] < 1
+    assert memory(app) - before < most << 20
+    assert app.workers() == workers
+    assert "Traceback" not in app.log.read_text()
+
+
+# --- bodies
+
+
+@pytest.fixture(scope="module")
+def guarded(valkey: Store, folder: Path) -> Iterator[App]:
+    app = App(folder / "attacked", REDIS_URL=valkey.url, WEB_CONCURRENCY="1", API_TOKEN=TOKEN)
+    yield app
+    app.end()
+
+
+def begin(app: App, path: str, headers: str, kind: str = FORM) -> socket.socket:
+    """Send the head of a request."""
+    sock = socket.create_connection(("127.0.0.1", app.port), timeout=60)
+    sock.sendall(f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {kind}\r\n{headers}\r\n\r\n".encode())
+    return sock
+
+
+def answer(sock: socket.socket) -> tuple[int, bytes]:
+    response = http.client.HTTPResponse(sock)
+    response.begin()
+    found = response.status, response.read()
+    sock.close()
+    return found
+
+
+@pytest.mark.parametrize(
+    ("path", "size", "status"),
+    [
+        ("/login", MAX_LOGIN_BYTES + 1, 413),
+        ("/login", 1 << 40, 413),
+        ("/api/queue/push", 1 << 20, 401),
+        ("/api/queue/pop", 1 << 20, 401),
+        ("/logout", 1 << 20, 401),
+        ("/nothing", 1 << 20, 401),
+    ],
+)
+def test_a_large_body_is_refused_before_it_is_read(guarded: App, path: str, size: int, status: int) -> None:
+    assert answer(begin(guarded, path, f"Content-Length: {size}"))[0] == status
+
+
+def test_a_login_without_a_length_is_refused_as_soon_as_it_is_too_large(guarded: App) -> None:
+    sock = begin(guarded, "/login", "Transfer-Encoding: chunked")
+    sock.sendall(b"%x\r\n%b\r\n" % (MAX_LOGIN_BYTES + 1, b"x" * (MAX_LOGIN_BYTES + 1)))
+    sock.sendall(b"10000\r\n" + b"x" * 0x10000 + b"\r\n")
+    assert answer(sock)[0] == 413
+
+
+def test_a_login_works_up_to_its_limit(guarded: App) -> None:
+    sock = begin(guarded, "/login", f"Content-Length: {MAX_LOGIN_BYTES}")
+    sent = f"token={TOKEN}&to=".encode()
+    sock.sendall(sent + b"x" * (MAX_LOGIN_BYTES - len(sent)))
+    assert answer(sock)[0] == 303
+
+
+@pytest.mark.parametrize("verb", ["pop", "reserve", "ack", "release", "extend", "clear", "restore", "move"])
+def test_a_verb_without_messages_takes_no_large_body(api: Api, verb: str) -> None:
+    found = api.post(verb, b"x=" + b"x" * MAX_FIELDS_BYTES, FORM)
+    assert (found.status_code, found.json["error"], found.json["limit"]) == (413, "body_too_large", MAX_FIELDS_BYTES)
+
+
+def test_as_many_ids_as_are_taken_fit_in_a_body(api: Api) -> None:
+    ids = [f"{number:064}" for number in range(1000)]
+    found = api.post("ack", json={"ids": ids})
+    assert (found.status_code, found.json["error"]) == (409, "stale")
+
+
+def test_large_bodies_are_bounded_in_all_and_small_ones_always_read(
+    serve: Callable[..., App], valkey: Store, name: str
+) -> None:
+    app = serve(REDIS_URL=valkey.url, WEB_CONCURRENCY="1", MAX_BODY_BYTES=str(1 << 20))
+    path, size = f"/api/queue/{name}/push", 1 << 20
+    held = []
+    for _ in range(4):
+        held.append(begin(app, path, f"Content-Length: {size}", "application/octet-stream"))
+        held[-1].sendall(b"x" * (size - 1))
+    statuses = []
+    while 503 not in statuses:  # as soon as those have been read
+        sock = begin(app, path, f"Content-Length: {size}", "application/octet-stream")
+        sock.sendall(b"x" * size)
+        status, found = answer(sock)
+        statuses.append(status)
+        assert len(statuses) < 100
+    assert json.loads(found)["error"] == "too_many_bodies"
+    assert push(app) < 60
+    for sock in held:
+        sock.sendall(b"x")
+        assert answer(sock)[0] == 200
+    sock = begin(app, path, f"Content-Length: {size}", "application/octet-stream")
+    sock.sendall(b"x" * size)
+    assert answer(sock)[0] == 200
+
+
+def test_memory_for_bodies_is_counted() -> None:
+    counted = BodyMemory(10)
+    counted.reserve(4, held=0)
+    counted.reserve(6, held=4)
+    with pytest.raises(ApiError) as caught:
+        counted.reserve(1, held=0)
+    assert (caught.value.status, caught.value.error) == (503, "too_many_bodies")
+    counted.reserve(90, held=10)  # the only one
+    counted.release(100)
+    counted.reserve(10, held=0)
+
+
+@pytest.mark.parametrize("piece", [1, 2, 3, 4, 5, 1 << 16])
+def test_a_form_is_read_in_pieces_as_in_one(monkeypatch: pytest.MonkeyPatch, piece: int) -> None:
+    monkeypatch.setattr(body, "UNQUOTE_SIZE", max(3, piece))
+    dice = random.Random(piece)
+    texts = ["".join(dice.choices("%%%%4aAfFgz+ é", k=dice.randrange(40))) for _ in range(500)]
+    with create_app(Settings(), FakeRedis()).test_request_context():
+        for text in [*texts, "", "%", "%%", "%4", "%41", "%c3%a9", "a" * 100 + "%41"]:
+            with contextlib.suppress(UnicodeDecodeError):
+                assert body._unquote(text.encode()) == unquote_plus(text, errors="strict")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "sent",
+    [
+        "POST /api/queue/push HTTP/1.1\r\nHost: localhost\r\nContent-Length: 999999\r\n\r\n",
+        "POST /login HTTP/1.1\r\nHost: localhost\r\nContent-Length: 999999\r\n\r\n",
+        "POST /login HTTP/1.1\r\nHost: localhost\r\nContent-Type: " + FORM + "\r\nContent-Length: 999\r\n\r\n",
+        "POST /login HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n99\r\n",
+        "POST /login HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n1;",
+        "POST /login HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX: ",
+        "POST /login HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nzz",
+        "GET /login HTTP/1.1\r\nX: ",
+        "GET /",
+    ],
+)
+def test_a_client_that_sends_a_byte_now_and_then_is_given_up(guarded: App, sent: str) -> None:
+    ended = threading.Event()
+    with socket.create_connection(("127.0.0.1", guarded.port), timeout=90) as sock:
+
+        def read() -> None:
+            with contextlib.suppress(OSError):
+                while sock.recv(1 << 16):
+                    pass
+            ended.set()
+
+        reader = threading.Thread(target=read)
+        reader.start()
+        sock.sendall(sent.encode())
+        began = time.monotonic()
+        with contextlib.suppress(OSError):
+            while not ended.wait(1) and time.monotonic() - began < 80:
+                sock.sendall(b"1")
+        assert ended.is_set()
+        reader.join()
+
+
+# --- answers
+
+
+@pytest.mark.parametrize("small", [0, 5, 3000])
+@pytest.mark.parametrize("size", [100_000, 1 << 20])
+def test_a_walk_holds_little_even_where_large_messages_follow_small_ones(
+    valkey: Store, name: str, small: int, size: int
+) -> None:
+    queue = RedisQueue(valkey.client(), name)
+    wanted = [b"%d" % number for number in range(small)] + [b"%c" % (65 + number) * size for number in range(20)]
+    queue.push(*wanted)
+    chunks = list(browse.iter_messages(queue))
+    assert [message for chunk in chunks for message in chunk] == wanted
+    assert max(sum(map(len, chunk)) for chunk in chunks) <= max(browse.CHUNK_BYTES, size)
+    queue.pop(len(wanted))
+
+
+@pytest.mark.parametrize("size", [10, 3_000_000])
+@pytest.mark.parametrize("character", ["a", "\x01", "é", "🐎", '"'])
+def test_an_answer_is_made_in_small_parts(size: int, character: str) -> None:
+    values = [character * size, "b", {"base64": "AAE="}]
+    parts = list(streams.as_json([values], {"count": 3}))
+    assert json.loads("".join(parts)) == {"success": True, "messages": values, "count": 3}
+    lines = list(streams.as_ndjson([values]))
+    assert [json.loads(line) for line in "".join(lines).split("\n")[:-1]] == values
+    assert max(map(len, parts + lines)) <= 8 * streams.PART_CHARACTERS
+
+
+# --- JSON
+
+
+def parse(data: bytes) -> ApiError | None:
+    try:
+        codec.parse_json(data)
+    except ApiError as error:
+        return error
+    return None
+
+
+@pytest.mark.parametrize(
+    "value", [b"1,", b"[],", b"{},", b'"ab",', b'"",', b'{"k":1},', b"null,", b'"\\"[",', b'[["]"]],'], ids=str
+)
+def test_values_are_counted_before_they_are_made(value: bytes) -> None:
+    error = parse(b"[" + value * (codec.MAX_JSON_VALUES + 20_000) + b"1]")
+    assert error is not None
+    assert (error.status, error.error, error.details["limit"]) == (413, "too_many_values", codec.MAX_JSON_VALUES)
+
+
+@pytest.mark.parametrize("text", [b",[{" * 1_000_000, b'\\"' * 1_000_000, b"\\\\" * 1_000_000, b"\\u005b" * 300_000])
+def test_a_long_text_is_one_value(text: bytes) -> None:
+    assert parse(b'{"message":"' + text + b'"}') is None
+
+
+@pytest.mark.parametrize("text", [b'"' * 8_000_000, b'["' + b'\\"' * 4_000_000, b"[" * 4_000_000, b'"\\' * 4_000_000])
+def test_malformed_json_is_refused_in_linear_time(text: bytes) -> None:
+    began = time.process_time()
+    error = parse(text)
+    assert error is not None and error.status in (400, 413)
+    assert time.process_time() - began < 20  # seconds; a time that grows with the square would be hours
+
+
+def test_a_message_of_the_largest_size_never_has_too_many_values() -> None:
+    for value in (b"1,", b"[],", b"[[]],", b'{"":1},'):
+        text = b"[" + value * ((1 << 20) // len(value) - 2) + b"1]"
+        assert codec.encode_message(codec.parse_json(text), 1 << 20) == text
+
+
+def test_a_message_in_parts_is_the_message_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(codec, "LARGE_VALUE", 5)
+    monkeypatch.setattr(codec, "ITEMS_AT_ONCE", 3)
+    dice = random.Random(1)
+
+    def text(depth: int) -> str:
+        kind = dice.randrange(6) if depth else 0
+        if kind < 2:
+            return dice.choice(['"a"', "null", "true", '"é\\n"', "1.10", "1e400", "[]", "{}"])
+        if kind < 4:
+            return "[" + ",".join(text(depth - 1) for _ in range(dice.randrange(9))) + "]"
+        return "{" + ",".join(f'"k{key}":{text(depth - 1)}' for key in range(dice.randrange(9))) + "}"
+
+    for _ in range(500):
+        wanted = f"[{text(5)}]"
+        assert codec.encode_message(codec.parse_json(wanted.encode()), 1 << 20).decode() == wanted
+
+
+def test_others_get_their_turn_in_the_middle_of_a_large_message() -> None:
+    turns = 0
+
+    def pace() -> None:
+        nonlocal turns
+        turns += 1
+
+    for value in (b"1,", b'{"a":1},', b"[],"):
+        turns = 0
+        data = b"[" + value * 100_000 + b"1]"
+        codec.encode_message(codec.parse_json(data, pace), 1 << 20, pace=pace)
+        assert turns > 1000

@@ -1,0 +1,277 @@
+"""The gunicorn worker: gevent's, with limits on what one client may take from the others.
+
+Every read and write of a connection has a time limit by the clock. A client that sends faster than it is served takes
+turns with the others. When nearly all connections are in use, one that waits for its client is closed for a new one.
+When the worker stops, connections end soon.
+"""
+
+import contextlib
+import errno
+import ssl
+import time
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import gevent
+from gevent import socket
+from gevent.server import StreamServer
+from gunicorn.http.errors import LimitRequestHeaders
+from gunicorn.workers.ggevent import GeventWorker
+
+if TYPE_CHECKING:
+    from web.fairness import Turns  # gunicorn imports this module before gevent patches the ones that this would import
+
+KEEPALIVE_SECONDS = 75  # longer than the 60 s of load balancers, so that they close an idle connection first
+HEAD_TIMEOUT = 20.0  # seconds from the first byte of a request to the end of its head
+BODY_IDLE_TIMEOUT = 60.0  # seconds a client may take for the next bytes of a body
+SEND_TIMEOUT = 10.0  # seconds a client may take to read SEND_SIZE bytes
+DRAIN_TIMEOUT = 30.0  # seconds to read what a client still sends after its answer
+DRAIN_IDLE_TIMEOUT = 5.0  # seconds it may take for its next bytes then
+STOP_TIMEOUT = 5.0  # seconds from SIGTERM until clients that have not finished reading or sending are cut off
+STOP_CHECK_INTERVAL = 0.2  # how often a worker checks whether it was told to stop, seconds
+
+MAX_HEAD_BYTES = 1 << 16
+READ_SIZE = 1 << 16  # bytes read at once
+SEND_SIZE = 1 << 16  # bytes sent at once
+PARSE_SIZE = 8192  # bytes that gunicorn reads at once to parse heads and the sizes of chunks
+TURN_SIZE = 2048  # and what it gets in a turn: 340 chunks of one byte take some milliseconds
+MAX_ACCEPT = 16  # connections taken in one round of the event loop; the next ones may find another worker idle
+SPARE_CONNECTIONS = 100  # kept free for new clients; of few connections, a tenth
+
+ANSWER_START = b"HTTP/1."  # what every answer begins with
+
+
+@dataclass(frozen=True)
+class Phase:
+    """What a connection does, and how long its client may take for it: for each read, and in all (seconds)."""
+
+    idle_timeout: float
+    timeout: float
+    rank: int = 0  # connections of a lower rank are closed first to make room
+
+
+IDLE = Phase(KEEPALIVE_SECONDS, KEEPALIVE_SECONDS)
+HEAD = Phase(HEAD_TIMEOUT, HEAD_TIMEOUT)
+ANSWER = Phase(BODY_IDLE_TIMEOUT, float("inf"), rank=1)  # the app reads the body and answers
+DRAIN = Phase(DRAIN_IDLE_TIMEOUT, DRAIN_TIMEOUT)
+
+
+class Connection(socket.socket):  # type: ignore[misc]
+    """A client's connection."""
+
+    def __init__(self, client: Any, turns: "Turns") -> None:
+        super().__init__(client.family, client.type, client.proto, fileno=client.detach())
+        self.turns = turns
+        self.greenlet: Any = None  # the one that waits for its turn
+        self.is_pipelined = False  # whether the client has sent a further request before its last one was answered
+        self.enter(IDLE)
+
+    def enter(self, phase: Phase) -> None:
+        """Begin a phase."""
+        self.phase = phase
+        self.began = time.monotonic()
+        self.deadline = self.began + phase.timeout
+        self.credit = PARSE_SIZE  # bytes it may read before it takes a turn
+        self.head_bytes = 0
+        self.early = b""  # how much of the answer's first bytes was sent by `send_early`
+        self.has_answered = False
+        self.waiting_since: float | None = None  # when it began to wait for its client, None: it does not
+
+    def limit_body(self, seconds: float) -> None:
+        """Let the whole body come within `seconds` from now."""
+        self.deadline = time.monotonic() + seconds
+
+    def begin_drain(self) -> None:
+        """Let what the client still sends be read and dropped, for a while."""
+        self.enter(DRAIN)
+
+    # --- reading
+
+    def recv(self, size: int, flags: int = 0) -> bytes:
+        """Read some bytes; b"" when the client has ended, or is too slow for the head of a request.
+
+        Raises:
+            TimeoutError: the client is too slow for a body.
+            LimitRequestHeaders: the head is too large.
+        """
+        if self.credit <= 0:
+            self.take_turn()
+            self.credit = TURN_SIZE
+        if self.credit <= TURN_SIZE and size <= PARSE_SIZE:
+            size = TURN_SIZE
+        try:
+            data = self._recv_in_time(min(size, READ_SIZE), flags)
+        except TimeoutError:
+            if self.phase in (IDLE, HEAD):
+                return b""
+            raise
+        self.credit -= len(data)
+        if self.phase is IDLE:
+            self.enter(HEAD)
+        if self.phase is HEAD:
+            self.head_bytes += len(data)
+            if self.head_bytes > MAX_HEAD_BYTES:
+                raise LimitRequestHeaders(f"The head is larger than {MAX_HEAD_BYTES} bytes")
+        return data
+
+    def _recv_in_time(self, size: int, flags: int) -> bytes:
+        left = self.deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("The client is too slow.")
+        try:
+            data: bytes = self._sock.recv(size, flags)
+            return data
+        except BlockingIOError:
+            pass
+        self.is_pipelined = False
+        self.settimeout(min(left, self.phase.idle_timeout))
+        with self._waiting():
+            return bytes(super().recv(size, flags))
+
+    # --- sending
+
+    def sendall(self, data: Any, flags: int = 0) -> None:
+        """Send all the bytes.
+
+        Raises:
+            BrokenPipeError: the client is gone or does not read.
+        """
+        view = memoryview(data).cast("B")
+        if self.early:
+            view, self.early = view[len(self.early) :], b""
+        self.has_answered = True
+        for start in range(0, len(view), SEND_SIZE):
+            self._send_in_time(view[start : start + SEND_SIZE], flags)
+
+    def _send_in_time(self, view: memoryview, flags: int) -> None:
+        if self.timeout != 0:  # gunicorn sends some errors without waiting
+            self.settimeout(SEND_TIMEOUT)
+        try:
+            with self._waiting():
+                super().sendall(view, flags)
+        except TimeoutError:
+            raise BrokenPipeError(errno.EPIPE, "The client does not read") from None
+
+    def send_early(self) -> bool:
+        """Send the answer's next byte before the answer is known; return whether that was possible.
+
+        A client that has closed its connection resets it then; one that has only ended its own sending reads on.
+        """
+        if self.has_answered or len(self.early) == len(ANSWER_START):
+            return False
+        self.early += ANSWER_START[len(self.early) : len(self.early) + 1]
+        return bool(self._sock.send(self.early[-1:]) == 1)
+
+    # --- waiting for the client
+
+    def take_turn(self) -> None:
+        """Let other clients go first; that counts as waiting, but not as the client's time for a body.
+
+        Raises:
+            BrokenPipeError: the connection was closed meanwhile, to make room.
+        """
+        began, self.greenlet = time.monotonic(), gevent.getcurrent()
+        try:
+            with self._waiting():
+                self.turns.take()
+        finally:
+            self.greenlet = None
+        if self.phase is ANSWER:
+            self.deadline += time.monotonic() - began
+
+    @contextlib.contextmanager
+    def _waiting(self) -> Any:
+        self.waiting_since = time.monotonic() if self.phase.rank else self.began
+        try:
+            yield
+        finally:
+            self.waiting_since = None
+
+    def end_reading(self) -> None:
+        """Let reading end, once what has already come is read."""
+        with contextlib.suppress(OSError):
+            self._sock.shutdown(socket.SHUT_RD)
+
+    def end_waiting(self) -> None:
+        """End what its client is too slow for: a body that is not complete can still be answered."""
+        if self.phase is ANSWER and not self.has_answered and self.greenlet is None:
+            self.end_reading()
+        else:
+            self.cut()
+
+    def cut(self) -> None:
+        """End reading and sending."""
+        self.waiting_since = None
+        with contextlib.suppress(OSError):
+            self._sock.shutdown(socket.SHUT_RDWR)
+        if self.greenlet:
+            gevent.kill(self.greenlet, BrokenPipeError(errno.EPIPE, "The connection was closed"))
+
+
+class Worker(GeventWorker):  # type: ignore[misc]
+    """gevent's worker, whose clients share it fairly. gunicorn.conf.py gives it the app's `turns`."""
+
+    turns: "Turns"
+
+    def run(self) -> None:
+        self.connections: set[Connection] = set()
+        self.server_class = self._make_server
+        gevent.spawn(self._end_connections_on_stop)
+        super().run()
+
+    def _make_server(self, listener: Any, *, spawn: Any, **options: Any) -> StreamServer:
+        """Return what accepts connections. gunicorn's own takes one in a round, however many are coming."""
+        ssl_options = {"ssl_context": options["ssl_context"]} if "ssl_context" in options else {}
+        server = StreamServer(listener, handle=partial(self.handle, listener), spawn=spawn, **ssl_options)
+        server.max_accept = MAX_ACCEPT
+        return server
+
+    def handle(self, listener: Any, client: Any, addr: Any) -> None:
+        """Serve a connection until it ends."""
+        if isinstance(client, ssl.SSLSocket):
+            super().handle(listener, client, addr)
+            return
+        connection = Connection(client, self.turns)
+        self._make_room()
+        self.connections.add(connection)
+        try:
+            super().handle(listener, connection, addr)
+        finally:
+            self.connections.discard(connection)
+
+    def handle_request(self, listener_name: Any, req: Any, sock: Any, addr: Any) -> Any:
+        """Answer one request; those that come before they could be answered take turns with other clients."""
+        if not isinstance(sock, Connection):
+            return super().handle_request(listener_name, req, sock, addr)
+        if sock.is_pipelined:
+            sock.take_turn()
+        sock.is_pipelined = True  # until a read has to wait for the next one
+        sock.enter(ANSWER)
+        try:
+            return super().handle_request(listener_name, req, sock, addr)
+        finally:
+            sock.enter(IDLE)
+
+    def _make_room(self) -> None:
+        """When nearly all connections are in use, close the one that has waited longest for its client."""
+        spare = min(SPARE_CONNECTIONS, self.worker_connections // 10)
+        if len(self.connections) < self.worker_connections - spare:
+            return
+        idle = [connection for connection in self.connections if connection.waiting_since is not None]
+        if idle:
+            min(idle, key=lambda one: (one.phase.rank, one.waiting_since)).cut()
+
+    def _end_connections_on_stop(self) -> None:
+        """After SIGTERM close idle connections at once, and after STOP_TIMEOUT those that wait for their clients."""
+        while self.alive:
+            gevent.sleep(STOP_CHECK_INTERVAL)
+        end = time.monotonic() + STOP_TIMEOUT
+        while True:
+            is_late = time.monotonic() > end
+            for connection in list(self.connections):
+                if connection.phase is IDLE:
+                    connection.end_reading()
+                elif is_late and connection.waiting_since is not None:
+                    connection.end_waiting()
+            gevent.sleep(STOP_CHECK_INTERVAL)
