@@ -309,9 +309,9 @@ def arguments(verb: Verb) -> dict[str, Any]:
 
 def max_body_bytes(verb: Verb, is_new: bool) -> int:
     """Return how large a body can be that a verb needs."""
-    if not verb.takes_messages:
-        return MAX_FIELDS_BYTES
     limit = settings().max_body_bytes
+    if not verb.takes_messages:
+        return min(limit, MAX_FIELDS_BYTES)
     return limit if is_new else max(limit, MAX_VALUE_BYTES)
 
 

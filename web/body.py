@@ -8,7 +8,7 @@ from typing import Any
 
 from flask import g, request
 
-from web.codec import BOM, NDJSON, Pace, hurry, parse_json, unique_fields, validate_utf8
+from web.codec import BOM, NDJSON, Pace, decode_utf8, hurry, parse_json, unique_fields, validate_utf8
 from web.errors import ApiError, bad_request
 from web.fairness import FREE_BODY_BYTES
 from web.peer import READ_SIZE, Peer
@@ -140,6 +140,7 @@ def read_fields(limit: int, raw: bool = False) -> dict[str, Any]:
 
 
 def _read_form(data: bytes) -> dict[str, Any]:
+    decode_utf8(data, "The form")
     if data.startswith(b"&") or data.endswith(b"&") or b"&&" in data:
         sentence = "The form holds an empty field. In a form & separates fields; curl's --data-urlencode escapes it."
         raise bad_request(sentence, "bad_form")  # it may be the end of a message that was cut
