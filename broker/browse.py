@@ -8,16 +8,20 @@ from redis.exceptions import NoScriptError
 from RedisQueue import RedisQueue
 
 CHUNK_BYTES = 1 << 18  # read from Redis at once; a larger message comes alone
+EVEN_LIST_BYTES = 1 << 25  # of a list of which chunks may be read without a look at how large they are,
+EVEN_AVERAGE = 256  # bytes of a message in it, on the average,
+EVEN_EXCESS = 1 << 20  # and bytes that the list has more than if all messages were as the last ones
+ENTRY_BYTES = 12  # that a list takes for a message beside its own bytes
 FIRST_CHUNK = 16  # messages in the first chunk
-MAX_CHUNK = 1000  # messages in a chunk
+MAX_CHUNK = 8000  # messages in a chunk
 
 # ARGV: an offset, a number of messages, bytes. Answers how many of the messages from there may be read for those bytes.
-# It looks at few at a time, so that it never holds a thousand large ones.
+# It looks at few at a time, at some more while they are small, so that it never holds a thousand large ones.
 _COUNT_FITTING = """
 local offset, limit, budget = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
-local count, bytes = 0, 0
+local count, bytes, size = 0, 0, 16
 while count < limit do
-  local step = math.min(16, limit - count)
+  local step = math.min(size, limit - count)
   local stop = -offset - count - 1
   local found = redis.call('LRANGE', KEYS[1], stop - step + 1, stop)
   for i = #found, 1, -1 do
@@ -26,6 +30,7 @@ while count < limit do
     count = count + 1
   end
   if #found < step then break end  -- the rest is small
+  size = bytes < 256 * count and 64 or 16
 end
 return limit
 """
@@ -39,11 +44,11 @@ def iter_messages(queue: RedisQueue, offset: int = 0, limit: int | None = None) 
     has moved tells how many messages were popped. A message that waits throughout is seen once, unless an equal one
     waits too.
     """
-    position, last, size = offset, list[bytes](), FIRST_CHUNK
+    position, last, size, average = offset, list[bytes](), FIRST_CHUNK, 0
     fitting = _count_fitting(queue, offset)
     while limit is None or limit > 0:
         wanted = max(1, min(size, fitting, size if limit is None else limit))
-        chunk, position, fitting = _after(queue, position, last, wanted)
+        chunk, position, fitting = _after(queue, position, last, wanted, average)
         if not chunk:
             return
         yield chunk
@@ -56,31 +61,41 @@ def iter_messages(queue: RedisQueue, offset: int = 0, limit: int | None = None) 
 
 def _count_fitting(queue: RedisQueue, offset: int) -> int:
     """Return how many messages from an offset have up to CHUNK_BYTES together, in one chunk."""
-    return int(queue.client.eval(_COUNT_FITTING, 1, queue.key, offset, MAX_CHUNK, CHUNK_BYTES))
+    try:
+        return int(queue.client.evalsha(_COUNT_FITTING_SHA, 1, queue.key, offset, MAX_CHUNK, CHUNK_BYTES))
+    except NoScriptError:  # it did not run
+        return int(queue.client.eval(_COUNT_FITTING, 1, queue.key, offset, MAX_CHUNK, CHUNK_BYTES))
 
 
-def _read(queue: RedisQueue, offset: int, limit: int) -> tuple[list[bytes], int]:
-    """Return up to `limit` messages, and how many of those after them fit in the next chunk."""
+def _read(queue: RedisQueue, offset: int, limit: int, average: int) -> tuple[list[bytes], int]:
+    """Return up to `limit` messages, and how many of those after them fit in the next chunk.
+
+    To count those takes longer than to read them, so it is not done where the whole list is about as large as it is if
+    all messages have the `average` of the last ones, in bytes.
+    """
     with queue.client.pipeline(transaction=False) as pipeline:
         pipeline.lrange(queue.key, -offset - limit, -offset - 1)  # as RedisQueue.all
-        pipeline.evalsha(_COUNT_FITTING_SHA, 1, queue.key, offset + limit, MAX_CHUNK, CHUNK_BYTES)
-        messages, fitting = pipeline.execute(raise_on_error=False)
-    if isinstance(fitting, NoScriptError):  # it did not run
-        fitting = _count_fitting(queue, offset + limit)
-    for answer in (messages, fitting):
+        pipeline.llen(queue.key)
+        pipeline.memory_usage(queue.key, samples=0)
+        messages, count, size = pipeline.execute(raise_on_error=False)
+    for answer in (messages, count):
         if isinstance(answer, Exception):
             raise answer
-    return messages[::-1], fitting
+    is_known = isinstance(size, int) and size <= EVEN_LIST_BYTES and average <= EVEN_AVERAGE
+    is_even = is_known and size - count * (average + ENTRY_BYTES) <= EVEN_EXCESS
+    return messages[::-1], MAX_CHUNK if is_even else _count_fitting(queue, offset + limit)
 
 
-def _after(queue: RedisQueue, position: int, last: list[bytes], wanted: int) -> tuple[list[bytes], int, int]:
+def _after(
+    queue: RedisQueue, position: int, last: list[bytes], wanted: int, average: int
+) -> tuple[list[bytes], int, int]:
     """Return up to `wanted` messages that follow `last`, which ended before `position`.
 
     Also return the position after them, and how many of those that follow fit in the next chunk.
     """
     start = position - len(last)
     while True:
-        window, fitting = _read(queue, max(0, start), len(last) + wanted - min(0, start))
+        window, fitting = _read(queue, max(0, start), len(last) + wanted - min(0, start), average)
         start = max(0, start)
         at = _find(window, last, position - len(last) - start)
         if at is not None:
@@ -92,8 +107,10 @@ def _after(queue: RedisQueue, position: int, last: list[bytes], wanted: int) -> 
     for message in last[:-4:-1]:  # more was put in front than the window holds, or a message of `last` was removed
         before = _before(queue, message)
         if before is not None:
-            return _after(queue, before + 1, [message], wanted)
-    window, fitting = _read(queue, 0, wanted)  # all that was read has left the queue, so nothing that waits was read
+            return _after(queue, before + 1, [message], wanted, average)
+    window, fitting = _read(
+        queue, 0, wanted, average
+    )  # all that was read has left the queue, so nothing that waits was read
     return window, len(window), fitting
 
 

@@ -6,6 +6,8 @@ a replica, or cannot serve for a while, all connections to it are closed: the ne
 taken over.
 """
 
+import os
+import socket
 import threading
 import time
 import weakref
@@ -18,6 +20,7 @@ from redis.maint_notifications import MaintNotificationsConfig
 from redis.retry import Retry
 
 from broker.refusals import needs_reconnect
+from broker.sharing import SharingClient
 from broker.unix_socket import short_path
 
 MAX_CONNECTIONS = 10  # that a process uses at once; further commands wait for one
@@ -95,8 +98,10 @@ class _FairPool(redis.ConnectionPool):
     def get_connection(self, *_: Any, **__: Any) -> Any:
         self._acquire_slot()
         try:
-            self._close_idle()
-            connection = super().get_connection()
+            connection = self._take_open()
+            if connection is None:
+                self._close_idle()
+                connection = super().get_connection()
         except BaseException:
             self._release_slot()
             raise
@@ -111,12 +116,30 @@ class _FairPool(redis.ConnectionPool):
             if connection.connected_at < self._valid_since:
                 connection.disconnect()
             connection.idle_since = time.monotonic()
-            super().release(connection)
+            self._put_back(connection)
             self._start_closer()
         finally:
             if connection in self._in_use:  # else it could not connect: redis-py releases it, its slot is free already
                 self._in_use.discard(connection)
                 self._release_slot()
+
+    def _take_open(self) -> Any:
+        """Return a connection that is open, None if redis-py must look: what it does takes longer than a command."""
+        with self._lock:
+            if self._available_connections and self.pid == os.getpid():
+                connection = self._available_connections[-1]
+                if time.monotonic() - connection.idle_since < IDLE_TIMEOUT and _is_open(connection):
+                    self._in_use_connections.add(connection)
+                    return self._available_connections.pop()
+        return None
+
+    def _put_back(self, connection: Any) -> None:
+        with self._lock:
+            if connection in self._in_use_connections and connection.pid == self.pid == os.getpid():
+                self._in_use_connections.discard(connection)
+                self._available_connections.append(connection)
+                return
+        super().release(connection)
 
     def _acquire_slot(self) -> None:
         with self._slot_lock:
@@ -151,6 +174,8 @@ class _FairPool(redis.ConnectionPool):
 
     def _start_closer(self) -> None:
         """Let a thread close idle connections, as long as there are any. A process that was forked starts its own."""
+        if self._closer and self._closer.is_alive():
+            return
         with self._lock:
             if self._closer is None or not self._closer.is_alive():
                 arguments = [weakref.ref(self)]
@@ -165,6 +190,24 @@ class _FairPool(redis.ConnectionPool):
                 return False
             self._closer = None
             return True
+
+
+def _is_open(connection: Any) -> bool:
+    """Return whether a connection is surely open and has nothing unread; with TLS that cannot be seen like this."""
+    sock = getattr(connection._sock, "_sock", connection._sock)  # gevent's own would let others run
+    if sock is None:
+        return False
+    timeout = sock.gettimeout()
+    try:
+        sock.settimeout(0)
+        sock.recv(1, socket.MSG_PEEK)
+    except BlockingIOError:
+        return True
+    except (OSError, ValueError):
+        return False
+    finally:
+        sock.settimeout(timeout)
+    return False
 
 
 def _close_loop(pool: "weakref.ref[_FairPool]") -> None:
@@ -200,7 +243,5 @@ def connect(url: str, *, blocking: bool = False) -> redis.Redis:
     if blocking:
         # A command that waits is answered late on purpose, whatever timeout the URL sets.
         options["socket_timeout"] = max(REPLY_TIMEOUT, options["socket_timeout"])
-        pool = _FairPool(MAX_BLOCKED_CONNECTIONS, waits=False, **options)
-    else:
-        pool = _FairPool(MAX_CONNECTIONS, **options)
-    return redis.Redis(connection_pool=pool)
+        return redis.Redis(connection_pool=_FairPool(MAX_BLOCKED_CONNECTIONS, waits=False, **options))
+    return SharingClient(connection_pool=_FairPool(MAX_CONNECTIONS, **options))

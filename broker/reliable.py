@@ -68,33 +68,38 @@ class Batch(Generic[M]):
 
 
 class Script:
-    """A Lua script in a file beside this one, after shared.lua. Redis knows it by its digest after the first call."""
+    """A Lua script in files beside this one. Redis knows it by its digest after the first call."""
 
-    def __init__(self, file: str, flags: str) -> None:
-        parts = [(Path(__file__).parent / name).read_text(encoding="utf-8") for name in ("shared.lua", file)]
+    def __init__(self, *files: str, flags: str) -> None:
+        parts = [(Path(__file__).parent / name).read_text(encoding="utf-8") for name in files]
         self.text = f"#!lua flags={flags}\n" + "".join(parts)
         self.sha = hashlib.sha1(self.text.encode()).hexdigest()
 
     def run(self, client: Any, keys: Sequence[str], arguments: Sequence[Any]) -> list[Any]:
-        """Run the script and return its answer without the status in front.
+        """Run the script until it is done, and return its answer without the status in front.
 
         Raises:
             Conflict: the script found the Idempotency-Key with another request.
         """
         while True:
-            try:
-                status, *answer = client.evalsha(self.sha, len(keys), *keys, *arguments)
-            except NoScriptError:  # the script did not run, so retrying is safe
-                status, *answer = client.eval(self.text, len(keys), *keys, *arguments)
+            status, *answer = self.run_once(client, keys, arguments)
             if status == _CONFLICT:
                 raise Conflict
             if status == _DONE:
                 return list(answer)
 
+    def run_once(self, client: Any, keys: Sequence[str], arguments: Sequence[Any] = ()) -> Any:
+        """Run the script and return its answer."""
+        try:
+            return client.evalsha(self.sha, len(keys), *keys, *arguments)
+        except NoScriptError:  # the script did not run, so retrying is safe
+            return client.eval(self.text, len(keys), *keys, *arguments)
+
 
 _DONE, _CONFLICT = 0, 2  # first in a script's answer; anything else: call again
-_QUEUE = Script("queue.lua", flags="allow-oom")
-_PUSH = Script("push.lua", flags="")
+_QUEUE = Script("shared.lua", "queue.lua", flags="allow-oom")
+_PUSH = Script("shared.lua", "push.lua", flags="")
+_POP = Script("pop.lua", flags="allow-oom")
 
 
 class ReliableQueue(RedisQueue):
@@ -102,8 +107,10 @@ class ReliableQueue(RedisQueue):
 
     def __init__(self, client: Any, name: str = "default", prefix: str = "queue:", max_deliveries: int = 5) -> None:
         super().__init__(client, name, prefix)
+        self.client_for_large = getattr(client, "alone", client)  # for commands whose reply may be large
         self.max_deliveries = max_deliveries
         others = ("reserved", "bodies", "returned", "dead", "acked", "waiters", "clock")
+        self._pop_keys = [self.key, self.key_prefix + "reserved", self.key_prefix + "returned"]
         self._keys = [self.key, *(self.key_prefix + key for key in others)]
 
     def push_once(self, idempotency_key: str, messages: Sequence[bytes], next: bool = False) -> int:
@@ -138,11 +145,16 @@ class ReliableQueue(RedisQueue):
         Raises:
             Conflict: the key was used with another request.
         """
+        if max == 1 and idempotency_key is None:
+            found = _POP.run_once(self.client, self._pop_keys)
+            if found != 1:
+                return Batch([found] if isinstance(found, bytes) else [])
         if idempotency_key is None:
-            expiry, messages = self._run("pop", max)
+            expiry, messages = self._run("pop", max, large=max > 1)
         else:
             fingerprint = _digest(b"pop", str(max).encode())
-            expiry, messages = self._run("pop", max, fingerprint, extra_key=self._answer_key(idempotency_key))
+            key = self._answer_key(idempotency_key)
+            expiry, messages = self._run("pop", max, fingerprint, extra_key=key, large=max > 1)
         return Batch(messages, _seconds(expiry))
 
     def wait(self, seconds: float, client: Any = None) -> None:
@@ -163,7 +175,7 @@ class ReliableQueue(RedisQueue):
 
         A batch ends once it reaches 16 MiB.
         """
-        expiry, records, deadline = self._run("reserve", max, _milliseconds(lease), secrets.token_hex(8))
+        expiry, records, deadline = self._run("reserve", max, _milliseconds(lease), secrets.token_hex(8), large=max > 1)
         return Batch([_delivery(deadline, *record) for record in records], _seconds(expiry))
 
     def ack(self, *ids: str) -> int:
@@ -241,7 +253,9 @@ class ReliableQueue(RedisQueue):
 
     def state(self, heads: int = 0, offset: int = 0, head_bytes: int = 0) -> State:
         """Return the counts, and the first `head_bytes` bytes of `heads` messages after `offset` others."""
-        count, reserved, dead, waiters, found, next_change = self._run("state", heads, offset, head_bytes)
+        count, reserved, dead, waiters, found, next_change = self._run(
+            "state", heads, offset, head_bytes, large=heads > 0
+        )
         shown = [(head, size) for head, size in found[::-1]]
         return State(count, reserved, dead, waiters, shown, _seconds(next_change))
 
@@ -255,10 +269,18 @@ class ReliableQueue(RedisQueue):
     def _cleared_key(self, undo: str) -> str:
         return self.key_prefix + "cleared:" + undo
 
-    def _run(self, command: str, *arguments: Any, extra_key: str | None = None, script: Script = _QUEUE) -> list[Any]:
+    def _run(
+        self,
+        command: str,
+        *arguments: Any,
+        extra_key: str | None = None,
+        script: Script = _QUEUE,
+        large: bool = False,
+    ) -> list[Any]:
         """Run a command of a script. Those of queue.lua first return the messages of expired leases."""
         keys = [*self._keys, extra_key] if extra_key else self._keys
-        return script.run(self.client, keys, [command, self.max_deliveries, *arguments])
+        client = self.client_for_large if large else self.client
+        return script.run(client, keys, [command, self.max_deliveries, *arguments])
 
 
 def _delivery(deadline: int, id: bytes, deliveries: int, message: bytes) -> Delivery:

@@ -18,7 +18,7 @@ from broker.health import CHECK_SCRIPT
 from broker.refusals import is_passing
 from RedisQueue import RedisQueue
 
-CHECK_INTERVAL = 3.0  # seconds of silence after which the connection is checked, and then given up
+CHECK_INTERVAL = 5.0  # seconds of silence after which the connection is checked, and then given up
 RETRY_DELAY = 1.0  # seconds until the next try after the connection was lost
 REFUSED_RETRY_DELAY = 60.0  # ... after the server refused to tell changes: it is too old, or the user may not ask
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from broker import browse
 from broker.browse import iter_messages
 from broker.reliable import ReliableQueue
 from RedisQueue import RedisQueue
@@ -165,7 +166,7 @@ def test_large_messages_are_held_a_few_at_once(valkey: Store, name: str, small: 
     for number in range(40):
         queue.push(b"%d" % number * (1 << 19))
     chunks = list(iter_messages(queue))
-    assert max(map(len, chunks)) <= 1000
+    assert max(map(len, chunks)) <= browse.MAX_CHUNK
     sizes = [sum(map(len, chunk)) for chunk in chunks]
     assert sum(sizes) > 30 << 20
     if not small:
