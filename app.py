@@ -10,10 +10,12 @@ from flask.json.provider import JSONProvider
 from werkzeug.exceptions import BadRequest
 
 from settings import Settings, from_environment
-from web import body, errors, peer, security
+from web import errors, peer, security
 from web.api import api
 from web.codec import compact
+from web.edge import Edge
 from web.pages import AnyText, pages, render_sign_in
+from web.request import Request, current_request
 from web.runtime import Runtime
 
 
@@ -39,14 +41,14 @@ def create_app(settings: Settings, client: Any = None) -> Flask:
     app.json = SimpleJSON(app)
     app.url_map.merge_slashes = False
     app.url_map.converters["any"] = AnyText
-    app.extensions["queue"] = Runtime(settings, client)
-    app.before_request(security.check_request)
-    app.after_request(security.add_headers)
-    app.after_request(peer.drain_body)
-    app.teardown_request(body.release_memory)
+    runtime = app.extensions["queue"] = Runtime(settings, client)
+    request_class = app.request_class = type("AppRequest", (Request,), {"runtime": runtime})
+    app.before_request(lambda: security.check_request(current_request()))
+    app.after_request(lambda response: peer.drain_body(current_request(), response))
     app.register_error_handler(Exception, render_error)
     app.register_blueprint(api)
     app.register_blueprint(pages)
+    app.wsgi_app = Edge(app.wsgi_app, request_class)  # type: ignore[method-assign]
     return app
 
 

@@ -7,15 +7,22 @@ When the worker stops, connections end soon.
 
 import contextlib
 import errno
+import fcntl
+import itertools
+import math
+import select
 import ssl
+import termios
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import gevent
-from gevent import socket
+from gevent import monkey, socket
 from gevent.server import StreamServer
+from gunicorn.http import wsgi
 from gunicorn.http.errors import LimitRequestHeaders
 from gunicorn.workers.ggevent import GeventWorker
 
@@ -28,8 +35,12 @@ BODY_IDLE_TIMEOUT = 60.0  # seconds a client may take for the next bytes of a bo
 SEND_TIMEOUT = 10.0  # seconds a client may take to read SEND_SIZE bytes
 DRAIN_TIMEOUT = 30.0  # seconds to read what a client still sends after its answer
 DRAIN_IDLE_TIMEOUT = 5.0  # seconds it may take for its next bytes then
+LINGER_TIMEOUT = 1.0  # seconds a client may take to end a connection after its last answer
 STOP_TIMEOUT = 5.0  # seconds from SIGTERM until clients that have not finished reading or sending are cut off
-STOP_CHECK_INTERVAL = 0.2  # how often a worker checks whether it was told to stop, seconds
+CHECK_INTERVAL = 0.25  # how often a worker looks for what is too slow, and whether it was told to stop, seconds
+
+LEAVING_CHECKS = 4  # of these checks one looks for clients that may have left
+LEAVING = select.POLLRDHUP if hasattr(select, "POLLRDHUP") else select.POLLHUP
 
 MAX_HEAD_BYTES = 1 << 16
 READ_SIZE = 1 << 16  # bytes read at once
@@ -40,6 +51,7 @@ MAX_ACCEPT = 16  # connections taken in one round of the event loop; the next on
 SPARE_CONNECTIONS = 100  # kept free for new clients; of few connections, a tenth
 
 ANSWER_START = b"HTTP/1."  # what every answer begins with
+HEAD_END = b"\r\n\r\n"
 
 
 @dataclass(frozen=True)
@@ -55,16 +67,46 @@ IDLE = Phase(KEEPALIVE_SECONDS, KEEPALIVE_SECONDS)
 HEAD = Phase(HEAD_TIMEOUT, HEAD_TIMEOUT)
 ANSWER = Phase(BODY_IDLE_TIMEOUT, float("inf"), rank=1)  # the app reads the body and answers
 DRAIN = Phase(DRAIN_IDLE_TIMEOUT, DRAIN_TIMEOUT)
+LINGER = Phase(LINGER_TIMEOUT, LINGER_TIMEOUT)
+
+
+class Departures:
+    """Tells those who keep clients waiting when one may have left: one look at all costs less than one at each."""
+
+    def __init__(self) -> None:
+        self._poll = monkey.get_original("select", "poll")()
+        self._wakes: dict[int, Callable[[], object]] = {}
+
+    def add(self, file: int, wake: Callable[[], object]) -> None:
+        """Call `wake` whenever the client at the socket may have left, until `remove`."""
+        self._wakes[file] = wake
+        self._poll.register(file, LEAVING)
+
+    def remove(self, file: int) -> None:
+        if self._wakes.pop(file, None):
+            self._poll.unregister(file)
+
+    def look(self) -> None:
+        """Wake those whose clients may have left."""
+        for file, _ in self._poll.poll(0):
+            self._wakes[file]()
+
+    def wake_all(self) -> None:
+        for wake in list(self._wakes.values()):
+            wake()
 
 
 class Connection(socket.socket):  # type: ignore[misc]
     """A client's connection."""
 
-    def __init__(self, client: Any, turns: "Turns") -> None:
+    def __init__(self, client: Any, turns: "Turns", departures: Departures) -> None:
         super().__init__(client.family, client.type, client.proto, fileno=client.detach())
         self.turns = turns
+        self.departures = departures
         self.greenlet: Any = None  # the one that waits for its turn
+        self.has_read = False  # since the last request began
         self.is_pipelined = False  # whether the client has sent a further request before its last one was answered
+        self.is_late = False  # whether its client was too slow
         self.enter(IDLE)
 
     def enter(self, phase: Phase) -> None:
@@ -76,7 +118,9 @@ class Connection(socket.socket):  # type: ignore[misc]
         self.head_bytes = 0
         self.early = b""  # how much of the answer's first bytes was sent by `send_early`
         self.has_answered = False
+        self.head = b""  # of the answer, which is sent with the first bytes of its body
         self.waiting_since: float | None = None  # when it began to wait for its client, None: it does not
+        self.waits_until = self.deadline  # then it is too slow
 
     def limit_body(self, seconds: float) -> None:
         """Let the whole body come within `seconds` from now."""
@@ -84,6 +128,7 @@ class Connection(socket.socket):  # type: ignore[misc]
 
     def begin_drain(self) -> None:
         """Let what the client still sends be read and dropped, for a while."""
+        self.flush()
         self.enter(DRAIN)
 
     # --- reading
@@ -100,12 +145,10 @@ class Connection(socket.socket):  # type: ignore[misc]
             self.credit = TURN_SIZE
         if self.credit <= TURN_SIZE and size <= PARSE_SIZE:
             size = TURN_SIZE
-        try:
-            data = self._recv_in_time(min(size, READ_SIZE), flags)
-        except TimeoutError:
-            if self.phase in (IDLE, HEAD):
-                return b""
-            raise
+        data = self._recv_in_time(min(size, READ_SIZE), flags)
+        if self.is_late and self.phase is ANSWER:
+            raise TimeoutError("The client is too slow.")
+        self.has_read = True
         self.credit -= len(data)
         if self.phase is IDLE:
             self.enter(HEAD)
@@ -116,18 +159,20 @@ class Connection(socket.socket):  # type: ignore[misc]
         return data
 
     def _recv_in_time(self, size: int, flags: int) -> bytes:
-        left = self.deadline - time.monotonic()
-        if left <= 0:
-            raise TimeoutError("The client is too slow.")
+        now = time.monotonic()
+        if now > self.deadline:
+            self.is_late = True
+            return b""
         try:
             data: bytes = self._sock.recv(size, flags)
             return data
         except BlockingIOError:
             pass
-        self.is_pipelined = False
-        self.settimeout(min(left, self.phase.idle_timeout))
-        with self._waiting():
+        self._begin_wait(min(self.deadline, now + self.phase.idle_timeout))
+        try:
             return bytes(super().recv(size, flags))
+        finally:
+            self.waiting_since = None
 
     # --- sending
 
@@ -137,6 +182,11 @@ class Connection(socket.socket):  # type: ignore[misc]
         Raises:
             BrokenPipeError: the client is gone or does not read.
         """
+        if not self.has_answered and data.endswith(HEAD_END) and self.timeout != 0:
+            self.head, self.has_answered, self.is_pipelined = data, True, self._has_unread_bytes()
+            return
+        if self.head:
+            data, self.head = self.head + data, b""
         view = memoryview(data).cast("B")
         if self.early:
             view, self.early = view[len(self.early) :], b""
@@ -144,14 +194,26 @@ class Connection(socket.socket):  # type: ignore[misc]
         for start in range(0, len(view), SEND_SIZE):
             self._send_in_time(view[start : start + SEND_SIZE], flags)
 
+    def flush(self) -> None:
+        """Send the head of an answer that has no body."""
+        if self.head:
+            self.sendall(b"")
+
     def _send_in_time(self, view: memoryview, flags: int) -> None:
-        if self.timeout != 0:  # gunicorn sends some errors without waiting
-            self.settimeout(SEND_TIMEOUT)
-        try:
-            with self._waiting():
+        if self.timeout == 0:  # gunicorn sends some errors without waiting
+            super().sendall(view, flags)
+            return
+        with contextlib.suppress(BlockingIOError):
+            view = view[self._sock.send(view, flags) :]
+        if view:
+            self._begin_wait(time.monotonic() + SEND_TIMEOUT)
+            try:
                 super().sendall(view, flags)
-        except TimeoutError:
-            raise BrokenPipeError(errno.EPIPE, "The client does not read") from None
+            finally:
+                self.waiting_since = None
+
+    def _has_unread_bytes(self) -> bool:
+        return fcntl.ioctl(self._sock, termios.FIONREAD, bytes(4)) != bytes(4)
 
     def send_early(self) -> bool:
         """Send the answer's next byte before the answer is known; return whether that was possible.
@@ -163,6 +225,25 @@ class Connection(socket.socket):  # type: ignore[misc]
         self.early += ANSWER_START[len(self.early) : len(self.early) + 1]
         return bool(self._sock.send(self.early[-1:]) == 1)
 
+    def watch(self, wake: Callable[[], object]) -> None:
+        """Call `wake` when the client may have left and when the worker stops, until `unwatch`."""
+        self.departures.add(self.fileno(), wake)
+
+    def unwatch(self) -> None:
+        self.departures.remove(self.fileno())
+
+    def close(self) -> None:
+        """End the connection once the client has, or soon: bytes that come after the end would reset it.
+
+        Then the client's system would drop what it has not read of the answer.
+        """
+        with contextlib.suppress(OSError):
+            self._sock.shutdown(socket.SHUT_WR)
+            self.enter(LINGER)
+            while self._recv_in_time(READ_SIZE, 0):
+                pass
+        super().close()
+
     # --- waiting for the client
 
     def take_turn(self) -> None:
@@ -172,21 +253,24 @@ class Connection(socket.socket):  # type: ignore[misc]
             BrokenPipeError: the connection was closed meanwhile, to make room.
         """
         began, self.greenlet = time.monotonic(), gevent.getcurrent()
+        self._begin_wait(math.inf)
         try:
-            with self._waiting():
-                self.turns.take()
+            self.turns.take()
         finally:
-            self.greenlet = None
+            self.greenlet = self.waiting_since = None
         if self.phase is ANSWER:
             self.deadline += time.monotonic() - began
 
-    @contextlib.contextmanager
-    def _waiting(self) -> Any:
+    def _begin_wait(self, until: float) -> None:
+        """Note that the connection waits for its client from now on, until it sets `waiting_since` to None again."""
         self.waiting_since = time.monotonic() if self.phase.rank else self.began
-        try:
-            yield
-        finally:
-            self.waiting_since = None
+        self.waits_until = until
+
+    def end_if_late(self, now: float) -> None:
+        """End what the client is too slow for."""
+        if self.waiting_since is not None and now > self.waits_until:
+            self.is_late = True
+            self.end_waiting()
 
     def end_reading(self) -> None:
         """Let reading end, once what has already come is read."""
@@ -215,10 +299,19 @@ class Worker(GeventWorker):  # type: ignore[misc]
     turns: "Turns"
 
     def run(self) -> None:
+        self._spare_gunicorn_work()
         self.connections: set[Connection] = set()
+        self.departures = Departures()
         self.server_class = self._make_server
-        gevent.spawn(self._end_connections_on_stop)
+        gevent.spawn(self._watch_connections)
         super().run()
+
+    def _spare_gunicorn_work(self) -> None:
+        """Let gunicorn do once what it does for each request: that took a tenth of a request's time."""
+        # A setting is looked up by a function, dozens of times a request, unless it is an attribute.
+        self.cfg.__dict__.update({name: setting.get() for name, setting in self.cfg.settings.items()})
+        environ = wsgi.base_environ(self.cfg)
+        wsgi.base_environ = lambda _: environ.copy()
 
     def _make_server(self, listener: Any, *, spawn: Any, **options: Any) -> StreamServer:
         """Return what accepts connections. gunicorn's own takes one in a round, however many are coming."""
@@ -232,7 +325,7 @@ class Worker(GeventWorker):  # type: ignore[misc]
         if isinstance(client, ssl.SSLSocket):
             super().handle(listener, client, addr)
             return
-        connection = Connection(client, self.turns)
+        connection = Connection(client, self.turns, self.departures)
         self._make_room()
         self.connections.add(connection)
         try:
@@ -244,13 +337,14 @@ class Worker(GeventWorker):  # type: ignore[misc]
         """Answer one request; those that come before they could be answered take turns with other clients."""
         if not isinstance(sock, Connection):
             return super().handle_request(listener_name, req, sock, addr)
-        if sock.is_pipelined:
+        if sock.is_pipelined or not sock.has_read:
             sock.take_turn()
-        sock.is_pipelined = True  # until a read has to wait for the next one
+        sock.has_read = False
         sock.enter(ANSWER)
         try:
             return super().handle_request(listener_name, req, sock, addr)
         finally:
+            sock.flush()
             sock.enter(IDLE)
 
     def _make_room(self) -> None:
@@ -262,16 +356,23 @@ class Worker(GeventWorker):  # type: ignore[misc]
         if idle:
             min(idle, key=lambda one: (one.phase.rank, one.waiting_since)).cut()
 
-    def _end_connections_on_stop(self) -> None:
-        """After SIGTERM close idle connections at once, and after STOP_TIMEOUT those that wait for their clients."""
-        while self.alive:
-            gevent.sleep(STOP_CHECK_INTERVAL)
-        end = time.monotonic() + STOP_TIMEOUT
-        while True:
-            is_late = time.monotonic() > end
+    def _watch_connections(self) -> None:
+        """End what clients are too slow for; one timer for all costs less than one for each read and write.
+
+        After SIGTERM end idle connections at once, and after STOP_TIMEOUT those that wait for their clients.
+        """
+        stops_at = math.inf
+        for number in itertools.count():
+            gevent.sleep(CHECK_INTERVAL)
+            now = time.monotonic()
+            if number % LEAVING_CHECKS == 0:
+                self.departures.look()
+            if not self.alive:
+                stops_at = min(stops_at, now + STOP_TIMEOUT)
+                self.departures.wake_all()
             for connection in list(self.connections):
-                if connection.phase is IDLE:
+                connection.end_if_late(now)
+                if not self.alive and connection.phase is IDLE:
                     connection.end_reading()
-                elif is_late and connection.waiting_since is not None:
+                elif now > stops_at and connection.waiting_since is not None:
                     connection.end_waiting()
-            gevent.sleep(STOP_CHECK_INTERVAL)

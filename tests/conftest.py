@@ -21,6 +21,13 @@ from web.runtime import Runtime
 _numbers = itertools.count()
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let the tests that need much of the machine run one at a time, beside the others."""
+    for item in items:
+        if item.path.parent.name == "page" or item.path.name == "test_attacks.py":
+            item.add_marker(pytest.mark.xdist_group("demanding"))
+
+
 @pytest.fixture
 def name(request: pytest.FixtureRequest) -> str:
     """A queue name that no other test uses."""
@@ -136,7 +143,7 @@ def app_on() -> AppOn:
 
     def on(settings: Settings, client: Any) -> Flask:
         app = made(settings)
-        app.extensions["queue"] = Runtime(settings, client)
+        app.extensions["queue"] = app.request_class.runtime = Runtime(settings, client)  # type: ignore[attr-defined]
         return app
 
     return on

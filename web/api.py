@@ -10,20 +10,22 @@ from itertools import chain
 from typing import Any
 
 import redis
-from flask import Blueprint, Response, request
+from flask import Blueprint, Response
 
 from broker.health import check_server, find_warning
 from broker.reliable import Delivery, ReliableQueue
 from web import __version__, streams
-from web.body import JSON, iter_body, lines_kind, read_fields, refuse_body
-from web.codec import MAX_VALUE_BYTES, NDJSON, decode_message
+from web.body import JSON, iter_body, lines_kind, read_fields, refuse_body, release_memory
+from web.codec import BY_REDIS, Limits, decode_message
 from web.errors import bad_request, from_redis
+from web.json_text import NDJSON
 from web.parameters import (
     Choice,
     Flag,
     Integer,
     Message,
     MessageList,
+    MessageParameter,
     Number,
     Parameter,
     QueueName,
@@ -32,10 +34,9 @@ from web.parameters import (
     one_or_many,
     parse,
     validate_name,
-    without_limits,
 )
 from web.peer import Peer
-from web.runtime import runtime, settings
+from web.request import Request, current_request
 from web.security import session_watch
 from web.waiting import MAX_WAIT
 
@@ -53,6 +54,7 @@ api = Blueprint("api", __name__)
 
 
 def push(
+    request: Request,
     queue: ReliableQueue,
     key: str | None,
     message: bytes | None,
@@ -61,15 +63,14 @@ def push(
     each: str | None,
 ) -> Answer:
     """Add one message, or many: all of them or none. A stream of lines is stored as it comes."""
-    lines = lines_kind()
+    lines = lines_kind(request)
     if lines:
         if next:
             raise bad_request("A stream of lines cannot have next.", "bad_parameter", parameter="next")
         if key:
             raise bad_request("A stream of lines does not keep an Idempotency-Key.", "bad_idempotency_key")
-        pushed, count = streams.push_lines(
-            queue, iter_body(eager=True), lines, settings().max_message_bytes, runtime().turns.pace
-        )
+        blocks = iter_body(request, eager=True)
+        pushed, count = streams.push_lines(queue, blocks, lines, request.settings.max_message_bytes)
         return {"success": True, "pushed": pushed, "count": count}
     found = one_or_many(message, messages, "message", "bad_message")
     count = queue.push_once(key, found, next=next) if key else queue.push(*found, next=next)
@@ -78,14 +79,14 @@ def push(
     return {"success": True, "message": decode_message(found[0]), "count": count}
 
 
-def pop(queue: ReliableQueue, key: str | None, wait: float, max: int | None) -> Answer | Response:
+def pop(request: Request, queue: ReliableQueue, key: str | None, wait: float, max: int | None) -> Answer | Response:
     """Take the next message, or up to `max`, waiting for one up to `wait` seconds."""
     give_back = None if key else lambda messages: queue.requeue(*messages)
     peer = Peer(request.environ)
-    taken = runtime().waiting.take(
-        queue, wait, lambda: queue.pop_batch(max or 1, key), give_back, peer.is_gone, peer.confirm_gone
+    taken = request.runtime.waiting.take(
+        queue, wait, lambda: queue.pop_batch(max or 1, key), give_back, peer.is_gone, peer.confirm_gone, peer.watch
     )
-    if max is None and prefers("text/plain"):
+    if max is None and prefers(request, "text/plain"):
         return as_text(taken)
     return batch_or_one([{"message": decode_message(message)} for message in taken], max)
 
@@ -110,14 +111,16 @@ def batch_or_one(found: list[dict[str, Any]], max: int | None) -> Answer:
 # --- looking
 
 
-def count(queue: ReliableQueue) -> Answer:
+def count(request: Request, queue: ReliableQueue) -> Answer:
     """How many messages wait, are reserved and are dead, and how many clients wait."""
     state = queue.state()
     counts = {"count": state.count, "reserved": state.reserved, "dead": state.dead, "waiters": state.waiters}
     return {"success": True, "message": str(state.count), **counts}
 
 
-def all_messages(queue: ReliableQueue, offset: int, limit: int | None, preview: int | None) -> Answer | Response:
+def all_messages(
+    request: Request, queue: ReliableQueue, offset: int, limit: int | None, preview: int | None
+) -> Answer | Response:
     """The waiting messages, next to be popped first; none is taken."""
     count = queue.count()
     size = min(max(0, count - offset), count if limit is None else limit)
@@ -125,7 +128,7 @@ def all_messages(queue: ReliableQueue, offset: int, limit: int | None, preview: 
         chunks = streams.iter_values(queue, offset, limit)
     else:
         chunks = streams.iter_previews(queue, offset, size, preview)
-    if prefers(NDJSON):
+    if prefers(request, NDJSON):
         return Response(streams.as_ndjson(streams.prefetch(chunks)), content_type=NDJSON)
     first = next(chunks, [])
     if len(first) == size:
@@ -133,13 +136,13 @@ def all_messages(queue: ReliableQueue, offset: int, limit: int | None, preview: 
     return Response(streams.as_json(chain([first], chunks), {"count": count}), content_type=JSON)
 
 
-def events(queue: ReliableQueue) -> Response:
+def events(request: Request, queue: ReliableQueue) -> Response:
     """The queue's state as server-sent events: at once, and after every change."""
-    shared, peer = runtime(), Peer(request.environ)
+    shared, peer = request.runtime, Peer(request.environ)
     shared.waiting.acquire()
     peer.shrink_buffer()
-    is_signed_out = session_watch()
-    stream = shared.events.stream(queue, lambda: peer.is_gone() or is_signed_out())
+    is_signed_out = session_watch(request)
+    stream = shared.events.stream(queue, lambda: peer.is_gone() or is_signed_out(), peer.watch)
     response = Response(stream, content_type="text/event-stream; charset=utf-8")
     response.headers["X-Accel-Buffering"] = "no"
     response.call_on_close(shared.waiting.release)
@@ -149,15 +152,15 @@ def events(queue: ReliableQueue) -> Response:
 # --- reservations
 
 
-def reserve(queue: ReliableQueue, lease: float, wait: float, max: int | None) -> Answer:
+def reserve(request: Request, queue: ReliableQueue, lease: float, wait: float, max: int | None) -> Answer:
     """Take the next message, or up to `max`, for a lease; without an ack it comes back."""
 
     def give_back(deliveries: list[Delivery]) -> None:
         queue.release(*(delivery.id for delivery in deliveries))
 
     peer = Peer(request.environ)
-    taken = runtime().waiting.take(
-        queue, wait, lambda: queue.reserve(lease, max or 1), give_back, peer.is_gone, peer.confirm_gone
+    taken = request.runtime.waiting.take(
+        queue, wait, lambda: queue.reserve(lease, max or 1), give_back, peer.is_gone, peer.confirm_gone, peer.watch
     )
     return batch_or_one(
         [
@@ -168,19 +171,19 @@ def reserve(queue: ReliableQueue, lease: float, wait: float, max: int | None) ->
     )
 
 
-def ack(queue: ReliableQueue, id: str | None, ids: list[str] | None) -> Answer:
+def ack(request: Request, queue: ReliableQueue, id: str | None, ids: list[str] | None) -> Answer:
     """End reservations for good: all that are named, or none."""
     return {"success": True, "acked": queue.ack(*one_or_many(id, ids, "id"))}
 
 
-def release(queue: ReliableQueue, id: str | None, ids: list[str] | None) -> Answer:
+def release(request: Request, queue: ReliableQueue, id: str | None, ids: list[str] | None) -> Answer:
     """Return reserved messages, to be popped next; `dead` of them were delivered often enough."""
     found = one_or_many(id, ids, "id")
     dead = queue.release(*found)
     return {"success": True, "released": len(found), "dead": dead}
 
 
-def extend(queue: ReliableQueue, id: str, lease: float) -> Answer:
+def extend(request: Request, queue: ReliableQueue, id: str, lease: float) -> Answer:
     """Let a lease end `lease` seconds from now."""
     return {"success": True, "deadline": queue.extend(id, lease)}
 
@@ -188,26 +191,26 @@ def extend(queue: ReliableQueue, id: str, lease: float) -> Answer:
 # --- tidying up
 
 
-def remove(queue: ReliableQueue, position: int, message: bytes) -> Answer:
+def remove(request: Request, queue: ReliableQueue, position: int, message: bytes) -> Answer:
     """Remove the message at a position, if it is this very message."""
     queue.remove(position, message)
     return {"success": True, "message": decode_message(message)}
 
 
-def clear(queue: ReliableQueue) -> Answer:
+def clear(request: Request, queue: ReliableQueue) -> Answer:
     """Remove every waiting message; `undo` restores them within an hour."""
     cleared, undo = queue.clear()
     return {"success": True, "cleared": cleared, "undo": undo}
 
 
-def restore(queue: ReliableQueue, undo: str) -> Answer:
+def restore(request: Request, queue: ReliableQueue, undo: str) -> Answer:
     """Put back what a clear removed."""
     return {"success": True, "restored": queue.restore(undo)}
 
 
-def move(queue: ReliableQueue, to: str, max: int | None) -> Answer:
+def move(request: Request, queue: ReliableQueue, to: str, max: int | None) -> Answer:
     """Move messages, oldest first: those that wait now, or up to `max`."""
-    if runtime().queue(to).key == queue.key:
+    if request.runtime.queue(to).key == queue.key:
         raise bad_request("A queue cannot be moved to itself.", "same_queue", parameter="to")
     left, moved = queue.count() if max is None else max, 0
     try:
@@ -232,12 +235,12 @@ class Verb:
     idempotent: bool = False  # whether it takes an Idempotency-Key
     raw_body: bool = False  # whether the body may be the message itself
     streams: bool = False  # whether the body may be a stream of messages
-    is_new: Callable[[], bool] = lambda: True  # whether the message is new, so that the settings limit it
+    is_new: Callable[[Request], bool] = lambda _: True  # whether the message is new, so that the settings limit it
 
     @property
     def takes_messages(self) -> bool:
         """Whether a message may be in the body, so that it may be large."""
-        return any(isinstance(parameter, (Message, MessageList)) for parameter in self.parameters)
+        return any(isinstance(parameter, MessageParameter) for parameter in self.parameters)
 
 
 MAX = Integer("max", minimum=1, maximum=MAX_BATCH)
@@ -247,7 +250,7 @@ PREVIEW = Integer("preview", minimum=1, maximum=10_000, unit="characters")
 IDS = (Text("id"), TextList("ids", maximum=MAX_BATCH))
 
 
-def is_put_back() -> bool:
+def is_put_back(request: Request) -> bool:
     """Return whether the query has next=1, so that what is pushed may have been popped before."""
     return request.args.getlist("next") in (["1"], ["true"])
 
@@ -261,7 +264,7 @@ VERBS = (
         idempotent=True,
         raw_body=True,
         streams=True,
-        is_new=lambda: not is_put_back(),
+        is_new=lambda request: not is_put_back(request),
     ),
     Verb("pop", "POST", pop, (WAIT, MAX), idempotent=True),
     Verb("count", "GET", count),
@@ -277,7 +280,7 @@ VERBS = (
         remove,
         (Integer("position", required=True), Message("message", required=True)),
         raw_body=True,
-        is_new=lambda: False,
+        is_new=lambda _: False,
     ),
     Verb("clear", "POST", clear),
     Verb("restore", "POST", restore, (Text("undo", required=True),)),
@@ -287,48 +290,50 @@ VERBS = (
 LIST_PARAMETERS = (Text("match", default="*", maximum=133),)  # of GET /api/queues: a name with `.dead` has up to 133
 
 
-def call(verb: Verb, name: str | None) -> Answer | Response:
+def call(request: Request, verb: Verb, name: str | None) -> Answer | Response:
     """Check what the request holds for a verb, and run its view on the queue `name` (None: the default queue)."""
-    queue = runtime().queue(validate_name(settings().queue_name if name is None else name))
-    if verb.idempotent:
-        return verb.view(queue, key=idempotency_key(), **arguments(verb))
-    refuse_idempotency_key()
-    return verb.view(queue, **arguments(verb))
+    queue = request.runtime.queue(validate_name(request.settings.queue_name if name is None else name))
+    try:
+        if verb.idempotent:
+            return verb.view(request, queue, key=idempotency_key(request), **arguments(request, verb))
+        refuse_idempotency_key(request)
+        return verb.view(request, queue, **arguments(request, verb))
+    finally:
+        release_memory(request)
 
 
-def arguments(verb: Verb) -> dict[str, Any]:
+def arguments(request: Request, verb: Verb) -> dict[str, Any]:
     """Return the value of each parameter of a verb."""
     if verb.method == "GET":
-        return query_arguments(verb.parameters)
-    if verb.streams and lines_kind():
-        return parse(verb.parameters, {})
-    is_new = verb.is_new()
-    parameters = verb.parameters if is_new else without_limits(verb.parameters)
-    return parse(parameters, read_fields(max_body_bytes(verb, is_new), verb.raw_body))
+        return query_arguments(request, verb.parameters)
+    if verb.streams and lines_kind(request):
+        return parse(request, verb.parameters, {})
+    limits = Limits(request.settings.max_message_bytes) if verb.is_new(request) else BY_REDIS
+    return parse(request, verb.parameters, read_fields(request, max_body_bytes(request, verb), verb.raw_body), limits)
 
 
-def max_body_bytes(verb: Verb, is_new: bool) -> int:
+def max_body_bytes(request: Request, verb: Verb) -> int:
     """Return how large a body can be that a verb needs."""
-    limit = settings().max_body_bytes
+    limit = request.settings.max_body_bytes
     if not verb.takes_messages:
         return min(limit, MAX_FIELDS_BYTES)
-    return limit if is_new else max(limit, MAX_VALUE_BYTES)
+    return limit if verb.is_new(request) else max(limit, BY_REDIS.max_bytes)
 
 
-def query_arguments(parameters: Sequence[Parameter]) -> dict[str, Any]:
+def query_arguments(request: Request, parameters: Sequence[Parameter]) -> dict[str, Any]:
     """Return the value of each parameter of a GET; fields in a body are refused (400), for they would be ignored."""
-    refuse_body()
-    return parse(parameters, {})
+    refuse_body(request)
+    return parse(request, parameters, {})
 
 
-def refuse_idempotency_key() -> None:
+def refuse_idempotency_key(request: Request) -> None:
     """Refuse an Idempotency-Key (400) where none is kept: repeating the request would do the work again."""
-    if "Idempotency-Key" in request.headers:
+    if request.headers.get("Idempotency-Key") is not None:
         verbs = " and ".join(verb.name for verb in VERBS if verb.idempotent)
         raise bad_request(f"An Idempotency-Key is kept by {verbs} alone.", "bad_idempotency_key")
 
 
-def idempotency_key() -> str | None:
+def idempotency_key(request: Request) -> str | None:
     """Return the Idempotency-Key header; one that is not 1 to 255 visible ASCII characters is refused (400)."""
     key = request.headers.get("Idempotency-Key")
     if key is not None and not re.fullmatch("[!-~]{1,255}", key):
@@ -336,20 +341,34 @@ def idempotency_key() -> str | None:
     return key
 
 
-def prefers(kind: str) -> bool:
+def prefers(request: Request, kind: str) -> bool:
     """Return whether the client prefers `kind` to JSON."""
+    if kind.partition("/")[0] not in request.headers.get("Accept", ""):
+        return False  # at once: few clients ask
     return request.accept_mimetypes.best_match([JSON, kind]) == kind
 
 
-def _add_routes(verb: Verb) -> None:
-    """Route /api/queue/<verb> and /api/queue/<name>/<verb>."""
+# --- routes
 
+QUEUE_PATH = "/api/queue/"  # + <verb> for the default queue, + <name>/<verb> for any
+_VERBS = {(verb.method, verb.name): verb for verb in VERBS}
+
+
+def find_verb(method: str, path: str) -> tuple[Verb | None, str | None]:
+    """Return the verb at an address, and the name of the queue (None: the default queue)."""
+    if not path.startswith(QUEUE_PATH):
+        return None, None
+    name, slash, word = path[len(QUEUE_PATH) :].rpartition("/")
+    return _VERBS.get((method, word)), name if slash else None
+
+
+def _add_routes(verb: Verb) -> None:
     def handle(name: str | None) -> Answer | Response:
-        return call(verb, name)
+        return call(current_request(), verb, name)
 
     methods = [verb.method]
-    api.add_url_rule(f"/api/queue/{verb.name}", verb.name, handle, methods=methods, defaults={"name": None})
-    api.add_url_rule(f"/api/queue/<any:name>/{verb.name}", verb.name, handle, methods=methods)
+    api.add_url_rule(QUEUE_PATH + verb.name, verb.name, handle, methods=methods, defaults={"name": None})
+    api.add_url_rule(f"{QUEUE_PATH}<any:name>/{verb.name}", verb.name, handle, methods=methods)
 
 
 for _verb in VERBS:
@@ -362,16 +381,18 @@ for _verb in VERBS:
 @api.get("/api/queues")
 def queues() -> Answer:
     """The queues that hold something, by name."""
-    refuse_idempotency_key()
-    match = query_arguments(LIST_PARAMETERS)["match"]
-    return {"success": True, **runtime().lister.list_queues(match or "*").as_dict()}
+    request = current_request()
+    refuse_idempotency_key(request)
+    match = query_arguments(request, LIST_PARAMETERS)["match"]
+    return {"success": True, **request.runtime.lister.list_queues(match or "*").as_dict()}
 
 
 @api.get("/healthz")
 def healthz() -> Answer:
     """Whether Redis would run the queue's scripts (else 503). A `warning` says what may lose messages."""
-    refuse_idempotency_key()
-    query_arguments(())
-    check_server(runtime().client)
-    warning = find_warning(runtime().client)
+    request = current_request()
+    refuse_idempotency_key(request)
+    query_arguments(request, ())
+    check_server(request.runtime.client)
+    warning = find_warning(request.runtime.client)
     return {"success": True, "version": __version__} | ({"warning": warning} if warning else {})

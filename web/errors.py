@@ -106,3 +106,8 @@ def from_redis(error: redis.RedisError, reading: bool = False) -> ApiError:
 def unavailable(error: str, message: str) -> ApiError:
     """Return the error for something that passes: try again in a second (503)."""
     return ApiError(503, error, message, {"Retry-After": "1"})
+
+
+def printable(text: str) -> str:
+    """Return any text as it may stand in a sentence: short, on one line, in ASCII."""
+    return ascii(text[:60])

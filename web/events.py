@@ -12,6 +12,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 
 import redis
 
@@ -22,7 +23,7 @@ from web.codec import compact, preview
 from web.errors import from_redis
 
 EVENT_INTERVAL = 0.04  # seconds between two polls of a queue that changes all the time
-QUIET_POLL_INTERVAL = 5.0  # seconds between two polls of a queue of which no change is told
+QUIET_POLL_INTERVAL = 30.0  # seconds between two polls of a queue of which no change is told
 POLL_INTERVAL = 0.15  # seconds between two polls of a queue where Redis tells no changes
 RETRY_DELAY = 1.0  # seconds until the next poll while Redis is away
 MAX_POLLERS = 4  # polls at once: they must not delay other commands
@@ -69,6 +70,11 @@ class Watch:
         self.publish("queue", {"name": self.queue.name, **counts, "next": heads})
         return state
 
+    def wake(self) -> None:
+        """Let all listeners look whether their clients are gone."""
+        with self.changed:
+            self.changed.notify_all()
+
     def publish_fault(self, error: redis.RedisError) -> None:
         """Tell the listeners why the queue could not be polled."""
         self.publish("fault", from_redis(error, reading=True).answer())
@@ -96,25 +102,37 @@ class Events:
         self._failures = 0  # polls in a row that found Redis away
         self._lock = threading.Condition()
 
-    def stream(self, queue: ReliableQueue, is_gone: Callable[[], bool]) -> Iterator[str]:
-        """Yield the queue's state as an event, at once and after every change, until the client is gone."""
+    def stream(
+        self,
+        queue: ReliableQueue,
+        is_gone: Callable[[], bool],
+        watch_client: Callable[[Callable[[], object]], AbstractContextManager[float]] | None = None,
+    ) -> Iterator[str]:
+        """Yield the queue's state as an event, at once and after every change, until the client is gone.
+
+        `watch_client` says when to ask whether it is (see `Peer.watch`).
+        """
         watch = self._join(queue)
         try:
             yield "retry: 1000\n\n"
-            seen, sent_at = 0, time.monotonic()
-            while not self.is_stopping() and not is_gone():
-                with watch.changed:
-                    if watch.version == seen:
-                        watch.changed.wait(PEER_CHECK_INTERVAL)
-                    event, version = watch.event, watch.version
-                if version != seen:
-                    seen, sent_at = version, time.monotonic()
-                    yield event
-                elif time.monotonic() - sent_at >= HEARTBEAT_INTERVAL:
-                    sent_at = time.monotonic()
-                    yield ": nothing new\n\n"
+            with watch_client(watch.wake) if watch_client else nullcontext(PEER_CHECK_INTERVAL) as interval:
+                yield from self._follow(watch, is_gone, min(interval, HEARTBEAT_INTERVAL))
         finally:
             self._leave(watch)
+
+    def _follow(self, watch: Watch, is_gone: Callable[[], bool], interval: float) -> Iterator[str]:
+        seen, sent_at = 0, time.monotonic()
+        while not self.is_stopping() and not is_gone():
+            with watch.changed:
+                if watch.version == seen:
+                    watch.changed.wait(interval)
+                event, version = watch.event, watch.version
+            if version != seen:
+                seen, sent_at = version, time.monotonic()
+                yield event
+            elif time.monotonic() - sent_at >= HEARTBEAT_INTERVAL - 0.1:
+                sent_at = time.monotonic()
+                yield ": nothing new\n\n"
 
     def _join(self, queue: ReliableQueue) -> Watch:
         with self._lock:

@@ -67,5 +67,6 @@ class BodyMemory:
 
     def release(self, size: int) -> None:
         """Count `size` bytes less."""
-        with self._lock:
-            self.reserved -= size
+        if size:
+            with self._lock:
+                self.reserved -= size

@@ -12,7 +12,7 @@ from broker.names import is_name, parent_name
 from web import __version__, security
 from web.body import read_fields
 from web.parameters import Text, parse, validate_name
-from web.runtime import settings
+from web.request import current_request
 
 pages = Blueprint("pages", __name__)
 
@@ -66,7 +66,7 @@ def for_templates() -> dict[str, Any]:
         "t_error": t_error,
         "lang": language(),
         "languages": LANGUAGES,
-        "signed_in": security.has_session(),
+        "signed_in": security.has_session(current_request()),
         "version": __version__,
     }
 
@@ -78,12 +78,13 @@ def for_templates() -> dict[str, Any]:
 @pages.get("/q/<any:name>")
 def home(name: str | None = None) -> str:
     """The page of a queue."""
-    name = settings().queue_name if name is None else validate_name(name)
+    settings = current_request().settings
+    name = settings.queue_name if name is None else validate_name(name)
     page = {
         "name": name,
-        "token": bool(settings().api_token),
-        "max_message_bytes": settings().max_message_bytes,
-        "max_deliveries": settings().max_deliveries,
+        "token": bool(settings.api_token),
+        "max_message_bytes": settings.max_message_bytes,
+        "max_deliveries": settings.max_deliveries,
         "language": language(),
         "catalogue": CATALOGUES[language()],
     }
@@ -99,7 +100,7 @@ LOGIN_PARAMETERS = (Text("token", in_query=False), Text("to", default="/"))  # a
 @pages.get("/login")
 def login_page() -> Response | str:
     """The sign-in page; without a token, or signed in, there is nothing to ask."""
-    return redirect(url_for("pages.home")) if security.is_authorized() else render_sign_in("/")
+    return redirect(url_for("pages.home")) if security.is_authorized(current_request()) else render_sign_in("/")
 
 
 def render_sign_in(to: str, wrong: bool = False) -> str:
@@ -115,17 +116,24 @@ def local(path: str) -> str:
 @pages.post("/login")
 def login() -> Response | tuple[str, int]:
     """Start a session for the token."""
-    sent = parse(LOGIN_PARAMETERS, read_fields(MAX_LOGIN_BYTES))
-    if not security.is_right_token(sent["token"] or ""):
+    request = current_request()
+    sent = parse(request, LOGIN_PARAMETERS, read_fields(request, MAX_LOGIN_BYTES))
+    if not security.is_right_token(sent["token"] or "", request):
         return render_sign_in(sent["to"], wrong=True), 401
     response = redirect(local(sent["to"]), 303)
-    security.start_session(response)
+    security.start_session(request, response)
     return response
 
 
 @pages.post("/logout")
 def logout() -> Response:
     """End the browser's session, here and in every copy of its cookie; without Redis in this browser alone (503)."""
-    after_this_request(security.forget_session)
-    security.end_session()
+    request = current_request()
+
+    @after_this_request
+    def forget(response: Response) -> Response:
+        security.forget_session(request, response)
+        return response
+
+    security.end_session(request)
     return redirect(url_for("pages.home"), 303)

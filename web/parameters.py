@@ -5,18 +5,16 @@ body; one that the verb does not know is refused, so that nobody believes in an 
 """
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-import simplejson
-from flask import request
-
 from broker.names import NAME_RULE, is_name
-from web.body import pace
-from web.codec import MAX_VALUE_BYTES, encode_message, printable
-from web.errors import ApiError, bad_request
-from web.runtime import settings
+from web.body import JsonText
+from web.codec import BY_REDIS, Limits, encode_message, encode_messages, validate_message
+from web.errors import ApiError, bad_request, printable
+from web.json_text import read_scalar, read_strings
+from web.request import Request
 
 
 @dataclass(frozen=True)
@@ -29,7 +27,7 @@ class Parameter:
     in_query: bool = True  # False: it is accepted in the body alone
     in_body: bool = True  # False: it is accepted in the query string alone
 
-    def parse(self, value: Any) -> Any:
+    def parse(self, value: str) -> Any:
         raise NotImplementedError
 
     def describe(self) -> str:
@@ -39,22 +37,11 @@ class Parameter:
     def error(self, message: str, error: str = "bad_parameter") -> ApiError:
         return bad_request(message, error, parameter=self.name)
 
-    def text(self, value: Any) -> str:
-        """Return a value as text; what is neither text nor a number nor a boolean is refused."""
-        if isinstance(value, simplejson.RawJSON):
-            return str(value.encoded_json)
-        if isinstance(value, bool):
-            return "1" if value else "0"
-        if not isinstance(value, str):
+    def from_json(self, text: JsonText) -> Any:
+        """Return what `parse` takes for a JSON value: a number as it is written, true as 1; None for null."""
+        if text.startswith((b"[", b"{")):
             raise self.error(f"{self.name} must be text or a number.")
-        return self.encodable(value)
-
-    def encodable(self, text: str) -> str:
-        try:
-            text.encode()
-        except UnicodeEncodeError:
-            raise self.error(f"{self.name} holds a lone surrogate, which is not a character.", "bad_utf8") from None
-        return text
+        return read_scalar(text)
 
 
 @dataclass(frozen=True)
@@ -65,8 +52,7 @@ class Number(Parameter):
     maximum: float = math.inf
     unit: str = ""
 
-    def parse(self, value: Any) -> float:
-        text = self.text(value)
+    def parse(self, text: str) -> float:
         try:
             number = float(text) if len(text) <= 20 and text.isascii() and "_" not in text else math.nan
         except ValueError:
@@ -87,8 +73,7 @@ class Integer(Parameter):
     maximum: int = 10**12
     unit: str = ""
 
-    def parse(self, value: Any) -> int:
-        text = self.text(value)
+    def parse(self, text: str) -> int:
         digits = text.isascii() and text.isdigit() and len(text) <= 15
         if not digits or not self.minimum <= int(text) <= self.maximum:
             raise self.error(f"{self.name} must be a whole number from {self.minimum} to {self.maximum}.")
@@ -104,8 +89,7 @@ class Flag(Parameter):
 
     default: bool = False
 
-    def parse(self, value: Any) -> bool:
-        text = self.text(value)
+    def parse(self, text: str) -> bool:
         if text not in ("0", "1", "false", "true"):
             raise self.error(f"{self.name} must be 1 or 0.")
         return text in ("1", "true")
@@ -120,8 +104,7 @@ class Text(Parameter):
 
     maximum: int | None = None
 
-    def parse(self, value: Any) -> str:
-        text = self.text(value)
+    def parse(self, text: str) -> str:
         if not text and self.required:
             raise self.error(f"Send {self.name}.")
         if self.maximum is not None and len(text) > self.maximum:
@@ -138,8 +121,7 @@ class Choice(Parameter):
 
     words: tuple[str, ...] = ()
 
-    def parse(self, value: Any) -> str:
-        text = self.text(value)
+    def parse(self, text: str) -> str:
         if text not in self.words:
             raise self.error(f"{self.name} can only be {' or '.join(self.words)}.")
         return text
@@ -152,8 +134,7 @@ class Choice(Parameter):
 class QueueName(Parameter):
     """The name of a queue."""
 
-    def parse(self, value: Any) -> str:
-        text = self.text(value)
+    def parse(self, text: str) -> str:
         if not text:
             raise self.error(f"Send {self.name}.")
         return validate_name(text)
@@ -168,13 +149,19 @@ class TextList(Parameter):
 
     maximum: int = 1000
 
-    def parse(self, value: Any) -> list[str]:
+    def from_json(self, text: JsonText) -> str | list[str] | None:
+        if text.startswith(b'"') or text == b"null":
+            return read_scalar(text)
+        found = read_strings(text) if text.startswith(b"[") else None
+        if found is None:
+            raise self._not_a_list()
+        return found
+
+    def parse(self, value: str | list[str]) -> list[str]:
         found = value.split(",") if isinstance(value, str) else value
-        if not isinstance(found, list) or not 0 < len(found) <= self.maximum:
+        if not 0 < len(found) <= self.maximum:
             raise self._not_a_list()
-        if not all(isinstance(text, str) for text in found):
-            raise self._not_a_list()
-        return list(dict.fromkeys(self.encodable(text) for text in found))
+        return list(dict.fromkeys(found))
 
     def _not_a_list(self) -> ApiError:
         return self.error(f"{self.name} must be a list of 1 to {self.maximum} texts.")
@@ -184,56 +171,53 @@ class TextList(Parameter):
 
 
 @dataclass(frozen=True)
-class Message(Parameter):
-    """A message: any JSON value, or the text of a form."""
+class MessageParameter(Parameter):
+    """What holds messages: it is encoded within limits, instead of parsed."""
 
     in_query: bool = False
-    is_new: bool = True  # False: it comes from a queue, so only the limits of Redis hold
 
-    def parse(self, value: Any) -> bytes:
-        return _message(value, self.is_new)
+    def encode(self, value: JsonText | bytes | str, limits: Limits, pace: Callable[[], object]) -> Any:
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Message(MessageParameter):
+    """A message: any JSON value, the text of a form, or the body itself."""
+
+    def encode(self, value: JsonText | bytes | str, limits: Limits, pace: Callable[[], object]) -> bytes:
+        if isinstance(value, JsonText):
+            return encode_message(value, limits)
+        return validate_message(value.encode() if isinstance(value, str) else value, limits)
 
     def describe(self) -> str:
         return "message"
 
 
 @dataclass(frozen=True)
-class MessageList(Parameter):
+class MessageList(MessageParameter):
     """A list of 1 to `maximum` messages."""
 
-    in_query: bool = False
-    is_new: bool = True
     maximum: int = 100_000  # they are pushed by one command, and nobody else is served meanwhile
 
-    def parse(self, value: Any) -> list[bytes]:
-        if not isinstance(value, list) or not value:
+    def encode(self, value: JsonText | bytes | str, limits: Limits, pace: Callable[[], object]) -> list[bytes]:
+        if not isinstance(value, JsonText) or not value.startswith(b"[") or value == b"[]":
             raise bad_request(f"{self.name} must be a list of at least one message.", "bad_message")
-        if len(value) > self.maximum:
+        found = encode_messages(value, limits, pace)
+        if len(found) > self.maximum:
             message = f"Send up to {self.maximum} messages at once, or a stream of lines (application/x-ndjson)."
             raise ApiError(413, "too_many_messages", message, limit=self.maximum)
-        give_way = pace()
-        encoded = []
-        for one in value:
-            give_way()
-            encoded.append(_message(one, self.is_new))
-        return encoded
+        return found
 
     def describe(self) -> str:
         return f"list of 1 to {self.maximum} messages"
 
 
-def _message(value: Any, is_new: bool) -> bytes:
-    limit = settings().max_message_bytes if is_new else MAX_VALUE_BYTES
-    return encode_message(value, limit, allow_empty=not is_new, pace=pace())
-
-
-def without_limits(parameters: Sequence[Parameter]) -> list[Parameter]:
-    """Return the parameters for messages that were in a queue already: empty, or of any size that Redis stores."""
-    return [replace(one, is_new=False) if isinstance(one, (Message, MessageList)) else one for one in parameters]
-
-
-def parse(parameters: Sequence[Parameter], fields: Mapping[str, Any]) -> dict[str, Any]:
+def parse(
+    request: Request, parameters: Sequence[Parameter], fields: Mapping[str, Any], limits: Limits = BY_REDIS
+) -> dict[str, Any]:
     """Return the value of each parameter, by name, from the query string and the body's fields.
+
+    `limits` are those of messages.
 
     Raises:
         ApiError: one is unknown, given twice, missing or not as it must be.
@@ -241,13 +225,13 @@ def parse(parameters: Sequence[Parameter], fields: Mapping[str, Any]) -> dict[st
     known = {parameter.name: parameter for parameter in parameters}
     for name in (*request.args, *fields):
         if name not in known:
-            raise _unknown(name, list(known))
-    return {name: _value(parameter, fields) for name, parameter in known.items()}
+            raise _unknown(request, name, list(known))
+    return {name: _value(request, parameter, fields, limits) for name, parameter in known.items()}
 
 
-def _value(parameter: Parameter, fields: Mapping[str, Any]) -> Any:
+def _value(request: Request, parameter: Parameter, fields: Mapping[str, Any], limits: Limits) -> Any:
     name = parameter.name
-    sent = request.args.getlist(name)
+    sent = request.args.getlist(name) if request.args else []
     if sent and not parameter.in_query:
         raise parameter.error(f"Send {name} in the body, not in the address.")
     if name in fields and not parameter.in_body:
@@ -255,14 +239,20 @@ def _value(parameter: Parameter, fields: Mapping[str, Any]) -> Any:
     if len(sent) + (name in fields) > 1:
         raise bad_request(f"{name} is given twice.", "duplicate_key")
     value = sent[0] if sent else fields.get(name)
-    if value is not None or (name in fields and isinstance(parameter, Message)):
-        return parameter.parse(value)
+    if isinstance(parameter, MessageParameter):
+        if value is not None and (value != b"null" or isinstance(parameter, Message)):
+            return parameter.encode(value, limits, request.runtime.turns.pace)
+    else:
+        if isinstance(value, JsonText):
+            value = parameter.from_json(value)
+        if value is not None:
+            return parameter.parse(value)
     if parameter.required:
         raise parameter.error(f"Send {name}.")
     return parameter.default
 
 
-def _unknown(name: str, known: Sequence[str]) -> ApiError:
+def _unknown(request: Request, name: str, known: Sequence[str]) -> ApiError:
     takes = f"it takes {', '.join(known)}" if known else "it takes none"
     sentence = f"There is no parameter {printable(name)} here; {takes}."
     if request.mimetype == "application/x-www-form-urlencoded" and name not in request.args:

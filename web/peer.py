@@ -6,14 +6,19 @@ import socket
 import struct
 import termios
 import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
-from flask import Response, request
+from werkzeug import Response
+
+from web.request import Request
 
 READ_SIZE = 1 << 16  # bytes read from a body at once
 SEND_BUFFER = 1 << 16  # bytes the kernel buffers for a client that follows a stream
 MAX_UNREAD_BYTES = 1 << 14  # that may follow a request before it is answered
 PROBE_TIMEOUT = 2.0  # seconds until a client's system must have confirmed a byte
+CHECK_INTERVAL = 1.0  # how often to ask whether a client is gone, seconds,
+WATCHED_CHECK_INTERVAL = 15.0  # and how often where the worker tells
 PROBE_INTERVAL = 0.01  # seconds between two checks for it
 
 TCP_CLOSE_WAIT = 8  # the state of a connection whose client has ended its sending
@@ -53,6 +58,21 @@ class Peer:
             return False
         except OSError:
             return True
+
+    @contextlib.contextmanager
+    def watch(self, wake: Callable[[], object]) -> Iterator[float]:
+        """Call `wake` when the client may have left and when the process is told to stop; then `is_gone` says more.
+
+        Yield how often to ask all the same, in seconds.
+        """
+        if not self.is_limited:
+            yield CHECK_INTERVAL
+            return
+        self.sock.watch(wake)
+        try:
+            yield WATCHED_CHECK_INTERVAL
+        finally:
+            self.sock.unwatch()
 
     def confirm_gone(self) -> bool:
         """Return whether the client can no longer get an answer; to be asked before it is given a message for good."""
@@ -128,12 +148,18 @@ def _tcp_state(plain: socket.socket) -> tuple[int, int]:
     return info[0], struct.unpack_from("=I", info, 24)[0]
 
 
-def drain_body(response: Response) -> Response:
+def drain_body(request: Request, response: Response) -> Response:
     """After the answer, read the rest of the request's body.
 
     A connection that is closed with unread bytes is reset, and the client might never see why it was refused.
     """
-    peer = Peer(request.environ)
-    if peer.is_limited and (request.content_length or "Transfer-Encoding" in request.headers):
-        response.call_on_close(peer.drain)
+    if has_unread_body(request):
+        response.call_on_close(Peer(request.environ).drain)
     return response
+
+
+def has_unread_body(request: Request) -> bool:
+    """Return whether the client may still send a part of the request's body, over a connection that can be drained."""
+    if request.is_body_read or not (request.content_length or request.headers.get("Transfer-Encoding")):
+        return False
+    return Peer(request.environ).is_limited

@@ -1,4 +1,4 @@
-"""What the requests of one process share. It hangs on the app, as `app.extensions["queue"]`."""
+"""What the requests of one process share. Every request knows it, and the app has it as `app.extensions["queue"]`."""
 
 import logging
 import time
@@ -7,7 +7,6 @@ from functools import cached_property
 from typing import Any
 
 import redis
-from flask import current_app
 
 from broker.connection import connect
 from broker.health import find_warning
@@ -88,14 +87,3 @@ class Runtime:
     def is_stopping(self) -> bool:
         """Return whether this process was told to end."""
         return self.stopping()
-
-
-def runtime() -> Runtime:
-    """Return the runtime of the app that serves this request."""
-    found: Runtime = current_app.extensions["queue"]
-    return found
-
-
-def settings() -> Settings:
-    """Return the settings of the app that serves this request."""
-    return runtime().settings

@@ -7,14 +7,14 @@ import re
 import secrets
 import time
 from collections.abc import Callable
+from functools import lru_cache
 
 import redis
-import werkzeug
-from flask import Response, g, request
 from itsdangerous import BadSignature, TimestampSigner
+from werkzeug import Response
 
 from web.errors import ApiError, bad_request
-from web.runtime import runtime, settings
+from web.request import Request
 
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 PUBLIC_ENDPOINTS = ("static", "api.healthz", "pages.login", "pages.login_page")  # these need no token
@@ -22,7 +22,7 @@ HOST_PATTERN = re.compile(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)(?::([0-9]{1,5})
 DEFAULT_PORTS = {"http": 80, "https": 443}
 MAX_SESSION_SECONDS = 12 * 3600
 SESSION_CHECK_INTERVAL = 10.0  # how often a stream checks whether its session has ended, seconds
-HEADERS = {
+HEADERS = {  # of every answer
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src 'self'; "
         "connect-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
@@ -34,7 +34,7 @@ HEADERS = {
 }
 
 
-def check_request() -> Response | None:
+def check_request(request: Request) -> Response | None:
     """Refuse a foreign Host (400), a request made by another site (403), and a request without the token (401).
 
     Health probes pass: /healthz, and OPTIONS, which tells no more than the methods of an address.
@@ -43,23 +43,23 @@ def check_request() -> Response | None:
         return Response(headers={"Allow": "GET, HEAD, OPTIONS, POST"})
     is_options = request.method == "OPTIONS" and request.routing_exception is None
     if not is_options and request.endpoint != "api.healthz":
-        check_host()
-    check_site()
-    if not is_options and request.endpoint not in PUBLIC_ENDPOINTS and not is_authorized():
+        check_host(request)
+    check_site(request)
+    if not is_options and request.endpoint not in PUBLIC_ENDPOINTS and not is_authorized(request):
         raise ApiError(
             401, "token_required", "Send the token: Authorization: Bearer ...", {"WWW-Authenticate": "Bearer"}
         )
     return None
 
 
-def check_host() -> None:
+def check_host(request: Request) -> None:
     """Refuse a Host that is not served: another site can point a name of its own at this machine (DNS rebinding)."""
     host = request.headers.get("Host", "")
-    if not is_trusted_host(host):
+    if not is_trusted_host(host, request.settings.trusted_hosts):
         raise bad_request(f"This Host is not served here: {host[:80]!a}. Add it to TRUSTED_HOSTS.", "untrusted_host")
 
 
-def check_site() -> None:
+def check_site(request: Request) -> None:
     """Refuse what a page of another site requests: it may only lead its visitor here, with a link.
 
     It could not read the answers, but it could change a queue, and keep connections and the server busy.
@@ -68,36 +68,38 @@ def check_site() -> None:
     if site is not None:
         is_foreign = site not in ("same-origin", "none")
     else:
-        is_foreign = origin is not None and not is_own_origin(origin, request.headers.get("Host", ""))
-    if is_foreign and not (request.method in SAFE_METHODS and _is_link()):
+        is_foreign = origin is not None and not is_own_origin(origin, request)
+    if is_foreign and not (request.method in SAFE_METHODS and _is_link(request)):
         raise ApiError(403, "cross_site", "A page of another site may not use this queue.")
 
 
-def _is_link() -> bool:
+def _is_link(request: Request) -> bool:
     """Return whether the request opens a page in a tab; in a frame, which is hidden from the visitor, it does not."""
     headers = request.headers
     return headers.get("Sec-Fetch-Mode") == "navigate" and headers.get("Sec-Fetch-Dest", "document") == "document"
 
 
-def is_own_origin(origin: str, host: str) -> bool:
+def is_own_origin(origin: str, request: Request) -> bool:
     """Return whether an Origin is that of the app, as the Host header names it.
 
     Browsers leave out a scheme's default port, some proxies name it. Where the app itself has another port, a Host
     without one came through a proxy that left it out: then only the names can be compared.
     """
     scheme, _, address = origin.lower().partition("://")
-    own, found = HOST_PATTERN.fullmatch(host.lower()), HOST_PATTERN.fullmatch(address)
+    host = request.headers.get("Host", "").lower()
+    own, found = HOST_PATTERN.fullmatch(host), HOST_PATTERN.fullmatch(address)
     if scheme not in DEFAULT_PORTS or own is None or found is None:
         return False
     if own[1].rstrip(".") != found[1].rstrip("."):
         return False
     default = DEFAULT_PORTS[scheme]
-    if own[2] is None and settings().port not in DEFAULT_PORTS.values():
+    if own[2] is None and request.settings.port not in DEFAULT_PORTS.values():
         return True
     return int(found[2] or default) == int(own[2] or default)
 
 
-def is_trusted_host(host: str) -> bool:
+@lru_cache(maxsize=1000)
+def is_trusted_host(host: str, trusted_hosts: tuple[str, ...]) -> bool:
     """Return whether a Host header may be answered: a local name, any IP address, or one of TRUSTED_HOSTS.
 
     An address is always safe: only names can be pointed elsewhere.
@@ -106,7 +108,7 @@ def is_trusted_host(host: str) -> bool:
     if not match:
         return False
     name = match[1].lower().rstrip(".")
-    for trusted in settings().trusted_hosts:
+    for trusted in trusted_hosts:
         if name == trusted or (trusted.startswith(".") and ("." + name).endswith(trusted)):
             return True
     if name == "localhost" or name.endswith(".localhost"):
@@ -118,69 +120,61 @@ def is_trusted_host(host: str) -> bool:
     return True
 
 
-def add_headers(response: Response) -> Response:
-    """Add the security headers to an answer; only static files may be cached."""
-    response.headers.extend(HEADERS)
-    if request.endpoint != "static":
-        response.headers["Cache-Control"] = "no-store"
-    return response
-
-
 # --- token
 
 
-def is_authorized() -> bool:
+def is_authorized(request: Request) -> bool:
     """Return whether no token is needed, or the request carries it, or a session that was started with it.
 
     A wrong token is answered late: see `is_right_token`.
     """
-    if not settings().api_token:
+    if not request.settings.api_token:
         return True
-    sent = bearer_token()
-    return is_token(sent) or has_session() or is_right_token(sent)
+    sent = bearer_token(request)
+    return is_token(sent, request) or has_session(request) or is_right_token(sent, request)
 
 
-def bearer_token() -> str:
+def bearer_token(request: Request) -> str:
     """Return the token in the Authorization header, "" without one."""
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
     return token.strip() if scheme.lower() == "bearer" else ""
 
 
-def is_token(text: str) -> bool:
+def is_token(text: str, request: Request) -> bool:
     """Return whether a text is the token, in a time that tells nothing about it."""
-    token = settings().api_token
+    token = request.settings.api_token
     return bool(token) and hmac.compare_digest(text.encode("utf-8", "replace"), token)
 
 
-def is_right_token(text: str) -> bool:
+def is_right_token(text: str, request: Request) -> bool:
     """Return whether a text is the token; count a wrong one, and wait before it is answered.
 
     Raises:
         ApiError: too many wrong ones from this address are waiting (429).
     """
-    is_right = is_token(text)
+    is_right = is_token(text, request)
     if text and not is_right:
-        runtime().wrong_tokens.report(request.remote_addr or "")
+        request.runtime.wrong_tokens.report(request.remote_addr or "")
     return is_right
 
 
 # --- sessions: a cookie that holds a random id and a time, signed. Only those that were signed out are kept (in Redis).
 
 
-def has_session() -> bool:
+def has_session(request: Request) -> bool:
     """Return whether the request has a session that was started with the present token and not signed out.
 
     While Redis is away a session that was signed out holds: what it could do needs Redis too.
     """
-    if "has_session" not in g:
-        g.has_session = bool(settings().api_token) and session_check()()
-    found: bool = g.has_session
-    return found
+    if request.has_session is None:
+        request.has_session = bool(request.settings.api_token) and session_check(request)()
+    return request.has_session
 
 
-def session_check() -> Callable[[], bool]:
+def session_check(request: Request) -> Callable[[], bool]:
     """Return a function that returns whether the session of this request holds; it works after the request as well."""
-    cookie, signer, ended = request.cookies.get(cookie_name(), ""), _signer(), runtime().ended_sessions
+    token, ended = request.settings.api_token, request.runtime.ended_sessions
+    cookie, signer = request.cookies.get(cookie_name(token), ""), _signer(token)
 
     def holds() -> bool:
         session = _session_in(cookie, signer)
@@ -194,14 +188,14 @@ def session_check() -> Callable[[], bool]:
     return holds
 
 
-def session_watch() -> Callable[[], bool]:
+def session_watch(request: Request) -> Callable[[], bool]:
     """Return a function for a stream, which returns whether the session that it was opened with has ended meanwhile.
 
     It asks Redis every SESSION_CHECK_INTERVAL.
     """
-    if not settings().api_token or is_token(bearer_token()):
+    if not request.settings.api_token or is_token(bearer_token(request), request):
         return lambda: False
-    holds, checked_at, has_ended = session_check(), time.monotonic(), False
+    holds, checked_at, has_ended = session_check(request), time.monotonic(), False
 
     def ended() -> bool:
         nonlocal checked_at, has_ended
@@ -212,34 +206,41 @@ def session_watch() -> Callable[[], bool]:
     return ended
 
 
-def start_session(response: werkzeug.Response) -> None:
+def start_session(request: Request, response: Response) -> None:
     """Let the browser prove from now on that it knew the token."""
-    value = _signer().sign(secrets.token_hex(16)).decode()
+    token = request.settings.api_token
+    value = _signer(token).sign(secrets.token_hex(16)).decode()
     response.set_cookie(
-        cookie_name(), value, max_age=MAX_SESSION_SECONDS, httponly=True, samesite="Strict", secure=request.is_secure
+        cookie_name(token),
+        value,
+        max_age=MAX_SESSION_SECONDS,
+        httponly=True,
+        samesite="Strict",
+        secure=request.is_secure,
     )
 
 
-def forget_session(response: Response) -> Response:
+def forget_session(request: Request, response: Response) -> None:
     """Let the browser forget its session."""
-    response.delete_cookie(cookie_name(), httponly=True, samesite="Strict", secure=request.is_secure)
-    return response
+    name = cookie_name(request.settings.api_token)
+    response.delete_cookie(name, httponly=True, samesite="Strict", secure=request.is_secure)
 
 
-def end_session() -> None:
+def end_session(request: Request) -> None:
     """End the request's session for everybody who has its cookie.
 
     Raises:
         redis.RedisError: it could not be ended.
     """
-    session = _session_in(request.cookies.get(cookie_name(), ""), _signer())
+    token = request.settings.api_token
+    session = _session_in(request.cookies.get(cookie_name(token), ""), _signer(token))
     if session is not None:
-        runtime().ended_sessions.add(session, MAX_SESSION_SECONDS)
+        request.runtime.ended_sessions.add(session, MAX_SESSION_SECONDS)
 
 
-def cookie_name() -> str:
+def cookie_name(token: bytes) -> str:
     """Return the name of the session's cookie. Cookies do not tell ports apart, so each token has a name of its own."""
-    return "queue_session_" + hmac.digest(settings().api_token, b"name of the cookie", "sha256").hex()[:12]
+    return "queue_session_" + hmac.digest(token, b"name of the cookie", "sha256").hex()[:12]
 
 
 def _session_in(cookie: str, signer: TimestampSigner) -> str | None:
@@ -250,7 +251,7 @@ def _session_in(cookie: str, signer: TimestampSigner) -> str | None:
         return None
 
 
-def _signer() -> TimestampSigner:
+def _signer(token: bytes) -> TimestampSigner:
     """Sign with a key made of the token: every worker has it, it survives a restart, a new token ends all sessions."""
-    key = hmac.digest(settings().api_token, b"sessions of the page", "sha256")
+    key = hmac.digest(token, b"sessions of the page", "sha256")
     return TimestampSigner(key, salt="session", digest_method=hashlib.sha256)

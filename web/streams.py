@@ -1,13 +1,12 @@
 """Bodies of any length, in and out, in constant memory."""
 
 import contextlib
-import re
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from functools import partial
-from itertools import chain
-from typing import Any
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
 
+import msgspec
 import redis
 
 from broker.browse import iter_messages
@@ -15,18 +14,17 @@ from broker.reliable import ReliableQueue
 from RedisQueue import RedisQueue
 from web.codec import (
     BOM,
-    NDJSON,
-    Pace,
-    compact,
+    Limits,
     decode_message,
+    encode_lines,
     encode_message,
-    hurry,
-    parse_json,
     preview,
     validate_message,
+    validate_messages,
     validate_utf8,
 )
 from web.errors import ApiError, from_redis
+from web.json_text import NDJSON, compact_json
 
 BATCH_MESSAGES = 1000  # messages in one LPUSH
 BATCH_BYTES = 1 << 20  # about how much is pushed at once
@@ -36,13 +34,15 @@ PART_CHARACTERS = 1 << 15  # about how much of an answer is made at once
 JSON_ESCAPE_BYTES = 6  # bytes that JSON may need for one byte of a message
 LINE_OVERHEAD_BYTES = 1024  # white space and quotes that a line may hold beside its message
 
+T = TypeVar("T")
+
+_encoder = msgspec.json.Encoder()
+
 # Of some lines: the messages before the first that cannot be taken, the number of lines before it, and its error.
 LinesRead = tuple[list[bytes], int, ApiError | None]
 
 
-def push_lines(
-    queue: RedisQueue, blocks: Iterable[bytes], kind: str, max_bytes: int, pace: Pace = hurry
-) -> tuple[int, int]:
+def push_lines(queue: RedisQueue, blocks: Iterable[bytes], kind: str, max_bytes: int) -> tuple[int, int]:
     """Push one message per line, soon after the line came; return how many, and the queue's length after.
 
     The lines are JSON values (`kind` NDJSON) or text. Empty lines are skipped; CR LF ends a line too, and a byte order
@@ -54,11 +54,11 @@ def push_lines(
             stored until then, `line` which line it was.
     """
     writer, line, failure = _Writer(queue), 0, None
-    read = partial(_read_json_lines, pace=pace) if kind == NDJSON else _read_text_lines
+    read, limits = _read_json_lines if kind == NDJSON else _read_text_lines, Limits(max_bytes)
     try:
         try:
             for lines in _split(blocks, max_bytes * (JSON_ESCAPE_BYTES if kind == NDJSON else 1) + LINE_OVERHEAD_BYTES):
-                messages, lines_read, error = read(lines, max_bytes)
+                messages, lines_read, error = read(lines, limits)
                 writer.add(messages)
                 line += lines_read
                 if error:
@@ -128,25 +128,21 @@ class _Writer:
         self._messages, self._size = [], 0
 
 
-def _read_text_lines(lines: list[bytes], max_bytes: int) -> LinesRead:
+def _read_text_lines(lines: list[bytes], limits: Limits) -> LinesRead:
     try:
         b"\n".join(lines).decode()  # all at once is much faster than each
-        if max(map(len, lines)) <= max_bytes:
-            return [line for line in lines if line], len(lines), None
-    except UnicodeDecodeError:
-        pass
-    return _read_one_by_one(lines, lambda line: validate_message(validate_utf8(line), max_bytes))
+        return validate_messages(list(filter(None, lines)), limits), len(lines), None
+    except (UnicodeDecodeError, ApiError):
+        return _read_one_by_one(lines, lambda line: validate_message(validate_utf8(line), limits))
 
 
-PLAIN_STRING = re.compile(rb'"([^"\\\x00-\x1f]+)"')  # a JSON string without escapes
+def _read_json_lines(lines: list[bytes], limits: Limits) -> LinesRead:
+    messages = encode_lines(list(filter(None, lines)), limits)
+    if messages is not None:
+        return messages, len(lines), None
 
-
-def _read_json_lines(lines: list[bytes], max_bytes: int, pace: Pace) -> LinesRead:
     def read(line: bytes) -> bytes:
-        plain = PLAIN_STRING.fullmatch(line)
-        if plain:
-            return validate_message(validate_utf8(plain[1]), max_bytes)
-        return encode_message(parse_json(line, pace), max_bytes, pace=pace)
+        return encode_message(compact_json(validate_utf8(line).removeprefix(BOM)), limits)
 
     return _read_one_by_one(lines, read)
 
@@ -170,24 +166,39 @@ def _split(blocks: Iterable[bytes], max_line_bytes: int) -> Iterator[list[bytes]
         if b"\n" in block:
             *lines, last = bytes(rest).split(b"\n")
             rest = bytearray(last)
-            yield _trim(lines, is_start)
+            yield _trim(lines, is_start, has_returns=b"\r" in block or lines[0].endswith(b"\r"))
             is_start = False
         if len(rest) > max_line_bytes:
             raise ApiError(413, "message_too_large", "A line is longer than a message may be.", limit=max_line_bytes)
-    yield _trim([bytes(rest)], is_start)
+    yield _trim([bytes(rest)], is_start, has_returns=True)
 
 
-def _trim(lines: list[bytes], is_start: bool) -> list[bytes]:
+def _trim(lines: list[bytes], is_start: bool, has_returns: bool) -> list[bytes]:
     """Return the lines without their carriage returns, and without the byte order mark at the start of the body."""
     if is_start:
         lines[0] = lines[0].removeprefix(BOM)
-    return [line.removesuffix(b"\r") for line in lines]
+    return [line.removesuffix(b"\r") for line in lines] if has_returns else lines
 
 
 def iter_values(queue: RedisQueue, offset: int, limit: int | None) -> Iterator[list[Any]]:
     """Yield the JSON values of the waiting messages, some at a time."""
-    for chunk in iter_messages(queue, offset, limit):
-        yield [decode_message(message) for message in chunk]
+    for chunk in _read_ahead(iter_messages(queue, offset, limit)):
+        try:
+            yield [message.decode() for message in chunk]
+        except UnicodeDecodeError:
+            yield [decode_message(message) for message in chunk]
+
+
+def _read_ahead(chunks: Iterator[T]) -> Iterator[T]:
+    """Yield the chunks; the next one is read while the last is sent."""
+    thread = ThreadPoolExecutor(1)
+    try:
+        future = thread.submit(next, chunks, None)
+        while (chunk := future.result()) is not None:
+            future = thread.submit(next, chunks, None)
+            yield chunk
+    finally:
+        thread.shutdown(wait=False)
 
 
 def iter_previews(queue: ReliableQueue, offset: int, limit: int, characters: int) -> Iterator[list[Any]]:
@@ -197,47 +208,54 @@ def iter_previews(queue: ReliableQueue, offset: int, limit: int, characters: int
         yield [preview(head, size, characters) for head, size in heads]
 
 
-def as_ndjson(chunks: Iterable[list[Any]]) -> Iterator[str]:
+def as_ndjson(chunks: Iterable[list[Any]]) -> Iterator[bytes]:
     """Yield one line of JSON per message."""
-    return _join(text for chunk in chunks for value in chunk for text in (*_json_parts(value), "\n"))
+    for chunk in filter(None, chunks):
+        if _is_small(chunk):
+            yield _encoder.encode_lines(chunk)
+        else:
+            yield from _join((*_json_parts(chunk[0]), b"\n"))
 
 
-def as_json(chunks: Iterable[list[Any]], rest: dict[str, Any]) -> Iterator[str]:
+def as_json(chunks: Iterable[list[Any]], rest: dict[str, Any]) -> Iterator[bytes]:
     """Yield the JSON answer whose `messages` are these, with the other fields after them."""
-    return _join(chain(['{"success":true,"messages":['], _json_list(chunks), ["]," + compact(rest)[1:] + "\n"]))
+    before = b'{"success":true,"messages":['
+    for chunk in filter(None, chunks):
+        if _is_small(chunk):
+            yield before + _encoder.encode(chunk)[1:-1]
+        else:
+            yield from _join((before, *_json_parts(chunk[0])))
+        before = b","
+    yield (b"" if before == b"," else before) + b"]," + _encoder.encode(rest)[1:] + b"\n"
 
 
-def _json_list(chunks: Iterable[list[Any]]) -> Iterator[str]:
-    comma = ""
-    for chunk in chunks:
-        for value in chunk:
-            yield comma
-            yield from _json_parts(value)
-            comma = ","
+def _is_small(chunk: list[Any]) -> bool:
+    """Return whether the JSON of a chunk is made at once; a long message comes alone and is made in parts."""
+    return len(chunk) > 1 or len(chunk[0]) <= PART_CHARACTERS
 
 
-def _json_parts(value: Any) -> Iterator[str]:
+def _json_parts(value: Any) -> Iterator[bytes]:
     """Yield the JSON text of a value; a long text in parts, as escaping makes it up to six times as long."""
     if not isinstance(value, str) or len(value) <= PART_CHARACTERS:
-        yield compact(value)
+        yield _encoder.encode(value)
         return
-    yield '"'
+    yield b'"'
     for start in range(0, len(value), PART_CHARACTERS):
-        yield compact(value[start : start + PART_CHARACTERS])[1:-1]
-    yield '"'
+        yield _encoder.encode(value[start : start + PART_CHARACTERS])[1:-1]
+    yield b'"'
 
 
-def _join(texts: Iterable[str]) -> Iterator[str]:
+def _join(texts: Iterable[bytes]) -> Iterator[bytes]:
     """Yield the texts joined to parts worth sending, so that a client that is slow to read holds little memory."""
-    waiting, size = [], 0
+    waiting, size = list[bytes](), 0
     for text in texts:
         waiting.append(text)
         size += len(text)
         if size >= PART_CHARACTERS:
-            yield "".join(waiting)
+            yield b"".join(waiting)
             waiting, size = [], 0
     if waiting:
-        yield "".join(waiting)
+        yield b"".join(waiting)
 
 
 def prefetch(chunks: Iterator[Any]) -> Iterator[Any]:

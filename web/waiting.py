@@ -15,6 +15,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeVar
 
 import redis
@@ -27,11 +28,12 @@ from web.errors import ApiError
 
 MAX_WAIT = 60.0  # seconds a request may ask to wait
 ANSWER_TIMEOUT = 54.0  # seconds after which it is answered all the same: proxies cut off what is silent for 60
-PEER_CHECK_INTERVAL = 1.0  # how often a waiting request checks for a disconnect and for a stop, seconds
+PEER_CHECK_INTERVAL = 1.0  # how often the first in line checks for a disconnect and for a stop, seconds
 REPORT_INTERVAL = 0.1  # how often the numbers of waiting clients are looked at, seconds
 REPORT_TTL = 30.0  # seconds a reported number holds unless it is reported again
 
 M = TypeVar("M", bound=bytes)
+Watch = Callable[[Callable[[], object]], AbstractContextManager[float]]  # as Peer.watch
 
 log = logging.getLogger(__name__)
 
@@ -87,12 +89,13 @@ class Waiting:
         give_back: Callable[[list[M]], object] | None,
         is_gone: Callable[[], bool],
         confirm_gone: Callable[[], bool] | None = None,
+        watch: Watch | None = None,
     ) -> list[M]:
         """Return what `attempt` takes, waiting up to `seconds` for it (at most 55); [] when that was nothing.
 
         A client that `is_gone` takes nothing: what it was about to get is given back. `confirm_gone` is the surer
-        question, asked once there is something to lose. Without `give_back` it is kept for the client's next try, so
-        there is nothing to undo.
+        question, asked once there is something to lose; `watch` says when to ask (see `Peer`). Without `give_back` it
+        is kept for the client's next try, so there is nothing to undo.
 
         Raises:
             ApiError: too many clients wait (429).
@@ -101,14 +104,19 @@ class Waiting:
             return attempt().messages
         if is_gone():
             return []
-        messages = self._wait_and_take(queue, seconds, attempt, is_gone)
+        messages = self._wait_and_take(queue, seconds, attempt, is_gone, watch)
         if messages and give_back and (confirm_gone or is_gone)():
             give_back(messages)
             return []
         return messages
 
     def _wait_and_take(
-        self, queue: ReliableQueue, seconds: float, attempt: Callable[[], Batch[M]], is_gone: Callable[[], bool]
+        self,
+        queue: ReliableQueue,
+        seconds: float,
+        attempt: Callable[[], Batch[M]],
+        is_gone: Callable[[], bool],
+        watch: Watch | None,
     ) -> list[M]:
         batch = attempt()
         if batch.messages:
@@ -116,17 +124,19 @@ class Waiting:
         self.acquire()
         line, turn = self._join(queue)
         try:
-            end = time.monotonic() + min(seconds, ANSWER_TIMEOUT)
-            while (left := end - time.monotonic()) > 0 and not self.is_stopping() and not is_gone():
-                if line.waiters[0] is not turn:
-                    turn.wait(min(left, PEER_CHECK_INTERVAL))
-                    continue
-                self._block(queue, min(left, PEER_CHECK_INTERVAL, batch.next_expiry or PEER_CHECK_INTERVAL))
-                if is_gone():
-                    break
-                batch = _attempt(attempt)
-                if batch.messages:
-                    return batch.messages
+            with watch(turn.set) if watch else nullcontext(PEER_CHECK_INTERVAL) as interval:
+                end = time.monotonic() + min(seconds, ANSWER_TIMEOUT)
+                while (left := end - time.monotonic()) > 0 and not self.is_stopping() and not is_gone():
+                    if line.waiters[0] is not turn:
+                        turn.wait(min(left, interval))
+                        turn.clear()
+                        continue
+                    self._block(queue, min(left, PEER_CHECK_INTERVAL, batch.next_expiry or PEER_CHECK_INTERVAL))
+                    if is_gone():
+                        break
+                    batch = _attempt(attempt)
+                    if batch.messages:
+                        return batch.messages
             return []
         finally:
             self._leave(line, turn)

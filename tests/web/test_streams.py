@@ -73,7 +73,7 @@ def test_lines_are_messages_wherever_the_blocks_are_cut(
         (NDJSON, b"null\n", "empty_message", 1, 0),
         (NDJSON, b'"a"\n"\xff"\n"c"', "bad_utf8", 2, 1),
         (NDJSON, b'"a"\n"\\ud800"\n"c"', "bad_utf8", 2, 1),
-        (NDJSON, b'"a"\n[1,{"a":1,"a":2}]\n', "duplicate_key", 2, 1),
+        (NDJSON, b'"a"\n[1,{"a":1,}]\n', "bad_json", 2, 1),
         (NDJSON, b'"a"\n"b', "bad_json", 2, 1),
         (NDJSON, b'"a" "b"\n', "bad_json", 1, 0),
         (NDJSON, b"[" * 40 + b"]" * 40 + b"\n", "too_deep", 1, 0),
@@ -150,7 +150,7 @@ def test_when_redis_fails_half_way_the_error_says_how_many_were_stored(valkey: S
 def test_empty_chunks_leave_the_json_whole() -> None:
     cases: list[list[list[str]]] = [[[], ["a"]], [["a"], []], [["a"], [], ["b"]], [[], []], []]
     for chunks in cases:
-        text = "".join(streams.as_json(chunks, {"count": 3}))
+        text = b"".join(streams.as_json(chunks, {"count": 3}))
         expected = [value for chunk in chunks for value in chunk]
         assert json.loads(text) == {"success": True, "messages": expected, "count": 3}
 
@@ -158,7 +158,7 @@ def test_empty_chunks_leave_the_json_whole() -> None:
 def test_a_preview_of_a_queue_that_shrinks_is_whole_json(queue: ReliableQueue) -> None:
     queue.push(*numbered(1500))
     chunks = streams.iter_previews(queue, 0, 1500, 5)
-    text = ""
+    text = b""
     for part in streams.as_json(chunks, {"count": 1500}):
         text += part
         queue.client.rpop(queue.key, 600)

@@ -1,0 +1,155 @@
+"""JSON texts, read as they are written: validated and compacted at C speed, but not turned into values."""
+
+import re
+
+import msgspec
+
+from web.errors import ApiError, bad_request, printable
+
+MAX_DEPTH = 32  # levels of nesting in a message
+MAX_VALUES = 600_000  # in a list of messages; a message of 1 MiB never has more
+VALUES_AT_ONCE = 10_000  # values counted at once
+NDJSON = "application/x-ndjson"
+
+_object = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_list = msgspec.json.Decoder(list[msgspec.Raw])
+_raw = msgspec.json.Decoder(msgspec.Raw)
+_string = msgspec.json.Decoder(str)
+_strings = msgspec.json.Decoder(list[str])
+
+_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
+_NAME = re.compile(rb'"(?:[^"\\]++|\\.)*+"(?=:)', re.DOTALL)
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+_SQUARE = bytes.maketrans(b"{}", b"[]")
+_NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+# Text up to the next value, VALUES_AT_ONCE times: after a comma, and in a list or an object that is not empty.
+_SOME_VALUES = re.compile(
+    rb'(?:(?:"(?:[^"\\]++|\\.)*+"|[^"\[{,]++|[\[{](?=[\]}]))*+[\[{,]){%d}+' % VALUES_AT_ONCE, re.DOTALL
+)
+
+
+def compact_json(data: bytes) -> bytes:
+    """Return a JSON text in UTF-8 without the white space between its tokens; nothing else changes.
+
+    Raises:
+        ApiError: it is not valid JSON, or holds a lone surrogate (400).
+    """
+    try:
+        return msgspec.json.format(data, indent=-1)
+    except RecursionError:
+        raise _too_deep() from None
+    except msgspec.DecodeError as error:
+        if _SURROGATE.search(data):
+            raise bad_request("A text holds a lone surrogate, which is not a character.", "bad_utf8") from None
+        reason = str(error).removeprefix("JSON is malformed: ").replace("Input data was truncated", "it is cut off")
+        raise bad_request(f"The body is not valid JSON: {reason}.", "bad_json") from None
+
+
+def read_object(text: bytes) -> dict[str, bytes]:
+    """Return the names and the JSON texts of an object that `compact_json` made.
+
+    Raises:
+        ApiError: it is no object, or a name comes twice (400).
+    """
+    if not text.startswith(b"{"):
+        raise bad_request('Send a JSON object, such as {"message": "hello"}.', "bad_json")
+    fields = {name: bytes(raw) for name, raw in _object.decode(text).items()}
+    position, names = 1, 0
+    while found := _NAME.match(text, position):
+        name, names = _string.decode(found[0]), names + 1
+        position = found.end() + 1
+        # Of a name that comes twice the last value was read, so a value that is not there is another one of that name.
+        end = position + len(fields[name])
+        if names > len(fields) or not text.startswith(fields[name], position) or text[end] not in b",}":
+            raise bad_request(f"{printable(name)} is given twice.", "duplicate_key")
+        position = end + 1
+    return fields
+
+
+def read_list(text: bytes) -> list[bytes]:
+    """Return the JSON texts in a list that `compact_json` made.
+
+    Raises:
+        ApiError: it has so many values that they would take much time and memory (413).
+    """
+    _check_number_of_values(text)
+    return [bytes(raw) for raw in _list.decode(text)]
+
+
+def read_strings(text: bytes) -> list[str] | None:
+    """Return the texts in a list that holds nothing else; None if it does.
+
+    Raises:
+        ApiError: it has too many values (413).
+    """
+    _check_number_of_values(text)
+    try:
+        return _strings.decode(text)
+    except msgspec.ValidationError:
+        return None
+
+
+def read_string(text: bytes) -> str:
+    """Return the text that a valid JSON string stands for."""
+    return _string.decode(text)
+
+
+def read_scalar(text: bytes) -> str | None:
+    """Return the text of a string, a number as it is written, "1" or "0" for a boolean, None for null."""
+    if text.startswith(b'"'):
+        return _string.decode(text)
+    return {b"true": "1", b"false": "0", b"null": None}.get(text, text.decode())
+
+
+def read_lines(lines: list[bytes]) -> list[bytes] | None:
+    """Return the texts of lines that are all JSON strings, or the compact JSON of lines that are all objects.
+
+    None if they are neither, or not valid, or need a look at each: they may be nested too deep, or hold base64.
+    Each line must hold one value. Values never span lines that begin and end like these, so as many values as lines
+    means one in each.
+    """
+    block = b"\n".join(lines)
+    try:
+        if block.startswith(b'"') and block.count(b'"\n"') == len(lines) - 1:
+            texts = _string.decode_lines(block)
+            return [text.encode() for text in texts] if len(texts) == len(lines) else None
+        if block.startswith(b"{") and block.count(b"}\n{") == len(lines) - 1:
+            block.decode()
+            if b'"base64"' in block or any(map(_is_maybe_deep, lines)) or len(_raw.decode_lines(block)) != len(lines):
+                return None
+            joined = b"[" + b",".join(lines) + b"]"
+            return lines if msgspec.json.format(joined, indent=-1) == joined else list(map(compact_json, lines))
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        pass
+    return None
+
+
+def check_depth(text: bytes) -> None:
+    """Refuse a valid compact text that is nested deeper than MAX_DEPTH (400)."""
+    if not _is_maybe_deep(text):
+        return
+    brackets = _STRING.sub(b"", text).translate(_SQUARE, _NO_BRACKETS)
+    for _ in range(MAX_DEPTH):
+        brackets = brackets.replace(b"[]", b"")  # takes off one level
+    if brackets:
+        raise _too_deep()
+
+
+def _is_maybe_deep(text: bytes) -> bool:
+    """Return whether a text has so many brackets that it could be nested deeper than MAX_DEPTH."""
+    return len(text) > 2 * MAX_DEPTH and text.count(b"[") + text.count(b"{") > MAX_DEPTH
+
+
+def _too_deep() -> ApiError:
+    return bad_request(f"The JSON is nested deeper than {MAX_DEPTH} levels.", "too_deep")
+
+
+def _check_number_of_values(text: bytes) -> None:
+    if text.count(b",") <= MAX_VALUES:
+        return
+    values, end = 0, 0
+    while some := _SOME_VALUES.match(text, end):
+        values, end = values + VALUES_AT_ONCE, some.end()
+        if values >= MAX_VALUES:
+            message = f"Send up to {MAX_VALUES} values at once, or a stream of lines ({NDJSON})."
+            raise ApiError(413, "too_many_values", message, limit=MAX_VALUES)

@@ -1,0 +1,68 @@
+"""A request as this room sees it: Flask's, which knows the app that serves it, and is also made without Flask."""
+
+from functools import lru_cache
+from typing import Any, cast
+
+import flask
+from werkzeug.datastructures import EnvironHeaders, ImmutableMultiDict, MultiDict
+from werkzeug.http import parse_options_header
+from werkzeug.utils import cached_property
+
+from settings import Settings
+from web.runtime import Runtime
+
+NO_ARGUMENTS: MultiDict[str, str] = ImmutableMultiDict()
+
+
+class Headers(EnvironHeaders):
+    """The headers of a request. Each request looks for a dozen, most of them in vain, so `get` must cost little."""
+
+    def get(self, key: str, default: Any = None, type: Any = None) -> Any:  # type: ignore[override]  # noqa: A002
+        if type is not None:
+            return super().get(key, default, type)
+        return self.environ.get(_environ_key(key), default)
+
+
+@lru_cache(maxsize=100)
+def _environ_key(name: str) -> str:
+    key = name.upper().replace("-", "_")
+    return key if key in ("CONTENT_TYPE", "CONTENT_LENGTH") else "HTTP_" + key
+
+
+@lru_cache(maxsize=100)
+def _parse_media_type(text: str) -> tuple[str, str]:
+    kind, options = parse_options_header(text)
+    return kind.lower(), options.get("charset", "utf-8").lower()
+
+
+class Request(flask.Request):
+    """A request. `create_app` makes a subclass of it for each app, which has the `runtime`."""
+
+    runtime: Runtime
+    counted_body_bytes = 0  # of its body, in the runtime's memory for bodies
+    is_body_read = False  # to its end
+    has_session: bool | None = None  # whether it has a session that holds; None: not asked yet
+
+    def __init__(self, environ: dict[str, Any], *args: Any, **options: Any) -> None:
+        super().__init__(environ, *args, **options)
+        self.headers = Headers(environ)
+
+    @property
+    def settings(self) -> Settings:
+        """The settings of the app."""
+        return self.runtime.settings
+
+    @cached_property
+    def media(self) -> tuple[str, str]:
+        """The media type of the body, and its charset, in lower case."""
+        return _parse_media_type(self.environ.get("CONTENT_TYPE", ""))
+
+    @cached_property
+    def args(self) -> MultiDict[str, str]:
+        """The parameters in the address."""
+        return super().args if self.query_string else NO_ARGUMENTS
+
+
+def current_request() -> Request:
+    """Return the request that Flask is serving."""
+    return cast(Request, flask.request._get_current_object())  # type: ignore[attr-defined]
