@@ -6,6 +6,7 @@
 #   make check    lint, format and types
 #   make format   let the linter and the formatter fix what they can
 #   make screenshots   take the pictures in docs/
+#   make bench    five minutes of measuring; writes benchmarks/results.md
 #   make soak     minutes of random operations and disasters; prints what was lost and doubled
 
 NEW_ENOUGH = import sys; sys.exit(sys.version_info < (3, 11))
@@ -16,7 +17,7 @@ RUN = .venv/bin/python -m
 # Empty if .venv works. It does not if its Python is gone, or was upgraded to a version that it has no packages for.
 BROKEN := $(shell .venv/bin/python -Ic 'import pip; $(NEW_ENOUGH)' 2>/dev/null || echo broken)
 
-.PHONY: FORCE run quick test check format screenshots soak
+.PHONY: FORCE run quick test check format screenshots bench soak
 
 run: .venv/run.stamp
 	@exec .venv/bin/python app.py
@@ -26,7 +27,7 @@ quick: .venv/develop.stamp
 
 # The tests run after a failed check too, so that one run shows everything.
 test: .venv/develop.stamp
-	@$(MAKE) -s check && checked=0 || checked=1; $(RUN) pytest $(ARGS) && exit $$checked
+	@$(MAKE) -s check && checked=0 || checked=1; $(RUN) pytest -n 2 --dist loadgroup $(ARGS) && exit $$checked
 
 check: .venv/develop.stamp
 	$(RUN) ruff check .
@@ -39,6 +40,9 @@ format: .venv/develop.stamp
 
 screenshots: .venv/develop.stamp
 	$(RUN) tests.page.screenshots
+
+bench: .venv/develop.stamp
+	@$(RUN) benchmarks
 
 soak: .venv/develop.stamp
 	MODEL_EXAMPLES=$${MODEL_EXAMPLES:-300} $(RUN) pytest -q --timeout 0 tests/broker/test_model.py
