@@ -18,6 +18,7 @@ import sys
 import tempfile
 import threading
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, distribution
@@ -345,6 +346,12 @@ def latency(ours: App, store: Store) -> Iterator[Row]:
     client.flushall()
 
 
+def fetch(url: str) -> bytes:
+    """Return the body at an address."""
+    with urllib.request.urlopen(url) as answer:
+        return bytes(answer.read())
+
+
 def rest(store: Store, folder: Path) -> Iterator[Row]:
     """What streams and waits cost while nothing happens."""
     print("At rest", flush=True)
@@ -370,7 +377,13 @@ def rest(store: Store, folder: Path) -> Iterator[Row]:
             if number == 500:
                 yield at_most("Redis commands a second, 500 streams on one quiet queue", max(0.0, asked), 1)
             yield at_most(f"% CPU of a process with {number} {what} at rest", percent, 2)
-            yield Row(f"MiB of a process with {number} {what}", memory(workers) / (1 << 20), "told", True, "")
+            yield Row(f"MiB of a process with {number} {what}", memory(workers) / (1 << 20), "told", True)
+    options = {"REDIS_URL": store.url, "WEB_CONCURRENCY": "1", "MAX_WAITING": "5000"}
+    with running(App(folder / "rest5000", **options)) as app, contextlib.ExitStack() as stack:
+        for _ in range(5000):
+            stack.enter_context(_open(app.port, "POST /api/queue/waits/pop?wait=55"))
+        until(lambda: b'"waiters":5000' in fetch(f"{app.url}/api/queue/waits/count"), 30)
+        yield Row("MiB of a process with 5,000 waiting clients", memory(app.workers()) / (1 << 20), "told", True)
 
 
 def correct(ours: App, store: Store) -> None:

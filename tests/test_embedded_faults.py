@@ -62,7 +62,8 @@ def server_of(folder: Path) -> int:
 
 
 def keeper_of(folder: Path) -> int:
-    return int((folder / "valkey.lock").read_text().split()[1])
+    owners = until(lambda: (folder / "valkey.lock").read_text().split()[1:2])  # it may just be written
+    return int(owners[0])
 
 
 def is_alive(process: int) -> bool:

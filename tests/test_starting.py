@@ -25,6 +25,8 @@ import addresses
 from settings import BadSetting, Settings, read
 from tests.servers import ROOT, App, Proxy, Store, free_port, until
 
+pytestmark = pytest.mark.slow  # they start the app
+
 Serve = Callable[..., App]
 Stores = Callable[..., Store]
 PRODUCT = (
@@ -178,7 +180,6 @@ def test_no_product_file_is_read_in_the_encoding_of_the_locale() -> None:
 # --- paths
 
 
-@pytest.mark.slow
 def test_make_run_works_in_a_checkout_whose_path_is_300_bytes_long(tmp_path: Path, packages: str) -> None:
     deep = tmp_path / ("d" * 100) / ("e" * 100) / ("f" * 100)
     copy_product(deep)
@@ -200,7 +201,6 @@ def test_make_run_works_in_a_checkout_whose_path_is_300_bytes_long(tmp_path: Pat
     assert os.listdir(deep / "instance")
 
 
-@pytest.mark.slow
 def test_a_worker_reaches_the_embedded_server_of_a_deep_checkout(tmp_path: Path) -> None:
     env: dict[str, Any] = {"DATA_DIR": str(tmp_path / ("d" * 120) / ("e" * 120))}
     with program([sys.executable, "app.py"], free_port(), tmp_path / "log", **env) as url:
@@ -235,7 +235,6 @@ def make_broken_venv(place: Path, how: str) -> None:
         library.rename(place / "lib" / "python3.0")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("how", ["removed", "upgraded", "interrupted"])
 def test_make_makes_a_broken_venv_anew(checkout: Path, packages: str, how: str) -> None:
     make_broken_venv(checkout / ".venv", how)
@@ -247,7 +246,6 @@ def test_make_makes_a_broken_venv_anew(checkout: Path, packages: str, how: str) 
     assert (checkout / ".venv/made.stamp").stat().st_mtime_ns == stamp  # a good one is kept
 
 
-@pytest.mark.slow
 def test_a_venv_of_ones_own_is_kept(checkout: Path, packages: str) -> None:
     venv.create(checkout / ".venv", with_pip=True, symlinks=True)
     (checkout / ".venv/mine").touch()
@@ -256,7 +254,6 @@ def test_a_venv_of_ones_own_is_kept(checkout: Path, packages: str) -> None:
     assert (checkout / ".venv/mine").exists()
 
 
-@pytest.mark.slow
 def test_make_uses_no_script_that_holds_the_path_of_another_checkout(checkout: Path, packages: str) -> None:
     shutil.copy(ROOT / "requirements-dev.txt", checkout)
     venv.create(checkout / ".venv", with_pip=True, symlinks=True)
@@ -407,7 +404,6 @@ def test_with_reuse_port_a_second_instance_may_listen_beside_the_first(
 # --- the limit of open files
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("each_its_own_queue", [False, True])
 def test_with_few_open_files_waiting_is_refused_and_the_others_are_served(
     tmp_path: Path, each_its_own_queue: bool

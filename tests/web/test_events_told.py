@@ -117,6 +117,7 @@ CHANGES: list[tuple[Callable[[ReliableQueue], Any], dict[str, Any]]] = [
 ]
 
 
+@pytest.mark.slow
 def test_every_change_is_told(watched: Watched, name: str) -> None:
     stream, queue = follow(watched, name), ReliableQueue(watched.client, name)
     for change, wanted in CHANGES:
@@ -319,6 +320,7 @@ def test_after_a_failover_the_new_primary_tells(
         stream.until(count=1)
 
 
+@pytest.mark.slow
 def test_a_redis_that_hangs_is_told_to_all_streams(valkey: Store, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tracking, "CHECK_INTERVAL", 0.2)
     with running(Proxy(valkey.port)) as proxy, running(Watched(connect(proxy.url + "?socket_timeout=1"))) as watched:
@@ -379,6 +381,7 @@ def test_polls_without_being_told_are_bounded(name: str, monkeypatch: pytest.Mon
 # --- its end
 
 
+@pytest.mark.slow
 def test_nothing_is_left_when_nobody_watches(
     own_store: Callable[..., Store], name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -121,6 +121,7 @@ def test_a_client_cannot_change_its_address_within_its_network(address: str, net
     assert network_of(address) == network
 
 
+@pytest.mark.slow
 def test_the_memory_is_bounded() -> None:
     wrong = WrongTokens()
     for number in range(MAX_ADDRESSES + 100):
