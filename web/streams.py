@@ -2,8 +2,9 @@
 
 import contextlib
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import msgspec
@@ -76,7 +77,8 @@ def push_lines(queue: RedisQueue, blocks: Iterable[bytes], kind: str, max_bytes:
 class _Writer:
     """Pushes the messages of a stream in order: a full batch at once, fewer when they have been here for a moment.
 
-    After a failed push nothing more is pushed, and the next call raises its error.
+    The next batch is read while the last is pushed. After a failed push nothing more is pushed; the next call raises
+    its error.
     """
 
     def __init__(self, queue: RedisQueue) -> None:
@@ -85,7 +87,8 @@ class _Writer:
         self._count: int | None = None
         self._messages: list[bytes] = []
         self._size = 0
-        self._failure: Exception | None = None
+        self._pushing: Future[None] | None = None  # the last push, which may have failed
+        self._thread = ThreadPoolExecutor(1)
         self._timer: threading.Timer | None = None
         self._lock = threading.Lock()
 
@@ -94,8 +97,8 @@ class _Writer:
         with self._lock:
             self._messages += messages
             self._size += sum(map(len, messages))
-            if len(self._messages) >= BATCH_MESSAGES or self._size >= BATCH_BYTES or self._failure:
-                self._push()
+            if len(self._messages) >= BATCH_MESSAGES or self._size >= BATCH_BYTES:
+                self._start_push()
             elif self._messages and self._timer is None:
                 self._timer = threading.Timer(MAX_DELAY, self._push_late)
                 self._timer.daemon = True
@@ -103,29 +106,36 @@ class _Writer:
 
     def close(self) -> int:
         """Push what is left; return the queue's length after the last push."""
-        with self._lock:
-            if self._timer:
-                self._timer.cancel()
-            self._push()
+        try:
+            with self._lock:
+                if self._timer:
+                    self._timer.cancel()
+                self._start_push()
+                self._wait()
+        finally:
+            self._thread.shutdown(wait=False)
         return self.queue.count() if self._count is None else self._count
 
     def _push_late(self) -> None:
-        with self._lock, contextlib.suppress(Exception):  # `_push` keeps it for the next call
+        with self._lock, contextlib.suppress(Exception):  # the next call raises it
             self._timer = None
-            self._push()
+            self._start_push()
 
-    def _push(self) -> None:
-        if self._failure:
-            raise self._failure
-        try:
-            for start in range(0, len(self._messages), BATCH_MESSAGES):
-                batch = self._messages[start : start + BATCH_MESSAGES]
-                self._count = self.queue.push(*batch)
-                self.pushed += len(batch)
-        except Exception as error:
-            self._failure = error
-            raise
-        self._messages, self._size = [], 0
+    def _start_push(self) -> None:
+        self._wait()
+        messages, self._messages, self._size = self._messages, [], 0
+        self._pushing = self._thread.submit(self._push, messages)
+        time.sleep(0)  # let it send the first batch now
+
+    def _wait(self) -> None:
+        if self._pushing:
+            self._pushing.result()
+
+    def _push(self, messages: list[bytes]) -> None:
+        for start in range(0, len(messages), BATCH_MESSAGES):
+            batch = messages[start : start + BATCH_MESSAGES]
+            self._count = self.queue.push(*batch)
+            self.pushed += len(batch)
 
 
 def _read_text_lines(lines: list[bytes], limits: Limits) -> LinesRead:
@@ -196,6 +206,7 @@ def _read_ahead(chunks: Iterator[T]) -> Iterator[T]:
         future = thread.submit(next, chunks, None)
         while (chunk := future.result()) is not None:
             future = thread.submit(next, chunks, None)
+            time.sleep(0)  # let it send its command now
             yield chunk
     finally:
         thread.shutdown(wait=False)
