@@ -1,6 +1,7 @@
 """How gunicorn serves app:app, by `make run`, `python3 app.py`, plain `gunicorn`, and in the container."""
 
 import contextlib
+import gc
 import json
 import resource
 import signal
@@ -165,5 +166,6 @@ def post_worker_init(worker: Any) -> None:
     runtime.stopping = lambda: not worker.alive
     runtime.max_waiting = _max_waiting
     worker.turns = runtime.turns
+    gc.freeze()  # what is loaded now stays, so the garbage collector need not go through it again and again
     if worker.age == 1:
         threading.Thread(target=runtime.log_warning, daemon=True, name="log-warning").start()

@@ -125,14 +125,14 @@ def all_messages(
     count = queue.count()
     size = min(max(0, count - offset), count if limit is None else limit)
     if preview is None:
-        chunks = streams.iter_values(queue, offset, limit)
+        chunks = streams.iter_waiting(queue, offset, limit)
     else:
         chunks = streams.iter_previews(queue, offset, size, preview)
     if prefers(request, NDJSON):
         return Response(streams.as_ndjson(streams.prefetch(chunks)), content_type=NDJSON)
     first = next(chunks, [])
     if len(first) == size:
-        return {"success": True, "messages": first, "count": count}
+        return {"success": True, "messages": streams.decode_all(first), "count": count}
     return Response(streams.as_json(chain([first], chunks), {"count": count}), content_type=JSON)
 
 

@@ -20,6 +20,7 @@ _strings = msgspec.json.Decoder(list[str])
 _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
 _NAME = re.compile(rb'"(?:[^"\\]++|\\.)*+"(?=:)', re.DOTALL)
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+_CONTROLS = bytes(range(32))
 _SQUARE = bytes.maketrans(b"{}", b"[]")
 _NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 # Text up to the next value, VALUES_AT_ONCE times: after a comma, and in a list or an object that is not empty.
@@ -111,6 +112,8 @@ def read_lines(lines: list[bytes]) -> list[bytes] | None:
     block = b"\n".join(lines)
     try:
         if block.startswith(b'"') and block.count(b'"\n"') == len(lines) - 1:
+            if is_plain(block, b'"\n"', len(lines), quotes=2):
+                return block[1:-1].split(b'"\n"')
             texts = _string.decode_lines(block)
             return [text.encode() for text in texts] if len(texts) == len(lines) else None
         if block.startswith(b"{") and block.count(b"}\n{") == len(lines) - 1:
@@ -122,6 +125,22 @@ def read_lines(lines: list[bytes]) -> list[bytes] | None:
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         pass
     return None
+
+
+def is_plain(joined: bytes, separator: bytes, number: int, quotes: int = 0) -> bool:
+    """Return whether texts, joined by a separator, are the contents of as many JSON strings as they stand.
+
+    They are UTF-8 and hold no quote, backslash or control character; `quotes` stand around all of them.
+    """
+    between = number - 1
+    if joined.count(b'"') != between * separator.count(b'"') + quotes or b"\\" in joined:
+        return False
+    if len(joined) - len(joined.translate(None, _CONTROLS)) != between * separator.count(b"\n"):
+        return False
+    try:
+        return joined.isascii() or bool(joined.decode())
+    except UnicodeDecodeError:
+        return False
 
 
 def check_depth(text: bytes) -> None:

@@ -25,7 +25,7 @@ from web.codec import (
     validate_utf8,
 )
 from web.errors import ApiError, from_redis
-from web.json_text import NDJSON, compact_json
+from web.json_text import NDJSON, compact_json, is_plain
 
 BATCH_MESSAGES = 1000  # messages in one LPUSH
 BATCH_BYTES = 1 << 20  # about how much is pushed at once
@@ -190,13 +190,9 @@ def _trim(lines: list[bytes], is_start: bool, has_returns: bool) -> list[bytes]:
     return [line.removesuffix(b"\r") for line in lines] if has_returns else lines
 
 
-def iter_values(queue: RedisQueue, offset: int, limit: int | None) -> Iterator[list[Any]]:
-    """Yield the JSON values of the waiting messages, some at a time."""
-    for chunk in _read_ahead(iter_messages(queue, offset, limit)):
-        try:
-            yield [message.decode() for message in chunk]
-        except UnicodeDecodeError:
-            yield [decode_message(message) for message in chunk]
+def iter_waiting(queue: RedisQueue, offset: int, limit: int | None) -> Iterator[list[Any]]:
+    """Yield the waiting messages, some at a time, as bytes."""
+    return _read_ahead(iter_messages(queue, offset, limit))
 
 
 def _read_ahead(chunks: Iterator[T]) -> Iterator[T]:
@@ -220,34 +216,51 @@ def iter_previews(queue: ReliableQueue, offset: int, limit: int, characters: int
 
 
 def as_ndjson(chunks: Iterable[list[Any]]) -> Iterator[bytes]:
-    """Yield one line of JSON per message."""
+    """Yield one line of JSON per message: the chunks are lists of messages, as bytes, or of JSON values."""
     for chunk in filter(None, chunks):
-        if _is_small(chunk):
-            yield _encoder.encode_lines(chunk)
-        else:
+        if _is_long(chunk):
             yield from _join((*_json_parts(chunk[0]), b"\n"))
+        else:
+            yield _quote_all(chunk, b'"\n"') or _encoder.encode_lines(decode_all(chunk))
 
 
 def as_json(chunks: Iterable[list[Any]], rest: dict[str, Any]) -> Iterator[bytes]:
     """Yield the JSON answer whose `messages` are these, with the other fields after them."""
     before = b'{"success":true,"messages":['
     for chunk in filter(None, chunks):
-        if _is_small(chunk):
-            yield before + _encoder.encode(chunk)[1:-1]
-        else:
+        if _is_long(chunk):
             yield from _join((before, *_json_parts(chunk[0])))
+        else:
+            yield before + (_quote_all(chunk, b'","') or _encoder.encode(decode_all(chunk))[1:-1])
         before = b","
     yield (b"" if before == b"," else before) + b"]," + _encoder.encode(rest)[1:] + b"\n"
 
 
-def _is_small(chunk: list[Any]) -> bool:
-    """Return whether the JSON of a chunk is made at once; a long message comes alone and is made in parts."""
-    return len(chunk) > 1 or len(chunk[0]) <= PART_CHARACTERS
+def decode_all(chunk: list[Any]) -> list[Any]:
+    """Return the JSON values of messages; what is a value already stays."""
+    return [decode_message(one) if isinstance(one, bytes) else one for one in chunk]
+
+
+def _quote_all(chunk: list[Any], separator: bytes) -> bytes:
+    """Return messages as JSON strings with a separator between and its part after the quote behind; b"" for others."""
+    if not isinstance(chunk[0], bytes):
+        return b""
+    joined = separator.join(chunk)
+    if not is_plain(joined, separator, len(chunk)):
+        return b""
+    return b"".join((b'"', joined, b'"', separator[1:-1].strip(b",")))
+
+
+def _is_long(chunk: list[Any]) -> bool:
+    """Return whether the chunk is one message that is so long that its JSON is made in parts; it comes alone."""
+    return len(chunk) == 1 and len(chunk[0]) > PART_CHARACTERS
 
 
 def _json_parts(value: Any) -> Iterator[bytes]:
     """Yield the JSON text of a value; a long text in parts, as escaping makes it up to six times as long."""
-    if not isinstance(value, str) or len(value) <= PART_CHARACTERS:
+    if isinstance(value, bytes):
+        value = decode_message(value)
+    if not isinstance(value, str):
         yield _encoder.encode(value)
         return
     yield b'"'

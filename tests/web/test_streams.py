@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 import redis
+from hypothesis import given
+from hypothesis import strategies as st
 
 from broker.reliable import ReliableQueue
 from RedisQueue import RedisQueue
@@ -13,6 +15,7 @@ from tests.broker.helpers import numbered
 from tests.servers import FakeRedis, Proxy, Store
 from tests.web.helpers import NDJSON, TEXT, in_blocks
 from web import streams
+from web.codec import decode_message
 from web.errors import ApiError
 
 LIMIT = 100  # bytes a message may have here
@@ -163,3 +166,16 @@ def test_a_preview_of_a_queue_that_shrinks_is_whole_json(queue: ReliableQueue) -
         text += part
         queue.client.rpop(queue.key, 600)
     assert json.loads(text)["success"] is True
+
+
+PARTS = [b"a", b'"', b"\\", b"\n", b"\x00", b"\x1f", b"\x7f", b"\xff", "é".encode(), b'","', b'"\n"', b""]
+
+
+@given(st.lists(st.lists(st.sampled_from(PARTS)).map(b"".join), min_size=1))
+def test_any_messages_are_answered_as_their_values(messages: list[bytes]) -> None:
+    values = [decode_message(message) for message in messages]
+    answer = b"".join(streams.as_json([messages], {"count": 1}))
+    assert json.loads(answer) == {"success": True, "messages": values, "count": 1}
+    lines = b"".join(streams.as_ndjson([messages])).split(b"\n")
+    assert [json.loads(line) for line in lines[:-1]] == values
+    assert lines[-1] == b""
