@@ -7,9 +7,6 @@ import resource
 import signal
 import sys
 import threading
-import time
-from email.utils import formatdate
-from functools import lru_cache
 from typing import Any
 
 from gunicorn import util
@@ -121,19 +118,6 @@ def write_error(sock: Any, status: int, reason: str, message: str) -> None:
 
 
 util.write_error = write_error
-
-
-@lru_cache(maxsize=1)
-def _format_date(second: int) -> str:
-    return formatdate(second, usegmt=True)
-
-
-def http_date() -> str:
-    """Return the time for the Date header; gunicorn formats it anew for each answer."""
-    return _format_date(int(time.time()))
-
-
-util.http_date = http_date
 
 
 def post_fork(server: Any, worker: Any) -> None:

@@ -12,16 +12,19 @@ import itertools
 import math
 import select
 import ssl
+import sys
 import termios
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from email.utils import formatdate
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
 import gevent
 from gevent import monkey, socket
 from gevent.server import StreamServer
+from gunicorn import util
 from gunicorn.http import wsgi
 from gunicorn.http.errors import LimitRequestHeaders
 from gunicorn.workers.ggevent import GeventWorker
@@ -183,7 +186,7 @@ class Connection(socket.socket):  # type: ignore[misc]
             BrokenPipeError: the client is gone or does not read.
         """
         if not self.has_answered and data.endswith(HEAD_END) and self.timeout != 0:
-            self.head, self.has_answered, self.is_pipelined = data, True, self._has_unread_bytes()
+            self.head, self.has_answered, self.is_pipelined = data, True, self.unread_bytes() > 0
             return
         if self.head:
             data, self.head = self.head + data, b""
@@ -212,8 +215,9 @@ class Connection(socket.socket):  # type: ignore[misc]
             finally:
                 self.waiting_since = None
 
-    def _has_unread_bytes(self) -> bool:
-        return fcntl.ioctl(self._sock, termios.FIONREAD, bytes(4)) != bytes(4)
+    def unread_bytes(self) -> int:
+        """Return how many bytes have come and were not read."""
+        return int.from_bytes(fcntl.ioctl(self._sock, termios.FIONREAD, bytes(4)), sys.byteorder)
 
     def send_early(self) -> bool:
         """Send the answer's next byte before the answer is known; return whether that was possible.
@@ -293,6 +297,11 @@ class Connection(socket.socket):  # type: ignore[misc]
             gevent.kill(self.greenlet, BrokenPipeError(errno.EPIPE, "The connection was closed"))
 
 
+@lru_cache(maxsize=1)
+def _format_date(second: int) -> str:
+    return formatdate(second, usegmt=True)
+
+
 class Worker(GeventWorker):  # type: ignore[misc]
     """gevent's worker, whose clients share it fairly. gunicorn.conf.py gives it the app's `turns`."""
 
@@ -312,6 +321,7 @@ class Worker(GeventWorker):  # type: ignore[misc]
         self.cfg.__dict__.update({name: setting.get() for name, setting in self.cfg.settings.items()})
         environ = wsgi.base_environ(self.cfg)
         wsgi.base_environ = lambda _: environ.copy()
+        util.http_date = lambda: _format_date(int(time.time()))
 
     def _make_server(self, listener: Any, *, spawn: Any, **options: Any) -> StreamServer:
         """Return what accepts connections. gunicorn's own takes one in a round, however many are coming."""

@@ -1,10 +1,8 @@
 """Walking a queue that moves meanwhile."""
 
-import hashlib
 from collections.abc import Iterator
 
-from redis.exceptions import NoScriptError
-
+from broker.reliable import Script
 from RedisQueue import RedisQueue
 
 CHUNK_BYTES = 1 << 18  # read from Redis at once; a larger message comes alone
@@ -15,26 +13,7 @@ ENTRY_BYTES = 12  # that a list takes for a message beside its own bytes
 FIRST_CHUNK = 16  # messages in the first chunk
 MAX_CHUNK = 8000  # messages in a chunk
 
-# ARGV: an offset, a number of messages, bytes. Answers how many of the messages from there may be read for those bytes.
-# It looks at few at a time, at some more while they are small, so that it never holds a thousand large ones.
-_COUNT_FITTING = """
-local offset, limit, budget = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
-local count, bytes, size = 0, 0, 16
-while count < limit do
-  local step = math.min(size, limit - count)
-  local stop = -offset - count - 1
-  local found = redis.call('LRANGE', KEYS[1], stop - step + 1, stop)
-  for i = #found, 1, -1 do
-    bytes = bytes + #found[i]
-    if bytes > budget then return count end
-    count = count + 1
-  end
-  if #found < step then break end  -- the rest is small
-  size = bytes < 256 * count and 64 or 16
-end
-return limit
-"""
-_COUNT_FITTING_SHA = hashlib.sha1(_COUNT_FITTING.encode()).hexdigest()
+_FITTING = Script("fitting.lua", flags="no-writes")
 
 
 def iter_messages(queue: RedisQueue, offset: int = 0, limit: int | None = None) -> Iterator[list[bytes]]:
@@ -61,10 +40,7 @@ def iter_messages(queue: RedisQueue, offset: int = 0, limit: int | None = None) 
 
 def _count_fitting(queue: RedisQueue, offset: int) -> int:
     """Return how many messages from an offset have up to CHUNK_BYTES together, in one chunk."""
-    try:
-        return int(queue.client.evalsha(_COUNT_FITTING_SHA, 1, queue.key, offset, MAX_CHUNK, CHUNK_BYTES))
-    except NoScriptError:  # it did not run
-        return int(queue.client.eval(_COUNT_FITTING, 1, queue.key, offset, MAX_CHUNK, CHUNK_BYTES))
+    return int(_FITTING.run_once(queue.client, [queue.key], [offset, MAX_CHUNK, CHUNK_BYTES]))
 
 
 def _read(queue: RedisQueue, offset: int, limit: int, average: int) -> tuple[list[bytes], int]:
@@ -108,9 +84,8 @@ def _after(
         before = _before(queue, message)
         if before is not None:
             return _after(queue, before + 1, [message], wanted, average)
-    window, fitting = _read(
-        queue, 0, wanted, average
-    )  # all that was read has left the queue, so nothing that waits was read
+    # All that was read has left the queue, so nothing that waits was read.
+    window, fitting = _read(queue, 0, wanted, average)
     return window, len(window), fitting
 
 

@@ -6,6 +6,7 @@ docs/api.md is the reference; a test holds it to this table.
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import chain
 from typing import Any
 
@@ -13,7 +14,7 @@ import redis
 from flask import Blueprint, Response
 
 from broker.health import check_server, find_warning
-from broker.reliable import Delivery, ReliableQueue
+from broker.reliable import Batch, Delivery, ReliableQueue
 from web import __version__, streams
 from web.body import JSON, iter_body, lines_kind, read_fields, refuse_body, release_memory
 from web.codec import BY_REDIS, Limits, decode_message
@@ -38,7 +39,7 @@ from web.parameters import (
 from web.peer import Peer
 from web.request import Request, current_request
 from web.security import session_watch
-from web.waiting import MAX_WAIT
+from web.waiting import MAX_WAIT, M
 
 Answer = dict[str, object]
 View = Callable[..., Answer | Response]
@@ -82,13 +83,23 @@ def push(
 def pop(request: Request, queue: ReliableQueue, key: str | None, wait: float, max: int | None) -> Answer | Response:
     """Take the next message, or up to `max`, waiting for one up to `wait` seconds."""
     give_back = None if key else lambda messages: queue.requeue(*messages)
-    peer = Peer(request.environ)
-    taken = request.runtime.waiting.take(
-        queue, wait, lambda: queue.pop_batch(max or 1, key), give_back, peer.is_gone, peer.confirm_gone, peer.watch
-    )
+    taken = take(request, queue, wait, lambda: queue.pop_batch(max or 1, key), give_back)
     if max is None and prefers(request, "text/plain"):
         return as_text(taken)
     return batch_or_one([{"message": decode_message(message)} for message in taken], max)
+
+
+def take(
+    request: Request,
+    queue: ReliableQueue,
+    wait: float,
+    attempt: Callable[[], Batch[M]],
+    give_back: Callable[[list[M]], object] | None,
+) -> list[M]:
+    """Return what `attempt` takes, waiting up to `wait` seconds for it; a client that has left takes nothing."""
+    peer = Peer(request.environ)
+    leaving = (peer.is_gone, peer.confirm_gone, peer.watch)
+    return request.runtime.waiting.take(queue, wait, attempt, give_back, *leaving)
 
 
 def as_text(taken: list[bytes]) -> Response:
@@ -158,10 +169,7 @@ def reserve(request: Request, queue: ReliableQueue, lease: float, wait: float, m
     def give_back(deliveries: list[Delivery]) -> None:
         queue.release(*(delivery.id for delivery in deliveries))
 
-    peer = Peer(request.environ)
-    taken = request.runtime.waiting.take(
-        queue, wait, lambda: queue.reserve(lease, max or 1), give_back, peer.is_gone, peer.confirm_gone, peer.watch
-    )
+    taken = take(request, queue, wait, lambda: queue.reserve(lease, max or 1), give_back)
     return batch_or_one(
         [
             {"id": one.id, "message": decode_message(one), "deliveries": one.deliveries, "deadline": one.deadline}
@@ -237,7 +245,7 @@ class Verb:
     streams: bool = False  # whether the body may be a stream of messages
     is_new: Callable[[Request], bool] = lambda _: True  # whether the message is new, so that the settings limit it
 
-    @property
+    @cached_property
     def takes_messages(self) -> bool:
         """Whether a message may be in the body, so that it may be large."""
         return any(isinstance(parameter, MessageParameter) for parameter in self.parameters)
@@ -309,15 +317,15 @@ def arguments(request: Request, verb: Verb) -> dict[str, Any]:
     if verb.streams and lines_kind(request):
         return parse(request, verb.parameters, {})
     limits = Limits(request.settings.max_message_bytes) if verb.is_new(request) else BY_REDIS
-    return parse(request, verb.parameters, read_fields(request, max_body_bytes(request, verb), verb.raw_body), limits)
+    max_bytes = max_body_bytes(verb, limits, request.settings.max_body_bytes)
+    return parse(request, verb.parameters, read_fields(request, max_bytes, verb.raw_body), limits)
 
 
-def max_body_bytes(request: Request, verb: Verb) -> int:
-    """Return how large a body can be that a verb needs."""
-    limit = request.settings.max_body_bytes
+def max_body_bytes(verb: Verb, limits: Limits, setting: int) -> int:
+    """Return how large a body can be that a verb needs: as the setting says, or smaller, or as large as a message."""
     if not verb.takes_messages:
-        return min(limit, MAX_FIELDS_BYTES)
-    return limit if verb.is_new(request) else max(limit, BY_REDIS.max_bytes)
+        return min(setting, MAX_FIELDS_BYTES)
+    return setting if limits.is_new else max(setting, limits.max_bytes)
 
 
 def query_arguments(request: Request, parameters: Sequence[Parameter]) -> dict[str, Any]:
@@ -343,7 +351,7 @@ def idempotency_key(request: Request) -> str | None:
 
 def prefers(request: Request, kind: str) -> bool:
     """Return whether the client prefers `kind` to JSON."""
-    if kind.partition("/")[0] not in request.headers.get("Accept", ""):
+    if kind.partition("/")[0] not in request.headers.get("Accept", "").lower():
         return False  # at once: few clients ask
     return request.accept_mimetypes.best_match([JSON, kind]) == kind
 

@@ -11,7 +11,7 @@ from typing import Any
 import simplejson
 
 from web.errors import ApiError, bad_request
-from web.json_text import check_depth, read_lines, read_list, read_string, read_strings
+from web.json_text import check_depth, check_number_of_values, read_lines, read_list, read_string, read_strings
 
 MAX_VALUE_BYTES = 512 << 20  # what Redis stores in one value
 BOM = codecs.BOM_UTF8
@@ -68,6 +68,7 @@ def encode_messages(text: bytes, limits: Limits, pace: Callable[[], object]) -> 
     Raises:
         ApiError: as of `encode_message`, or there are too many values (413).
     """
+    check_number_of_values(text)
     texts = read_strings(text)
     if texts is not None:
         return validate_messages([one.encode() for one in texts], limits)
@@ -94,11 +95,13 @@ def encode_lines(lines: list[bytes], limits: Limits) -> list[bytes] | None:
 
 
 def validate_message(message: bytes, limits: Limits) -> bytes:
-    """Return the message if it is neither empty (400) nor too large (413)."""
+    """Return the message if it is neither empty (400) nor larger than MAX_MESSAGE_BYTES, or than Redis stores (413)."""
     if not message and limits.is_new:
         raise bad_request("A message must not be empty.", "empty_message")
     if len(message) > limits.max_bytes:
-        raise too_large(limits)
+        limit = "MAX_MESSAGE_BYTES" if limits.is_new else "Redis stores"
+        sentence = f"A message is larger than {limit} ({limits.max_bytes} bytes)."
+        raise ApiError(413, "message_too_large", sentence, limit=limits.max_bytes)
     return message
 
 
@@ -108,13 +111,6 @@ def validate_messages(messages: list[bytes], limits: Limits) -> list[bytes]:
     for size in (min(sizes), max(sizes)) if sizes else ():
         validate_message(messages[sizes.index(size)], limits)
     return messages
-
-
-def too_large(limits: Limits) -> ApiError:
-    """Return the error for a message larger than MAX_MESSAGE_BYTES, or than Redis stores (413)."""
-    limit = "MAX_MESSAGE_BYTES" if limits.is_new else "Redis stores"
-    sentence = f"A message is larger than {limit} ({limits.max_bytes} bytes)."
-    return ApiError(413, "message_too_large", sentence, limit=limits.max_bytes)
 
 
 def validate_utf8(data: bytes) -> bytes:

@@ -68,22 +68,12 @@ def read_object(text: bytes) -> dict[str, bytes]:
 
 
 def read_list(text: bytes) -> list[bytes]:
-    """Return the JSON texts in a list that `compact_json` made.
-
-    Raises:
-        ApiError: it has so many values that they would take much time and memory (413).
-    """
-    _check_number_of_values(text)
+    """Return the JSON texts in a list that `compact_json` made."""
     return [bytes(raw) for raw in _list.decode(text)]
 
 
 def read_strings(text: bytes) -> list[str] | None:
-    """Return the texts in a list that holds nothing else; None if it does.
-
-    Raises:
-        ApiError: it has too many values (413).
-    """
-    _check_number_of_values(text)
+    """Return the texts in a list that holds nothing else; None if it does."""
     try:
         return _strings.decode(text)
     except msgspec.ValidationError:
@@ -163,7 +153,8 @@ def _too_deep() -> ApiError:
     return bad_request(f"The JSON is nested deeper than {MAX_DEPTH} levels.", "too_deep")
 
 
-def _check_number_of_values(text: bytes) -> None:
+def check_number_of_values(text: bytes) -> None:
+    """Refuse a list with so many values that to make them would take much time and memory (413)."""
     if text.count(b",") <= MAX_VALUES:
         return
     values, end = 0, 0

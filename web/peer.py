@@ -1,10 +1,8 @@
 """The client at the other end of a request's connection: is it gone, how long may it take, what does it still send?"""
 
 import contextlib
-import fcntl
 import socket
 import struct
-import termios
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -47,7 +45,7 @@ class Peer:
             if not self.is_limited or not hasattr(socket, "TCP_INFO"):  # TLS, or macOS
                 return bool(plain.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b"")
             plain.send(b"", socket.MSG_DONTWAIT)  # fails after a reset, and on a unix socket after a close
-            if _unread_bytes(plain) > MAX_UNREAD_BYTES:  # then the end of its sending could not be seen
+            if self.sock.unread_bytes() > MAX_UNREAD_BYTES:  # then the end of its sending could not be seen
                 return True
             if _tcp_state(plain)[0] != TCP_CLOSE_WAIT:
                 return False
@@ -133,11 +131,6 @@ class Peer:
         if self.malformed or not done:
             with contextlib.suppress(OSError):
                 self.sock.shutdown(socket.SHUT_RDWR)
-
-
-def _unread_bytes(plain: socket.socket) -> int:
-    """Return how many bytes have come and were not read."""
-    return int(struct.unpack("i", fcntl.ioctl(plain, termios.FIONREAD, bytes(4)))[0])
 
 
 def _tcp_state(plain: socket.socket) -> tuple[int, int]:

@@ -221,7 +221,8 @@ def as_ndjson(chunks: Iterable[list[Any]]) -> Iterator[bytes]:
         if _is_long(chunk):
             yield from _join((*_json_parts(chunk[0]), b"\n"))
         else:
-            yield _quote_all(chunk, b'"\n"') or _encoder.encode_lines(decode_all(chunk))
+            quoted = _quote_all(chunk, b"\n")
+            yield quoted + b"\n" if quoted else _encoder.encode_lines(decode_all(chunk))
 
 
 def as_json(chunks: Iterable[list[Any]], rest: dict[str, Any]) -> Iterator[bytes]:
@@ -231,7 +232,7 @@ def as_json(chunks: Iterable[list[Any]], rest: dict[str, Any]) -> Iterator[bytes
         if _is_long(chunk):
             yield from _join((before, *_json_parts(chunk[0])))
         else:
-            yield before + (_quote_all(chunk, b'","') or _encoder.encode(decode_all(chunk))[1:-1])
+            yield before + (_quote_all(chunk, b",") or _encoder.encode(decode_all(chunk))[1:-1])
         before = b","
     yield (b"" if before == b"," else before) + b"]," + _encoder.encode(rest)[1:] + b"\n"
 
@@ -241,14 +242,13 @@ def decode_all(chunk: list[Any]) -> list[Any]:
     return [decode_message(one) if isinstance(one, bytes) else one for one in chunk]
 
 
-def _quote_all(chunk: list[Any], separator: bytes) -> bytes:
-    """Return messages as JSON strings with a separator between and its part after the quote behind; b"" for others."""
+def _quote_all(chunk: list[Any], between: bytes) -> bytes:
+    """Return messages as JSON strings, with something between; b"" if their JSON takes more than quotes."""
     if not isinstance(chunk[0], bytes):
         return b""
+    separator = b'"%b"' % between
     joined = separator.join(chunk)
-    if not is_plain(joined, separator, len(chunk)):
-        return b""
-    return b"".join((b'"', joined, b'"', separator[1:-1].strip(b",")))
+    return b'"%b"' % joined if is_plain(joined, separator, len(chunk)) else b""
 
 
 def _is_long(chunk: list[Any]) -> bool:

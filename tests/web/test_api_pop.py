@@ -47,6 +47,7 @@ def test_pop_reads_max_from_query_and_body(api: Api, request_of_two: dict[str, A
         ("text/plain", True),
         ("text/plain, application/json;q=0.5", True),
         ("text/*", True),
+        ("Text/Plain", True),
         ("application/json", False),
         ("*/*", False),
         ("", False),
