@@ -321,3 +321,26 @@ def test_what_moved_meanwhile_is_not_removed(tab: Tab, seed: Callable[..., None]
     expect(tab.page.get_by_role("alert")).to_contain_text("The queue has moved on; nothing was removed.")
     tab.shows("b", "c")
     assert stored(redis, name) == [b"b", b"c"]
+
+
+@pytest.mark.parametrize("locale", ["en-US", "pt-BR", "es"])
+@pytest.mark.parametrize("width", [360, 390, 520, 1280])
+def test_a_large_number_stays_beside_the_others(
+    tabs: Callable[..., Tab], redis: Any, name: str, width: int, locale: str
+) -> None:
+    many = (
+        "local t = {} for i = 1, 1000 do t[i] = 'x' end for i = 1, 1000 do redis.call('LPUSH', KEYS[1], unpack(t)) end"
+    )
+    redis.eval(many, 1, f"queue:{name}")
+    tab = tabs(width=width, locale=locale).open()
+    expect(tab.by_id("count")).to_have_text({"en-US": "1,000,000", "pt-BR": "1.000.000", "es": "1.000.000"}[locale])
+    right_of_text = """() => {
+        const range = document.createRange();
+        range.selectNodeContents(document.getElementById('count'));
+        return range.getBoundingClientRect().right;
+    }"""
+    facts = tab.page.locator(".facts").bounding_box()
+    assert facts
+    assert tab.page.evaluate(right_of_text) <= facts["x"]
+    assert facts["x"] + facts["width"] <= width
+    assert tab.page.evaluate("document.documentElement.scrollWidth") <= width
