@@ -143,13 +143,14 @@ def post_fork(server: Any, worker: Any) -> None:
 def post_worker_init(worker: Any) -> None:
     """Tell waiting requests and streams when their worker is told to end, so that they answer and end.
 
-    Also tell the app how many clients can wait, let it take the same turns as its worker, and let the first worker
-    log what may lose messages in Redis.
+    Also tell the app how many clients can wait, let it take the same turns as its worker, start its timer, and let the
+    first worker log what may lose messages in Redis.
     """
     runtime = worker.wsgi.extensions["queue"]
     runtime.stopping = lambda: not worker.alive
     runtime.max_waiting = _max_waiting
     worker.turns = runtime.turns
+    runtime.timer.start()
     gc.freeze()  # what is loaded now stays, so the garbage collector need not go through it again and again
     if worker.age == 1:
         threading.Thread(target=runtime.log_warning, daemon=True, name="log-warning").start()

@@ -59,7 +59,7 @@ def _next(queue: ReliableQueue, lease: float, wait: float) -> Delivery | None:
         batch = queue.reserve(lease)
         if batch.messages:
             return batch.messages[0]
-        queue.wait(min(wait, batch.next_expiry or wait))
+        queue.wait(min(wait, batch.next_due or wait), paused=batch.paused)
     except redis.RedisError as error:
         if not is_passing(error):
             raise

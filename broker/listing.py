@@ -6,20 +6,21 @@ import math
 import re
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import redis
 
-from broker.names import DEAD_SUFFIX, NAME_PATTERN, parent_name
+from broker.names import NAME_PATTERN, beside_pattern, name_beside, parent_name
 from broker.reliable import ReliableQueue
 
 LIST_TIMEOUT = 1.5  # seconds; what was not seen and counted by then is left out, and `complete` is false
 SCAN_COUNT = 200  # keys in one step, which takes the process some milliseconds
 MAX_QUEUES = 10_000  # in one listing, so that it has a few MiB
 CACHE_TTL = 1.0  # seconds a listing is kept
+HOLDING_KEYS = ("reserved", "delayed", "dead", "paused")  # beside a list, that make a queue worth showing
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,10 @@ class Counts:
     name: str
     count: int
     reserved: int
+    delayed: int
     dead: int
+    waiters: int
+    paused: bool
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,7 @@ class QueueLister:
         self._lock = threading.Lock()
         name = f"{re.escape(prefix)}({NAME_PATTERN.pattern})"
         self._list_key = re.compile(name.encode())
-        self._reserved_or_dead_key = re.compile(rf"\{{{name}\}}:((?:dead:)*)(?:reserved|dead)".encode())
+        self._beside = beside_pattern(prefix)
         self._own_key = re.compile(rf"\{{(?:{name}|{re.escape(prefix)})\}}:".encode())
 
     def list_queues(self, match: str = "*") -> Listing:
@@ -119,9 +123,8 @@ class QueueLister:
                     names.add(name)
                 else:
                     others.add(key)  # the dead letters of a queue have another key
-            elif beside := self._reserved_or_dead_key.fullmatch(key):
-                # Dead letters may be reserved and die again: `dead:` stands as often as the name ends in .dead
-                names.add(beside[1].decode() + DEAD_SUFFIX * beside[2].count(b":"))
+            elif (beside := self._beside.fullmatch(key.decode(errors="replace"))) and beside[3] in HOLDING_KEYS:
+                names.add(name_beside(beside))
             elif key.startswith(self._prefix) and not self._own_key.match(key):
                 others.add(key)
         return names, others
@@ -144,15 +147,24 @@ class QueueLister:
         for queue in queues:
             pipeline.llen(queue.key)
             pipeline.zcard(queue.key_prefix + "reserved")
+            pipeline.zcard(queue.key_prefix + "delayed")
             pipeline.llen(queue.key_prefix + "dead")
+            pipeline.exists(queue.key_prefix + "waiters")
+            pipeline.exists(queue.key_prefix + "paused")
         replies = pipeline.execute(raise_on_error=False)
         found = []
-        for queue, *counts in zip(queues, replies[::3], replies[1::3], replies[2::3], strict=True):
-            if not all(isinstance(count, int) for count in counts) or not any(counts):
+        for queue, (count, reserved, delayed, dead, waiters, paused) in zip(queues, batched(replies, 6), strict=True):
+            holds = (count, reserved, delayed, dead, paused)
+            if not all(isinstance(number, int) for number in holds) or not any(holds):
                 continue
-            if counts[1]:  # some leases may have expired
+            counts = Counts(queue.name, count, reserved, delayed, dead, 0, paused == 1)
+            if reserved or delayed or waiters:  # some leases may have expired
                 with contextlib.suppress(redis.ResponseError):  # one broken queue must not hide the others
-                    state = queue.state()
-                    counts = [state.count, state.reserved, state.dead]
-            found.append(Counts(queue.name, *counts))
+                    counts = Counts(queue.name, **queue.state().counts())  # type: ignore[arg-type]
+            found.append(counts)
         return found
+
+
+def batched(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
+    """Yield the items, so many at a time."""
+    return (items[start : start + size] for start in range(0, len(items), size))

@@ -5,16 +5,26 @@ the hash tag of the others.
 
     queue:jobs                    list    the waiting messages and nothing else; pushed left, popped right
     {queue:jobs}:reserved         zset    reservation id -> end of its lease, milliseconds by the Redis clock
-    {queue:jobs}:bodies           hash    reservation id -> message
+    {queue:jobs}:delayed          zset    id of a delayed message, d at its end -> when it comes back, milliseconds
+    {queue:jobs}:bodies           hash    reservation id, or id of a delayed message without the d -> message;
+                                          "<id>:failure" -> "<when, milliseconds>:<reason>", ! before it: to be buried
     {queue:jobs}:returned         list    what the front of the list holds, the foremost last, for messages that came
-                                          back: "<digest>:<deliveries>:<when, milliseconds>" (at most 100,000, one hour)
+                                          back: "<digest>:<deliveries>:<when>:<last failure>:<reason>" (at most 100,000,
+                                          one hour; times in milliseconds)
     {queue:jobs}:acked            zset    ids acked within the last hour (at most 10,000) -> when, milliseconds
     {queue:jobs}:dead             list    the dead letters: the waiting messages of the queue `jobs.dead`
+    {queue:jobs}:dead:causes      hash    why they died: digest -> "<how many>:<deliveries>:<when>:<reason>"
     {queue:jobs}:dead:...                 what belongs to the queue `jobs.dead`, as above: reserved, bodies, ...
+    {queue:jobs}:paused           string  exists while the queue is paused
+    {queue:jobs}:resumed          list    wakes those who waited for the end of a pause (one minute)
     {queue:jobs}:waiters          hash    process -> "<clients that wait>:<valid until, milliseconds>"
-    {queue:jobs}:clock            string  when a lease last began or was extended, milliseconds (12 hours)
+    {queue:jobs}:clock            string  "<when a lease or delay last began or was extended>:<the next end that the
+                                          timers were told>", milliseconds (until the last of them ends)
     {queue:jobs}:once:<digest>    list    the answer kept for an Idempotency-Key: fingerprint, then answer (24 hours)
     {queue:jobs}:cleared:<undo>   list    what `clear` removed, until `restore` (one hour)
+    {queue:jobs}:result:<digest>  list    the result of a job: when, milliseconds; the result (a day, or as asked)
+
+`{queue:jobs}:notices` is a channel: "due <in how many milliseconds>" and "result <key>" (timer.py).
 
 What belongs to no queue has the prefix alone as its hash tag; no queue has an empty name:
 
@@ -46,6 +56,16 @@ def queue_keys(name: str, prefix: str = "queue:") -> tuple[str, str]:
         key = queue_keys(parent, prefix)[1] + "dead"
         return key, key + ":"
     return prefix + name, "{" + prefix + name + "}:"
+
+
+def beside_pattern(prefix: str = "queue:") -> re.Pattern[str]:
+    """Return a pattern of the keys and the channel beside the lists; `name_beside` reads what it matches."""
+    return re.compile(rf"\{{{re.escape(prefix)}({NAME_PATTERN.pattern})\}}:((?:dead:)*)([a-z]+)")
+
+
+def name_beside(match: re.Match[str]) -> str:
+    """Return the queue to which a key belongs. Dead letters may be reserved and die again: {queue:a}:dead:reserved."""
+    return match[1] + DEAD_SUFFIX * match[2].count(":")
 
 
 def ended_session_key(session: str, prefix: str = "queue:") -> str:

@@ -1,6 +1,6 @@
-"""A RedisQueue whose messages can be reserved, acked, returned, buried, moved and restored.
+"""A RedisQueue whose messages can be delayed, reserved, acked, returned, buried, found, moved and restored.
 
-Every verb is one script (`queue.lua`, `push.lua`), so it happens whole or not at all. The scripts use the clock
+Every verb is one script (a file beside this one), so it happens whole or not at all. The scripts use the clock
 of Redis and declare all their keys, which share one Cluster slot. They need Redis 7.0 or Valkey.
 """
 
@@ -18,6 +18,7 @@ from broker.names import queue_keys
 from RedisQueue import RedisQueue
 
 MAX_BATCH = 1000  # messages one script call handles at most
+RESULT_SECONDS = 86400  # how long a result is kept if nothing else is said
 MIN_BLOCK_SECONDS = 0.02  # how long a wait takes at least on a server that cannot block
 FULL_POLL_INTERVAL = 0.25  # seconds between two tries while Redis is full: then BLMOVE is refused, taking is not
 
@@ -36,6 +37,10 @@ class Conflict(Exception):
     """The same Idempotency-Key came with another request."""
 
 
+class Paused(Exception):
+    """The queue is paused, so nothing is taken from it."""
+
+
 class Delivery(bytes):
     """A reserved message: its bytes, and what is known of this delivery."""
 
@@ -45,26 +50,84 @@ class Delivery(bytes):
 
 
 @dataclass(frozen=True)
+class Held:
+    """A message that is reserved, or delayed: then by nobody."""
+
+    id: str
+    head: bytes  # its first bytes, as many as were asked for
+    size: int  # of the whole message, bytes
+    deliveries: int
+    deadline: float  # when it comes back, Unix time by the Redis clock, seconds
+    failed: float | None  # when it failed last, Unix time; None: it did not
+    reason: str  # why
+
+
+@dataclass(frozen=True)
+class Details:
+    """What is known of a waiting message."""
+
+    deliveries: int = 0  # so far
+    failed: float | None = None  # when it failed last, Unix time, seconds; None: it did not
+    reason: str = ""  # why
+    died: bool = False  # it is a dead letter since then
+
+
+@dataclass(frozen=True)
+class Found:
+    """A waiting message that holds the text that was looked for."""
+
+    position: int  # 0 is next to be popped
+    head: bytes  # its first bytes, as many as were asked for
+    size: int  # of the whole message, bytes
+    details: Details | None = None  # if they were asked for
+
+
+@dataclass(frozen=True)
+class Search:
+    """Where a search goes on: at a position, behind the last messages that were looked at (`mark`)."""
+
+    position: int = 0
+    mark: tuple[bytes, ...] = ()
+    is_over: bool = False
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of a job, and when (Unix time by the Redis clock, seconds)."""
+
+    result: bytes
+    at: float
+
+
+@dataclass(frozen=True)
 class State:
     """What a queue holds, and the first bytes and whole sizes of some waiting messages, next to be popped first.
 
-    `next_change` is the time until this changes by itself, when a lease ends, in seconds (None: it does not).
+    `next_change` is the time until this changes by itself, as a lease or a delay ends, in seconds (None: it does not).
     """
 
     count: int
     reserved: int
+    delayed: int
     dead: int
     waiters: int
+    paused: bool
     heads: list[tuple[bytes, int]]
     next_change: float | None
+
+    def counts(self) -> dict[str, int | bool]:
+        """Return all but the messages."""
+        names = ("count", "reserved", "delayed", "dead", "waiters", "paused")
+        return {name: getattr(self, name) for name in names}
 
 
 @dataclass(frozen=True)
 class Batch(Generic[M]):
-    """Messages that were taken; and if there are none, seconds until the next lease ends (None without one)."""
+    """Messages that were taken; and if there are none, seconds until a lease or a delay ends (None: none does)."""
 
     messages: list[M]
-    next_expiry: float | None = None
+    next_due: float | None = None
+    paused: bool = False  # nothing is given out
 
 
 class Script:
@@ -85,6 +148,8 @@ class Script:
             status, *answer = self.run_once(client, keys, arguments)
             if status == _CONFLICT:
                 raise Conflict
+            if status == _PAUSED:
+                raise _NothingGiven(_seconds(answer[0]))
             if status == _DONE:
                 return list(answer)
 
@@ -96,10 +161,27 @@ class Script:
             return client.eval(self.text, len(keys), *keys, *arguments)
 
 
-_DONE, _CONFLICT = 0, 2  # first in a script's answer; anything else: call again
+class _NothingGiven(Exception):
+    """The queue is paused; holds the seconds until something is due."""
+
+    def __init__(self, next_due: float | None) -> None:
+        super().__init__()
+        self.next_due = next_due
+
+
+_DONE, _CONFLICT, _PAUSED = 0, 2, 3  # first in a script's answer; anything else: call again
 _QUEUE = Script("shared.lua", "queue.lua", flags="allow-oom")
+_QUEUE_THAT_GROWS = Script("shared.lua", "queue.lua", flags="")  # a full server refuses it
 _PUSH = Script("shared.lua", "push.lua", flags="")
+_FIND = Script("shared.lua", "find.lua", flags="allow-oom")
 _POP = Script("pop.lua", flags="allow-oom")
+
+
+_POP_KEYS = ("reserved", "delayed", "returned", "paused", "causes")
+_KEYS = (
+    *("reserved", "delayed", "bodies", "returned", "dead", "acked", "waiters", "clock", "paused", "causes"),
+    "dead:causes",
+)
 
 
 class ReliableQueue(RedisQueue):
@@ -109,9 +191,8 @@ class ReliableQueue(RedisQueue):
         super().__init__(client, name, prefix)
         self.client_for_large = getattr(client, "alone", client)  # for commands whose reply may be large
         self.max_deliveries = max_deliveries
-        others = ("reserved", "bodies", "returned", "dead", "acked", "waiters", "clock")
-        self._pop_keys = [self.key, self.key_prefix + "reserved", self.key_prefix + "returned"]
-        self._keys = [self.key, *(self.key_prefix + key for key in others)]
+        self._pop_keys = [self.key, *(self.key_prefix + key for key in _POP_KEYS)]
+        self._keys = [self.key, *(self.key_prefix + key for key in _KEYS)]
 
     def push_once(self, idempotency_key: str, messages: Sequence[bytes], next: bool = False) -> int:
         """Push as `push` does, once for an idempotency key within 24 hours; return the length after that push.
@@ -119,19 +200,47 @@ class ReliableQueue(RedisQueue):
         Raises:
             Conflict: the key was used with another request.
         """
+        command = "push_front" if next else "push"
         fingerprint = _digest(b"push-next" if next else b"push", *messages)
-        return self._push(messages, next, fingerprint, self._answer_key(idempotency_key))
+        return int(
+            self._push(command, messages, fingerprint=fingerprint, extra_key=self._answer_key(idempotency_key))[0]
+        )
 
     def push(self, *messages: bytes, next: bool = False) -> int:
         """Add messages and return the queue's new length.
 
         With `next` they go to the front, the first of them to be popped next. No messages change nothing.
         """
-        return self._push(messages, next) if next and messages else super().push(*messages)
+        return int(self._push("push_front", messages)[0]) if next and messages else super().push(*messages)
 
-    def _push(self, messages: Sequence[bytes], next: bool, fingerprint: str = "", extra_key: str | None = None) -> int:
-        command, ordered = ("push_front", reversed(messages)) if next else ("push", messages)
-        return int(self._run(command, fingerprint, *ordered, extra_key=extra_key, script=_PUSH)[0])
+    def push_later(
+        self, delay: float, messages: Sequence[bytes], idempotency_key: str | None = None
+    ) -> tuple[list[str], int]:
+        """Add messages, all or none, that join the back of the queue in `delay` seconds, in the same order.
+
+        Return their ids and the queue's length. With an idempotency key it is done once within 24 hours.
+
+        Raises:
+            Conflict: the key was used with another request.
+        """
+        milliseconds = _milliseconds(delay)
+        fingerprint = _digest(b"push-later", b"%d" % milliseconds, *messages) if idempotency_key else ""
+        key = self._answer_key(idempotency_key) if idempotency_key else None
+        count, moment, random = self._push("push_later", messages, milliseconds, fingerprint, key)
+        stem = f"{moment.decode()}-%06d-{random.decode()}-0d"
+        return [stem % number for number in range(1, len(messages) + 1)], int(count)
+
+    def _push(
+        self,
+        command: str,
+        messages: Sequence[bytes],
+        delay: int = 0,
+        fingerprint: str = "",
+        extra_key: str | None = None,
+    ) -> list[Any]:
+        ordered = reversed(messages) if command == "push_front" else messages
+        arguments = [fingerprint, delay, secrets.token_hex(8), *ordered]
+        return self._run(command, *arguments, extra_key=extra_key, script=_PUSH)
 
     def pop(self, max: int = 1) -> list[bytes]:
         """Take up to `max` messages, oldest first; [] from an empty queue."""
@@ -149,22 +258,26 @@ class ReliableQueue(RedisQueue):
             found = _POP.run_once(self.client, self._pop_keys)
             if found != 1:
                 return Batch([found] if isinstance(found, bytes) else [])
-        if idempotency_key is None:
-            expiry, messages = self._run("pop", max, large=max > 1)
-        else:
-            fingerprint = _digest(b"pop", str(max).encode())
+        arguments, key = [max], None
+        if idempotency_key is not None:
+            arguments.append(_digest(b"pop", str(max).encode()))  # type: ignore[arg-type]
             key = self._answer_key(idempotency_key)
-            expiry, messages = self._run("pop", max, fingerprint, extra_key=key, large=max > 1)
-        return Batch(messages, _seconds(expiry))
+        try:
+            next_due, messages = self._run("pop", *arguments, extra_key=key, large=max > 1)
+        except _NothingGiven as nothing:
+            return Batch([], nothing.next_due, paused=True)
+        return Batch(messages, _seconds(next_due))
 
-    def wait(self, seconds: float, client: Any = None) -> None:
+    def wait(self, seconds: float, client: Any = None, paused: bool = False) -> None:
         """Return when the queue holds something, or after `seconds`. Nothing is taken, so no lost reply loses anything.
 
-        It blocks a connection of `client`, by default of the queue's own client.
+        Of a queue that was `paused`: return when it is resumed. It blocks a connection of `client`, by default of the
+        queue's own client.
         """
         started = time.monotonic()
+        key = self._resumed_key if paused else self.key
         try:
-            if (client or self.client).blmove(self.key, self.key, max(seconds, 0.01), "RIGHT", "RIGHT") is None:
+            if (client or self.client).blmove(key, key, max(seconds, 0.01), "RIGHT", "RIGHT") is None:
                 # A server that cannot block here answers at once; that must not become a busy loop.
                 time.sleep(max(0.0, min(MIN_BLOCK_SECONDS, seconds) - (time.monotonic() - started)))
         except OutOfMemoryError:
@@ -175,8 +288,12 @@ class ReliableQueue(RedisQueue):
 
         A batch ends once it reaches 16 MiB.
         """
-        expiry, records, deadline = self._run("reserve", max, _milliseconds(lease), secrets.token_hex(8), large=max > 1)
-        return Batch([_delivery(deadline, *record) for record in records], _seconds(expiry))
+        try:
+            answer = self._run("reserve", max, _milliseconds(lease), secrets.token_hex(8), large=max > 1)
+        except _NothingGiven as nothing:
+            return Batch([], nothing.next_due, paused=True)
+        next_due, records, deadline = answer
+        return Batch([_delivery(deadline, *record) for record in records], _seconds(next_due))
 
     def ack(self, *ids: str) -> int:
         """End reservations for good and return their number; those acked within the last hour count too.
@@ -187,20 +304,37 @@ class ReliableQueue(RedisQueue):
         _raise_if_stale(self._run("ack", *ids)[0])
         return len(set(ids))
 
-    def release(self, *ids: str) -> int:
-        """Return messages to the front of the queue; return how many of them were buried instead.
+    def ack_with(self, id: str, job: str, result: bytes, keep: float = RESULT_SECONDS) -> None:
+        """End a reservation for good, and in the same step keep the result of a job as `store_result` does.
+
+        Raises:
+            Stale: it is not held any more; then nothing was changed and nothing stored.
+        """
+        key = self.result_key(job)
+        _raise_if_stale(self._run("ack_with", round(keep), result, id, extra_key=key, script=_QUEUE_THAT_GROWS)[0])
+
+    def release(self, *ids: str, delay: float = 0, dead: bool = False, reason: str = "") -> int:
+        """Return messages to the front of the queue, now or in `delay` seconds, or bury them all (`dead`).
+
+        Return how many of them were buried; those that were delivered `max_deliveries` times always are. `reason` says
+        why they failed; it is kept as long as they wait.
 
         Raises:
             Stale: some are not held any more; then nothing was changed.
         """
-        stale, buried, more = self._run("release", *dict.fromkeys(ids))  # an id named twice must not be buried twice
+        unique = dict.fromkeys(ids)  # an id named twice must not be buried twice
+        stale, buried, more = self._run("release", _milliseconds(delay), int(dead), reason, *unique)
         _raise_if_stale(stale)
         if more:
-            self._run("sweep")
+            self.sweep()
         return int(buried)
 
+    def sweep(self) -> float | None:
+        """Return the messages whose lease or delay is over; return the seconds until the next one is (None: no one)."""
+        return _seconds(self._run("sweep")[0])
+
     def extend(self, id: str, lease: float) -> float:
-        """Let a lease end `lease` seconds from now; return its new deadline (Unix time, seconds).
+        """Let a lease or a delay end `lease` seconds from now; return its new deadline (Unix time, seconds).
 
         Raises:
             Stale: it is not held any more.
@@ -251,13 +385,82 @@ class ReliableQueue(RedisQueue):
         """Return how many messages wait."""
         return self.state().count
 
+    def find_and_move(self, to: str, text: str, max: int, search: Search) -> tuple[int, Search]:
+        """Move up to `max` messages that hold a text to the queue `to`, as `find` finds them.
+
+        Return how many, and where to go on.
+        """
+        mark = secrets.token_hex(16)
+        found, search = self._find("move_found", text, max, mark, search, extra_key=queue_keys(to, self.prefix)[0])
+        return len(found), search
+
+    def find(
+        self, text: str, max: int, head_bytes: int, search: Search, details: bool = False
+    ) -> tuple[list[Found], Search]:
+        """Look at some thousands of waiting messages for a text; ASCII letters match in either case.
+
+        Return up to `max` messages that hold it, with their first `head_bytes` bytes, and where to go on.
+        """
+        found, search = self._find("find", text, max, head_bytes, search, int(details))
+        return [
+            Found(position, head, size, _details(*known[0]) if known else None)
+            for position, size, head, *known in found
+        ], search
+
+    def _find(
+        self, command: str, text: str, max: int, argument: Any, search: Search, details: int = 0, **options: Any
+    ) -> tuple[list[Any], Search]:
+        arguments = [text.encode().lower(), search.position, max, argument, details, *search.mark]
+        position, is_over, found, mark = self._run(command, *arguments, script=_FIND, large=True, **options)
+        return found, Search(position, tuple(mark), is_over == 1)
+
     def state(self, heads: int = 0, offset: int = 0, head_bytes: int = 0) -> State:
         """Return the counts, and the first `head_bytes` bytes of `heads` messages after `offset` others."""
-        count, reserved, dead, waiters, found, next_change = self._run(
-            "state", heads, offset, head_bytes, large=heads > 0
-        )
+        counts, waiters, paused, found, next_change = self._run("state", heads, offset, head_bytes, large=heads > 0)
         shown = [(head, size) for head, size in found[::-1]]
-        return State(count, reserved, dead, waiters, shown, _seconds(next_change))
+        waiting, reserved, delayed, dead = counts
+        return State(waiting, reserved, delayed, dead, waiters, paused == 1, shown, _seconds(next_change))
+
+    def details(self, heads: int, offset: int, head_bytes: int) -> list[tuple[bytes, int, Details]]:
+        """Return the first bytes, the size and what is known of up to `heads` messages after `offset` others.
+
+        It ends once it has looked at 1 MiB of messages.
+        """
+        found = self._run("details", heads, offset, head_bytes, large=True)[0]
+        return [(head, size, _details(*known)) for head, size, known in found]
+
+    def held(self, kind: str, max: int, head_bytes: int, offset: int = 0, after: Held | None = None) -> list[Held]:
+        """Return up to `max` messages that are "reserved" or "delayed", the soonest to come back first.
+
+        They are those behind `offset` others, or behind `after`. It ends once it has looked at 1 MiB of messages.
+        """
+        last = [after.id, _milliseconds(after.deadline)] if after else ["", ""]
+        found = self._run("held", kind, offset, *last, max, head_bytes, large=True)[0]
+        return [
+            Held(id.decode(), head, size, deliveries, due / 1000, failed / 1000 if failed else None, reason.decode())
+            for id, due, head, size, deliveries, failed, reason in found
+        ]
+
+    def pause(self) -> None:
+        """Let `pop` and `reserve` give nothing out until `resume`. Raw Redis clients are not held."""
+        self._run("pause", extra_key=self._resumed_key)
+
+    def resume(self) -> None:
+        """Give messages out again."""
+        self._run("resume", extra_key=self._resumed_key)
+
+    def store_result(self, job: str, result: bytes, keep: float = RESULT_SECONDS) -> None:
+        """Keep the result of a job for `keep` seconds, instead of one that is kept already."""
+        self._run("store_result", round(keep), result, extra_key=self.result_key(job), script=_PUSH)
+
+    def result(self, job: str) -> Result | None:
+        """Return the result of a job, None if there is none (any more)."""
+        kept = self.client_for_large.lrange(self.result_key(job), 0, -1)
+        return Result(kept[1], int(kept[0]) / 1000) if kept else None
+
+    def result_key(self, job: str) -> str:
+        """Return the key of a job's result."""
+        return self.key_prefix + "result:" + _digest(job.encode())
 
     def report_waiters(self, process: str, waiters: int, valid: float) -> None:
         """Tell Redis how many clients of a process wait, which holds for `valid` seconds."""
@@ -265,6 +468,10 @@ class ReliableQueue(RedisQueue):
 
     def _answer_key(self, idempotency_key: str) -> str:
         return self.key_prefix + "once:" + _digest(idempotency_key.encode())
+
+    @property
+    def _resumed_key(self) -> str:
+        return self.key_prefix + "resumed"
 
     def _cleared_key(self, undo: str) -> str:
         return self.key_prefix + "cleared:" + undo
@@ -277,7 +484,7 @@ class ReliableQueue(RedisQueue):
         script: Script = _QUEUE,
         large: bool = False,
     ) -> list[Any]:
-        """Run a command of a script. Those of queue.lua first return the messages of expired leases."""
+        """Run a command of a script. Those of queue.lua first return the messages that are due."""
         keys = [*self._keys, extra_key] if extra_key else self._keys
         client = self.client_for_large if large else self.client
         return script.run(client, keys, [command, self.max_deliveries, *arguments])
@@ -287,6 +494,10 @@ def _delivery(deadline: int, id: bytes, deliveries: int, message: bytes) -> Deli
     delivery = Delivery(message)
     delivery.id, delivery.deliveries, delivery.deadline = id.decode(), deliveries, deadline / 1000
     return delivery
+
+
+def _details(deliveries: int, failed: int, reason: bytes, died: int) -> Details:
+    return Details(deliveries, failed / 1000 if failed else None, reason.decode(errors="replace"), died == 1)
 
 
 def _digest(*parts: bytes) -> str:

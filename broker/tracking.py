@@ -5,6 +5,7 @@ LPUSH, by a script, or that expires (`CLIENT TRACKING ON BCAST`). It tells who f
 something has changed, never what, so nothing is lost when several become one.
 """
 
+import contextlib
 import logging
 import threading
 import time
@@ -14,7 +15,7 @@ from typing import Any
 
 import redis
 
-from broker.health import CHECK_SCRIPT
+from broker.pushes import iter_pushes
 from broker.refusals import is_passing
 from RedisQueue import RedisQueue
 
@@ -88,33 +89,16 @@ class Tracker:
 
     def _follow(self) -> None:
         """Tell changes until the connection is lost, or nobody is subscribed."""
-        pool = self.client.connection_pool
-        connection = pool.connection_class(**{**pool.connection_kwargs, "protocol": 3})
-        try:
-            connection.connect()
-            connection._parser.set_invalidation_push_handler(lambda notice: notice)
-            connection.send_command("CLIENT", "TRACKING", "ON", "BCAST", *self._prefixes)
-            connection.read_response()
-            self.is_live = True
-            self._tell(None)
-            self._read_notices(connection)
-        finally:
-            connection.disconnect()
-
-    def _read_notices(self, connection: Any) -> None:
-        checking = False
-        while self._subscriptions:
-            try:
-                notice = connection.read_response(push_request=True, timeout=CHECK_INTERVAL, disconnect_on_error=False)
-            except redis.TimeoutError:
-                if checking:
-                    raise
-                connection.send_command("EVAL", CHECK_SCRIPT, 0)  # a server that has become a replica refuses this
-                checking = True
-                continue
-            checking = False
-            if isinstance(notice, list) and notice[0] == b"invalidate":
-                self._tell(notice[1])
+        command = ["CLIENT", "TRACKING", "ON", "BCAST", *self._prefixes]
+        with contextlib.closing(iter_pushes(self.client, command, CHECK_INTERVAL)) as pushes:
+            for push in pushes:
+                if not self.is_live:
+                    self.is_live = True
+                    self._tell(None)
+                if push and push[0] == b"invalidate":
+                    self._tell(push[1])
+                if not self._subscriptions:
+                    return
 
     def _tell(self, keys: Iterable[bytes] | None) -> None:
         """Notify those who follow the queues of these keys; everybody if they are not known."""

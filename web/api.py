@@ -3,8 +3,7 @@
 docs/api.md is the reference; a test holds it to this table.
 """
 
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
@@ -14,16 +13,18 @@ import redis
 from flask import Blueprint, Response
 
 from broker.health import check_server, find_warning
-from broker.reliable import Batch, Delivery, ReliableQueue
+from broker.reliable import RESULT_SECONDS, Batch, Delivery, Paused, ReliableQueue, Search
 from web import __version__, streams
 from web.body import JSON, iter_body, lines_kind, read_fields, refuse_body, release_memory
 from web.codec import BY_REDIS, Limits, decode_message
 from web.errors import bad_request, from_redis
 from web.json_text import NDJSON
 from web.parameters import (
+    VISIBLE_ASCII,
     Choice,
     Flag,
     Integer,
+    JobName,
     Message,
     MessageList,
     MessageParameter,
@@ -38,6 +39,7 @@ from web.parameters import (
 )
 from web.peer import Peer
 from web.request import Request, current_request
+from web.results import wait_for_result
 from web.security import session_watch
 from web.waiting import MAX_WAIT, M
 
@@ -46,6 +48,9 @@ View = Callable[..., Answer | Response]
 
 MAX_BATCH = 1000  # messages, or ids, in one request
 MAX_LEASE = 43200  # seconds
+MAX_DELAY = 2_592_000  # seconds, 30 days; a result is kept as long at most
+MAX_REASON = 1000  # characters
+MAX_TEXT = 1000  # characters to look for
 MAX_FIELDS_BYTES = 1 << 18  # of a body without messages: a list of MAX_BATCH ids has 50 kB
 
 api = Blueprint("api", __name__)
@@ -61,21 +66,42 @@ def push(
     message: bytes | None,
     messages: list[bytes] | None,
     next: bool,
+    delay: float,
     each: str | None,
 ) -> Answer:
     """Add one message, or many: all of them or none. A stream of lines is stored as it comes."""
     lines = lines_kind(request)
     if lines:
-        if next:
-            raise bad_request("A stream of lines cannot have next.", "bad_parameter", parameter="next")
+        for name, value in (("next", next), ("delay", delay)):
+            if value:
+                raise bad_request(f"A stream of lines cannot have {name}.", "bad_parameter", parameter=name)
         if key:
             raise bad_request("A stream of lines does not keep an Idempotency-Key.", "bad_idempotency_key")
         blocks = iter_body(request, eager=True)
         pushed, count = streams.push_lines(queue, blocks, lines, request.settings.max_message_bytes)
         return {"success": True, "pushed": pushed, "count": count}
     found = one_or_many(message, messages, "message", "bad_message")
+    if delay:
+        return push_later(queue, key, found, messages is not None, next, delay)
     count = queue.push_once(key, found, next=next) if key else queue.push(*found, next=next)
-    if messages is not None:
+    return push_answer(found, messages is not None, count)
+
+
+def push_later(
+    queue: ReliableQueue, key: str | None, found: list[bytes], many: bool, next: bool, delay: float
+) -> Answer:
+    """Add messages that join the back of the queue later."""
+    if next:
+        raise bad_request(
+            "Send either delay or next: a delayed message joins the back.", "bad_parameter", parameter="next"
+        )
+    ids, count = queue.push_later(delay, found, key)
+    return push_answer(found, many, count) | ({"ids": ids} if many else {"id": ids[0]})
+
+
+def push_answer(found: list[bytes], many: bool, count: int) -> Answer:
+    """Answer what was pushed, and the queue's length after that."""
+    if many:
         return {"success": True, "pushed": len(found), "count": count}
     return {"success": True, "message": decode_message(found[0]), "count": count}
 
@@ -83,9 +109,13 @@ def push(
 def pop(request: Request, queue: ReliableQueue, key: str | None, wait: float, max: int | None) -> Answer | Response:
     """Take the next message, or up to `max`, waiting for one up to `wait` seconds."""
     give_back = None if key else lambda messages: queue.requeue(*messages)
-    taken = take(request, queue, wait, lambda: queue.pop_batch(max or 1, key), give_back)
-    if max is None and prefers(request, "text/plain"):
-        return as_text(taken)
+    as_text = max is None and prefers(request, "text/plain")
+    try:
+        taken = take(request, queue, wait, lambda: queue.pop_batch(max or 1, key), give_back)
+    except Paused:
+        return text_answer([]) if as_text else nothing(PAUSED, max)
+    if as_text:
+        return text_answer(taken)
     return batch_or_one([{"message": decode_message(message)} for message in taken], max)
 
 
@@ -102,7 +132,7 @@ def take(
     return request.runtime.waiting.take(queue, wait, attempt, give_back, *leaving)
 
 
-def as_text(taken: list[bytes]) -> Response:
+def text_answer(taken: list[bytes]) -> Response:
     """Answer a message as the body itself, 204 for none."""
     if not taken:
         return Response(status=204)
@@ -111,40 +141,87 @@ def as_text(taken: list[bytes]) -> Response:
 
 
 def batch_or_one(found: list[dict[str, Any]], max: int | None) -> Answer:
-    """Answer what was taken: with `max` as a list. An empty queue is not an error of status, but no success."""
-    empty = {"success": False, "error": "empty", "message": "The queue is empty."}
+    """Answer what was taken: with `max` as a list."""
+    if not found:
+        return nothing(EMPTY, max)
     if max is None:
-        return {"success": True, **found[0]} if found else empty
-    messages = [one["message"] if len(one) == 1 else one for one in found]
-    return {"success": True, "messages": messages} if found else {**empty, "messages": []}
+        return {"success": True, **found[0]}
+    return {"success": True, "messages": [one["message"] if len(one) == 1 else one for one in found]}
+
+
+EMPTY = ("empty", "The queue is empty.")
+PAUSED = ("paused", "The queue is paused; nothing is given out until it is resumed.")
+
+
+def nothing(why: tuple[str, str], max: int | None) -> Answer:
+    """Answer that nothing was taken, which is not an error of status, but no success."""
+    error, message = why
+    answer: Answer = {"success": False, "error": error, "message": message}
+    return answer if max is None else {**answer, "messages": []}
 
 
 # --- looking
 
 
 def count(request: Request, queue: ReliableQueue) -> Answer:
-    """How many messages wait, are reserved and are dead, and how many clients wait."""
+    """How many messages wait, are reserved, delayed and dead, how many clients wait, and whether it is paused."""
     state = queue.state()
-    counts = {"count": state.count, "reserved": state.reserved, "dead": state.dead, "waiters": state.waiters}
-    return {"success": True, "message": str(state.count), **counts}
+    return {"success": True, "message": str(state.count), **state.counts()}
 
 
 def all_messages(
-    request: Request, queue: ReliableQueue, offset: int, limit: int | None, preview: int | None
+    request: Request,
+    queue: ReliableQueue,
+    offset: int,
+    limit: int | None,
+    preview: int | None,
+    contains: str | None,
+    details: bool,
 ) -> Answer | Response:
-    """The waiting messages, next to be popped first; none is taken."""
-    count = queue.count()
+    """The waiting messages, next to be popped first, or those that hold a text; none is taken."""
+    count, lines = queue.count(), prefers(request, NDJSON)
     size = min(max(0, count - offset), count if limit is None else limit)
-    if preview is None:
+    if contains is not None:
+        chunks: Iterator[list[Any]] = streams.iter_found(queue, contains, offset, limit, preview, details)
+        if lines and preview is None and not details:  # as without `contains`: what push takes
+            chunks = ([one["message"] for one in chunk] for chunk in chunks)
+    elif details:
+        chunks = streams.iter_details(queue, offset, size, preview)
+    elif preview is None:
         chunks = streams.iter_waiting(queue, offset, limit)
     else:
         chunks = streams.iter_previews(queue, offset, size, preview)
-    if prefers(request, NDJSON):
+    if lines:
         return Response(streams.as_ndjson(streams.prefetch(chunks)), content_type=NDJSON)
     first = next(chunks, [])
     if len(first) == size:
         return {"success": True, "messages": streams.decode_all(first), "count": count}
     return Response(streams.as_json(chain([first], chunks), {"count": count}), content_type=JSON)
+
+
+def reserved(
+    request: Request, queue: ReliableQueue, offset: int, limit: int | None, preview: int | None
+) -> Answer | Response:
+    """The messages that are reserved, the soonest to come back first."""
+    return held(request, "reserved", queue, offset, limit, preview)
+
+
+def delayed(
+    request: Request, queue: ReliableQueue, offset: int, limit: int | None, preview: int | None
+) -> Answer | Response:
+    """The messages that are delayed, the soonest to come back first."""
+    return held(request, "delayed", queue, offset, limit, preview)
+
+
+def held(
+    request: Request, kind: str, queue: ReliableQueue, offset: int, limit: int | None, preview: int | None
+) -> Answer | Response:
+    """Answer the messages that are "reserved" or "delayed"."""
+    count = queue.state().counts()[kind]
+    chunks = streams.iter_held(queue, kind, offset, limit, preview)
+    if prefers(request, NDJSON):
+        return Response(streams.as_ndjson(streams.prefetch(chunks)), content_type=NDJSON)
+    return Response(streams.as_json(streams.prefetch(chunks), {"count": count}), content_type=JSON)
 
 
 def events(request: Request, queue: ReliableQueue) -> Response:
@@ -169,7 +246,10 @@ def reserve(request: Request, queue: ReliableQueue, lease: float, wait: float, m
     def give_back(deliveries: list[Delivery]) -> None:
         queue.release(*(delivery.id for delivery in deliveries))
 
-    taken = take(request, queue, wait, lambda: queue.reserve(lease, max or 1), give_back)
+    try:
+        taken = take(request, queue, wait, lambda: queue.reserve(lease, max or 1), give_back)
+    except Paused:
+        return nothing(PAUSED, max)
     return batch_or_one(
         [
             {"id": one.id, "message": decode_message(one), "deliveries": one.deliveries, "deadline": one.deadline}
@@ -179,16 +259,37 @@ def reserve(request: Request, queue: ReliableQueue, lease: float, wait: float, m
     )
 
 
-def ack(request: Request, queue: ReliableQueue, id: str | None, ids: list[str] | None) -> Answer:
-    """End reservations for good: all that are named, or none."""
-    return {"success": True, "acked": queue.ack(*one_or_many(id, ids, "id"))}
-
-
-def release(request: Request, queue: ReliableQueue, id: str | None, ids: list[str] | None) -> Answer:
-    """Return reserved messages, to be popped next; `dead` of them were delivered often enough."""
+def ack(
+    request: Request, queue: ReliableQueue, id: str | None, ids: list[str] | None, job: str | None, result: bytes | None
+) -> Answer:
+    """End reservations for good: all that are named, or none. With one the result of its job can be kept."""
     found = one_or_many(id, ids, "id")
-    dead = queue.release(*found)
-    return {"success": True, "released": len(found), "dead": dead}
+    if job is None and result is None:
+        return {"success": True, "acked": queue.ack(*found)}
+    if job is None or result is None or id is None:
+        raise bad_request("A result needs job, result and one id.", "bad_parameter", parameter="job")
+    queue.ack_with(id, job, result)
+    return {"success": True, "acked": 1}
+
+
+def release(
+    request: Request,
+    queue: ReliableQueue,
+    id: str | None,
+    ids: list[str] | None,
+    delay: float,
+    dead: bool,
+    reason: str,
+) -> Answer:
+    """Return reserved messages, to be popped next, now or later, or bury them.
+
+    `dead` of them were buried: those that were delivered often enough are, in any case.
+    """
+    found = one_or_many(id, ids, "id")
+    if dead and delay:
+        raise bad_request("Send either delay or dead.", "bad_parameter", parameter="delay")
+    buried = queue.release(*found, delay=delay, dead=dead, reason=reason)
+    return {"success": True, "released": len(found), "dead": buried}
 
 
 def extend(request: Request, queue: ReliableQueue, id: str, lease: float) -> Answer:
@@ -216,17 +317,61 @@ def restore(request: Request, queue: ReliableQueue, undo: str) -> Answer:
     return {"success": True, "restored": queue.restore(undo)}
 
 
-def move(request: Request, queue: ReliableQueue, to: str, max: int | None) -> Answer:
-    """Move messages, oldest first: those that wait now, or up to `max`."""
+def move(request: Request, queue: ReliableQueue, to: str, max: int | None, contains: str | None) -> Answer:
+    """Move messages, oldest first: those that wait now, or up to `max`; with `contains` those that hold a text."""
     if request.runtime.queue(to).key == queue.key:
         raise bad_request("A queue cannot be moved to itself.", "same_queue", parameter="to")
     left, moved = queue.count() if max is None else max, 0
     try:
-        while left > 0 and (batch := queue.move(to, left)):
-            moved, left = moved + batch, left - batch
+        for number in batches(queue, to, left, contains):
+            moved += number
     except redis.RedisError as error:
         raise from_redis(error).with_details(moved=moved) from error
     return {"success": True, "moved": moved}
+
+
+def batches(queue: ReliableQueue, to: str, left: int, contains: str | None) -> Iterator[int]:
+    """Move up to `left` messages, some at a time, and yield how many each time."""
+    if contains is None:
+        while left > 0 and (batch := queue.move(to, left)):
+            left -= batch
+            yield batch
+        return
+    search = Search()
+    while left > 0 and not search.is_over:
+        batch, search = queue.find_and_move(to, contains, min(left, MAX_BATCH), search)
+        left -= batch
+        yield batch
+
+
+def pause(request: Request, queue: ReliableQueue) -> Answer:
+    """Let pop and reserve give nothing out."""
+    queue.pause()
+    return {"success": True, "paused": True}
+
+
+def resume(request: Request, queue: ReliableQueue) -> Answer:
+    """Let pop and reserve give messages out again; those that wait get them at once."""
+    queue.resume()
+    return {"success": True, "paused": False}
+
+
+# --- results
+
+
+def store_result(request: Request, queue: ReliableQueue, job: str, result: bytes, keep: int) -> Answer:
+    """Keep the result of a job, which its producer asks for."""
+    queue.store_result(job, result, keep)
+    return {"success": True, "job": job}
+
+
+def get_result(request: Request, queue: ReliableQueue, job: str, wait: float) -> Answer:
+    """The result of a job, waiting for it up to `wait` seconds; it stays."""
+    shared = request.runtime
+    found = wait_for_result(queue, job, wait, Peer(request.environ), shared.waiting, shared.timer, shared.is_stopping)
+    if found is None:
+        return nothing(("no_result", "There is no result of this job yet, or no more."), None)
+    return {"success": True, "job": job, "result": decode_message(found.result), "at": found.at}
 
 
 # --- the table of verbs
@@ -256,6 +401,11 @@ WAIT = Number("wait", default=0, minimum=0, maximum=MAX_WAIT, unit="seconds")
 LEASE = Number("lease", default=30, minimum=1, maximum=MAX_LEASE, unit="seconds")
 PREVIEW = Integer("preview", minimum=1, maximum=10_000, unit="characters")
 IDS = (Text("id"), TextList("ids", maximum=MAX_BATCH))
+DELAY = Number("delay", default=0, minimum=0, maximum=MAX_DELAY, unit="seconds")
+CONTAINS = Text("contains", minimum=1, maximum=MAX_TEXT)
+WINDOW = (Integer("offset", default=0), Integer("limit"), PREVIEW)
+JOB = JobName("job", required=True)
+KEEP = Integer("keep", default=RESULT_SECONDS, minimum=1, maximum=MAX_DELAY, unit="seconds")
 
 
 def is_put_back(request: Request) -> bool:
@@ -268,7 +418,10 @@ VERBS = (
         "push",
         "POST",
         push,
-        (Message("message"), MessageList("messages"), Flag("next"), Choice("each", words=("line",), in_body=False)),
+        (
+            *(Message("message"), MessageList("messages"), Flag("next"), DELAY),
+            Choice("each", words=("line",), in_body=False),
+        ),
         idempotent=True,
         raw_body=True,
         streams=True,
@@ -276,12 +429,14 @@ VERBS = (
     ),
     Verb("pop", "POST", pop, (WAIT, MAX), idempotent=True),
     Verb("count", "GET", count),
-    Verb("all", "GET", all_messages, (Integer("offset", default=0), Integer("limit"), PREVIEW)),
+    Verb("all", "GET", all_messages, (*WINDOW, CONTAINS, Flag("details"))),
     Verb("events", "GET", events),
     Verb("reserve", "POST", reserve, (LEASE, WAIT, MAX)),
-    Verb("ack", "POST", ack, IDS),
-    Verb("release", "POST", release, IDS),
+    Verb("ack", "POST", ack, (*IDS, JobName("job"), Message("result"))),
+    Verb("release", "POST", release, (*IDS, DELAY, Flag("dead"), Text("reason", default="", maximum=MAX_REASON))),
     Verb("extend", "POST", extend, (Text("id", required=True), LEASE)),
+    Verb("reserved", "GET", reserved, WINDOW),
+    Verb("delayed", "GET", delayed, WINDOW),
     Verb(
         "remove",
         "POST",
@@ -292,7 +447,11 @@ VERBS = (
     ),
     Verb("clear", "POST", clear),
     Verb("restore", "POST", restore, (Text("undo", required=True),)),
-    Verb("move", "POST", move, (QueueName("to", required=True), Integer("max", minimum=1))),
+    Verb("move", "POST", move, (QueueName("to", required=True), Integer("max", minimum=1), CONTAINS)),
+    Verb("pause", "POST", pause),
+    Verb("resume", "POST", resume),
+    Verb("result", "POST", store_result, (JOB, Message("result", required=True), KEEP)),
+    Verb("result", "GET", get_result, (JOB, WAIT)),
 )
 
 LIST_PARAMETERS = (Text("match", default="*", maximum=133),)  # of GET /api/queues: a name with `.dead` has up to 133
@@ -344,7 +503,7 @@ def refuse_idempotency_key(request: Request) -> None:
 def idempotency_key(request: Request) -> str | None:
     """Return the Idempotency-Key header; one that is not 1 to 255 visible ASCII characters is refused (400)."""
     key = request.headers.get("Idempotency-Key")
-    if key is not None and not re.fullmatch("[!-~]{1,255}", key):
+    if key is not None and not VISIBLE_ASCII.fullmatch(key):
         raise bad_request("An Idempotency-Key has 1 to 255 visible ASCII characters.", "bad_idempotency_key")
     return key
 
@@ -374,9 +533,9 @@ def _add_routes(verb: Verb) -> None:
     def handle(name: str | None) -> Answer | Response:
         return call(current_request(), verb, name)
 
-    methods = [verb.method]
-    api.add_url_rule(QUEUE_PATH + verb.name, verb.name, handle, methods=methods, defaults={"name": None})
-    api.add_url_rule(f"{QUEUE_PATH}<any:name>/{verb.name}", verb.name, handle, methods=methods)
+    methods, endpoint = [verb.method], f"{verb.method.lower()}_{verb.name}"
+    api.add_url_rule(QUEUE_PATH + verb.name, endpoint, handle, methods=methods, defaults={"name": None})
+    api.add_url_rule(f"{QUEUE_PATH}<any:name>/{verb.name}", endpoint, handle, methods=methods)
 
 
 for _verb in VERBS:

@@ -66,8 +66,7 @@ class Watch:
             self.publish_fault(error)
             raise
         heads = [preview(head, size, PREVIEW_CHARACTERS) for head, size in state.heads]
-        counts = {"count": state.count, "reserved": state.reserved, "dead": state.dead, "waiters": state.waiters}
-        self.publish("queue", {"name": self.queue.name, **counts, "next": heads})
+        self.publish("queue", {"name": self.queue.name, **state.counts(), "next": heads})
         return state
 
     def wake(self) -> None:

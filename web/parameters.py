@@ -5,6 +5,7 @@ body; one that the verb does not know is refused, so that nobody believes in an 
 """
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -100,19 +101,38 @@ class Flag(Parameter):
 
 @dataclass(frozen=True)
 class Text(Parameter):
-    """Any text of up to `maximum` characters; an empty one is refused where one is required."""
+    """Any text of `minimum` to `maximum` characters; an empty one is refused where one is required."""
 
+    minimum: int = 0
     maximum: int | None = None
 
     def parse(self, text: str) -> str:
-        if not text and self.required:
+        if not text and (self.required or self.minimum):
             raise self.error(f"Send {self.name}.")
         if self.maximum is not None and len(text) > self.maximum:
             raise self.error(f"{self.name} must have up to {self.maximum} characters.")
         return text
 
     def describe(self) -> str:
-        return "text" if self.maximum is None else f"text, up to {self.maximum} characters"
+        if self.maximum is None:
+            return "text"
+        return f"text, {f'{self.minimum} to' if self.minimum else 'up to'} {self.maximum} characters"
+
+
+VISIBLE_ASCII = re.compile("[!-~]{1,255}")
+
+
+@dataclass(frozen=True)
+class JobName(Parameter):
+    """The name of a job, which its producer has chosen."""
+
+    def parse(self, text: str) -> str:
+        if not VISIBLE_ASCII.fullmatch(text):
+            raise self.error(f"{self.name} must have 1 to 255 visible ASCII characters.")
+        return text
+
+    def describe(self) -> str:
+        return "1 to 255 visible ASCII characters"
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from broker.health import find_warning
 from broker.listing import QueueLister
 from broker.reliable import ReliableQueue
 from broker.sessions import EndedSessions
+from broker.timer import Timer
 from broker.tracking import Tracker
 from settings import Settings
 from web.attempts import WrongTokens
@@ -59,6 +60,11 @@ class Runtime:
     def tracker(self) -> Tracker:
         """The connection on which Redis tells changes of queues."""
         return Tracker(self.client, self.settings.queue_prefix)
+
+    @cached_property
+    def timer(self) -> Timer:
+        """What returns messages on time, and hears of results."""
+        return Timer(self.client, self.settings.queue_prefix, self.queue)
 
     @cached_property
     def lister(self) -> QueueLister:

@@ -11,10 +11,11 @@ import msgspec
 import redis
 
 from broker.browse import iter_messages
-from broker.reliable import ReliableQueue
+from broker.reliable import Details, ReliableQueue, Search
 from RedisQueue import RedisQueue
 from web.codec import (
     BOM,
+    MAX_VALUE_BYTES,
     Limits,
     decode_message,
     encode_lines,
@@ -31,6 +32,7 @@ BATCH_MESSAGES = 1000  # messages in one LPUSH
 BATCH_BYTES = 1 << 20  # about how much is pushed at once
 MAX_DELAY = 0.02  # seconds until a message of a stream that has come is pushed, with those that came meanwhile
 PREVIEW_BATCH = 100  # previews read from Redis at once
+MAX_FOUND = 1 << 62  # more messages than there can be
 PART_CHARACTERS = 1 << 15  # about how much of an answer is made at once
 JSON_ESCAPE_BYTES = 6  # bytes that JSON may need for one byte of a message
 LINE_OVERHEAD_BYTES = 1024  # white space and quotes that a line may hold beside its message
@@ -213,6 +215,71 @@ def iter_previews(queue: ReliableQueue, offset: int, limit: int, characters: int
     for start in range(offset, offset + limit, PREVIEW_BATCH):
         heads = queue.state(min(PREVIEW_BATCH, offset + limit - start), start, 4 * characters).heads
         yield [preview(head, size, characters) for head, size in heads]
+
+
+def iter_details(queue: ReliableQueue, offset: int, limit: int, characters: int | None) -> Iterator[list[Any]]:
+    """Yield what is known of the waiting messages, some at a time, each with its preview or as a whole (None)."""
+    end = offset + limit
+    while offset < end:
+        found = queue.details(min(PREVIEW_BATCH, end - offset), offset, head_bytes(characters))
+        if not found:
+            return
+        yield [show(head, size, characters) | show_details(details) for head, size, details in found]
+        offset += len(found)
+
+
+def iter_found(
+    queue: ReliableQueue, text: str, offset: int, limit: int | None, characters: int | None, details: bool
+) -> Iterator[list[dict[str, Any]]]:
+    """Yield the waiting messages that hold a text, with their positions, some at a time; a list may be empty."""
+    search, left = Search(offset), MAX_FOUND if limit is None else limit
+    while left > 0 and not search.is_over:
+        found, search = queue.find(text, min(left, PREVIEW_BATCH), head_bytes(characters), search, details)
+        yield [
+            {"position": one.position, **show(one.head, one.size, characters), **show_details(one.details)}
+            for one in found
+        ]
+        left -= len(found)
+
+
+def iter_held(
+    queue: ReliableQueue, kind: str, offset: int, limit: int | None, characters: int | None
+) -> Iterator[list[dict[str, Any]]]:
+    """Yield the messages that are "reserved" or "delayed", the soonest to come back first, some at a time."""
+    last, left = None, MAX_FOUND if limit is None else limit
+    while left > 0:
+        found = queue.held(kind, min(left, PREVIEW_BATCH), head_bytes(characters), offset, last)
+        if not found:
+            return
+        yield [
+            {"id": one.id, **show(one.head, one.size, characters), "deliveries": one.deliveries}
+            | {"deadline": one.deadline, **show_failure("failed", one.failed, one.reason)}
+            for one in found
+        ]
+        last, left = found[-1], left - len(found)
+
+
+def head_bytes(characters: int | None) -> int:
+    """Return how many bytes of a message are needed to show so many characters of it; all for None."""
+    return MAX_VALUE_BYTES if characters is None else 4 * characters
+
+
+def show(head: bytes, size: int, characters: int | None) -> dict[str, Any]:
+    """Return a message as a whole (`characters` None), or its preview."""
+    return {"message": decode_message(head)} if characters is None else preview(head, size, characters)
+
+
+def show_details(details: Details | None) -> dict[str, Any]:
+    """Return what is known of a message; nothing if it was not asked for."""
+    if details is None:
+        return {}
+    when = "died" if details.died else "failed"
+    return {"deliveries": details.deliveries, **show_failure(when, details.failed, details.reason)}
+
+
+def show_failure(when: str, failed: float | None, reason: str) -> dict[str, Any]:
+    """Return why a message failed last and when (Unix seconds); nothing if it did not."""
+    return {} if failed is None else {"reason": reason, when: failed}
 
 
 def as_ndjson(chunks: Iterable[list[Any]]) -> Iterator[bytes]:

@@ -22,7 +22,7 @@ import redis
 
 from broker.connection import NotSent
 from broker.refusals import Remedy, find_refusal, is_passing, needs_reconnect
-from broker.reliable import Batch, ReliableQueue
+from broker.reliable import Batch, Paused, ReliableQueue
 from broker.tracking import Tracker
 from web.errors import ApiError
 
@@ -99,16 +99,17 @@ class Waiting:
 
         Raises:
             ApiError: too many clients wait (429).
+            Paused: the queue is, and was not resumed meanwhile.
         """
-        if not seconds:
-            return attempt().messages
-        if is_gone():
+        if seconds and is_gone():
             return []
-        messages = self._wait_and_take(queue, seconds, attempt, is_gone, watch)
-        if messages and give_back and (confirm_gone or is_gone)():
-            give_back(messages)
+        batch = self._wait_and_take(queue, seconds, attempt, is_gone, watch) if seconds else attempt()
+        if batch.paused:
+            raise Paused
+        if seconds and batch.messages and give_back and (confirm_gone or is_gone)():
+            give_back(batch.messages)
             return []
-        return messages
+        return batch.messages
 
     def _wait_and_take(
         self,
@@ -117,10 +118,10 @@ class Waiting:
         attempt: Callable[[], Batch[M]],
         is_gone: Callable[[], bool],
         watch: Watch | None,
-    ) -> list[M]:
+    ) -> Batch[M]:
         batch = attempt()
         if batch.messages:
-            return batch.messages
+            return batch
         self.acquire()
         line, turn = self._join(queue)
         try:
@@ -131,21 +132,22 @@ class Waiting:
                         turn.wait(min(left, interval))
                         turn.clear()
                         continue
-                    self._block(queue, min(left, PEER_CHECK_INTERVAL, batch.next_expiry or PEER_CHECK_INTERVAL))
+                    longest = min(left, PEER_CHECK_INTERVAL, batch.next_due or PEER_CHECK_INTERVAL)
+                    self._block(queue, longest, batch.paused)
                     if is_gone():
                         break
                     batch = _attempt(attempt)
                     if batch.messages:
-                        return batch.messages
-            return []
+                        break
+            return batch
         finally:
             self._leave(line, turn)
             self.release()
 
-    def _block(self, queue: ReliableQueue, seconds: float) -> None:
-        """Return when the queue may hold something, or after `seconds`. A lost reply leaves nothing unknown."""
+    def _block(self, queue: ReliableQueue, seconds: float, paused: bool) -> None:
+        """Return when the queue may give something, or after `seconds`. A lost reply leaves nothing unknown."""
         try:
-            queue.wait(seconds, self.client)
+            queue.wait(seconds, self.client, paused)
         except redis.RedisError as error:
             refusal = find_refusal(error)
             if isinstance(error, redis.MaxConnectionsError):

@@ -18,7 +18,7 @@ def redis_time(queue: ReliableQueue) -> float:
 
 def test_reserving_from_an_empty_queue_returns_nothing(queue: ReliableQueue) -> None:
     batch = queue.reserve()
-    assert (batch.messages, batch.next_expiry, counts(queue)) == ([], None, (0, 0, 0))
+    assert (batch.messages, batch.next_due, counts(queue)) == ([], None, (0, 0, 0))
 
 
 def test_a_reserved_message_neither_waits_nor_is_lost(queue: ReliableQueue) -> None:
@@ -285,19 +285,19 @@ def test_an_empty_batch_says_when_the_next_lease_ends(queue: ReliableQueue) -> N
     reserve(queue, lease=20)
     for batch in (queue.pop_batch(), queue.reserve()):
         assert batch.messages == []
-        assert batch.next_expiry is not None
-        assert 0 < batch.next_expiry <= 20
+        assert batch.next_due is not None
+        assert 0 < batch.next_due <= 20
 
 
 def test_an_extended_lease_does_not_end(queue: ReliableQueue) -> None:
     queue.push(b"a")
     [delivery] = reserve(queue, lease=1)
     queue.extend(delivery.id, 1000)
-    expiry = queue.pop_batch().next_expiry
+    expiry = queue.pop_batch().next_due
     assert expiry is not None
     assert 900 < expiry <= 1000
     queue.extend(delivery.id, 1)  # shorter is allowed too
-    expiry = queue.pop_batch().next_expiry
+    expiry = queue.pop_batch().next_due
     assert expiry is None or expiry <= 1
 
 
