@@ -1,11 +1,13 @@
-"""The loop of a Python consumer: reserve, work while the lease is kept alive, ack; release what failed."""
+"""The loop of a Python consumer: reserve, work while the lease is kept alive, ack; retry later what failed."""
 
 import logging
+import random
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from types import FrameType
+from functools import partial
+from types import FrameType, TracebackType
 from typing import Any
 
 import redis
@@ -15,42 +17,118 @@ from broker.reliable import Delivery, ReliableQueue, Stale
 
 STOP_INTERVAL = 1.0  # how often a waiting consumer checks whether to stop, seconds
 RETRY_DELAY = 1.0  # seconds until the next try while Redis is away or refuses
+MAX_BACKOFF = 3600.0  # seconds
+MAX_DELAY = 2_592_000.0  # seconds, 30 days
+MAX_REASON = 1000  # characters
+
+RetryDelay = float | Callable[[int], float]
 
 log = logging.getLogger(__name__)
 
 
-def consume(queue: ReliableQueue, *, lease: float = 30, wait: float = 20) -> Iterator[Delivery]:
-    """Yield reserved messages until SIGTERM: `for message in consume(queue): ...`.
+class Reject(Exception):
+    """Raised for a message that can never be done: it goes to the dead letters at once, with this text as reason."""
 
-    A message is acked when the loop's body finishes. It is released, to be delivered again, when the body raises or
-    leaves the loop (by `break` or `return`). Its lease of `lease` seconds is extended while the body runs; one wait on
-    Redis lasts `wait` seconds at most. After the queue's `max_deliveries` it goes to the dead letters, `<name>.dead`.
-    A Redis that is away, or refuses for a while (at a failover, while a script runs, when its disk is full), is waited
+
+class Message(Delivery):
+    """A message to work on. An error in the body of `with message:` is logged, and the message is tried again later.
+
+    Set `result` to keep the result of a job, which its producer asks for; it is stored in one step with the ack.
+    """
+
+    result: tuple[str, bytes] | None = None  # the name of the job, and its result
+    error: Exception | None = None  # what the body raised
+
+    def __enter__(self) -> "Message":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        if not isinstance(error, Exception):
+            return False
+        self.error = error
+        return True
+
+
+def backoff(deliveries: int) -> float:
+    """Return the seconds until a message is tried again: 1 to 2 after its first delivery, then twice as long each time.
+
+    They are random, so that what failed together is not tried again together, and an hour at most.
+    """
+    return min(MAX_BACKOFF, 2.0 ** min(deliveries, 30)) * random.uniform(0.5, 1)
+
+
+def consume(
+    queue: ReliableQueue, *, lease: float = 30, wait: float = 20, retry_delay: RetryDelay = backoff
+) -> Iterator[Message]:
+    """Yield reserved messages until SIGTERM.
+
+        for message in consume(queue):
+            with message:
+                work(message)
+
+    A message is acked when the loop's body finishes. If the body of `with message:` raises an error, the message is
+    delivered again after `retry_delay`: seconds, or a function of how often it was delivered. The error is kept as the
+    reason, as "ValueError: text". After the queue's `max_deliveries`, or at once for a `Reject`, it goes to the dead
+    letters, `<name>.dead`. An error outside of `with message:`, `break` and `return` end the loop: the message is
+    released, to be delivered again at once.
+
+    The lease of `lease` seconds is extended while the body runs; one wait on Redis lasts `wait` seconds at most. A
+    Redis that is away, or refuses for a while (at a failover, while a script runs, when its disk is full), is waited
     for with a warning.
 
     Raises:
-        ValueError: the lease is shorter than a second, or the wait is not positive.
+        ValueError: the lease is shorter than a second, or the wait is not positive, or a delay is negative.
         redis.RedisError: Redis refuses, and that does not pass: a wrong password, a key of another type.
     """
     if lease < 1 or wait <= 0:
         raise ValueError("consume needs a lease of at least 1 second and a wait of more than 0 seconds")
-    return _consume(queue, lease, min(wait, STOP_INTERVAL))
+    if not callable(retry_delay) and retry_delay < 0:
+        raise ValueError("consume needs a retry_delay of 0 seconds or more")
+    return _consume(queue, lease, min(wait, STOP_INTERVAL), retry_delay)
 
 
-def _consume(queue: ReliableQueue, lease: float, wait: float) -> Iterator[Delivery]:
+def _consume(queue: ReliableQueue, lease: float, wait: float, retry_delay: RetryDelay) -> Iterator[Message]:
     stop = threading.Event()
     with _StopOnSigterm(stop):
         while not stop.is_set():
             delivery = _next(queue, lease, wait)
             if delivery is None:
                 continue
+            message = _message(delivery)
             with _LeaseKeeper(queue, delivery, lease):
                 try:
-                    yield delivery
+                    yield message
                 except GeneratorExit:  # the loop ended inside its body: by an exception, or by break
-                    _retry(queue.release, delivery.id, seconds=lease)
+                    _retry(partial(queue.release, message.id, reason="the consumer left its loop"), seconds=lease)
                     raise
-            _retry(queue.ack, delivery.id, seconds=lease)
+            _retry(partial(_end, queue, message, retry_delay), seconds=lease)
+
+
+def _message(delivery: Delivery) -> Message:
+    message = Message(delivery)
+    message.id, message.deliveries, message.deadline = delivery.id, delivery.deliveries, delivery.deadline
+    return message
+
+
+def _end(queue: ReliableQueue, message: Message, retry_delay: RetryDelay) -> None:
+    """Ack a message that is done, bury one that was rejected, and let one that failed come back later."""
+    error = message.error
+    if error is None:
+        if message.result:
+            queue.ack_with(message.id, *message.result)
+        else:
+            queue.ack(message.id)
+        return
+    reason = f"{type(error).__name__}: {error}"[:MAX_REASON]
+    if isinstance(error, Reject):
+        log.warning("A message was rejected: %s", reason)
+        queue.release(message.id, dead=True, reason=reason)
+        return
+    delay = retry_delay(message.deliveries) if callable(retry_delay) else retry_delay
+    log.warning("Delivery %d of a message failed: %s", message.deliveries, reason, exc_info=error)
+    queue.release(message.id, delay=max(0.0, min(delay, MAX_DELAY)), reason=reason)
 
 
 def _next(queue: ReliableQueue, lease: float, wait: float) -> Delivery | None:
@@ -68,7 +146,7 @@ def _next(queue: ReliableQueue, lease: float, wait: float) -> Delivery | None:
     return None
 
 
-def _retry(operation: Callable[[str], Any], id: str, *, seconds: float) -> None:
+def _retry(operation: Callable[[], Any], *, seconds: float) -> None:
     """Ack or release, again while Redis is away or refuses, for as long as the lease can last.
 
     If a reply was lost, doing it twice is harmless.
@@ -76,7 +154,7 @@ def _retry(operation: Callable[[str], Any], id: str, *, seconds: float) -> None:
     end = time.monotonic() + seconds
     while True:
         try:
-            operation(id)
+            operation()
         except Stale:
             log.warning("The lease ended before the work did; the message was delivered again.")
         except redis.RedisError as error:
