@@ -5,16 +5,17 @@ the hash tag of the others.
 
     queue:jobs                    list    the waiting messages and nothing else; pushed left, popped right
     {queue:jobs}:reserved         zset    reservation id -> end of its lease, milliseconds by the Redis clock
-    {queue:jobs}:delayed          zset    id of a delayed message, d at its end -> when it comes back, milliseconds
-    {queue:jobs}:bodies           hash    reservation id, or id of a delayed message without the d -> message;
+    {queue:jobs}:delayed          zset    id of a delayed message, with "-d" behind it -> when it comes back, ms
+    {queue:jobs}:bodies           hash    reservation id, or id of a delayed message without "-d" -> message;
                                           "<id>:failure" -> "<when, milliseconds>:<reason>", ! before it: to be buried
     {queue:jobs}:returned         list    what the front of the list holds, the foremost last, for messages that came
                                           back: "<digest>:<deliveries>:<when>:<last failure>:<reason>" (at most 100,000,
                                           one hour; times in milliseconds)
     {queue:jobs}:acked            zset    ids acked within the last hour (at most 10,000) -> when, milliseconds
     {queue:jobs}:dead             list    the dead letters: the waiting messages of the queue `jobs.dead`
-    {queue:jobs}:dead:causes      hash    why they died: digest -> "<how many>:<deliveries>:<when>:<reason>"
     {queue:jobs}:dead:...                 what belongs to the queue `jobs.dead`, as above: reserved, bodies, ...
+    {queue:jobs}:causes           hash    why they died, of a queue of dead letters (so {queue:jobs}:dead:causes):
+                                          digest -> "<how many>:<deliveries>:<when, milliseconds>:<reason>"
     {queue:jobs}:paused           string  exists while the queue is paused
     {queue:jobs}:resumed          list    wakes those who waited for the end of a pause (one minute)
     {queue:jobs}:waiters          hash    process -> "<clients that wait>:<valid until, milliseconds>"

@@ -30,7 +30,7 @@ for i = FIRST, #ARGV, MAX_ARGUMENTS do
     for n, message in ipairs(messages) do
       local id = string.format('%s-%06d-%s-0', moment, i - FIRST + n, ARGV[5])
       call('HSET', bodies, id, message)
-      call('ZADD', delayed, due, id .. 'd')
+      call('ZADD', delayed, due, id .. '-d')
     end
   end
 end

@@ -20,11 +20,11 @@ local function pop_up_to(number, ...)
   return found
 end
 
--- An id is '<microseconds>-<number>-<random>-<deliveries>', of a delayed message with a d behind it: how often it was
+-- An id is '<microseconds>-<number>-<random>-<deliveries>', of a delayed message with '-d' behind it: how often it was
 -- delivered, this time included; 0 if never.
-local function is_delayed(id) return string.sub(id, -1) == 'd' end
+local function is_delayed(id) return string.sub(id, -2) == '-d' end
 local function place_of(id) return is_delayed(id) and delayed or reserved end
-local function field_of(id) return is_delayed(id) and string.sub(id, 1, -2) or id end
+local function field_of(id) return is_delayed(id) and string.sub(id, 1, -3) or id end
 local function failure_field(id) return field_of(id) .. ':failure' end
 local function deliveries_of(id) return tonumber(string.match(field_of(id), '^%d+%-%d+%-%x+%-(%d+)$')) end
 
@@ -111,7 +111,7 @@ end
 -- If the clock of Redis was set back, bring the ends of all leases and delays back as well: they must not last for as
 -- long as the clock was wrong. What passed since the last one began or was extended is added once.
 local function follow_clock()
-  local last = tonumber(string.match(call('GET', clock) or '0', '^%d+'))
+  local last = tonumber(string.match(call('GET', clock) or '', '^%d+') or 0)
   if last - now < MIN_CLOCK_STEP then return end
   local latest = now
   for _, place in ipairs({reserved, delayed}) do
@@ -222,7 +222,7 @@ if command == 'release' then
     elseif is_delayed(id) or due == now then
       call('ZADD', place_of(id), due, id)
     else
-      call('ZADD', delayed, due, id .. 'd')
+      call('ZADD', delayed, due, id .. '-d')
       call('ZREM', reserved, id)
     end
   end

@@ -227,7 +227,7 @@ class ReliableQueue(RedisQueue):
         fingerprint = _digest(b"push-later", b"%d" % milliseconds, *messages) if idempotency_key else ""
         key = self._answer_key(idempotency_key) if idempotency_key else None
         count, moment, random = self._push("push_later", messages, milliseconds, fingerprint, key)
-        stem = f"{moment.decode()}-%06d-{random.decode()}-0d"
+        stem = f"{moment.decode()}-%06d-{random.decode()}-0-d"
         return [stem % number for number in range(1, len(messages) + 1)], int(count)
 
     def _push(

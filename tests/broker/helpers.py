@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from broker.reliable import Delivery, ReliableQueue
+from broker.reliable import Delivery, ReliableQueue, Search
 
 # For tests that make thousands of script calls, which fakeredis does slowly, or that ask the server who waits.
 on_real_servers = pytest.mark.parametrize("backend", ["valkey", "redis"], indirect=True)
@@ -53,7 +53,15 @@ def each_verb(queue: ReliableQueue, id: str = "no such id") -> dict[str, Callabl
         "reserve": lambda: queue.reserve(30, 2),
         "ack": lambda: queue.ack(id),
         "release": lambda: queue.release(id),
+        "release later": lambda: queue.release(id, delay=9, reason="why"),
+        "bury": lambda: queue.release(id, dead=True),
+        "ack with a result": lambda: queue.ack_with(id, "job", b"result"),
         "extend": lambda: queue.extend(id, 30),
+        "reserved": lambda: queue.held("reserved", 9, 9),
+        "delayed": lambda: queue.held("delayed", 9, 9),
+        "find": lambda: queue.find("a", 9, 9, Search(), details=True),
+        "move what is found": lambda: queue.find_and_move(queue.name + "x", "a", 9, Search()),
+        "details": lambda: queue.details(9, 0, 9),
         "remove": lambda: queue.remove(0, b"a"),
         "clear": lambda: queue.clear(),
         "move": lambda: queue.move(queue.name + "x", 2),
@@ -88,5 +96,22 @@ def use_every_verb(queue: ReliableQueue) -> None:
     reserve(dead)
     queue.move(dead.name, 1)
     queue.release(reserve(queue)[0].id)
+    queue.push_later(1000, [b"later", b"at last"], "later")
+    dead_id, later_id = (one.id for one in reserve(queue, 2))
+    queue.release(dead_id, dead=True, reason="bad")
+    queue.release(later_id, delay=100, reason="try again")
+    queue.release(reserve(single)[0].id)
+    queue.push(b"done")
+    queue.ack_with(reserve(queue)[0].id, "job", b"result")
+    queue.store_result("other", b"result")
+    queue.find("1", 5, 5, Search(), details=True)
+    queue.find_and_move(dead.name, "10", 1, Search())
+    queue.details(9, 0, 9)
+    queue.held("delayed", 9, 9)
+    queue.pause()
+    queue.pop()
+    queue.resume()
+    queue.pause()
+    queue.pop_batch(1, "paused")
     queue.state(9, 0, 9)
     queue.all()

@@ -24,6 +24,12 @@ def found(client: Any, match: str = "*", prefix: str = "queue:") -> dict[str, di
     return {each.pop("name"): each for each in answer["queues"]}
 
 
+def counts_of(count: int, reserved: int, dead: int, **others: Any) -> dict[str, Any]:
+    """Return what a listing says of a queue."""
+    none = {"delayed": 0, "waiters": 0, "paused": False}
+    return {"count": count, "reserved": reserved, "dead": dead, **none, **others}
+
+
 def queue_of(client: Any, name: str, prefix: str = "queue:") -> ReliableQueue:
     """Return a queue that buries a message after one delivery."""
     return ReliableQueue(client, name, prefix, 1)
@@ -42,9 +48,9 @@ def test_each_queue_that_holds_something_is_listed_with_its_counts(backend: Any,
     emptied.pop()
     queue_of(backend, f"{name}.waited-on").report_waiters("process", 1, 30)
     assert found(backend, f"{name}*") == {
-        f"{name}.waiting": {"count": 2, "reserved": 0, "dead": 0},
-        f"{name}.reserved": {"count": 0, "reserved": 1, "dead": 0},
-        f"{name}.buried": {"count": 0, "reserved": 0, "dead": 1},
+        f"{name}.waiting": counts_of(2, 0, 0),
+        f"{name}.reserved": counts_of(0, 1, 0),
+        f"{name}.buried": counts_of(0, 0, 1),
     }
 
 
@@ -53,7 +59,7 @@ def test_messages_whose_leases_ended_are_counted_as_waiting(backend: Any, name: 
     queue.push(b"a")
     queue.reserve()
     end_leases(queue)
-    assert list_queues(backend, name)["queues"] == [{"name": name, "count": 1, "reserved": 0, "dead": 0}]
+    assert list_queues(backend, name)["queues"] == [counts_of(1, 0, 0, name=name)]
 
 
 def test_keys_that_are_not_queues_are_left_out(backend: Any, name: str) -> None:
@@ -74,8 +80,8 @@ def test_a_broken_queue_does_not_hide_the_others(backend: Any, name: str) -> Non
     backend.set(broken.key_prefix + "returned", "a string")
     queue_of(backend, f"{name}.whole").push(b"a")
     assert found(backend, f"{name}*") == {
-        f"{name}.broken": {"count": 1, "reserved": 1, "dead": 0},
-        f"{name}.whole": {"count": 1, "reserved": 0, "dead": 0},
+        f"{name}.broken": counts_of(1, 1, 0),
+        f"{name}.whole": counts_of(1, 0, 0),
     }
 
 
@@ -107,16 +113,16 @@ def test_every_prefix_is_taken_literally(prefix: str) -> None:
 
 def test_dead_letters_are_listed_with_their_queue(backend: Any, name: str) -> None:
     queue_of(backend, f"{name}.dead").push(b"a")
-    assert found(backend, f"{name}*") == {name: {"count": 0, "reserved": 0, "dead": 1}}
+    assert found(backend, f"{name}*") == {name: counts_of(0, 0, 1)}
 
 
 def test_reserved_dead_letters_are_listed_as_a_queue_of_their_own(backend: Any, name: str) -> None:
     queue, dead = queue_of(backend, name), queue_of(backend, f"{name}.dead")
     queue.push(b"a")
     queue.release(queue.reserve().messages[0].id)
-    assert found(backend, f"{name}*") == {name: {"count": 0, "reserved": 0, "dead": 1}}
+    assert found(backend, f"{name}*") == {name: counts_of(0, 0, 1)}
     dead.reserve(100)
-    assert found(backend, f"{name}*") == {f"{name}.dead": {"count": 0, "reserved": 1, "dead": 0}}
+    assert found(backend, f"{name}*") == {f"{name}.dead": counts_of(0, 1, 0)}
 
 
 def test_a_listing_is_kept_for_a_second(monkeypatch: pytest.MonkeyPatch, name: str) -> None:

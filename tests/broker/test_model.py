@@ -21,7 +21,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_stat
 
 from broker.browse import iter_messages
 from broker.connection import connect
-from broker.reliable import Conflict, Delivery, ReliableQueue, Stale
+from broker.reliable import Conflict, Delivery, ReliableQueue, Search, Stale
 from RedisQueue import RedisQueue
 from tests.servers import Store
 
@@ -32,10 +32,16 @@ RANDOM_EXAMPLES = int(os.environ.get("MODEL_EXAMPLES", 0))
 
 @dataclass
 class Reservation:
+    """A message that is reserved, or delayed."""
+
     message: bytes
     deliveries: int
-    units_left: int  # until the lease ends
+    units_left: int  # until the lease or the delay ends
     order: int  # its place among all reservations
+    reason: str = "lease expired"  # why it comes back
+
+    def is_new(self) -> bool:
+        return self.deliveries == 0
 
 
 @dataclass
@@ -44,8 +50,12 @@ class Model:
 
     dead: "Callable[[], Model]"
     waiting: list[bytes] = field(default_factory=list)
-    returned: list[tuple[bytes, int]] = field(default_factory=list)  # messages at the front and their deliveries
+    returned: list[tuple[bytes, int, str]] = field(default_factory=list)  # messages at the front, deliveries, reason
     reserved: dict[str, Reservation] = field(default_factory=dict)
+    delayed: dict[str, Reservation] = field(default_factory=dict)
+    causes: dict[bytes, tuple[int, int, str]] = field(default_factory=dict)  # dead letter -> how many, deliveries, why
+    results: dict[str, bytes] = field(default_factory=dict)
+    paused: bool = False
     acked: set[str] = field(default_factory=set)
     answers: dict[str, tuple[Any, Any]] = field(default_factory=dict)  # Idempotency-Key -> request, answer
     cleared: dict[str, list[bytes]] = field(default_factory=dict)
@@ -54,7 +64,7 @@ class Model:
     def push(self, messages: Sequence[bytes], next: bool) -> int:
         if next:
             self.waiting[:0] = messages
-            self.returned += [(message, 0) for message in reversed(messages)] if self.returned else []
+            self.returned += [(message, 0, "") for message in reversed(messages)] if self.returned else []
         else:
             self.waiting += messages
         return len(self.waiting)
@@ -70,18 +80,51 @@ class Model:
             self.answers[key] = request, answer
         return answer
 
-    def requeue_expired(self) -> None:
-        self.release_all([id for id, reservation in self.reserved.items() if reservation.units_left <= 0])
+    def place_of(self, id: str) -> dict[str, Reservation]:
+        return self.delayed if id.endswith("-d") else self.reserved
 
-    def release_all(self, ids: Sequence[str]) -> int:
-        """Put messages at the front, the oldest foremost, or behind the dead letters, the oldest first."""
-        ended = sorted((self.reserved.pop(id) for id in set(ids)), key=lambda reservation: reservation.order)
-        returned = [each for each in ended if each.deliveries < MAX_DELIVERIES]
+    def held(self) -> dict[str, Reservation]:
+        return self.reserved | self.delayed
+
+    def requeue_due(self) -> None:
+        due = sorted((id for id, each in self.delayed.items() if each.units_left <= 0), key=lambda id: self.due(id))
+        self.release_all([id for id, each in self.reserved.items() if each.units_left <= 0] + due, set())
+
+    def due(self, id: str) -> tuple[int, str]:
+        return self.delayed[id].units_left, id
+
+    def release_all(self, ids: Sequence[str], bury: set[str]) -> int:
+        """Put messages at the front, the oldest foremost, or behind the dead letters, the oldest first.
+
+        Those that were never delivered go to the back, in the order given.
+        """
+        dead = {id for id in ids if id in bury or (id in self.reserved and self.is_last(id))}
+        ended = {id: self.place_of(id).pop(id) for id in dict.fromkeys(ids)}
+        self.waiting += [each.message for id, each in ended.items() if each.is_new() and id not in dead]
+        ordered = sorted(ended, key=lambda id: ended[id].order)
+        returned = [ended[id] for id in ordered if id not in dead and not ended[id].is_new()]
         self.waiting[:0] = [each.message for each in returned]
-        self.returned += [(each.message, each.deliveries) for each in reversed(returned)]
-        buried = [each.message for each in ended if each.deliveries >= MAX_DELIVERIES]
-        self.dead().waiting += buried
-        return len(buried)
+        self.returned += [(each.message, each.deliveries, each.reason) for each in reversed(returned)]
+        for id in ordered:
+            if id in dead:
+                self.dead().bury(ended[id])
+        return len(dead)
+
+    def is_last(self, id: str) -> bool:
+        return self.reserved[id].deliveries >= MAX_DELIVERIES
+
+    def bury(self, one: Reservation) -> None:
+        """Add a dead letter to this queue; equal ones share the latest cause."""
+        self.waiting.append(one.message)
+        self.causes[one.message] = self.causes.get(one.message, (0,))[0] + 1, one.deliveries, one.reason
+
+    def forget_causes(self, messages: Sequence[bytes]) -> None:
+        for message in messages:
+            if message in self.causes:
+                number, *rest = self.causes[message]
+                self.causes[message] = number - 1, *rest  # type: ignore[assignment]
+                if number == 1:
+                    del self.causes[message]
 
     def forget_all(self, messages: Sequence[bytes]) -> list[int]:
         """Forget the deliveries of messages that left the front, and return them.
@@ -100,7 +143,7 @@ class Model:
 
     def find_returned(self, message: bytes, number: int) -> int | None:
         """Return where the n-th of equal messages stands among the returned, counted from the foremost."""
-        found = [at for at, (each, _) in enumerate(self.returned) if each == message]
+        found = [at for at, (each, *_) in enumerate(self.returned) if each == message]
         return found[-number] if len(found) >= number else None
 
     def pop_up_to(self, max: int) -> list[bytes]:
@@ -108,27 +151,62 @@ class Model:
         return taken
 
     def pop(self, max: int) -> list[bytes]:
+        if self.paused:
+            return []
+        return self.take(max)
+
+    def take(self, max: int) -> list[bytes]:
+        """Take messages for good, paused or not."""
         self.forget_all(taken := self.pop_up_to(max))
+        self.forget_causes(taken)
         return taken
+
+    def details(self) -> list[tuple[int, str]]:
+        """Return deliveries and reason of each waiting message."""
+        found, left = [], self.returned[::-1]
+        for message in self.waiting:
+            at = next((at for at, (each, *_) in enumerate(left) if each == message), None)
+            known = (0, "") if at is None else left[at][1:]
+            left = [] if at is None else left[at + 1 :]
+            found.append(self.causes[message][1:] if message in self.causes else known)
+        return found
+
+    def find(self, text: bytes) -> list[int]:
+        return [at for at, message in enumerate(self.waiting) if text in message]
 
     def raise_if_stale(self, ids: Sequence[str], known: set[str]) -> None:
         if stale := [id for id in ids if id not in known]:
             raise Stale(stale)
 
     def ack(self, ids: Sequence[str]) -> int:
-        self.raise_if_stale(ids, self.reserved.keys() | self.acked)
+        self.raise_if_stale(ids, self.held().keys() | self.acked)
         for id in ids:
-            self.reserved.pop(id, None)
+            if one := self.place_of(id).pop(id, None):
+                self.forget_causes([one.message])
             self.acked.add(id)
         return len(set(ids))
 
-    def release(self, ids: Sequence[str]) -> int:
-        self.raise_if_stale(list(dict.fromkeys(ids)), set(self.reserved))
-        return self.release_all(ids)
+    def ack_with(self, id: str, job: str, result: bytes) -> None:
+        self.ack([id])
+        self.results[job] = result
+
+    def release(self, ids: Sequence[str], delay: int, bury: bool, reason: str) -> int:
+        self.raise_if_stale(list(dict.fromkeys(ids)), set(self.held()))
+        for id in dict.fromkeys(ids):
+            if bury or id in self.reserved:
+                self.held()[id].reason = reason
+            if id in self.delayed and not bury:
+                self.delayed[id].units_left = delay
+            elif delay and not bury and not self.is_last(id):
+                self.delayed[id + "-d"] = self.reserved.pop(id)
+                self.delayed[id + "-d"].units_left = delay
+        now = [id for id in ids if id in self.held() and (bury or id in self.reserved)]
+        due = sorted((id for id, each in self.delayed.items() if each.units_left <= 0 and id not in now), key=self.due)
+        return self.release_all(now + due, set(now) if bury else set())
 
     def extend(self, id: str, lease: int) -> None:
-        self.raise_if_stale([id], set(self.reserved))
-        self.reserved[id].units_left = lease
+        self.raise_if_stale([id], set(self.held()))
+        self.held()[id].units_left = lease
 
     def remove(self, position: int, message: bytes) -> None:
         if self.waiting[position : position + 1] != [message]:
@@ -136,6 +214,7 @@ class Model:
         at = self.find_returned(message, self.waiting[: position + 1].count(message))
         if at is not None:
             del self.returned[at]
+        self.forget_causes([message])
         del self.waiting[position]
 
     def restore(self, undo: str) -> int:
@@ -154,7 +233,9 @@ class Stored:
     waiting: list[bytes]
     bodies: dict[bytes, bytes]
     leases: list[tuple[bytes, float]]
+    delays: list[tuple[bytes, float]]
     returned: list[bytes]
+    causes: dict[bytes, bytes]
     lifetimes: set[int]
     cleared: dict[str, list[bytes]]
 
@@ -202,8 +283,8 @@ class EveryVerb(RuleBasedStateMachine):
         return self.models[q]
 
     def up_to_date(self, q: str) -> Model:
-        """Return the model of a queue for a verb that first returns the messages of expired leases."""
-        self.model(q).requeue_expired()
+        """Return the model of a queue for a verb that first returns the messages that are due."""
+        self.model(q).requeue_due()
         return self.model(q)
 
     def pick_ids(self, q: str, picks: list[int]) -> list[str]:
@@ -222,6 +303,29 @@ class EveryVerb(RuleBasedStateMachine):
         real = outcome(lambda: self.queue(q).push_once(key, messages, next))
         assert real == outcome(lambda: model.once(key, ("push", next, messages), lambda: model.push(messages, next)))
         self.pushed.update([] if known else messages)
+
+    @rule(q=QUEUES, messages=MESSAGES, delay=LEASES, key=st.none() | KEYS)
+    def push_later(self, q: str, messages: list[bytes], delay: int, key: str | None) -> None:
+        model = self.model(q)
+        known = key in model.answers
+
+        def push() -> tuple[str, int]:
+            return "pushed later", len(model.waiting)
+
+        request = ("later", delay, messages)
+        real = outcome(lambda: self.queue(q).push_later(delay * UNIT_SECONDS, messages, key))
+        expected = outcome(lambda: model.once(key, request, push) if key else push())
+        if expected == "conflict":
+            assert real == "conflict"
+            return
+        ids, count = real
+        assert (count, len(ids)) == (expected[1], len(messages))
+        if known:
+            return
+        for id, message in zip(ids, messages, strict=True):
+            self.ids[q].append(id)
+            model.delayed[id] = Reservation(message, 0, delay, next(self.orders))
+        self.pushed.update(messages)
 
     @rule(q=QUEUES)
     def push_once_again(self, q: str) -> None:
@@ -254,8 +358,10 @@ class EveryVerb(RuleBasedStateMachine):
     @rule(q=QUEUES, lease=LEASES, max=MAX)
     def reserve(self, q: str, lease: int, max: int) -> None:
         model = self.up_to_date(q)
-        found: list[Delivery] = self.queue(q).reserve(lease * UNIT_SECONDS, max).messages
-        messages = model.pop_up_to(max)
+        batch = self.queue(q).reserve(lease * UNIT_SECONDS, max)
+        found: list[Delivery] = batch.messages
+        assert batch.paused == model.paused
+        messages = [] if model.paused else model.pop_up_to(max)
         deliveries = [before + 1 for before in model.forget_all(messages)]
         assert [(bytes(each), each.deliveries) for each in found] == list(zip(messages, deliveries, strict=True))
         for delivery in found:
@@ -269,15 +375,30 @@ class EveryVerb(RuleBasedStateMachine):
     @rule(q=QUEUES, picks=PICKS)
     def ack(self, q: str, picks: list[int]) -> None:
         model, ids = self.up_to_date(q), self.pick_ids(q, picks)
-        messages = [model.reserved[id].message for id in set(ids) if id in model.reserved]
+        messages = [model.held()[id].message for id in set(ids) if id in model.held()]
         real = outcome(lambda: self.queue(q).ack(*ids))
         assert real == outcome(lambda: model.ack(ids))
         self.taken.update(messages if isinstance(real, int) else [])
 
-    @rule(q=QUEUES, picks=PICKS)
-    def release(self, q: str, picks: list[int]) -> None:
+    @rule(q=QUEUES, picks=PICKS, job=st.sampled_from(["j1", "j2"]))
+    def ack_with(self, q: str, picks: list[int], job: str) -> None:
+        model, id = self.up_to_date(q), self.pick_ids(q, picks)[0]
+        message = model.held()[id].message if id in model.held() else None
+        real = outcome(lambda: self.queue(q).ack_with(id, job, b"result of " + id.encode()))
+        assert real == outcome(lambda: model.ack_with(id, job, b"result of " + id.encode()))
+        self.taken.update([message] if real is None and message else [])
+
+    @rule(q=QUEUES, job=st.sampled_from(["j1", "j2"]))
+    def result(self, q: str, job: str) -> None:
+        found = self.queue(q).result(job)
+        assert (found.result if found else None) == self.model(q).results.get(job)
+
+    @rule(q=QUEUES, picks=PICKS, delay=st.integers(0, 2), bury=st.booleans(), reason=st.sampled_from(["", "a: b"]))
+    def release(self, q: str, picks: list[int], delay: int, bury: bool, reason: str) -> None:
         model, ids = self.up_to_date(q), self.pick_ids(q, picks)
-        assert outcome(lambda: self.queue(q).release(*ids)) == outcome(lambda: model.release(ids))
+        real = outcome(lambda: self.queue(q).release(*ids, delay=delay * UNIT_SECONDS, dead=bury, reason=reason))
+        assert real == outcome(lambda: model.release(ids, delay, bury, reason))
+        self.ids[q] += [id for id in model.delayed if id not in self.ids[q]]
 
     @rule(q=QUEUES, picks=PICKS, lease=LEASES)
     def extend(self, q: str, picks: list[int], lease: int) -> None:
@@ -285,7 +406,8 @@ class EveryVerb(RuleBasedStateMachine):
         real = outcome(lambda: self.queue(q).extend(id, lease * UNIT_SECONDS))
         expected = outcome(lambda: model.extend(id, lease))
         if expected is None:
-            assert real * 1000 == pytest.approx(self.client.zscore(self.queue(q).key_prefix + "reserved", id))
+            place = self.queue(q).key_prefix + ("delayed" if id.endswith("-d") else "reserved")
+            assert real * 1000 == pytest.approx(self.client.zscore(place, id))
         else:
             assert real == expected
 
@@ -309,6 +431,7 @@ class EveryVerb(RuleBasedStateMachine):
             self.undos.append(undo)
             model.cleared[undo] = model.pop_up_to(count)
             model.returned.clear()
+            model.causes.clear()
 
     @rule(q=QUEUES, pick=st.integers(0, 3))
     def restore(self, q: str, pick: int) -> None:
@@ -319,15 +442,70 @@ class EveryVerb(RuleBasedStateMachine):
     def move(self, q: str, to: str, max: int) -> None:
         if q == to:
             return
-        moved = self.up_to_date(q).pop(max)
+        moved = self.up_to_date(q).take(max)
         assert self.queue(q).move(self.mark + to, max) == len(moved)
         self.model(to).push(moved, next=False)
+
+    @rule(q=QUEUES, to=QUEUES, max=MAX, text=st.sampled_from([b"a", b",", b"none"]))
+    def find_and_move(self, q: str, to: str, max: int, text: bytes) -> None:
+        if q == to:
+            return
+        model = self.model(q)
+        positions = model.find(text)[:max]
+        moved, search = self.queue(q).find_and_move(self.mark + to, text.decode(), max, Search())
+        assert moved == len(positions)
+        assert search.is_over or moved == max
+        for position in reversed(positions):
+            message = model.waiting[position]
+            at = model.find_returned(message, model.waiting[: position + 1].count(message))
+            if at is not None:
+                del model.returned[at]
+        found = [model.waiting.pop(position) for position in reversed(positions)][::-1]
+        model.forget_causes(found)
+        self.model(to).push(found, next=False)
+
+    @rule(q=QUEUES, max=MAX, text=st.sampled_from([b"A", b",", b"none"]))
+    def find(self, q: str, max: int, text: bytes) -> None:
+        model = self.model(q)
+        found, _ = self.queue(q).find(text.decode(), max, 2, Search(), details=True)
+        expected, details = model.find(text.lower())[:max], model.details()
+        assert [(one.position, one.head) for one in found] == [(at, model.waiting[at][:2]) for at in expected]
+        for one in found:  # equal messages are told apart only where all before them are known
+            if model.waiting.count(model.waiting[one.position]) == 1 and one.details:
+                assert (one.details.deliveries, one.details.reason) == details[one.position]
+
+    @rule(q=QUEUES)
+    def details(self, q: str) -> None:
+        model = self.up_to_date(q)
+        found = self.queue(q).details(50, 0, 2)
+        assert [(head, size) for head, size, _ in found] == [(each[:2], len(each)) for each in model.waiting]
+        assert [(known.deliveries, known.reason) for _, _, known in found] == model.details()
+
+    @rule(q=QUEUES, kind=st.sampled_from(["reserved", "delayed"]), offset=st.integers(0, 2), number=st.integers(1, 3))
+    def held(self, q: str, kind: str, offset: int, number: int) -> None:
+        """Read a list in parts; it goes on behind the last part."""
+        model = self.up_to_date(q)
+        place = model.reserved if kind == "reserved" else model.delayed
+        found = self.queue(q).held(kind, number, 100, offset)
+        while found and (more := self.queue(q).held(kind, number, 100, after=found[-1])):
+            found += more
+        assert len(found) == max(0, len(place) - offset)
+        assert [one.deadline for one in found] == sorted(one.deadline for one in found)
+        assert {one.id: (one.head, one.deliveries) for one in found}.items() <= {
+            id: (each.message, each.deliveries) for id, each in place.items()
+        }.items()
+
+    @rule(q=QUEUES, paused=st.booleans())
+    def pause_or_resume(self, q: str, paused: bool) -> None:
+        (self.queue(q).pause if paused else self.queue(q).resume)()
+        self.up_to_date(q).paused = paused
 
     @rule(q=QUEUES, offset=st.integers(0, 5), heads=st.integers(0, 5))
     def state(self, q: str, offset: int, heads: int) -> None:
         model, state = self.up_to_date(q), self.queue(q).state(heads, offset, 2)
         assert (state.count, state.reserved) == (len(model.waiting), len(model.reserved))
         assert (state.dead, state.waiters) == (len(model.dead().waiting), sum(model.waiters.values()))
+        assert (state.delayed, state.paused) == (len(model.delayed), model.paused)
         assert state.heads == [(message[:2], len(message)) for message in model.waiting[offset:][:heads]]
 
     @rule(q=QUEUES)
@@ -348,11 +526,12 @@ class EveryVerb(RuleBasedStateMachine):
 
     @rule(units=st.integers(1, 3))
     def time_passes(self, units: int) -> None:
-        """Let every lease end earlier, as if the Redis clock had gone on."""
+        """Let every lease and delay end earlier, as if the Redis clock had gone on."""
         for q, model in self.models.items():
-            for id, reservation in model.reserved.items():
-                self.client.zincrby(self.queue(q).key_prefix + "reserved", -units * UNIT_SECONDS * 1000, id)
-                reservation.units_left -= units
+            for kind, place in (("reserved", model.reserved), ("delayed", model.delayed)):
+                for id, reservation in place.items():
+                    self.client.zincrby(self.queue(q).key_prefix + kind, -units * UNIT_SECONDS * 1000, id)
+                    reservation.units_left -= units
 
     @invariant()
     def valkey_holds_what_the_model_holds(self) -> None:
@@ -362,30 +541,42 @@ class EveryVerb(RuleBasedStateMachine):
             queue, found = self.queue(q), stored[q]
             assert found.waiting == model.waiting, f"the order in {q}"
             assert max(found.lifetimes) < 0, "no message expires"
-            assert found.bodies == {id.encode(): each.message for id, each in model.reserved.items()}
-            assert all(id.endswith(f"-{each.deliveries}") for id, each in model.reserved.items())
-            left = {id.decode(): max(0, math.ceil((end - now) / 1000 / UNIT_SECONDS)) for id, end in found.leases}
-            assert left == {id: max(0, each.units_left) for id, each in model.reserved.items()}
-            expected = [(sha1(each).hexdigest()[:20], deliveries) for each, deliveries in model.returned]
-            entries = [entry.decode().split(":") for entry in found.returned]
-            assert [(digest, int(deliveries)) for digest, deliveries, _ in entries] == expected, f"deliveries in {q}"
+            bodies = {id: body for id, body in found.bodies.items() if not id.endswith(b":failure")}
+            held = {id.removesuffix("-d"): each for id, each in model.held().items()}
+            assert bodies == {id.encode(): each.message for id, each in held.items()}
+            assert all(id.endswith(f"-{each.deliveries}") for id, each in held.items())
+            for stored_ends, place in ((found.leases, model.reserved), (found.delays, model.delayed)):
+                left = {id.decode(): max(0, math.ceil((end - now) / 1000 / UNIT_SECONDS)) for id, end in stored_ends}
+                assert left == {id: max(0, each.units_left) for id, each in place.items()}
+            expected = [(sha1(each).hexdigest()[:20], deliveries, why) for each, deliveries, why in model.returned]
+            entries = [[*entry.decode().split(":", 4), "", ""] for entry in found.returned]
+            known = [(digest, int(deliveries), why) for digest, deliveries, _, _, why, *_ in entries]
+            assert known == expected, f"deliveries in {q}"
+            causes = {digest.decode(): cause.decode().split(":", 3) for digest, cause in found.causes.items()}
+            assert {digest: (int(n), int(d), why) for digest, (n, d, _, why) in causes.items()} == {
+                sha1(message).hexdigest()[:20]: cause for message, cause in model.causes.items()
+            }, f"causes in {q}"
             assert found.cleared == model.cleared
             messages.update(found.waiting)
-            messages.update(found.bodies.values())
+            messages.update(bodies.values())
             messages.update(itertools.chain(*found.cleared.values()))
             kinds = {
                 "reserved": model.reserved,
-                "bodies": model.reserved,
+                "delayed": model.delayed,
+                "bodies": model.held(),
                 "returned": model.returned,
                 "acked": model.acked,
+                "causes": model.causes,
+                "paused": model.paused,
             }
             keys |= {queue.key_prefix + key for key, value in {**kinds, "waiters": model.waiters}.items() if value}
             keys |= {queue.key} if found.waiting else set()
             keys |= {queue._cleared_key(undo) for undo in model.cleared}
             keys |= {queue._answer_key(key) for key in model.answers}
+            keys |= {queue.result_key(job) for job in model.results}
         assert messages == self.pushed, "pushed = waiting + reserved + dead + cleared + taken"
-        clocks = {self.queue(q).key_prefix + "clock" for q in self.models}
-        assert {key.decode() for key in self.keys()} - clocks == keys, "no other keys"
+        others = {self.queue(q).key_prefix + key for q in self.models for key in ("clock", "resumed")}
+        assert {key.decode() for key in self.keys()} - others == keys, "no other keys"
 
     def read(self) -> tuple[int, dict[str, Stored]]:
         """Return the Redis time in milliseconds and what Valkey holds of each queue, read in one round trip."""
@@ -396,8 +587,10 @@ class EveryVerb(RuleBasedStateMachine):
             pipeline.lrange(queue.key, 0, -1)
             pipeline.hgetall(queue.key_prefix + "bodies")
             pipeline.zrange(queue.key_prefix + "reserved", 0, -1, withscores=True)
+            pipeline.zrange(queue.key_prefix + "delayed", 0, -1, withscores=True)
             pipeline.lrange(queue.key_prefix + "returned", 0, -1)
-            for key in (queue.key, queue.key_prefix + "reserved", queue.key_prefix + "bodies"):
+            pipeline.hgetall(queue.key_prefix + "causes")
+            for key in (queue.key, *(queue.key_prefix + each for each in ("reserved", "delayed", "bodies"))):
                 pipeline.ttl(key)
             for undo in model.cleared:
                 pipeline.lrange(queue._cleared_key(undo), 0, -1)
@@ -405,9 +598,9 @@ class EveryVerb(RuleBasedStateMachine):
         seconds, microseconds = next(replies)
         stored = {}
         for q, model in self.models.items():
-            waiting, bodies, leases, returned, *lifetimes = itertools.islice(replies, 7)
+            waiting, bodies, leases, delays, returned, causes, *lifetimes = itertools.islice(replies, 10)
             cleared = {undo: next(replies)[::-1] for undo in model.cleared}
-            stored[q] = Stored(waiting[::-1], bodies, leases, returned, set(lifetimes), cleared)
+            stored[q] = Stored(waiting[::-1], bodies, leases, delays, returned, causes, set(lifetimes), cleared)
         return seconds * 1000 + microseconds // 1000, stored
 
     def keys(self) -> list[bytes]:

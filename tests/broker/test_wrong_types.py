@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 import redis
 
-from broker.reliable import ReliableQueue, Stale
+from broker.reliable import _KEYS, ReliableQueue, Stale
 from tests.broker.helpers import counts, dead_letters, each_verb, end_leases, reserve
 from web.errors import from_redis
 
-KEYS = ["list", "reserved", "bodies", "returned", "dead", "acked", "waiters", "clock"]
+KEYS = ["list", *_KEYS]
 
 
 def damage(queue: ReliableQueue, key: str) -> str:
@@ -21,7 +21,7 @@ def damage(queue: ReliableQueue, key: str) -> str:
     return damaged
 
 
-@pytest.mark.parametrize("key", KEYS[1:])
+@pytest.mark.parametrize("key", [key for key in KEYS[1:] if key != "clock"])  # that one is a string
 def test_a_verb_that_fails_has_taken_nothing(backend: Any, name: str, key: str) -> None:
     for number, verb in enumerate(each_verb(ReliableQueue(None))):
         queue = ReliableQueue(backend, f"{name}.{number}")
@@ -35,7 +35,9 @@ def test_a_verb_that_fails_has_taken_nothing(backend: Any, name: str, key: str) 
         assert queue.client.get(wrong) == b"a string", verb
 
 
-@pytest.mark.parametrize("key", ["list", "returned", "dead", "acked", "waiters", "clock"])
+@pytest.mark.parametrize(
+    "key", ["list", "delayed", "returned", "dead", "acked", "waiters", "clock", "paused", "causes", "dead:causes"]
+)
 def test_a_verb_that_fails_loses_no_reserved_message(backend: Any, name: str, key: str) -> None:
     cases = itertools.product(each_verb(ReliableQueue(None)), (True, False), (1, 5))
     for number, (verb, ended, max_deliveries) in enumerate(cases):

@@ -11,7 +11,13 @@ JSON, FORM = "application/json", "application/x-www-form-urlencoded"
 TEXT, BYTES, NDJSON = "text/plain", "application/octet-stream", "application/x-ndjson"
 
 EMPTY = {"success": False, "error": "empty", "message": "The queue is empty."}
-NO_OTHERS = {"reserved": 0, "dead": 0, "waiters": 0}  # what `count` answers beside the waiting messages
+NO_OTHERS = {
+    "reserved": 0,
+    "delayed": 0,
+    "dead": 0,
+    "waiters": 0,
+    "paused": False,
+}  # what `count` answers beside the waiting messages
 
 
 def push(api: Api, *texts: str) -> None:

@@ -31,11 +31,11 @@ INVALID_NAMES = [
 ]
 
 
-@pytest.mark.parametrize("verb", VERBS, ids=lambda verb: verb.name)
+@pytest.mark.parametrize("verb", VERBS, ids=lambda verb: f"{verb.method}-{verb.name}")
 def test_every_verb_has_a_route_for_the_default_queue_and_one_with_a_name(named_api: Api, verb: Verb) -> None:
     router = named_api.app.url_map.bind("localhost")
     for path, name in [(f"/api/queue/{verb.name}", None), (f"/api/queue/jobs/{verb.name}", "jobs")]:
-        assert router.match(path, method=verb.method) == (f"api.{verb.name}", {"name": name})
+        assert router.match(path, method=verb.method) == (f"api.{verb.method.lower()}_{verb.name}", {"name": name})
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,7 @@ def test_a_name_is_any_of_the_allowed_characters(named_api: Api, valid: str) -> 
 def test_every_verb_refuses_an_invalid_name_and_never_repairs_it(named_api: Api, invalid: str) -> None:
     push(named_api, "a")
     before = everything(named_api.client)
-    fields = {"id": "a", "position": 0, "message": "a", "undo": "a", "to": "a"}
+    fields = {"id": "a", "position": 0, "message": "a", "undo": "a", "to": "a", "job": "a", "result": "a"}
     for verb in VERBS:
         body: dict[str, Any] = {"json": fields} if verb.method == "POST" else {}
         answer = named_api.http.open(f"/api/queue/{invalid}/{verb.name}", method=verb.method, **body)
@@ -84,8 +84,10 @@ def test_another_method_is_refused_and_the_right_ones_are_named(
 
 def test_every_verb_that_changes_something_is_a_post_and_every_other_a_get(api: Api) -> None:
     readers = {verb.name for verb in VERBS if verb.method == "GET"}
-    assert readers == {"count", "all", "events"}
+    assert readers == {"count", "all", "events", "reserved", "delayed", "result"}
     for verb in VERBS:
+        if verb.name == "result":  # it is both
+            continue
         other, allow = ("POST", {"GET", "HEAD", "OPTIONS"}) if verb.name in readers else ("GET", {"OPTIONS", "POST"})
         answer = api.http.open(f"{api.path}/{verb.name}", method=other)
         check_error(answer, 405, "method_not_allowed")

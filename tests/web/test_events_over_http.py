@@ -15,6 +15,7 @@ import pytest
 
 from broker.reliable import ReliableQueue
 from tests.servers import ROOT, App, Store, until
+from tests.web.helpers import NO_OTHERS
 from web import events
 
 
@@ -66,7 +67,7 @@ def watch(site: App) -> Iterator[Callable[..., Stream]]:
         stream.close()
 
 
-EMPTY = {"count": 0, "reserved": 0, "dead": 0, "waiters": 0, "next": []}
+EMPTY = {"count": 0, **NO_OTHERS, "next": []}
 
 
 def test_a_stream_starts_with_the_state(watch: Callable[..., Stream], valkey: Store, name: str) -> None:

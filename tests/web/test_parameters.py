@@ -131,8 +131,20 @@ def valid_fields(api: Api) -> dict[str, dict[str, Any]]:
         "remove": {"position": 0, "message": "a"},
         "clear": {},
         "restore": {"undo": undo},
+        "reserved": {},
+        "delayed": {},
         "move": {"to": api.name + "x"},
+        "pause": {},
+        "resume": {},
+        "result": {"job": "j", "result": "a"},
     }
+
+
+def body_and_query(verb: Verb, fields: dict[str, Any], **query: Any) -> dict[str, Any]:
+    """Return a request with fields, and some in the query: of a GET all of those that it takes."""
+    if verb.method == "POST":
+        return {"json": fields, "query_string": query}
+    return {"query_string": {one.name: fields[one.name] for one in verb.parameters if one.name in fields} | query}
 
 
 def check_unknown(answer: Any, parameter: str) -> str:
@@ -143,7 +155,7 @@ def check_unknown(answer: Any, parameter: str) -> str:
     return str(found["message"])
 
 
-every_verb = pytest.mark.parametrize("verb", VERBS, ids=lambda verb: verb.name)
+every_verb = pytest.mark.parametrize("verb", VERBS, ids=lambda verb: f"{verb.method}-{verb.name}")
 every_post = pytest.mark.parametrize("verb", [one for one in VERBS if one.method == "POST"], ids=lambda verb: verb.name)
 
 
@@ -151,10 +163,8 @@ every_post = pytest.mark.parametrize("verb", [one for one in VERBS if one.method
 def test_an_unknown_parameter_in_the_query_is_named_and_refused(api: Api, verb: Verb) -> None:
     fields = valid_fields(api)[verb.name]
     before = everything(api.client)
-    body: dict[str, Any] = {"json": fields} if verb.method == "POST" else {}
-    sentence = check_unknown(
-        api.http.open(f"{api.path}/{verb.name}", method=verb.method, query_string={"ttl": 60}, **body), "ttl"
-    )
+    request = body_and_query(verb, fields, ttl=60)
+    sentence = check_unknown(api.http.open(f"{api.path}/{verb.name}", method=verb.method, **request), "ttl")
     for parameter in verb.parameters:
         assert parameter.name in sentence
     assert "--data-urlencode" not in sentence
@@ -215,7 +225,7 @@ def test_the_list_of_queues_refuses_an_unknown_parameter(named_api: Api) -> None
 
 
 SENT_TWICE = [
-    (verb.name, parameter.name)
+    pytest.param(verb, parameter.name, id=f"{verb.method}-{verb.name}-{parameter.name}")
     for verb in VERBS
     for parameter in verb.parameters
     if parameter.in_query and parameter.name != "each"
@@ -227,21 +237,26 @@ EXAMPLES: dict[str, Any] = {
     "offset": 0,
     "limit": 1,
     "preview": 5,
+    "delay": 5,
+    "dead": 1,
+    "details": 1,
+    "keep": 5,
     "lease": 30,
     "position": 0,
 }
 
 
 @pytest.mark.parametrize(("verb", "parameter"), SENT_TWICE)
-def test_a_parameter_that_is_sent_twice_is_refused(named_api: Api, verb: str, parameter: str) -> None:
-    fields = {key: value for key, value in valid_fields(named_api)[verb].items() if key != parameter}
+def test_a_parameter_that_is_sent_twice_is_refused(named_api: Api, verb: Verb, parameter: str) -> None:
+    valid = valid_fields(named_api)[verb.name]
+    fields = {key: value for key, value in valid.items() if key != parameter}
     if parameter == "ids":
         fields["ids"] = fields.pop("id")
-    value = EXAMPLES.get(parameter) if parameter in EXAMPLES else valid_fields(named_api)[verb].get(parameter, "a")
+    value = EXAMPLES.get(parameter, valid.get(parameter, "a"))
     before = everything(named_api.client)
-    send = getattr(named_api.http, "get" if verb in ("all", "count") else "post")
-    body = {"json": fields} if send == named_api.http.post else {}
-    path = f"{named_api.path}/{verb}"
+    send = getattr(named_api.http, verb.method.lower())
+    body = {"json": fields} if verb.method == "POST" else {}
+    path = f"{named_api.path}/{verb.name}"
     answers = [send(path, query_string=MultiDict([(parameter, value), (parameter, value)]), **body)]
     if body:
         both = fields | {parameter: value}

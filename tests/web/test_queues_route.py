@@ -7,6 +7,7 @@ from app import create_app
 from broker.reliable import ReliableQueue
 from settings import Settings
 from tests.servers import App, FakeRedis, Store
+from tests.web.helpers import NO_OTHERS
 
 
 def test_the_route_lists_the_queues_whose_name_matches(name: str) -> None:
@@ -15,7 +16,7 @@ def test_the_route_lists_the_queues_whose_name_matches(name: str) -> None:
     ReliableQueue(client, name).push(b"a")
     assert http.get("/api/queues", query_string={"match": name}).json == {
         "success": True,
-        "queues": [{"name": name, "count": 1, "reserved": 0, "dead": 0}],
+        "queues": [{"name": name, "count": 1, **NO_OTHERS}],
         "complete": True,
         "unnamed": 0,
     }
@@ -32,4 +33,4 @@ def test_a_pattern_is_at_most_as_long_as_a_name_of_dead_letters() -> None:
 def test_the_route_answers_under_gunicorn(site: App, valkey: Store, name: str) -> None:
     ReliableQueue(valkey.client(), name).push(b"a")
     answer = json.load(urllib.request.urlopen(f"{site.url}/api/queues?match={name}"))
-    assert answer["queues"] == [{"name": name, "count": 1, "reserved": 0, "dead": 0}]
+    assert answer["queues"] == [{"name": name, "count": 1, **NO_OTHERS}]

@@ -145,7 +145,8 @@ def test_a_lease_that_was_made_during_the_wait_is_noticed_too(
     process.queue.client.eval(  # a message goes straight to another client, which holds it for a while
         "redis.call('ZADD', KEYS[1], ARGV[1], 'id') redis.call('HSET', KEYS[2], 'id', '1:a')",
         2,
-        *process.queue._keys[1:3],
+        process.queue.key_prefix + "reserved",
+        process.queue.key_prefix + "bodies",
         int(time.time() * 1000) + 100,
     )
     assert future.result() == [b"a"]
