@@ -14,7 +14,7 @@ import redis
 
 from broker import consumer
 from broker.connection import connect
-from broker.consumer import consume
+from broker.consumer import Reject, backoff, consume
 from broker.reliable import Delivery, ReliableQueue
 from tests.broker.helpers import counts, dead_letters, end_leases, on_real_servers
 from tests.servers import ROOT, Proxy, Store, free_port, until
@@ -105,6 +105,97 @@ def test_a_message_that_always_fails_is_buried_and_the_others_are_done(backend: 
     assert seen == [b"poison"] * 3 + [b"a", b"b"]
     assert dead_letters(queue).all() == [b"poison"]
     assert counts(queue) == (0, 0, 1)
+
+
+def details(queue: ReliableQueue) -> list[tuple[bytes, int, str]]:
+    """Return each waiting message with its deliveries and why it failed last."""
+    return [(head, known.deliveries, known.reason) for head, _, known in queue.details(99, 0, 99)]
+
+
+@pytest.mark.parametrize(("retry_delay", "expected"), [(100, 100), (lambda deliveries: 200.0 * deliveries, 200)])
+def test_an_error_is_kept_as_the_reason_and_the_message_tried_again_later(
+    queue: ReliableQueue, retry_delay: Any, expected: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    queue.push(b"bad", b"good")
+    for message in consume(queue, retry_delay=retry_delay):
+        with message:
+            if message == b"good":
+                stop()
+            else:
+                raise ZeroDivisionError("no such number")
+    [held] = queue.held("delayed", 9, 9)
+    assert (held.head, held.deliveries, held.reason) == (b"bad", 1, "ZeroDivisionError: no such number")
+    assert abs(held.deadline - time.time() - expected) < 50
+    assert counts(queue) == (0, 0, 0)
+    assert "Delivery 1 of a message failed: ZeroDivisionError: no such number" in caplog.text
+
+
+def test_the_last_error_is_the_reason_of_the_dead_letter(backend: Any, name: str) -> None:
+    queue = ReliableQueue(backend, name, max_deliveries=2)
+    queue.push(b"bad")
+    for message in consume(queue, retry_delay=0):
+        if message.deliveries == 2:
+            stop()
+        with message:
+            raise ValueError("try " + str(message.deliveries))
+    assert details(dead_letters(queue)) == [(b"bad", 2, "ValueError: try 2")]
+    assert counts(queue) == (0, 0, 1)
+
+
+def test_a_rejected_message_is_buried_at_once(queue: ReliableQueue) -> None:
+    class Never(Reject):
+        pass
+
+    queue.push(b"a", b"b", b"c")
+    for message in consume(queue):
+        with message:
+            if message == b"c":
+                stop()
+            elif message == b"b":
+                raise Never("x" * 2000)
+            else:
+                raise Reject("not a job")
+    dead = [(b"a", 1, "Reject: not a job"), (b"b", 1, ("Never: " + "x" * 2000)[:1000])]
+    assert (details(dead_letters(queue)), counts(queue)) == (dead, (0, 0, 2))
+
+
+def test_a_result_is_stored_with_the_ack(queue: ReliableQueue) -> None:
+    queue.push(b"a")
+    for message in consume(queue):
+        with message:
+            message.result = "job", b"done"
+            stop()
+    found = queue.result("job")
+    assert found and (found.result, counts(queue)) == (b"done", (0, 0, 0))
+
+
+def test_what_ends_the_process_ends_the_loop_and_releases_the_message(queue: ReliableQueue) -> None:
+    queue.push(b"a")
+    with pytest.raises(KeyboardInterrupt):
+        for message in consume(queue):
+            with message:
+                raise KeyboardInterrupt
+    assert details(queue) == [(b"a", 1, "the consumer left its loop")]
+
+
+def test_a_paused_queue_holds_a_consumer_until_it_is_resumed(queue: ReliableQueue) -> None:
+    queue.push(b"a")
+    queue.pause()
+    thread = threading.Timer(0.1, queue.resume)
+    thread.start()
+    for message in consume(queue):
+        assert (message, queue.state().paused) == (b"a", False)
+        stop()
+    thread.join()
+
+
+def test_the_default_delay_grows_is_random_and_bounded() -> None:
+    for deliveries in range(1, 40):
+        most = min(3600.0, 2.0**deliveries)
+        delays = {backoff(deliveries) for _ in range(20)}
+        assert len(delays) > 1
+        assert all(most / 2 <= delay <= most for delay in delays)
+    assert backoff(10**9) <= 3600
 
 
 @pytest.mark.parametrize("backend", ["valkey"], indirect=True)
@@ -383,3 +474,29 @@ def test_the_example_survives_a_restart_of_redis(
     assert next_line(process) == "after"
     until(lambda: counts(ReliableQueue(store.client(), name)) == (0, 0, 0))
     assert process.poll() is None
+
+
+def test_a_worker_retries_buries_and_answers_though_one_is_killed_in_the_middle(
+    own_store: Callable[..., Store], name: str
+) -> None:
+    """examples/jobs.py: one of its processes is killed with -9 while it works."""
+    store = own_store("valkey")
+    queue = ReliableQueue(store.client(), name)
+    env = {**os.environ, "REDIS_URL": store.url, "QUEUE_NAME": name}
+    command = [sys.executable, "-m", "examples.jobs"]
+    queue.push(b'{"job": "slow", "numbers": [1, 2], "seconds": 1}')
+    first = subprocess.Popen(command, cwd=ROOT, env=env, stderr=subprocess.PIPE, text=True)
+    until(lambda: queue.state().reserved == 1)
+    first.kill()
+    first.communicate()
+    queue.push(b"no job", b'{"job": "flaky", "numbers": [4, 5.5], "fail": 1}')
+    second = subprocess.Popen(command, cwd=ROOT, env=env, stderr=subprocess.PIPE, text=True)
+    try:
+        results = [until(lambda job=job: queue.result(job)).result for job in ("flaky", "slow")]  # type: ignore[misc]
+        until(lambda: counts(queue) == (0, 0, 1))
+    finally:
+        second.send_signal(signal.SIGTERM)
+        log = second.communicate(timeout=20)[1]
+    assert (results, second.returncode) == ([b"9.5", b"3"], 0)
+    assert "Delivery 1 of a message failed: ConnectionError: the other service is away" in log
+    assert [reason.startswith("Reject: not a job") for _, _, reason in details(dead_letters(queue))] == [True]
