@@ -43,7 +43,7 @@ def described(parameter: Parameter) -> tuple[str, str]:
 
 def codes_in_code() -> set[str]:
     """Return every code that the source gives to an error."""
-    found = {name for _, _, name, _ in REDIS_ERRORS} | {"bad_request", "bad_parameter", "empty"}
+    found = {name for _, _, name, _ in REDIS_ERRORS} | {"bad_request", "bad_parameter", "empty", "paused"}
     positions = {"ApiError": 1, "bad_request": 1, "unavailable": 0, "error": 1}
     for path in (ROOT / "web").glob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -54,6 +54,8 @@ def codes_in_code() -> set[str]:
             arguments = node.args if at is not None else []
             if at is not None and len(arguments) > at and isinstance(code := arguments[at], ast.Constant):
                 found.add(str(code.value))
+            if name == "nothing" and isinstance(why := node.args[0], ast.Tuple):
+                found.add(str(why.elts[0].value))  # type: ignore[attr-defined]
             if name == "one_or_many" and len(node.args) > 3 and isinstance(code := node.args[3], ast.Constant):
                 found.add(str(code.value))
     return found
@@ -108,7 +110,7 @@ def test_the_codes_of_redis_have_their_status_in_the_reference() -> None:
 
 def test_verbs_that_take_messages_say_so_once() -> None:
     kinds = {one.name for verb in VERBS for one in verb.parameters if isinstance(one, (Message, MessageList))}
-    assert kinds == {"message", "messages"}
+    assert kinds == {"message", "messages", "result"}
 
 
 def test_every_command_prints_what_the_reference_says(serve: Callable[..., App], tmp_path: Path) -> None:

@@ -13,7 +13,9 @@ from tests.console import TOKEN, blocks, examples, printed
 from tests.servers import ROOT, App
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-VARIABLE = re.compile(r'(?<="id":")[^"]+|(?<="undo":")[^"]+|(?<="deadline":)[0-9.]+')  # differs each time
+VARIABLE = re.compile(
+    r'(?<="id":")[^"]+|(?<="undo":")[^"]+|(?<="deadline":)[0-9.]+|(?<="at":)[0-9.]+|(?<="died":)[0-9.]+'
+)  # differs each time
 
 
 @pytest.mark.slow

@@ -16,9 +16,7 @@ from tests.servers import ROOT, App, Proxy, Store, until
 
 def brpop(store: Store, queue: ReliableQueue) -> Any:
     """Take a message as a client does that knows nothing but the list."""
-    found = store.client().execute_command("BRPOP", queue.key, 4)
-    assert found, "it did not come back"
-    return found[1]
+    return until(lambda: store.client().execute_command("BRPOP", queue.key, 4))[1]
 
 
 def listeners(store: Store) -> int:

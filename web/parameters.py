@@ -59,11 +59,11 @@ class Number(Parameter):
         except ValueError:
             number = math.nan
         if not self.minimum <= number <= self.maximum:
-            raise self.error(f"{self.name} must be a number from {self.minimum:g} to {self.maximum:g}.")
+            raise self.error(f"{self.name} must be a number from {self.minimum:.12g} to {self.maximum:.12g}.")
         return number
 
     def describe(self) -> str:
-        return f"number, {self.minimum:g} to {self.maximum:g} {self.unit}".strip()
+        return f"number, {self.minimum:.12g} to {self.maximum:.12g} {self.unit}".strip()
 
 
 @dataclass(frozen=True)
