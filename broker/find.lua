@@ -8,7 +8,7 @@
 -- Answer: the position to go on at, 1 at the end of the queue, those found, in order, as {position, size, first bytes,
 -- details}, and the mark for the next call.
 
-local MAX_LOOKED = 4000 -- messages in one call, which takes some milliseconds
+local MAX_LOOKED = 2500 -- messages in one call, which takes some milliseconds
 local MARK = 24 -- messages whose digests are the mark
 local MAX_SHIFT = 1000 -- messages popped or put in front between two calls
 local MARK_INDEX = 8 -- in ARGV
@@ -63,7 +63,8 @@ if is_moving then
     forget_causes({one[3]})
     call('LSET', list, -1 - one[1], ARGV[6])
   end
-  if #found > 0 then call('LREM', list, -#found, ARGV[6]) end
+  local is_near_front = 2 * stop < call('LLEN', list)
+  if #found > 0 then call('LREM', list, is_near_front and -#found or #found, ARGV[6]) end -- from the nearer end
   stop = stop - #found
 end
 for _, one in ipairs(found) do

@@ -92,6 +92,8 @@ def produce(url: str, book: Book, dice: random.Random, name: str, number: str) -
         some, left = left[:size], left[size:]
         fields: dict[str, Any] = {"messages": some} if size > 1 else {"message": some[0]}
         key = some[0]
+        if dice.random() < 0.2:
+            fields["delay"] = round(dice.random(), 2)
         if dice.random() < 0.1:
             api.call("push", key, hang_up=True, **fields)
         status, answer = api.call_until_answered("push", key, **fields)
@@ -113,7 +115,7 @@ def consume(url: str, book: Book, dice: random.Random) -> None:
         ids = [taken["id"] for taken in answer.get("messages", [])] if status == 200 else []
         if ids and dice.random() < 0.02:
             book.write("released", id := ids.pop())
-            api.call_until_answered("release", id=id)
+            api.call_until_answered("release", id=id, delay=dice.choice([0, 0.2]), reason="tired")
         time.sleep(LEASE * 1.2 if dice.random() < 0.005 else 0.002)
         while ids:
             for id in ids:
@@ -324,7 +326,7 @@ def finished(world: World, api: Api) -> bool:
 
 def drained(api: Api) -> bool:
     status, answer = api.call("count")
-    return status == 200 and answer["count"] == answer["reserved"] == 0
+    return status == 200 and answer["count"] == answer["reserved"] == answer["delayed"] == 0
 
 
 def main() -> None:

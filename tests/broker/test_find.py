@@ -112,7 +112,9 @@ def test_a_move_loses_and_doubles_nothing_while_the_queue_moves(queue: ReliableQ
         popped += queue.pop(dice.randrange(200))
     assert Counter(popped + queue.all() + to.all()) == Counter(texts)
     assert not [text for text in queue.all() if b"needle" in text]
-    assert (to.all(), len(to.all())) == ([text for text in texts if text in set(to.all())], moved)
+    taken = to.all()
+    found = set(taken)
+    assert (taken, len(taken)) == ([text for text in texts if text in found], moved)
 
 
 @on_real_servers
