@@ -113,5 +113,8 @@ def use_every_verb(queue: ReliableQueue) -> None:
     queue.resume()
     queue.pause()
     queue.pop_batch(1, "paused")
+    queue.resume()
+    queue.release(reserve(queue)[0].id)
+    queue.client.set(queue.key_prefix + "paused", 1)  # as if it was resumed just before
     queue.state(9, 0, 9)
     queue.all()
