@@ -77,12 +77,12 @@ def test_what_is_reserved_is_listed_and_follows_the_queue(tab: Tab) -> None:
 
 
 def test_what_another_reserved_is_put_back_extended_and_acked(tab: Tab, redis: Any, name: str) -> None:
-    for message in ("a", "b"):
+    for message in ("one", "two"):
         reserve(tab, message, lease=60)
     expect(tab.by_id("reserved")).to_have_text("2")
     tab.by_id("reserved-open").click()
     expect(held(tab)).to_have_count(2)
-    card = held(tab).filter(has_text="b")
+    card = held(tab).filter(has_text="two")
     card.get_by_role("button", name="More time").click()
     expect(tab.by_id("held").locator(".toast")).to_contain_text("Reserved for 30 seconds from now")
     expect(card.locator(".until")).to_contain_text("back in the queue in 2")
@@ -92,7 +92,7 @@ def test_what_another_reserved_is_put_back_extended_and_acked(tab: Tab, redis: A
     expect(held(tab)).to_have_count(0)
     expect(tab.by_id("held-status")).to_have_text("Nothing is reserved")
     expect(tab.by_id("held-title")).to_be_focused()
-    assert stored(redis, name) == [b"a"]
+    assert stored(redis, name) == [b"one"]
     tab.press("Escape")
     expect(tab.by_id("reserved-open")).to_be_focused()
 

@@ -241,6 +241,7 @@ export function mountWaiting({ client, store, actions, failure, page, t, n }, op
   function goTo(position) {
     filter.value = "";
     applyFilter();
+    render(); // the list has its full height again, so that it can be scrolled
     focus(position);
     load();
   }
