@@ -1,21 +1,23 @@
 import { QueueError } from "./client.js";
-import { bytesOf } from "./format.js";
+import { bytesOf, timeOf } from "./format.js";
 import { pageUrl } from "./names.js";
-import { changed, discarded, recalled, took } from "./state.js";
+import { discarded, ended, extended, paused, recalled, took } from "./state.js";
 
 const MAX_ATTEMPTS = 3; // at an operation whose answer was lost
 const RETRY_DELAY_MS = 700;
 const MAX_PUT_BACK_MESSAGES = 1000; // in one request
 const MAX_PUT_BACK_CHARACTERS = 1 << 20; // in one request; a single message can be longer
+const MAX_MOVED = 100; // how far from where it was shown a message is looked for
+const LOOK_CHARACTERS = 200; // of each
 
 /**
  * Everything a visitor can do to the queue, without any DOM. Each action shows its curl command and reports its own
  * failure, then resolves with undefined (the queue's answer on success), so callers need no `catch`.
  *
  * @param {{client: import("./client.js").QueueClient, store: object, notices: object, curl: object,
- *          showCommand: (command: string) => void, t: (key: string, values?: object) => string}} parts
+ *          showCommand: (command: string) => void, t: (key: string, values?: object) => string, language: string}} parts
  */
-export function createActions({ client, store, notices, curl, showCommand, t }) {
+export function createActions({ client, store, notices, curl, showCommand, t, language }) {
   /** Show a curl command, do the work, and report its failure. */
   async function run(command, work) {
     if (command) showCommand(command);
@@ -30,10 +32,10 @@ export function createActions({ client, store, notices, curl, showCommand, t }) 
   }
 
   /** Push once. A caller that passes a key keeps the message, so the same push can be repeated safely. */
-  function push(message, { next, key }) {
-    return run(curl.push(message, { next }), async () => {
+  function push(message, { next, delay, key }) {
+    return run(curl.push(message, { next, delay }), async () => {
       try {
-        return await retryWithKey((attempt) => client.push(message, { next, key: attempt }), key);
+        return await retryWithKey((attempt) => client.push(message, { next, delay, key: attempt }), key);
       } catch (error) {
         throw key && error.code === "offline" ? new QueueError("push_offline", error.message) : error;
       }
@@ -78,27 +80,54 @@ export function createActions({ client, store, notices, curl, showCommand, t }) 
     return taken;
   }
 
-  /** Acknowledge a reserved message. @param {import("./state.js").Taken} one */
-  async function ack({ id, reservation }) {
-    if (!(await run(curl.ack(reservation), () => client.ack(reservation)))) return;
-    store.change(discarded, id);
+  // --- what is reserved or delayed, by its id; each resolves with the queue's answer, undefined if it failed
+
+  async function ack(reservation) {
+    const answer = await run(curl.ack(reservation), () => client.ack(reservation));
+    if (!answer) return undefined;
+    store.change(ended, reservation);
     notices.say(t("acked"));
+    return answer;
   }
 
-  async function release({ id, reservation }) {
-    const answer = await run(curl.release(reservation), () => client.release(reservation));
-    if (!answer) return;
-    store.change(discarded, id);
+  /** Put back, now or in `delay` seconds, or bury. @param {{delay?: number, dead?: boolean, reason?: string}} options */
+  async function release(reservation, options = {}) {
+    const answer = await run(curl.release(reservation, options), () => client.release(reservation, options));
+    if (!answer) return undefined;
+    store.change(ended, reservation);
     const dead = `${store.state.name}.dead`;
-    if (answer.dead) notices.say(t("buried"), { href: pageUrl(dead), text: t("dead.open", { name: dead }) });
-    else notices.say(t("backed", { n: 1 }));
+    if (answer.dead) {
+      const text = options.dead ? t("buried") : t("buried.often");
+      notices.say(text, { href: pageUrl(dead), text: t("dead.open", { name: dead }) });
+    } else notices.say(options.delay ? t("backed.later", { time: clockIn(options.delay) }) : t("backed", { n: 1 }));
+    return answer;
   }
 
-  async function extend({ id, reservation, lease }) {
-    if (!(await run(curl.extend(reservation, lease), () => client.extend(reservation, lease)))) return;
-    store.change(changed, id, { until: leaseEnd(lease) });
+  async function extend(reservation, lease) {
+    const answer = await run(curl.extend(reservation, lease), () => client.extend(reservation, lease));
+    if (!answer) return undefined;
+    store.change(extended, reservation, leaseEnd(lease));
     notices.say(t("extended", { n: lease }));
+    return answer;
   }
+
+  /**
+   * Take a delayed message off the queue; it can be put back from the page.
+   * @param {string} id @param {number} place in the list of what is delayed, where it was seen
+   */
+  async function removeDelayed(id, place) {
+    let message;
+    const answer = await run(curl.ack(id), async () => {
+      const { messages } = await client.delayed({ offset: place, limit: 1 });
+      if (messages[0]?.id !== id) throw new QueueError("moved", t("remove.stale"));
+      ({ message } = messages[0]);
+      return client.ack(id);
+    });
+    return answer && keep("remove", [{ message }]);
+  }
+
+  /** Return the time of day in some seconds, for people. */
+  const clockIn = (seconds) => timeOf(Date.now() + seconds * 1000, language);
 
   const puttingBack = new Set(); // ids
 
@@ -130,13 +159,35 @@ export function createActions({ client, store, notices, curl, showCommand, t }) 
 
   // --- single messages
 
-  /** Read the whole message at a position. */
-  async function read(position) {
-    const answer = await run(curl.read(position), () => client.all({ offset: position, limit: 1 }));
-    if (!answer) return undefined;
-    const [message] = answer.messages;
-    if (message === undefined) notices.fail({ code: "stale" });
-    return message;
+  /**
+   * Read a whole waiting message and what is known of it.
+   * @param {number} position @param {import("./client.js").Preview} [preview] what is shown of it: if others were popped
+   *     since then, the message is looked for nearby
+   * @returns {Promise<{position: number, message: import("./client.js").Message, deliveries: number, reason?: string,
+   *           failed?: number, died?: number} | undefined>}
+   */
+  function read(position, preview) {
+    return run(curl.read(position), async () => {
+      const found = await readAt(position);
+      if (found && (!preview || isSame(found.message, preview))) return found;
+      const moved = preview && (await findNear(position, preview));
+      const again = moved === undefined ? undefined : await readAt(moved);
+      if (again && isSame(again.message, preview)) return again;
+      throw new QueueError("moved", t("read.stale"));
+    });
+  }
+
+  async function readAt(position) {
+    const [found] = (await client.all({ offset: position, limit: 1, details: true })).messages;
+    return found && { position, ...found };
+  }
+
+  /** Return the nearest position of a message with this preview, undefined if there is none nearby. */
+  async function findNear(position, preview) {
+    const start = Math.max(0, position - MAX_MOVED);
+    const { messages } = await client.all({ offset: start, limit: 2 * MAX_MOVED, preview: LOOK_CHARACTERS });
+    const places = messages.flatMap((one, i) => (begins(one, preview) ? [start + i] : []));
+    return places.toSorted((a, b) => Math.abs(a - position) - Math.abs(b - position))[0];
   }
 
   /**
@@ -170,15 +221,25 @@ export function createActions({ client, store, notices, curl, showCommand, t }) 
     });
   }
 
-  /** Move the oldest messages, all of them without `max`. @param {string} to @param {number} [max] */
-  async function move(to, max) {
+  /** Move the oldest messages. @param {string} to @param {{max?: number, contains?: string}} options */
+  async function move(to, options = {}) {
     if (to === store.state.name) return notices.fail({ code: "same_queue" });
-    const answer = await run(curl.move(to, max), () => client.move(to, max));
-    if (!answer) return;
+    const answer = await run(curl.move(to, options), () => client.move(to, options));
+    if (!answer) return undefined;
     notices.say(t("moved", { n: answer.moved, name: to }), { href: pageUrl(to), text: t("dead.open", { name: to }) });
+    return answer;
   }
 
-  return { push, pop, reserve, ack, release, extend, putBack, discard, read, remove, clear, restore, move };
+  async function pause() {
+    if (await run(curl.pause(), () => client.pause())) store.change(paused, true);
+  }
+
+  async function resume() {
+    if (await run(curl.resume(), () => client.resume())) store.change(paused, false);
+  }
+
+  const taking = { push, pop, reserve, ack, release, extend, putBack, discard };
+  return { ...taking, read, remove, removeDelayed, clear, restore, move, pause, resume };
 }
 
 /** Return a new Idempotency-Key. */
@@ -213,6 +274,13 @@ export function* partsOf(list) {
 function isSame(message, { preview, bytes }) {
   const [whole, head] = [bytesOf(message), bytesOf(preview)];
   return whole.length === bytes && head.every((byte, i) => byte === whole[i]);
+}
+
+/** Whether a message that is shown by one preview can be the one with another, longer or shorter one. */
+function begins(one, other) {
+  const [a, b] = [bytesOf(one.preview), bytesOf(other.preview)];
+  const length = Math.min(a.length, b.length);
+  return one.bytes === other.bytes && a.subarray(0, length).every((byte, i) => byte === b[i]);
 }
 
 /** Return what pop and reserve answer as a list: with `max` it is one, without it is a message or null. */

@@ -5,14 +5,23 @@
  *     const jobs = new QueueClient("jobs");
  *     await jobs.push("hello");
  *     const message = await jobs.pop({ wait: 30 });       // null if none arrived in time
+ *     await jobs.push("later", { delay: 60 });
+ *     const { result } = await jobs.result("job-7", { wait: 30 }) ?? {};
  *     const stop = jobs.events({ queue: (state) => console.log(state.count) });
  *
- * A message is text, or {base64: "..."} for bytes that are not UTF-8. Every failure rejects with a QueueError.
+ * A message is text, or {base64: "..."} for bytes that are not UTF-8. Every failure rejects with a QueueError. A paused
+ * queue is one: pop and reserve reject with the code "paused", so that it is not mistaken for an empty queue.
  *
  * @typedef {string | {base64: string}} Message
  * @typedef {{id: string, message: Message, deliveries: number, deadline: number}} Reservation deadline: Unix seconds
  * @typedef {{preview: Message, bytes: number}} Preview
- * @typedef {{name: string, count: number, reserved: number, dead: number, waiters: number, next: Preview[]}} QueueState
+ * @typedef {{deliveries: number, reason?: string, failed?: number, died?: number}} Details
+ *     reason: of the last failure; failed: when it was, died: when it became a dead letter, Unix seconds
+ * @typedef {Preview & {id: string, message?: Message, deliveries: number, deadline: number, reason?: string,
+ *           failed?: number}} Held a message that is reserved or delayed until its deadline, Unix seconds
+ * @typedef {Preview & {position: number, message?: Message}} Found
+ * @typedef {{count: number, reserved: number, delayed: number, dead: number, waiters: number, paused: boolean}} Counts
+ * @typedef {Counts & {name: string, next: Preview[]}} QueueState
  * @typedef {"connecting" | "live" | "away" | "fault" | "refused"} Connection
  *     away: no answer, retrying; fault: the app answers but Redis does not; refused: not retried (a token is needed)
  */
@@ -37,6 +46,7 @@ export class QueueError extends Error {
 const SLICE_BYTES = 1 << 20; // of a file, sent in one request
 const MAX_LINE_BYTES = 16 << 20; // a longer line is sent cut, and the app refuses it
 const SILENCE_TIMEOUT_MS = 40_000; // a stream without a byte for so long, comments included, is dead
+const NOTHING_CODES = new Set(["empty", "no_result"]); // answers that are no failure, although there is nothing
 const RETRY_DELAYS_MS = [250, 500, 1000, 2000, 4000, 8000]; // before a stream is opened again
 
 export class QueueClient {
@@ -69,13 +79,15 @@ export class QueueClient {
   /**
    * Add a message, or several: all or none.
    * @param {Message | object | Array<Message | object>} message other JSON values are stored as their JSON text
-   * @param {{next?: boolean, key?: string, signal?: AbortSignal}} options
-   *     next: put it first; key: an Idempotency-Key, which makes it safe to send the same push again
-   * @returns {Promise<{count: number, message?: Message, pushed?: number}>}
+   * @param {{next?: boolean, delay?: number, key?: string, signal?: AbortSignal}} options
+   *     next: put it first; delay: seconds until it joins the back of the queue (not both);
+   *     key: an Idempotency-Key, which makes it safe to send the same push again
+   * @returns {Promise<{count: number, message?: Message, pushed?: number, id?: string, ids?: string[]}>}
+   *     id, ids: of what is delayed
    */
-  push(message, { next = false, key = "", signal } = {}) {
+  push(message, { next = false, delay, key = "", signal } = {}) {
     const body = Array.isArray(message) ? { messages: message } : { message };
-    return this.#post("push", { query: { next }, body, key, signal });
+    return this.#post("push", { query: { next, delay: delay || undefined }, body, key, signal });
   }
 
   /**
@@ -123,19 +135,57 @@ export class QueueClient {
     return max === undefined ? (answer.success ? answer.message : null) : answer.messages;
   }
 
-  /** Count the queue's messages and clients. @returns {Promise<{count: number, reserved: number, dead: number, waiters: number}>} */
+  /** Count the queue's messages and clients. @returns {Promise<Counts>} */
   count() {
     return this.#get("count");
   }
 
   /**
    * Read waiting messages without taking them; the next to be popped comes first.
-   * @param {{offset?: number, limit?: number, preview?: number, signal?: AbortSignal}} options
-   *     preview: return only so many characters of each, as {preview, bytes}
-   * @returns {Promise<{messages: Array<Message | Preview>, count: number}>}
+   * @param {{offset?: number, limit?: number, preview?: number, contains?: string, details?: boolean,
+   *          signal?: AbortSignal}} options
+   *     preview: return only so many characters of each, as {preview, bytes}; contains: only those that hold this text,
+   *     each with its position; details: say of each how often it was delivered and how it failed
+   * @returns {Promise<{messages: Array<Message | Preview | Found | Details>, count: number}>}
    */
-  all({ offset, limit, preview, signal } = {}) {
-    return this.#get("all", { offset, limit, preview }, signal);
+  all({ offset, limit, preview, contains, details, signal } = {}) {
+    return this.#get("all", { offset, limit, preview, contains, details }, signal);
+  }
+
+  /**
+   * Search the whole queue and yield what holds a text as it is found, the next to be popped first.
+   * @param {string} contains @param {{limit?: number, preview?: number, signal?: AbortSignal}} options
+   * @returns {AsyncGenerator<Found>}
+   */
+  async *find(contains, { limit, preview = 200, signal } = {}) {
+    const url = this.url("all", { contains, limit, preview });
+    const response = await this.#send(url, { headers: { Accept: "application/x-ndjson" }, signal });
+    if (!response.ok) await parseAnswer(response);
+    let rest = "";
+    for await (const text of textOf(response)) {
+      const lines = (rest + text).split("\n");
+      rest = lines.pop();
+      yield* lines.map((line) => JSON.parse(line));
+    }
+  }
+
+  /**
+   * Read the messages that are reserved, the soonest to come back first.
+   * @param {{offset?: number, limit?: number, preview?: number, signal?: AbortSignal}} options
+   * @returns {Promise<{messages: Held[], count: number}>}
+   */
+  reserved({ offset, limit, preview, signal } = {}) {
+    return this.#get("reserved", { offset, limit, preview }, signal);
+  }
+
+  /**
+   * Read the messages that are delayed, the soonest to come back first. The id of one can be released (now), extended
+   * (later) or acked (never).
+   * @param {{offset?: number, limit?: number, preview?: number, signal?: AbortSignal}} options
+   * @returns {Promise<{messages: Held[], count: number}>}
+   */
+  delayed({ offset, limit, preview, signal } = {}) {
+    return this.#get("delayed", { offset, limit, preview }, signal);
   }
 
   /**
@@ -150,14 +200,24 @@ export class QueueClient {
     return answer.success ? { id, message, deliveries, deadline } : null;
   }
 
-  /** Acknowledge a reserved message, or several: they are done. @param {string | string[]} id */
-  ack(id) {
-    return this.#post("ack", { body: idBody(id) });
+  /**
+   * Acknowledge a reserved message, or several: they are done. The result of one can be kept for who pushed it.
+   * @param {string | string[]} id @param {{job?: string, result?: Message | object}} options
+   * @returns {Promise<{acked: number}>}
+   */
+  ack(id, { job, result } = {}) {
+    return this.#post("ack", { body: { ...idBody(id), job, result } });
   }
 
-  /** Put a reserved message, or several, back; they are next. @param {string | string[]} id */
-  release(id) {
-    return this.#post("release", { body: idBody(id) });
+  /**
+   * Put a reserved message, or several, back: they are next, or come back in `delay` seconds, or are buried (`dead`).
+   * @param {string | string[]} id @param {{delay?: number, dead?: boolean, reason?: string}} options reason: why it failed
+   * @returns {Promise<{released: number, dead: number}>} dead: how many were buried, because of `dead` or as they were
+   *     delivered too often
+   */
+  release(id, { delay, dead, reason } = {}) {
+    const body = { ...idBody(id), delay: delay || undefined, dead: dead || undefined, reason: reason || undefined };
+    return this.#post("release", { body });
   }
 
   /** Keep a message reserved for `lease` seconds from now. @param {string} id @param {number} lease */
@@ -183,12 +243,46 @@ export class QueueClient {
     return this.#post("restore", { body: { undo } });
   }
 
-  /** Move the oldest messages to another queue; all of them without `max`. @param {string} to @param {number} [max] @returns {Promise<{moved: number}>} */
-  move(to, max) {
-    return this.#post("move", { body: max === undefined ? { to } : { to, max } });
+  /**
+   * Move messages to another queue, the oldest first.
+   * @param {string} to @param {{max?: number, contains?: string}} options
+   *     max: how many, all by default; contains: only those that hold this text
+   * @returns {Promise<{moved: number}>}
+   */
+  move(to, { max, contains } = {}) {
+    return this.#post("move", { body: { to, max, contains } });
   }
 
-  /** List all queues. @returns {Promise<{queues: Array<{name: string, count: number, reserved: number, dead: number}>}>} */
+  /** Let pop and reserve give nothing out. Redis clients that use the list directly are not held. */
+  pause() {
+    return this.#post("pause");
+  }
+
+  /** Undo a pause; clients that wait get their messages at once. */
+  resume() {
+    return this.#post("resume");
+  }
+
+  /**
+   * Keep the result of a job for who pushed it.
+   * @param {string} job 1 to 255 visible ASCII characters, chosen by the producer
+   * @param {Message | object} result @param {{keep?: number}} options keep: seconds, a day by default
+   */
+  setResult(job, result, { keep } = {}) {
+    return this.#post("result", { body: { job, result, keep } });
+  }
+
+  /**
+   * Return the result of a job, or null if there is none; reading it takes nothing.
+   * @param {string} job @param {{wait?: number, signal?: AbortSignal}} options wait: seconds to wait for it
+   * @returns {Promise<{job: string, result: Message, at: number} | null>} at: Unix seconds
+   */
+  async result(job, { wait, signal } = {}) {
+    const answer = await this.#get("result", { job, wait }, signal);
+    return answer.success ? { job: answer.job, result: answer.result, at: answer.at } : null;
+  }
+
+  /** List all queues. @returns {Promise<{queues: Array<Counts & {name: string}>}>} */
   queues() {
     return this.#answer(new URL("api/queues", this.base), { method: "GET" });
   }
@@ -287,7 +381,7 @@ export class QueueClient {
   }
 }
 
-/** Return the JSON of an answer. Reject unless it is a success or says that the queue is empty. */
+/** Return the JSON of an answer. Reject unless it is a success or says that there is nothing. */
 async function parseAnswer(response) {
   let answer;
   try {
@@ -295,8 +389,24 @@ async function parseAnswer(response) {
   } catch {
     throw new QueueError("no_json", `The answer (${response.status}) did not come from this app.`, response.status);
   }
-  if (answer.success === true || answer.error === "empty") return answer;
+  if (answer.success === true || NOTHING_CODES.has(answer.error)) return answer;
   throw new QueueError(answer.error ?? "unknown", answer.message ?? "", response.status, answer);
+}
+
+/** Yield the text of an answer as it arrives; reject if it is cut. */
+async function* textOf(response) {
+  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+  try {
+    for (;;) {
+      const { value, done } = await reader.read();
+      if (done) return;
+      yield value;
+    }
+  } catch (error) {
+    throw error.name === "AbortError" ? new QueueError("aborted", "Stopped.") : new QueueError("offline", "The answer was cut.");
+  } finally {
+    reader.cancel().catch(() => {});
+  }
 }
 
 function idBody(id) {

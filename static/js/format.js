@@ -84,6 +84,28 @@ export function sizeOf(bytes, language) {
   return `${number.format(bytes / 1024 ** unit)} ${units[unit]}`;
 }
 
+/** Return a time for people: the time of day, on another day than today with the date. @param {number} time milliseconds */
+export function timeOf(time, language, now = Date.now()) {
+  const isToday = new Date(time).toDateString() === new Date(now).toDateString();
+  const date = isToday ? {} : { dateStyle: "medium" };
+  return new Intl.DateTimeFormat(language, { timeStyle: "medium", ...date }).format(time);
+}
+
+const UNITS = [["d", 86_400], ["h", 3600], ["min", 60], ["s", 1]]; // each in seconds
+
+/** Return a duration for people: 42 s, 5 min 3 s, 2 h 10 min, 3 d. @param {number} seconds 0 or more */
+export function durationOf(seconds, language) {
+  const number = new Intl.NumberFormat(language);
+  const largest = UNITS.findIndex(([, size]) => size === 1 || seconds >= size);
+  let rest = Math.floor(seconds);
+  const parts = UNITS.slice(largest, largest + 2).map(([unit, size]) => {
+    const whole = Math.floor(rest / size);
+    rest %= size;
+    return { whole, text: `${number.format(whole)} ${unit}` };
+  });
+  return parts.filter(({ whole }, i) => i === 0 || whole > 0).map(({ text }) => text).join(" ");
+}
+
 /** Return the lines of a text that are messages: all but the empty ones. @param {string} text */
 export function linesOf(text) {
   return text.split("\n").map((line) => line.replace(/\r$/, "")).filter((line) => line !== "");

@@ -9,11 +9,15 @@ import { mountClearAndMove } from "./panels/clearAndMove.js";
 import { mountCurlBar } from "./panels/curlBar.js";
 import { mountDialogs } from "./panels/dialogs.js";
 import { mountFiles } from "./panels/files.js";
+import { mountHeld } from "./panels/held.js";
 import { mountLive } from "./panels/live.js";
 import { mountMessage } from "./panels/message.js";
 import { mountNotices } from "./panels/notices.js";
+import { mountPause } from "./panels/pause.js";
 import { mountPush } from "./panels/push.js";
 import { mountQueues } from "./panels/queues.js";
+import { mountReleasing } from "./panels/releasing.js";
+import { mountSearch } from "./panels/search.js";
 import { mountTake } from "./panels/take.js";
 import { mountWaiting } from "./panels/waiting.js";
 import { connected, createStore, initial, received } from "./state.js";
@@ -31,16 +35,21 @@ const failure = (error) => failureText(error, { max: sizeOf(page.max_message_byt
 // Each panel gets only this and returns what others need of it.
 const notices = mountNotices({ failure, t });
 const { showCommand } = mountCurlBar({ notices, t, curl });
-const actions = createActions({ client, store, notices, curl, showCommand, t });
+const actions = createActions({ client, store, notices, curl, showCommand, t, language: page.language });
 const app = Object.freeze({ page, client, store, actions, notices, curl, showCommand, failure, t, n });
 
 const { suggestNames } = mountQueues(app);
 const { openMessage } = mountMessage(app);
+const { askRelease } = mountReleasing();
+const waiting = mountWaiting(app, openMessage);
 store.subscribe(mountLive(app).update);
-store.subscribe(mountWaiting(app, openMessage).update);
-store.subscribe(mountTake(app, openMessage).update);
+store.subscribe(waiting.update);
+store.subscribe(mountTake(app, openMessage, askRelease).update);
+store.subscribe(mountHeld(app, askRelease).update);
+store.subscribe(mountPause(app).update);
 mountPush(app, mountFiles(app));
-mountClearAndMove(app, suggestNames);
+const { openMove } = mountClearAndMove(app, suggestNames);
+mountSearch(app, { openMessage, openMove, goTo: waiting.goTo });
 mountDialogs();
 
 // --- following the queue
@@ -56,20 +65,20 @@ function follow() {
   });
 }
 
-function pause() {
+function unfollow() {
   stop?.();
   stop = null;
-  store.change(connected, "paused");
+  store.change(connected, "idle");
 }
 
 document.addEventListener("visibilitychange", () => {
   clearTimeout(hiddenTimer);
-  if (document.hidden) hiddenTimer = setTimeout(pause, HIDDEN_TIMEOUT_MS);
+  if (document.hidden) hiddenTimer = setTimeout(unfollow, HIDDEN_TIMEOUT_MS);
   else follow();
 });
 addEventListener("pagehide", () => {
   session.set(samplesKey, store.state.samples);
-  pause();
+  unfollow();
 });
 addEventListener("pageshow", () => document.hidden || follow());
 follow();

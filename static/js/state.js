@@ -41,8 +41,10 @@ export function initial(name, samples = []) {
     known: false,
     count: 0,
     reserved: 0,
+    delayed: 0,
     dead: 0,
     waiters: 0,
+    paused: false,
     next: [],
     version: 0, // increases with every state received
     samples,
@@ -51,10 +53,16 @@ export function initial(name, samples = []) {
 }
 
 /** The queue's state was received. */
-export function received(state, { count, reserved = 0, dead = 0, waiters = 0, next = [] }, now) {
+export function received(state, event, now) {
+  const { count, reserved = 0, delayed = 0, dead = 0, waiters = 0, paused = false, next = [] } = event;
   const samples = addSample(state.samples, count, now);
   const version = state.version + 1;
-  return { ...state, known: true, count, reserved, dead, waiters, next, samples, version };
+  return { ...state, known: true, count, reserved, delayed, dead, waiters, paused, next, samples, version };
+}
+
+/** The queue was paused or resumed here: shown at once, before the stream says so. */
+export function paused(state, isPaused) {
+  return { ...state, paused: isPaused };
 }
 
 /** The connection changed; a fault carries the error that caused it. */
@@ -87,6 +95,12 @@ export function discarded(state, id) {
   return { ...state, taken: state.taken.filter((one) => one.id !== id) };
 }
 
-export function changed(state, id, change) {
-  return { ...state, taken: state.taken.map((one) => (one.id === id ? { ...one, ...change } : one)) };
+/** A reservation ended, here or in the list of all that is reserved. */
+export function ended(state, reservation) {
+  return { ...state, taken: state.taken.filter((one) => one.reservation !== reservation) };
+}
+
+/** A reservation lasts until another time (milliseconds). */
+export function extended(state, reservation, until) {
+  return { ...state, taken: state.taken.map((one) => (one.reservation === reservation ? { ...one, until } : one)) };
 }

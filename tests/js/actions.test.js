@@ -126,6 +126,49 @@ test("a message is removed only if it is the one that was shown", async () => {
   assert.deepEqual(store.state.taken.map(({ how, message }) => [how, message]), [["remove", "two"]]);
 });
 
+test("a message that moved while it was opened is found nearby; one that is gone is said to be", async () => {
+  let list = ["x", "one", "two", "two too"];
+  const { actions, said } = actionsOf({
+    all: async ({ offset, limit, preview }) => {
+      const found = list.slice(offset, offset + limit);
+      return { messages: found.map((message) => (preview ? { preview: message, bytes: message.length } : { message, deliveries: 0 })) };
+    },
+  });
+  const shown = { preview: "two", bytes: 3 };
+  assert.deepEqual(await actions.read(2, shown), { position: 2, message: "two", deliveries: 0 });
+  list = list.slice(1);
+  assert.deepEqual(await actions.read(2, shown), { position: 1, message: "two", deliveries: 0 });
+  list = ["one"];
+  assert.equal(await actions.read(2, shown), undefined);
+  assert.equal(said.at(-1), "failed: moved");
+});
+
+test("a put back says when it comes back, or that it was buried", async () => {
+  let answer = { released: 1, dead: 0 };
+  const released = [];
+  const { actions, said } = actionsOf({ release: async (...args) => released.push(args) && answer });
+  await actions.release("r1");
+  await actions.release("r1", { delay: 60 });
+  answer = { released: 1, dead: 1 };
+  await actions.release("r1", { dead: true, reason: "bad" });
+  await actions.release("r1");
+  assert.deepEqual(released[2], ["r1", { dead: true, reason: "bad" }]);
+  assert.deepEqual(said.filter((text) => !text.startsWith("curl")), ["backed", "backed.later", "buried", "buried.often"]);
+});
+
+test("a delayed message is removed only where it was seen, and can be put back", async () => {
+  const acked = [];
+  const { actions, store, said } = actionsOf({
+    delayed: async () => ({ messages: [{ id: "5d", message: "later" }] }),
+    ack: async (id) => acked.push(id),
+  });
+  assert.equal(await actions.removeDelayed("6d", 0), undefined);
+  assert.deepEqual([acked, said.at(-1)], [[], "failed: moved"]);
+  await actions.removeDelayed("5d", 0);
+  assert.deepEqual(acked, ["5d"]);
+  assert.deepEqual(store.state.taken.map(({ how, message }) => [how, message]), [["remove", "later"]]);
+});
+
 test("a queue is not moved to itself", async () => {
   const moved = [];
   const { actions, said } = actionsOf({ move: async (to) => moved.push(to) && { moved: 1 } });

@@ -54,7 +54,7 @@ test("every verb asks at its own address", async () => {
   await client.remove(3, "x");
   await client.clear();
   await client.restore("u");
-  await client.move("other", 5);
+  await client.move("other", { max: 5 });
   await client.queues();
   assert.deepEqual(
     asked.map(({ method, url, body }) => [method, url, body ?? ""].join(" ").trim()),
@@ -73,6 +73,84 @@ test("every verb asks at its own address", async () => {
       "GET /api/queues",
     ],
   );
+});
+
+test("the verbs for jobs: delay, retry, bury, lists, search, pause and results", async () => {
+  const { client, asked } = clientOf(...Array.from({ length: 13 }, () => ({ success: true })));
+  await client.push("later", { delay: 60 });
+  await client.push(["now"], { delay: 0 });
+  await client.release("7", { delay: 10, reason: "busy" });
+  await client.release(["7", "8"], { dead: true });
+  await client.ack("7", { job: "j", result: { base64: "/w==" } });
+  await client.reserved({ offset: 1, limit: 2, preview: 3 });
+  await client.delayed();
+  await client.all({ contains: "a&b", details: true });
+  await client.move("other", { contains: "x" });
+  await client.pause();
+  await client.resume();
+  await client.setResult("j", "done", { keep: 9 });
+  await client.result("j", { wait: 5 });
+  assert.deepEqual(
+    asked.map(({ method, url, body }) => [method, url.replace("/api/queue/jobs/", ""), body ?? ""].join(" ").trim()),
+    [
+      'POST push?delay=60 {"message":"later"}',
+      'POST push {"messages":["now"]}',
+      'POST release {"id":"7","delay":10,"reason":"busy"}',
+      'POST release {"ids":["7","8"],"dead":true}',
+      'POST ack {"id":"7","job":"j","result":{"base64":"/w=="}}',
+      "GET reserved?offset=1&limit=2&preview=3",
+      "GET delayed",
+      "GET all?contains=a%26b&details=1",
+      'POST move {"to":"other","contains":"x"}',
+      "POST pause",
+      "POST resume",
+      'POST result {"job":"j","result":"done","keep":9}',
+      "GET result?job=j&wait=5",
+    ],
+  );
+});
+
+test("a paused queue rejects, so that it does not look like an empty one", async () => {
+  const paused = { success: false, error: "paused", message: "The queue is paused." };
+  const { client } = clientOf(paused, { ...paused, messages: [] }, paused);
+  await assert.rejects(client.pop(), { code: "paused" });
+  await assert.rejects(client.pop({ max: 2 }), { code: "paused" });
+  await assert.rejects(client.reserve(), { code: "paused" });
+});
+
+test("a result that is not there yet is null", async () => {
+  const { client } = clientOf({ success: false, error: "no_result", message: "None." }, { success: true, job: "j", result: "r", at: 1 });
+  assert.equal(await client.result("j"), null);
+  assert.deepEqual(await client.result("j"), { job: "j", result: "r", at: 1 });
+});
+
+test("what is found comes as it is found, also when a piece ends within a line or a character", async () => {
+  const bytes = new TextEncoder().encode('{"position":4,"preview":"é","bytes":2}\n{"position":9,"preview":"b","bytes":1}\n');
+  const stream = new ReadableStream({
+    start(controller) {
+      for (const byte of bytes) controller.enqueue(Uint8Array.of(byte));
+      controller.close();
+    },
+  });
+  let asked;
+  const fetch = async (url, { headers }) => {
+    asked = [url.search, headers.Accept];
+    return new Response(stream);
+  };
+  const found = [];
+  for await (const hit of new QueueClient("jobs", { base: BASE, fetch }).find("x", { limit: 5 })) found.push(hit);
+  assert.deepEqual(found, [{ position: 4, preview: "é", bytes: 2 }, { position: 9, preview: "b", bytes: 1 }]);
+  assert.deepEqual(asked, ["?contains=x&limit=5&preview=200", "application/x-ndjson"]);
+});
+
+test("a search that is cut or refused rejects", async () => {
+  const search = async (response) => {
+    for await (const _ of new QueueClient("jobs", { base: BASE, fetch: async () => response }).find("x"));
+  };
+  const broken = new ReadableStream({ pull: (controller) => controller.error(new TypeError("network error")) });
+  await assert.rejects(search(new Response(broken)), { code: "offline" });
+  const refusal = { success: false, error: "redis_away", message: "Away." };
+  await assert.rejects(search(new Response(JSON.stringify(refusal), { status: 503 })), { code: "redis_away" });
 });
 
 test("the default queue has no name in its address, and a token goes along", async () => {

@@ -20,6 +20,30 @@ test("simple texts make simple lines", () => {
   assert.equal(curl.events(), "curl -N http://queue.test/api/queue/jobs/events");
 });
 
+test("every new verb has its line", () => {
+  const at = "http://queue.test/api/queue/jobs/";
+  assert.equal(curl.push("hello", { delay: 60 }), `curl -d message=hello '${at}push?delay=60'`);
+  assert.equal(curl.release("7", { delay: 10 }), `curl -d id=7 -d delay=10 ${at}release`);
+  assert.deepEqual(words(curl.release("7", { dead: true, reason: "50 % & more" })), [
+    "curl", "-d", "id=7", "-d", "dead=1", "--data-urlencode", "reason=50 % & more", `${at}release`,
+  ]);
+  assert.equal(curl.read(3), `curl '${at}all?offset=3&limit=1&details=1'`);
+  assert.deepEqual(words(curl.find("it's", 9)).slice(-1), [`${at}all?contains=it%27s&limit=9&preview=200`]);
+  assert.equal(curl.reserved(), `curl ${at}reserved`);
+  assert.equal(curl.delayed(), `curl ${at}delayed`);
+  assert.equal(curl.move("b", { max: 2, contains: "a+b" }), `curl -d to=b -d max=2 --data-urlencode contains=a+b ${at}move`);
+  assert.equal(curl.pause(), `curl -X POST ${at}pause`);
+  assert.equal(curl.resume(), `curl -X POST ${at}resume`);
+  assert.equal(curl.result("j", { wait: 5 }), `curl '${at}result?job=j&wait=5'`);
+  assert.ok(words(curl.setResult("j", "done", { keep: 9 })).includes('{"job":"j","result":"done","keep":9}'));
+});
+
+test("what is put first or delayed is no stream of lines, however long", () => {
+  const many = Array.from({ length: 900 }, () => "line");
+  assert.ok(curl.push(many, { delay: 9 }).includes("@messages.json") && curl.push(many, { delay: 9 }).includes("delay=9"));
+  assert.ok(!curl.push(many, { next: true }).includes("each=line"));
+});
+
 test("no text escapes its quotes", () => {
   for (const text of ["it's", "$(date)", "`date`", "a\nb", "; rm -rf x", '"', "\\", "!!", "*", "-d", "@file", "é 👍", ""]) {
     assert.deepEqual(words(quoted(text)), [text]);

@@ -1,7 +1,7 @@
 /** Messages as text and text as messages: kinds, one line, indented JSON, hexadecimal, sizes, lines. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { bytesOf, hexOf, indented, kindOf, kindOfPreview, linesOf, oneLine, piecesOf, sizeOf } from "../../static/js/format.js";
+import { bytesOf, durationOf, hexOf, indented, kindOf, kindOfPreview, linesOf, oneLine, piecesOf, sizeOf, timeOf } from "../../static/js/format.js";
 
 test("JSON is indented and every number stays as it was written", () => {
   const text = '{"a":1.10,"big":12345678901234567890123,"s":"x, {y}: \\"z\\"","l":[1,[],{}],"e":{"n":null}}';
@@ -85,4 +85,12 @@ test("sizes are short and in the language's numbers", () => {
 
 test("lines are messages; empty ones are none, and a CR before the end belongs to the end", () => {
   assert.deepEqual(linesOf("a\r\n\n b \nc"), ["a", " b ", "c"]);
+});
+
+test("durations and times for people", () => {
+  const shown = (seconds) => durationOf(seconds, "en");
+  assert.deepEqual([0, 42.9, 60, 303, 7800, 259_200, 2_592_000].map(shown), ["0 s", "42 s", "1 min", "5 min 3 s", "2 h 10 min", "3 d", "30 d"]);
+  const noon = new Date(2026, 4, 1, 12).getTime();
+  assert.match(timeOf(noon + 65_000, "en", noon), /^12:01:05.PM$/u);
+  assert.match(timeOf(noon + 86_400_000, "en", noon), /May 2, 2026.*12:00:00.PM/u);
 });

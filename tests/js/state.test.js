@@ -1,7 +1,7 @@
 /** The page's state: every change makes a new one, and subscribers learn of it. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { changed, connected, createStore, discarded, initial, labelOf, received, recalled, took } from "../../static/js/state.js";
+import { connected, createStore, discarded, ended, extended, initial, labelOf, paused, received, recalled, took } from "../../static/js/state.js";
 
 test("a state that comes in replaces the numbers and is drawn", () => {
   let state = connected(initial("jobs"), "live");
@@ -9,6 +9,19 @@ test("a state that comes in replaces the numbers and is drawn", () => {
   assert.deepEqual([state.count, state.reserved, state.dead, state.waiters, state.known], [3, 1, 2, 4, true]);
   assert.deepEqual(state.samples, [{ time: 1000, count: 3 }]);
   assert.equal(received(state, { count: 3 }, 2000).version, 2);
+});
+
+test("what is delayed is counted, and a pause is known", () => {
+  const state = received(initial("jobs"), { count: 0, delayed: 2, paused: true }, 0);
+  assert.deepEqual([state.delayed, state.paused], [2, true]);
+  assert.equal(paused(state, false).paused, false);
+  assert.equal(received(state, { count: 0 }, 0).paused, false);
+});
+
+test("a reservation that ended takes its message off the page, and no other", () => {
+  const state = took(initial("jobs"), [{ how: "pop", message: "a" }, { how: "reserve", message: "b", reservation: "r1" }]);
+  assert.deepEqual(ended(state, "r1").taken.map(({ message }) => message), ["a"]);
+  assert.equal(ended(state, "other").taken.length, 2);
 });
 
 test("a state is never changed in place", () => {
@@ -35,10 +48,10 @@ test("a fault is told apart: Redis is away, Redis refuses, the app refuses", () 
 
 test("taken messages stand with the newest on top, and go by their id", () => {
   let state = took(initial("jobs"), [{ how: "pop", message: "a" }, { how: "pop", message: "b" }]);
-  state = took(state, [{ how: "reserve", message: "c", until: 1 }]);
+  state = took(state, [{ how: "reserve", message: "c", reservation: "r1", until: 1 }]);
   assert.deepEqual(state.taken.map(({ message }) => message), ["c", "b", "a"]);
-  const [c, b] = state.taken;
-  state = changed(discarded(state, b.id), c.id, { until: 9 });
+  const [, b] = state.taken;
+  state = extended(discarded(state, b.id), "r1", 9);
   assert.deepEqual(state.taken.map(({ message, until }) => [message, until]), [["c", 9], ["a", undefined]]);
   assert.deepEqual(recalled(state, b).taken.map(({ message }) => message), ["c", "b", "a"]);
 });

@@ -51,6 +51,28 @@ def test_axe_finds_nothing_in_any_state(tabs: Callable[..., Tab], valkey: Store,
         expect(tab.by_id(dialog)).to_be_visible()
         assert faults(tab) == [], dialog
         tab.press("Escape")
+    tab.by_id("pause").click()
+    expect(tab.by_id("paused")).to_be_visible()
+    assert faults(tab) == [], "paused"
+    tab.by_id("resume").click()
+    tab.by_id("push-text").fill("later")
+    tab.by_id("push-delay").fill("600")
+    tab.by_id("push-go").click()
+    for button in ("delayed-open", "reserved-open"):
+        tab.by_id(button).click()
+        expect(tab.page.locator("#held-list .message-card")).to_have_count(1)
+        assert faults(tab) == [], button
+        if button == "delayed-open":
+            tab.press("Escape")
+    tab.page.locator("#held-list .later").click()
+    assert faults(tab) == [], "releasing"
+    tab.press("Escape", "Escape")
+    tab.by_id("filter").fill("m")
+    tab.press("Enter")
+    expect(tab.by_id("search-status")).to_have_text("50 found")
+    assert faults(tab) == [], "search"
+    tab.press("Escape")
+    tab.by_id("filter").fill("")
     tab.by_id("push-go").click()
     expect(tab.page.get_by_role("alert")).to_be_visible()
     assert faults(tab) == [], "error"
@@ -82,8 +104,8 @@ def test_every_control_is_reached_by_tab_and_seen(tab: Tab, valkey: Store, name:
         assert reached[-1] == "BODY" or style == "solid2px", reached[-1]
         if reached[-1] == "BODY":
             break
-    wanted = ["switch", "language", "theme", "dead-link", "push-text", "push-each", "push-next", "push-go", "push-pick"]
-    wanted += ["pop", "reserve", "filter", "move", "clear", "open", "remove quiet icon", "curl-line", "curl-copy"]
+    wanted = ["switch", "language", "theme", "reserved-open", "dead-link", "push-text", "push-each", "push-next", "push-delay"]
+    wanted += ["push-go", "push-pick", "pop", "reserve", "filter", "pause", "move", "clear", "open", "remove quiet icon", "curl-line", "curl-copy"]
     assert [one for one in reached if one in wanted] == wanted
 
 

@@ -141,5 +141,5 @@ def test_a_move_to_the_queue_itself_is_refused(tab: Tab, seed: Callable[..., Non
 def test_dead_letters_say_how_often_they_were_delivered(tab: Tab, redis: Any, name: str) -> None:
     redis.lpush(f"{{queue:{name}}}:dead", "bad")
     tab.open(name + ".dead")
-    note = f"Messages of {name} that were delivered 5 times and never acked."
-    expect(tab.page.locator(".note").first).to_contain_text(note)
+    note = f"Messages of {name} that were buried, or delivered 5 times and never acked."
+    expect(tab.page.locator(".waiting .note").first).to_contain_text(note)

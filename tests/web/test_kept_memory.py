@@ -11,7 +11,7 @@ from tests.servers import ROOT, App, Store
 
 REFERENCE = (ROOT / "docs/api.md").read_text(encoding="utf-8")
 SECTION = REFERENCE.partition("## Memory that is kept\n")[2].partition("\n## ")[0]
-FREE_CLEARED, FREE_ANSWERS = re.findall(r"^```sh\n(.*?)```$", SECTION, re.M | re.S)
+FREE_CLEARED, FREE_ANSWERS, FREE_RESULTS = re.findall(r"^```sh\n(.*?)```$", SECTION, re.M | re.S)
 OTHERS = "queue:jobs2", "{queue:other}:cleared:a", "{queue:other}:once:a", "{queue:jobs}:cleared2:a"
 
 
@@ -59,6 +59,15 @@ def test_the_documented_command_frees_kept_answers(site: App, valkey: Store, job
     run(FREE_ANSWERS, valkey)
     assert jobs.keys("{queue:jobs}:once:*") == []
     assert jobs.lrange("queue:jobs", 0, -1) == [b"y"]
+    assert all(jobs.exists(key) for key in OTHERS)
+
+
+def test_the_documented_command_frees_results(site: App, valkey: Store, jobs: Any) -> None:
+    post(site, "result", "-d", "job=a", "-d", "result=x")
+    post(site, "push", "-d", "message=y")
+    assert len(jobs.keys("{queue:jobs}:result:*")) == 1
+    run(FREE_RESULTS, valkey)
+    assert jobs.keys("{queue:jobs}:result:*") == []
     assert all(jobs.exists(key) for key in OTHERS)
 
 

@@ -46,14 +46,20 @@ export function mountClearAndMove(app, suggestNames) {
   byId("undo-close").addEventListener("click", () => setUndos(undos.slice(0, -1)));
 
   const [to, max] = [byId("moving-to"), byId("moving-max")];
-  byId("move").addEventListener("click", async () => {
+
+  /** Ask where to and move; with `contains` only what holds that text. Resolves with the queue's answer if it was done. */
+  async function openMove({ contains } = {}) {
     to.value = "";
     max.value = "";
+    byId("moving-contains").hidden = contains === undefined;
+    write(byId("moving-contains"), t("move.contains", { text: contains ?? "" }));
     suggestNames();
-    if ((await openDialog(byId("moving"))) !== "go") return;
-    if (!isName(to.value)) return notices.fail({ code: "bad_name" });
-    actions.move(to.value, max.value === "" ? undefined : Number(max.value));
-  });
+    if ((await openDialog(byId("moving"))) !== "go") return undefined;
+    if (!isName(to.value)) return void notices.fail({ code: "bad_name" });
+    return actions.move(to.value, { max: max.value === "" ? undefined : Number(max.value), contains });
+  }
+  byId("move").addEventListener("click", () => openMove());
 
   byId("dead-back")?.addEventListener("click", () => actions.move(parentOf(page.name)));
+  return { openMove };
 }

@@ -16,6 +16,9 @@ export function mountLive({ store, t, n, page }) {
     write(byId("count-label"), t("count.label", { n: state.count }));
     write(byId("reserved"), n(state.reserved));
     write(byId("reserved-label"), t("reserved.label", { n: state.reserved }));
+    byId("delayed-open").parentElement.hidden = state.delayed === 0;
+    write(byId("delayed"), n(state.delayed));
+    write(byId("delayed-label"), t("delayed.label", { n: state.delayed }));
     write(byId("dead"), n(state.dead));
     write(byId("dead-label"), t("dead.label", { n: state.dead }));
     byId("dead-link").classList.toggle("some", state.dead > 0);

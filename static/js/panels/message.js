@@ -1,5 +1,6 @@
 import { byId, write } from "../dom.js";
 import { bytesOf, hexOf, indented, kindOf, piecesOf, sizeOf } from "../format.js";
+import { historyOf } from "../history.js";
 
 const MAX_SHOWN_CHARACTERS = 100_000; // the rest is shown on request: laying out text takes long
 const FIRST_VIEWS = { json: "json", text: "text", bytes: "hex" }; // by kind
@@ -13,12 +14,16 @@ export function mountMessage({ page, actions, notices, t, n }) {
   let opened = null; // {message, position?, taken?}
   let hiddenText = "";
 
-  /** Open a waiting message by its position, or one that was taken. */
-  async function openMessage({ position, taken }) {
-    const message = taken ? taken.message : await actions.read(position);
-    if (message === undefined) return;
+  /** Open a waiting message by its position and what is shown of it (`preview`), or one that was taken. */
+  async function openMessage({ position: shownAt, preview, taken }) {
+    const found = taken ?? (await actions.read(shownAt, preview));
+    if (!found) return;
+    const { message, position } = found;
     opened = { message, position, taken };
     const kind = kindOf(message);
+    const history = taken ? "" : historyOf(found, { t, language: page.language });
+    byId("message-history").hidden = history === "";
+    write(byId("message-history"), history);
     write(byId("message-title"), taken ? t(TAKEN_TITLES[taken.how]) : t("message.title", { position: n(position + 1) }));
     const facts = [kind === "text" ? "" : t(`waiting.${kind}`), sizeOf(bytesOf(message).length, page.language)];
     write(byId("message-facts"), facts.filter(Boolean).join(" · "));

@@ -1,6 +1,6 @@
 import { newKey } from "../actions.js";
 import { byId, clone, session } from "../dom.js";
-import { linesOf, oneLine } from "../format.js";
+import { linesOf, oneLine, timeOf } from "../format.js";
 
 const MAX_LINES = 1000; // pushed in one request, all or none; more go as a stream
 const MAX_CARD_CHARACTERS = 400;
@@ -9,7 +9,8 @@ const MAX_CARD_CHARACTERS = 400;
  * Pushes on their way, and those that failed. They are sent one after another to keep their order. If one fails, it
  * goes back into the box if that is empty; the ones behind it wait beside it. A reload loses none of them.
  *
- * @typedef {{typed: string, lines: boolean, next: boolean, key: string}} Push key: makes it safe to send it again
+ * @typedef {{typed: string, lines: boolean, next: boolean, delay: number, key: string}} Push
+ *     delay: seconds; key: makes it safe to send it again
  * @param {{read: () => Push, fill: (push: Push) => void, focus: () => void}} box
  * @param {{pushStream: (blob: Blob, name: string) => Promise<number>}} files
  */
@@ -45,8 +46,8 @@ export function mountOutbox({ actions, notices, page, t }, box, files) {
 
   async function sendLines(push) {
     const lines = linesOf(push.typed);
-    // A stream can only be added at the end of the queue.
-    if (lines.length > MAX_LINES && !push.next) {
+    // A stream can only be added at the end of the queue, at once.
+    if (lines.length > MAX_LINES && !push.next && !push.delay) {
       const pushed = await files.pushStream(new Blob([push.typed]), t("push.label"));
       return lines.slice(pushed).join("\n");
     }
@@ -55,9 +56,10 @@ export function mountOutbox({ actions, notices, page, t }, box, files) {
     return push.typed;
   }
 
-  async function pushNow(message, count, { next, key }) {
-    const answer = await actions.push(message, { next, key });
-    if (answer) notices.say(t("pushed", { n: count }));
+  async function pushNow(message, count, { next, delay, key }) {
+    const answer = await actions.push(message, { next, delay, key });
+    const time = timeOf(Date.now() + (delay ?? 0) * 1000, page.language);
+    if (answer) notices.say(delay ? t("pushed.later", { n: count, time }) : t("pushed", { n: count }));
     return Boolean(answer);
   }
 

@@ -5,14 +5,15 @@ import { mountOutbox } from "./outbox.js";
 /** The push box. Its content survives a reload, because switching the language is one. */
 export function mountPush(app, files) {
   const { notices, page } = app;
-  const [text, each, next] = [byId("push-text"), byId("push-each"), byId("push-next")];
+  const [text, each, next, delay] = [byId("push-text"), byId("push-each"), byId("push-next"), byId("push-delay")];
   const draftKey = `draft:${page.name}`;
   let filled = session.get(draftKey, {}); // the push that was last put into the box
 
   /** Return the push that the box holds. If nobody has edited it, it keeps its key, so that it happens once. */
   function read() {
-    const now = { typed: text.value, lines: each.checked, next: next.checked };
-    const same = now.typed === filled.typed && now.lines === filled.lines && now.next === filled.next;
+    const seconds = Math.min(Math.max(0, Number(delay.value)), Number(delay.max));
+    const now = { typed: text.value, lines: each.checked, next: next.checked, delay: seconds };
+    const same = Object.entries(now).every(([name, value]) => filled[name] === value);
     return { ...now, key: (same && filled.key) || newKey() };
   }
 
@@ -21,16 +22,20 @@ export function mountPush(app, files) {
     text.value = push.typed ?? "";
     each.checked = push.lines ?? false;
     next.checked = push.next ?? false;
+    delay.value = push.delay || "";
     save();
   }
 
   function save() {
-    session.set(draftKey, read());
+    const push = read();
+    next.disabled = push.delay > 0; // what is delayed joins the back of the queue
+    delay.disabled = push.next;
+    session.set(draftKey, push);
   }
 
   fill(filled);
   const outbox = mountOutbox(app, { read, fill, focus: () => text.focus() }, files);
-  for (const input of [text, each, next]) input.addEventListener("input", save);
+  for (const input of [text, each, next, delay]) input.addEventListener("input", save);
 
   byId("push-form").addEventListener("submit", (event) => {
     event.preventDefault();

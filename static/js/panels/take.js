@@ -5,10 +5,10 @@ import { took } from "../state.js";
 const CLOCK_INTERVAL_MS = 1000; // how often the remaining time of reservations is shown
 const MAX_CARD_CHARACTERS = 400;
 const LABELS = { pop: "popped", remove: "removed", reserve: "reserved" };
-const LEASE_BUTTONS = ["ack", "release", "extend"];
+const LEASE_BUTTONS = ["ack", "release", "extend", "later"];
 
 /** Pop and reserve. What was taken stays on the page and goes back with one button. */
-export function mountTake({ store, actions, notices, page, t }, openMessage) {
+export function mountTake({ store, actions, notices, page, t }, openMessage, askRelease) {
   const cards = new Map(); // id -> element
   const list = byId("taken");
   const takenKey = `taken:${page.name}`;
@@ -60,9 +60,13 @@ export function mountTake({ store, actions, notices, page, t }, openMessage) {
     open: (one) => openMessage({ taken: one }),
     copy: ({ message }, button) => notices.copy(typeof message === "string" ? message : message.base64, button),
     back: (one) => putBack([one]),
-    ack: actions.ack,
-    release: actions.release,
-    extend: actions.extend,
+    ack: ({ reservation }) => actions.ack(reservation),
+    release: ({ reservation }) => actions.release(reservation),
+    extend: ({ reservation, lease }) => actions.extend(reservation, lease),
+    async later({ reservation }) {
+      const options = await askRelease();
+      if (options) actions.release(reservation, options);
+    },
     discard: actions.discard,
   };
   list.addEventListener("click", (event) => {

@@ -1,5 +1,7 @@
 import { byId, clone, write } from "../dom.js";
 import { kindOfPreview, oneLine, sizeOf } from "../format.js";
+import { reasonOf } from "../history.js";
+import { parentOf } from "../names.js";
 import { scrollTo, visibleRows } from "../rows.js";
 
 const ROW_HEIGHT_PX = 44; // as in home.css
@@ -26,6 +28,7 @@ export function mountWaiting({ client, store, actions, failure, page, t, n }, op
   let loading = false;
   let reloadTimer = 0;
   let active = 0; // place of the row that Tab reaches
+  const details = parentOf(page.name) !== null; // dead letters say why they are there
 
   const length = () => matches?.length ?? store.state.count;
   const positionAt = (place) => (matches ? matches[place] : place);
@@ -46,7 +49,7 @@ export function mountWaiting({ client, store, actions, failure, page, t, n }, op
     loading = true;
     let complete = false;
     try {
-      const { messages } = await client.all({ offset: first, limit: last - first, preview: MAX_PREVIEW_CHARACTERS });
+      const { messages } = await client.all({ offset: first, limit: last - first, preview: MAX_PREVIEW_CHARACTERS, details });
       known = new Map([...known].filter(([position, { version: of }]) => of === version || isInView(position)));
       messages.forEach((message, i) => known.set(first + i, { ...message, version }));
       // Fewer messages than requested mean that others were popped meanwhile: a new state will arrive.
@@ -76,7 +79,7 @@ export function mountWaiting({ client, store, actions, failure, page, t, n }, op
   /** Keep only the rows that match the filter; all of them without one. */
   function applyFilter() {
     const needle = filter.value.toLowerCase();
-    byId("found").hidden = needle === "";
+    byId("found").parentElement.hidden = needle === "";
     if (needle === "") {
       matches = null;
       return;
@@ -105,7 +108,7 @@ export function mountWaiting({ client, store, actions, failure, page, t, n }, op
       drawnVersion = state.version;
       if (filter.value) loadSoon(); // until then the list shows what it found, where it was
       else {
-        state.next.forEach((message, i) => known.set(i, { ...message, version: drawnVersion }));
+        if (!details) state.next.forEach((message, i) => known.set(i, { ...message, version: drawnVersion }));
         load();
       }
     }
@@ -180,6 +183,7 @@ export function mountWaiting({ client, store, actions, failure, page, t, n }, op
     write(element.querySelector(".position"), number);
     element.querySelector(".badge").hidden = position !== 0;
     write(element.querySelector(".preview"), preview);
+    write(element.querySelector(".reason"), reasonOf(message?.reason, t));
     element.querySelector(".kind").hidden = kind === "text";
     write(element.querySelector(".kind"), kind === "text" ? "" : t(`waiting.${kind}`));
     write(element.querySelector(".size"), message ? sizeOf(message.bytes, page.language) : "");
@@ -194,7 +198,7 @@ export function mountWaiting({ client, store, actions, failure, page, t, n }, op
     if (!row) return;
     active = row.place;
     if (event.target.closest(".remove")) actions.remove(row.position, row.message);
-    else openMessage({ position: row.position });
+    else openMessage({ position: row.position, preview: row.message });
   });
 
   list.addEventListener("keydown", (event) => {
@@ -232,5 +236,14 @@ export function mountWaiting({ client, store, actions, failure, page, t, n }, op
     load();
   }).observe(view);
   view.tabIndex = -1;
-  return { update };
+
+  /** Scroll to a position and focus it, without a filter. */
+  function goTo(position) {
+    filter.value = "";
+    applyFilter();
+    render(); // the list has its full height again, so that it can be scrolled
+    focus(position);
+    load();
+  }
+  return { update, goTo };
 }
