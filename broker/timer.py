@@ -25,7 +25,7 @@ from broker.reliable import ReliableQueue
 CHECK_INTERVAL = 15.0  # seconds of silence after which the connection is checked, and then given up
 MIN_SWEEP_INTERVAL = 0.1  # seconds between two sweeps of a queue
 RETRY_DELAY = 1.0  # seconds until the next try while Redis is away
-REFUSED_RETRY_DELAY = 60.0  # ... after the server refused: the user may not subscribe
+REFUSED_RETRY_DELAY = 60.0  # ... after the server refused: the user may not subscribe. Then there is a scan each time
 SCAN_COUNT = 200  # keys in one step
 
 log = logging.getLogger(__name__)
@@ -70,8 +70,11 @@ class Timer:
             try:
                 self._hear()
             except redis.RedisError as error:
-                delay = RETRY_DELAY if is_passing(error) else REFUSED_RETRY_DELAY
                 log.info("Redis sends no notices (%s).", error)
+                if not is_passing(error):
+                    delay = REFUSED_RETRY_DELAY
+                    with contextlib.suppress(redis.RedisError):
+                        self._scan()
             except Exception:  # whatever it is, the next try begins with a scan
                 log.exception("The notices of queues could not be followed")
             self.is_live = False
