@@ -1,7 +1,7 @@
 """A RedisQueue whose messages can be reserved, acked, returned, buried, moved and restored.
 
 Every verb is one script (`queue.lua`, `push.lua`), so it happens whole or not at all. The scripts use the clock
-of Redis and declare all their keys, which share one Cluster slot. They need Redis 7.0 or Valkey.
+of Redis and declare all their keys, which share one Cluster slot. They need Redis 6.2 or Valkey.
 """
 
 import hashlib
@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from redis.exceptions import NoScriptError, OutOfMemoryError
+from redis.exceptions import NoScriptError, OutOfMemoryError, ResponseError
 
 from broker.names import queue_keys
+from broker.refusals import lacks_flags
 from RedisQueue import RedisQueue
 
 MAX_BATCH = 1000  # messages one script call handles at most
@@ -68,12 +69,16 @@ class Batch(Generic[M]):
 
 
 class Script:
-    """A Lua script in files beside this one. Redis knows it by its digest after the first call."""
+    """A Lua script in files beside this one. Redis knows it by its digest after the first call.
+
+    Its first line, `#!lua flags=...`, is left out on a server that does not know it: Redis before 7.0, and some that
+    are like Redis. There a script that puts messages back is refused while memory is full. The client remembers it.
+    """
 
     def __init__(self, *files: str, flags: str) -> None:
-        parts = [(Path(__file__).parent / name).read_text(encoding="utf-8") for name in files]
-        self.text = f"#!lua flags={flags}\n" + "".join(parts)
-        self.sha = hashlib.sha1(self.text.encode()).hexdigest()
+        text = "".join((Path(__file__).parent / name).read_text(encoding="utf-8") for name in files)
+        self._texts = (f"#!lua flags={flags}\n{text}", text)
+        self._digests = tuple(hashlib.sha1(text.encode()).hexdigest() for text in self._texts)
 
     def run(self, client: Any, keys: Sequence[str], arguments: Sequence[Any]) -> list[Any]:
         """Run the script until it is done, and return its answer without the status in front.
@@ -89,11 +94,20 @@ class Script:
                 return list(answer)
 
     def run_once(self, client: Any, keys: Sequence[str], arguments: Sequence[Any] = ()) -> Any:
-        """Run the script and return its answer."""
+        """Run the script and return its answer. A try that fails here did not run, so the next one is no repetition."""
+        plain = getattr(client, "lacks_flags", False)
         try:
-            return client.evalsha(self.sha, len(keys), *keys, *arguments)
-        except NoScriptError:  # the script did not run, so retrying is safe
-            return client.eval(self.text, len(keys), *keys, *arguments)
+            return client.evalsha(self._digests[plain], len(keys), *keys, *arguments)
+        except NoScriptError:
+            pass
+        try:
+            return client.eval(self._texts[plain], len(keys), *keys, *arguments)
+        except ResponseError as error:
+            if plain or not lacks_flags(error):
+                raise
+        answer = client.eval(self._texts[True], len(keys), *keys, *arguments)
+        client.lacks_flags = True
+        return answer
 
 
 _DONE, _CONFLICT = 0, 2  # first in a script's answer; anything else: call again

@@ -26,7 +26,9 @@ def test_a_cluster_has_hosts() -> None:
     assert address.url == "redis://:secret@[::1]:6379/0?socket_timeout=2"
 
 
-@pytest.mark.parametrize("url", ["redis+sentinel://:secret@h", "redis+cluster://:secret@h/2", "redis+other://:secret@h"])
+@pytest.mark.parametrize(
+    "url", ["redis+sentinel://:secret@h", "redis+cluster://:secret@h/2", "redis+other://:secret@h"]
+)
 def test_no_error_and_no_repr_holds_a_password(url: str) -> None:
     with pytest.raises(ValueError) as caught:
         parse_address(url)
