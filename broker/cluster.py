@@ -131,7 +131,7 @@ class ClusterClient(CoreCommands):
     """
 
     _event_dispatcher: Any = None  # redis-py asks for it
-    lacks_flags = False  # see Script
+    lacks_flags = False  # see Script in reliable.py
 
     def __init__(self, cluster_map: ClusterMap, *, shares: bool = True) -> None:
         self.map = cluster_map

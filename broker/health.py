@@ -58,7 +58,7 @@ def find_mistake(url: str) -> str:
     for host, port in address.hosts or ((None, 0),):
         with contextlib.suppress(redis.RedisError):
             info = ask_once(lambda host=host, port=port: open_connection(address, host, port), "INFO")  # type: ignore[misc]
-            found = re.search(rb"redis_mode:(\w+)", info)
+            found = re.search(rb"(?:redis|server)_mode:(\w+)", info)
             return _MISTAKES.get((address.kind, found[1].decode() if found else ""), "")
     return ""
 

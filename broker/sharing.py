@@ -45,6 +45,8 @@ class _Call:
 class SharingClient(redis.Redis):
     """A Redis client that batches small commands of concurrent callers."""
 
+    lacks_flags = False  # see Script in reliable.py
+
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self._line: deque[_Call] = deque()

@@ -15,6 +15,7 @@ from app import create_app
 from broker.connection import connect
 from broker.reliable import ReliableQueue
 from settings import Settings
+from tests.engines import Cluster, SentinelSet
 from tests.servers import BINARIES, App, FakeRedis, Proxy, Scripted, Store, running
 from web.runtime import Runtime
 
@@ -26,6 +27,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.parent.name == "page" or item.path.name == "test_attacks.py":
             item.add_marker(pytest.mark.xdist_group("demanding"))
+        if {"engine", "cluster", "sentinels"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.xdist_group("engines"))  # so their servers are started once
 
 
 @pytest.fixture
@@ -61,6 +64,40 @@ def redis7(folder: Path) -> Iterator[Store]:
     need("redis")
     with running(Store("redis", folder / "redis")) as store:
         yield store
+
+
+@pytest.fixture(scope="session")
+def redis6(folder: Path) -> Iterator[Store]:
+    """Redis 6.2, which does not know the first line of scripts."""
+    with running(Store("redis6", folder / "redis6")) as store:
+        yield store
+
+
+@pytest.fixture(scope="session")
+def redis8(folder: Path) -> Iterator[Store]:
+    """Redis 8.2."""
+    with running(Store("redis8", folder / "redis8")) as store:
+        yield store
+
+
+@pytest.fixture(scope="session")
+def cluster(folder: Path) -> Iterator[Cluster]:
+    """A Valkey Cluster of three primaries. It must not be changed."""
+    with running(Cluster("valkey", folder / "cluster")) as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def sentinels(folder: Path) -> Iterator[SentinelSet]:
+    """Two Valkeys and three Sentinels, each kind with a password of its own. They must not fail over."""
+    with running(SentinelSet("valkey", folder / "sentinels", password="secret")) as made:
+        yield made
+
+
+@pytest.fixture(params=["valkey", "redis7", "redis6", "redis8", "cluster", "sentinels"])
+def engine(request: pytest.FixtureRequest) -> Any:
+    """Everything that a REDIS_URL can lead to, each in turn; it has a `url`."""
+    return request.getfixturevalue(request.param)
 
 
 @pytest.fixture(scope="session")

