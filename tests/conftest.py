@@ -27,7 +27,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.parent.name == "page" or item.path.name == "test_attacks.py":
             item.add_marker(pytest.mark.xdist_group("demanding"))
-        if {"engine", "cluster", "sentinels"} & set(getattr(item, "fixturenames", ())):
+        if {"engine", "cluster", "own_cluster", "sentinels"} & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.xdist_group("engines"))  # so their servers are started once
 
 

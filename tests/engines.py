@@ -1,6 +1,7 @@
 """Redis in its larger forms, for tests: a cluster, and servers that Sentinels watch over."""
 
 import contextlib
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,8 @@ QUICK_REPLICA = ("--repl-diskless-sync-delay", "0", "--repl-ping-replica-period"
 class Cluster:
     """Primaries of a cluster, without replicas. One that is away takes its slots with it; the others serve on."""
 
-    def __init__(self, kind: str, folder: Path, primaries: int = 3) -> None:
-        self.kind, self.folder = kind, folder
+    def __init__(self, kind: str, folder: Path, primaries: int = 3, options: Sequence[str] = ()) -> None:
+        self.kind, self.folder, self.options = kind, folder, options
         self.nodes: list[Store] = []
         for _ in range(primaries):
             self._start_node()
@@ -43,7 +44,7 @@ class Cluster:
         node = self._start_node()
         node.ask("CLUSTER", "SET-CONFIG-EPOCH", len(self.nodes))
         self._meet(node)
-        until(lambda: all(len(self._slots_and_nodes(one)) == len(self.nodes) for one in self.nodes))
+        until(lambda: all(self._knows_all(one) and self._is_ok(one) for one in self.nodes))
         return node
 
     def move_slot(self, key: str, to: Store) -> None:
@@ -66,12 +67,12 @@ class Cluster:
 
     def end(self) -> None:
         for node in self.nodes:
-            node.end()
+            node.end(signal.SIGKILL)  # on SIGTERM they take their time
 
     def _start_node(self) -> Store:
         options = ("--cluster-enabled", "yes", "--cluster-port", str(free_port()), "--cluster-node-timeout", "1000")
-        more = ("--cluster-require-full-coverage", "no")
-        self.nodes.append(Store(self.kind, self.folder / str(len(self.nodes)), *options, *more))
+        more = ("--cluster-require-full-coverage", "no", "--cluster-allow-replica-migration", "no")
+        self.nodes.append(Store(self.kind, self.folder / str(len(self.nodes)), *options, *more, *self.options))
         return self.nodes[-1]
 
     def _meet(self, node: Store) -> None:
@@ -85,9 +86,8 @@ class Cluster:
         info = node.ask("CLUSTER", "INFO")
         return b"cluster_state:ok" in info and b"cluster_slots_ok:16384" in info
 
-    def _slots_and_nodes(self, node: Store) -> list[bytes]:
-        lines: list[bytes] = node.ask("CLUSTER", "NODES").splitlines()
-        return lines
+    def _knows_all(self, node: Store) -> bool:
+        return len(node.ask("CLUSTER", "NODES").splitlines()) == len(self.nodes)
 
 
 class SentinelSet:
@@ -123,7 +123,7 @@ class SentinelSet:
 
     def end(self) -> None:
         for store in (*self.sentinels, *self.servers):
-            store.end()
+            store.end(signal.SIGKILL)
 
     def _start_sentinel(self, kind: str, folder: Path) -> Store:
         folder.mkdir(parents=True)
