@@ -30,6 +30,8 @@ TRYAGAIN_TIMEOUT, TRYAGAIN_INTERVAL = (
     0.02,
 )  # seconds for which keys that move are waited for, and between two tries
 
+KEYLESS = frozenset({"INFO", "SCAN"})  # commands with arguments of which none is a key
+
 Node = tuple[str, int]  # host, port
 Command = tuple[tuple[Any, ...], dict[str, Any]]
 
@@ -281,7 +283,7 @@ def _slot(args: tuple[Any, ...]) -> int:
         redis.DataError: it has none, so it is not known which node is meant.
     """
     at = 3 if args[0] in ("EVAL", "EVALSHA") else 1
-    if len(args) <= at or (at == 3 and not int(args[2])):
+    if args[0] in KEYLESS or len(args) <= at or (at == 3 and not int(args[2])):
         raise redis.DataError(f"{args[0]} names no key; on a cluster each primary must be asked.")
     key = args[at]
     return key_slot(key.encode() if isinstance(key, str) else key)

