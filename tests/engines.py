@@ -47,6 +47,13 @@ class Cluster:
         until(lambda: all(self._knows_all(one) and self._is_ok(one) for one in self.nodes))
         return node
 
+    def replicate(self, primary: Store) -> Store:
+        """Add a replica of a primary, and wait until it has everything."""
+        replica = self.add()
+        replica.ask("CLUSTER", "REPLICATE", self._id(primary))
+        until(lambda: replica.client().info("replication").get("master_link_status") == "up")
+        return replica
+
     def move_slot(self, key: str, to: Store) -> None:
         """Move the slot of a key to another primary, key by key, as `redis-cli --cluster reshard` does."""
         source = self.begin_move(key, to)
@@ -81,7 +88,9 @@ class Cluster:
     def _start_node(self) -> Store:
         options = ("--cluster-enabled", "yes", "--cluster-port", str(free_port()), "--cluster-node-timeout", "1000")
         more = ("--cluster-require-full-coverage", "no", "--cluster-allow-replica-migration", "no")
-        self.nodes.append(Store(self.kind, self.folder / str(len(self.nodes)), *options, *more, *self.options))
+        self.nodes.append(
+            Store(self.kind, self.folder / str(len(self.nodes)), *options, *more, *QUICK_REPLICA, *self.options)
+        )
         return self.nodes[-1]
 
     def _meet(self, node: Store) -> None:

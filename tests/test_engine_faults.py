@@ -203,6 +203,22 @@ def test_a_stream_tells_what_happens_on_every_node_and_on_a_new_one(
     stream.close()
 
 
+def test_a_replica_takes_over_from_a_killed_primary_of_a_cluster(own_cluster: Cluster, serve: Serve, name: str) -> None:
+    app = serve(REDIS_URL=own_cluster.url, WEB_CONCURRENCY="1")
+    primary = own_cluster.owner(f"queue:{name}")
+    assert ask(app, f"{name}/push", "message=a")[0] == 200
+    replica = own_cluster.replicate(primary)
+    assert ask(app, f"{name}/push", "message=b")[0] == 200
+    assert primary.client().wait(1, 10_000) == 1
+    primary.end(signal.SIGKILL)
+    assert ask(app, f"{name}/push", "message=lost")[0] == 503
+    until(lambda: ask(app, f"{name}/push", "message=c")[0] == 200)
+    assert replica.client().info("replication")["role"] == "master"
+    assert ask(app, f"{name}/all")[1]["messages"] == ["a", "b", "c"]
+    until(lambda: is_healthy(app))
+    primary.start()
+
+
 def test_the_app_serves_all_of_a_cluster(cluster: Cluster, serve: Serve, name: str) -> None:
     app = serve(REDIS_URL=cluster.url, WEB_CONCURRENCY="1")
     one, other = names_of(cluster, cluster.nodes[0], name)
