@@ -72,12 +72,12 @@ class Script:
     """A Lua script in files beside this one. Redis knows it by its digest after the first call.
 
     Its first line, `#!lua flags=...`, is left out on a server that does not know it: Redis before 7.0, and some that
-    are like Redis. There a script that puts messages back is refused while memory is full. The client remembers it.
+    are like Redis; the client remembers it. There `without_flags` comes first.
     """
 
-    def __init__(self, *files: str, flags: str) -> None:
+    def __init__(self, *files: str, flags: str, without_flags: str = "") -> None:
         text = "".join((Path(__file__).parent / name).read_text(encoding="utf-8") for name in files)
-        self._texts = (f"#!lua flags={flags}\n{text}", text)
+        self._texts = (f"#!lua flags={flags}\n{text}", without_flags + text)
         self._digests = tuple(hashlib.sha1(text.encode()).hexdigest() for text in self._texts)
 
     def run(self, client: Any, keys: Sequence[str], arguments: Sequence[Any]) -> list[Any]:
@@ -111,7 +111,10 @@ class Script:
 
 
 _DONE, _CONFLICT = 0, 2  # first in a script's answer; anything else: call again
-_QUEUE = Script("shared.lua", "queue.lua", flags="allow-oom")
+# When memory is full, a Redis that does not know `allow-oom` refuses a script whose first write needs memory. This one
+# needs none, and does nothing: no reservation has an empty id.
+_FREE_WRITE = "redis.call('HDEL', KEYS[3], '')\n"
+_QUEUE = Script("shared.lua", "queue.lua", flags="allow-oom", without_flags=_FREE_WRITE)
 _PUSH = Script("shared.lua", "push.lua", flags="")
 _POP = Script("pop.lua", flags="allow-oom")
 

@@ -1,10 +1,12 @@
 """The verbs do the same on every engine: one server of each version, a cluster, and servers behind Sentinels."""
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from threading import Event
 from typing import Any
 
 import pytest
+from redis.exceptions import OutOfMemoryError
 
 from broker.browse import iter_messages
 from broker.connection import connect
@@ -14,7 +16,7 @@ from broker.reliable import Conflict, ReliableQueue, Stale
 from broker.tracking import Tracker
 from tests.broker.helpers import counts, dead_letters, end_leases, numbered, reserve, use_every_verb, with_one_delivery
 from tests.engines import Cluster
-from tests.servers import until
+from tests.servers import Store, until
 
 
 @pytest.fixture
@@ -109,6 +111,29 @@ def test_every_verb_is_understood(queue: ReliableQueue, request: pytest.FixtureR
     use_every_verb(queue)
     is_old = request.node.callspec.params["engine"] == "redis6"
     assert queue.client.lacks_flags is is_old
+
+
+@pytest.mark.parametrize("kind", ["valkey", "redis", "redis6", "redis8"])
+def test_a_full_server_takes_messages_back(own_store: Callable[..., Store], name: str, kind: str) -> None:
+    queue = ReliableQueue(own_store(kind).client(), name)
+    queue.push(*numbered(4))
+    released, expired, acked = reserve(queue, 3)
+    queue.client.config_set("maxmemory", 1)
+    with pytest.raises(OutOfMemoryError):
+        queue.push(b"new")
+    assert queue.release(released.id) == 0
+    end_leases_on_full(queue, expired.id)
+    assert queue.ack(acked.id) == 1
+    queue.requeue(*queue.pop())
+    assert queue.pop(9) == [b"1", b"0", b"3"]
+    assert find_warning(queue.client).startswith("The memory of Redis is full")
+
+
+def end_leases_on_full(queue: ReliableQueue, id: str) -> None:
+    """Let a lease end long ago, on a server that takes nothing new."""
+    queue.client.config_set("maxmemory", 0)
+    end_leases(queue, id)
+    queue.client.config_set("maxmemory", 1)
 
 
 def test_a_server_that_serves_is_healthy(engine: Any, client: Any) -> None:
