@@ -106,16 +106,24 @@ class ClusterMap:
         return self._owners
 
     def _read(self) -> None:
+        """Ask the nodes until one knows the owners of all slots; a node that has just joined knows few."""
         known = list(dict.fromkeys([*filter(None, self._owners or ()), *self._seeds]))
+        best: list[Node | None] | None = None
+        self._is_outdated = False
         for node in sorted(known, key=lambda node: node == self._suspect):
             try:
-                self._owners = self._ask(node)
-                self._is_outdated, self._suspect = False, None
-                break
+                owners = self._ask(node)
             except (redis.AuthenticationError, redis.ResponseError) as error:
                 self._error = error
+                continue
             except redis.RedisError as error:
                 self._error = NotSent(str(error))
+                continue
+            best = owners if best is None or owners.count(None) < best.count(None) else best
+            if None not in owners:
+                break
+        self._owners, self._suspect = best or self._owners, None
+        self._is_outdated = self._is_outdated or best is None
         self._read_at = time.monotonic()
 
     def _ask(self, node: Node) -> list[Node | None]:

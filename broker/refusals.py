@@ -33,6 +33,7 @@ _AOF_ERROR = "MISCONF Errors writing to the AOF file: "
 _BECAME_REPLICA = "Redis has just become a read-only replica."
 _DISK_FULL = "The disk on which Redis keeps the messages is full; nothing was changed."
 _ONE_NODE = "REDIS_URL names one node of a cluster; it must start with redis+cluster://."
+_NO_CLUSTER = "REDIS_URL names a server that is not in cluster mode; it must start with redis://."
 _TOO_OLD = "This Redis is too old for this operation; it needs version 6.2 or later."
 
 # The first that matches counts.
@@ -54,6 +55,7 @@ REFUSALS = (
         Remedy.WAIT,
     ),
     Refusal("MOVED", "redis_misconfigured", _ONE_NODE),
+    Refusal("ERR This instance has cluster support disabled", "redis_misconfigured", _NO_CLUSTER),
     Refusal("CROSSSLOT", "cross_slot", "The two queues are in different Cluster slots; nothing was moved."),
     Refusal(f"{_AOF_ERROR}No space left on device", "disk_full", _DISK_FULL, Remedy.RECONNECT),
     Refusal(f"{_AOF_ERROR}Disk quota exceeded", "disk_full", _DISK_FULL, Remedy.RECONNECT),

@@ -1,6 +1,6 @@
 """The client of a cluster follows slots, and sends nothing twice."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -15,7 +15,7 @@ from broker.connection import connect, open_connection
 from broker.refusals import NotSent
 from broker.reliable import ReliableQueue
 from tests.engines import Cluster
-from tests.servers import Proxy, Store, running
+from tests.servers import Proxy, Store, free_port, running
 from web.errors import from_redis
 
 
@@ -113,6 +113,24 @@ def test_a_cluster_that_is_away_is_said_to_be(cluster: Cluster, name: str) -> No
             away.push(b"a")
     some = ReliableQueue(connect(f"redis+cluster://127.0.0.1:1,127.0.0.1:{cluster.nodes[0].port}"), name)
     assert some.push(b"a") == 1
+
+
+def test_a_node_that_knows_no_other_does_not_hide_the_cluster(
+    own_store: Callable[..., Store], cluster: Cluster, name: str
+) -> None:
+    stray = own_store("valkey", "--cluster-enabled", "yes", "--cluster-port", str(free_port()))
+    url = f"redis+cluster://127.0.0.1:{stray.port},127.0.0.1:{cluster.nodes[0].port}"
+    assert ReliableQueue(connect(url), name).push(b"a") == 1
+    with pytest.raises(redis.RedisError) as raised:
+        ReliableQueue(connect(f"redis+cluster://127.0.0.1:{stray.port}"), name).push(b"a")
+    assert from_redis(raised.value).error == "redis_away"
+
+
+def test_a_server_that_is_no_cluster_is_a_wrong_setting(valkey: Store, name: str) -> None:
+    with pytest.raises(redis.RedisError) as raised:
+        ReliableQueue(connect(f"redis+cluster://127.0.0.1:{valkey.port}"), name).push(b"a")
+    error = from_redis(raised.value)
+    assert error.error == "redis_misconfigured" and "redis://" in error.message
 
 
 def test_a_command_without_a_key_is_refused(cluster: Cluster) -> None:
