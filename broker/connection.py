@@ -24,7 +24,7 @@ from broker.address import Address, Kind, parse_address
 from broker.cluster import ClusterClient, ClusterMap
 from broker.refusals import NotSent, needs_reconnect
 from broker.sentinel import Sentinels
-from broker.sharing import SharingClient
+from broker.sharing import Packer, SharingClient
 from broker.unix_socket import short_path
 
 MAX_CONNECTIONS = 10  # that a process uses at once; further commands wait for one
@@ -291,6 +291,7 @@ def _options(address: Address) -> dict[str, Any]:
         "socket_connect_timeout": REPLY_TIMEOUT,
         **redis.connection.parse_url(address.url),  # type: ignore[no-untyped-call]
         "retry": Retry(NoBackoff(), 0),
+        "command_packer": Packer(),
         "driver_info": None,  # saves two commands for each connection
         # The notifications of a managed service would let the pool reuse a connection that has an unread reply.
         "maint_notifications_config": MaintNotificationsConfig(enabled=False),

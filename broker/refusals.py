@@ -70,14 +70,16 @@ REFUSALS = (
     Refusal("ERR Error compiling script", "redis_too_old", _TOO_OLD),
 )
 
-_IN_PIPELINE = re.compile(r"Command # \d+ .*? of pipeline caused error: ", re.DOTALL)
+_IN_PIPELINE = re.compile(r"Command # \d+ .* of pipeline caused error: ", re.DOTALL)  # the dots may hold a message
+_IN_TRANSACTION = re.compile(r"(?:EXECABORT )?Transaction discarded because of: ")
 _IN_OLD_SCRIPT = re.compile(r"(?:ERR )?Error running script .*?: -(?=[A-Z]+ )", re.DOTALL)  # of a Redis before 7.0
 
 
 def error_text(error: redis.RedisError) -> str:
     """Return what the server said; redis-py takes the codes that it knows off the text."""
     text = _after(_IN_PIPELINE, str(error))
-    return _after(_IN_OLD_SCRIPT, f"{error.status_code} {text}" if error.status_code else text)
+    text = _after(_IN_TRANSACTION, f"{error.status_code} {text}" if error.status_code else text)
+    return _after(_IN_OLD_SCRIPT, text)
 
 
 def _after(wrapping: re.Pattern[str], text: str) -> str:

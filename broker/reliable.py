@@ -14,6 +14,7 @@ from typing import Any, Generic, TypeVar
 
 from redis.exceptions import NoScriptError, OutOfMemoryError, ResponseError
 
+from broker.many import MAX_COMMAND_MESSAGES, Staging
 from broker.names import queue_keys
 from broker.refusals import lacks_flags
 from RedisQueue import RedisQueue
@@ -116,6 +117,7 @@ _DONE, _CONFLICT = 0, 2  # first in a script's answer; anything else: call again
 _FREE_WRITE = "redis.call('HDEL', KEYS[3], '')\n"
 _QUEUE = Script("shared.lua", "queue.lua", flags="allow-oom", without_flags=_FREE_WRITE)
 _PUSH = Script("shared.lua", "push.lua", flags="")
+_PUSH_STAGED = Script("staged.lua", "shared.lua", "push.lua", flags="")
 _POP = Script("pop.lua", flags="allow-oom")
 
 
@@ -147,8 +149,15 @@ class ReliableQueue(RedisQueue):
         return self._push(messages, next) if next and messages else super().push(*messages)
 
     def _push(self, messages: Sequence[bytes], next: bool, fingerprint: str = "", extra_key: str | None = None) -> int:
-        command, ordered = ("push_front", reversed(messages)) if next else ("push", messages)
+        command, ordered = ("push_front", messages[::-1]) if next else ("push", messages)
+        if len(messages) > MAX_COMMAND_MESSAGES:
+            return self._push_staged(ordered, [command, self.max_deliveries, fingerprint], extra_key)
         return int(self._run(command, fingerprint, *ordered, extra_key=extra_key, script=_PUSH)[0])
+
+    def _push_staged(self, messages: Sequence[bytes], arguments: list[Any], extra_key: str | None) -> int:
+        staged = self.key_prefix + "staged:" + secrets.token_hex(8)
+        keys = [*self._keys, *filter(None, [extra_key]), staged]
+        return int(_PUSH_STAGED.run(Staging(self.client, staged, messages), keys, arguments)[0])
 
     def pop(self, max: int = 1) -> list[bytes]:
         """Take up to `max` messages, oldest first; [] from an empty queue."""

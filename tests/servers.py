@@ -174,11 +174,23 @@ end
 """
 
 
+class FakePipeline(redis.client.Pipeline):
+    """A pipeline whose scripts fakeredis understands."""
+
+    def execute_command(self, *args: Any, **options: Any) -> Any:
+        if args[0] == "EVAL":
+            args = ("EVAL", re.sub(r"\A#!.*\n", SHA1HEX, args[1]), *args[2:])
+        return super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
+
+
 class FakeRedis(fakeredis.FakeRedis):
     """fakeredis that runs the scripts as a real server does: with a `#!lua flags=...` line and redis.sha1hex."""
 
     def eval(self, script: str, numkeys: int, *keys_and_args: Any) -> Any:
         return super().eval(re.sub(r"\A#!.*\n", SHA1HEX, script), numkeys, *keys_and_args)
+
+    def pipeline(self, transaction: bool = True, shard_hint: Any = None) -> FakePipeline:
+        return FakePipeline(self.connection_pool, self.response_callbacks, transaction, shard_hint)
 
     def evalsha(self, sha: str, numkeys: int, *keys_and_args: Any) -> Any:
         raise redis.exceptions.NoScriptError("No matching script.")
@@ -197,12 +209,14 @@ class Proxy:
     proxy.refuse(), proxy.accept()    # connecting fails, works again
     proxy.pause(), proxy.resume()     # nothing passes, everything passes
     proxy.commands                    # the names of the commands that reached the store, in order
+    proxy.most_arguments              # that one of all commands had, its name among them
     """
 
     def __init__(self, port: int) -> None:
         self.target, self.port = port, free_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
         self.commands: list[str] = []
+        self.most_arguments = 0
         self._cuts: list[dict[str, Any]] = []
         self._pairs: set[tuple[socket.socket, socket.socket]] = set()
         self._lock = threading.Lock()
@@ -268,6 +282,7 @@ class Proxy:
         with contextlib.suppress(OSError, ValueError):
             while head := reader.readline():
                 parts, name = [head], ""
+                self.most_arguments = max(self.most_arguments, int(head[1:]))
                 for index in range(int(head[1:])):
                     size = reader.readline()
                     value = reader.read(int(size[1:]) + 2)
