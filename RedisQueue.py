@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from broker.many import MAX_COMMAND_MESSAGES, push_many
 from broker.names import queue_keys
 
 
@@ -15,12 +16,15 @@ class RedisQueue:
         self.key, self.key_prefix = queue_keys(name, prefix)
 
     def push(self, *messages: bytes, next: bool = False) -> int:
-        """Add messages in one command and return the queue's new length.
+        """Add messages, all or none, and return the queue's new length.
 
         With `next` they go to the front, the first of them to be popped next. No messages change nothing.
         """
         if not messages:
             return self.count()
+        if len(messages) > MAX_COMMAND_MESSAGES:
+            ordered = messages[::-1] if next else messages
+            return push_many(self.client, "RPUSH" if next else "LPUSH", self.key, ordered)
         if next:
             return int(self.client.rpush(self.key, *reversed(messages)))
         return int(self.client.lpush(self.key, *messages))

@@ -5,6 +5,7 @@ import gc
 import json
 import resource
 import signal
+import subprocess
 import sys
 import threading
 from typing import Any
@@ -14,11 +15,12 @@ from gunicorn.http.errors import InvalidHeader, UnsupportedTransferCoding
 
 import embedded
 from addresses import bind_addresses, check_addresses, page_url
-from settings import BadSetting, from_environment
+from settings import ROOT, BadSetting, from_environment
 
 MAX_OTHER_CLIENTS = 1000  # in each process, beside those that wait
 RESERVED_FILES = 64  # for Redis, logs and what is served from disk
 MIN_OPEN_FILES = 100
+MAX_CHECK_SECONDS = 5  # that the start waits for a look at the server of REDIS_URL
 MACOS_OPEN_FILES = 10240  # macOS says that there is no limit and refuses more than this
 
 _settings = from_environment()
@@ -64,12 +66,29 @@ def on_starting(server: Any) -> None:
     try:
         _check_open_files(server.log)
         check_addresses(_settings, server.cfg)
+        _check_redis_url()
         server.embedded = embedded.start(_settings.data_dir) if _settings.embedded else None
     except (BadSetting, embedded.CannotStart) as error:
         print(f"Cannot start: {error}.", file=sys.stderr, flush=True)
         sys.exit(2)
     if server.embedded:
         _check_regularly(server)
+
+
+def _check_redis_url() -> None:
+    """Refuse a REDIS_URL of the wrong form for the server that it leads to. A server that is away may come later.
+
+    Another process asks: what a worker imports must not be imported here, before gevent has changed what it uses.
+    """
+    if _settings.embedded:
+        return
+    command = [sys.executable, "-m", "broker.health"]
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        asked = subprocess.run(
+            command, cwd=ROOT, input=_settings.redis_url, text=True, capture_output=True, timeout=MAX_CHECK_SECONDS
+        )
+        if mistake := asked.stdout.strip():
+            raise BadSetting(f"REDIS_URL {mistake}")
 
 
 def _check_open_files(log: Any) -> None:

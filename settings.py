@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import parse_qsl, quote, urlsplit
 
+from broker.address import SENTINEL_OPTIONS, Kind, parse_address
 from broker.names import NAME_RULE, is_name
 
 ROOT = Path(__file__).parent  # what relative paths are relative to
-SCHEMES = ("redis", "rediss", "unix")
+SCHEMES = ("redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster")
 URL_OPTIONS = {  # what may follow the ? of REDIS_URL; options that re-send or decode are left out
     "db": r"[0-9]{1,5}",
     "username": r".+",
@@ -143,25 +144,43 @@ def _redis_url(env: Mapping[str, str]) -> str:
         return ""
     if not re.fullmatch(r"[!-~]+", url):
         raise BadSetting("REDIS_URL must be printable ASCII without spaces; write other characters as %XX")
+    scheme = url.partition("://")[0]
+    if scheme not in SCHEMES:
+        raise BadSetting(f"REDIS_URL must start with {', '.join(f'{known}://' for known in SCHEMES)}")
     try:
-        parts = urlsplit(url)
+        address = parse_address(url)
+    except ValueError as error:
+        raise BadSetting(f"REDIS_URL {error}") from None
+    try:
+        parts = urlsplit(address.url)
         host, _ = parts.hostname, parts.port
-        options = parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query))
+        query = url.partition("?")[2]
+        options = parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query))
     except ValueError:
         raise BadSetting("REDIS_URL has a malformed host, port or option") from None
-    if parts.scheme not in SCHEMES:
-        raise BadSetting("REDIS_URL must start with redis://, rediss:// or unix://")
-    if parts.scheme == "unix" and (host or not parts.path.startswith("/")):
+    if scheme == "unix" and (host or not parts.path.startswith("/")):
         raise BadSetting("REDIS_URL must hold the socket's absolute path, as in unix:///path/to/the.sock")
-    if parts.scheme != "unix" and not re.fullmatch(r"/?[0-9]{0,5}", parts.path):
+    if scheme != "unix" and not re.fullmatch(r"/?[0-9]{0,5}", parts.path):
         raise BadSetting("REDIS_URL must end in a database number, as in /0, or in nothing")
-    known = URL_OPTIONS | TLS_OPTIONS if parts.scheme == "rediss" else URL_OPTIONS
+    _check_url_options(options, _known_options(scheme, address.kind))
+    return url
+
+
+def _known_options(scheme: str, kind: Kind) -> dict[str, str]:
+    known = URL_OPTIONS | (TLS_OPTIONS if scheme.startswith("rediss") else {})
+    if kind is Kind.SENTINEL:
+        known |= dict.fromkeys(SENTINEL_OPTIONS, r".+")
+    if kind is Kind.CLUSTER:
+        del known["db"]  # a cluster has one
+    return known
+
+
+def _check_url_options(options: list[tuple[str, str]], known: Mapping[str, str]) -> None:
     for name, value in options:
         if name not in known:
             raise BadSetting(f"REDIS_URL has the option {name!a}; the known ones are {', '.join(known)}")
         if not re.fullmatch(known[name], value, re.IGNORECASE):
             raise BadSetting(f"REDIS_URL has a malformed value for {name}")
-    return url
 
 
 def _hosts(env: Mapping[str, str]) -> tuple[str, ...]:

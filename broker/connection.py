@@ -2,8 +2,8 @@
 
 A connection is used only while it surely leads to the right server. One that was idle for some seconds is closed: a
 network may have forgotten it, and Redis may need its place for another client. When a server says that it has become
-a replica, or cannot serve for a while, all connections to it are closed: the next command finds the server that has
-taken over.
+a replica, or cannot serve for a while, or does not answer in time, all connections to it are closed: the next command
+finds the server that has taken over.
 """
 
 import os
@@ -12,6 +12,7 @@ import threading
 import time
 import weakref
 from collections import deque
+from functools import partial
 from typing import Any
 
 import redis
@@ -19,20 +20,20 @@ from redis.backoff import NoBackoff
 from redis.maint_notifications import MaintNotificationsConfig
 from redis.retry import Retry
 
-from broker.refusals import needs_reconnect
-from broker.sharing import SharingClient
+from broker.address import Address, Kind, parse_address
+from broker.cluster import ClusterClient, ClusterMap
+from broker.refusals import NotSent, needs_reconnect
+from broker.sentinel import Sentinels
+from broker.sharing import Packer, SharingClient
 from broker.unix_socket import short_path
 
 MAX_CONNECTIONS = 10  # that a process uses at once; further commands wait for one
 REPLY_TIMEOUT = 5.0  # seconds until a reply must have come, and for connecting
+QUESTION_TIMEOUT = 1.0  # ... where it is asked which server to use: then another one can be asked
 SLOT_TIMEOUT = 5.0  # seconds until one of the connections must be free
 MAX_BLOCKED_CONNECTIONS = 24  # of a process that wait at once; two processes leave room in a Redis for 100 clients
 IDLE_TIMEOUT = 3.0  # seconds after which an idle connection is not used any more
 CLOSE_INTERVAL = 1.0  # seconds between two looks for idle connections
-
-
-class NotSent(redis.ConnectionError):
-    """No connection could be made, so the command was never sent and nothing has changed."""
 
 
 class _Careful:
@@ -56,7 +57,8 @@ class _Careful:
         try:
             return super().read_response(*args, **options)  # type: ignore[misc]
         except redis.RedisError as error:
-            self.is_outdated = self.is_outdated or needs_reconnect(error)
+            is_hung = isinstance(error, redis.TimeoutError)
+            self.is_outdated = self.is_outdated or is_hung or needs_reconnect(error)
             raise
 
 
@@ -76,6 +78,26 @@ class _UnixConnection(_Careful, redis.UnixDomainSocketConnection):
                 return super()._connect()  # type: ignore[no-untyped-call]
         finally:
             self.path = path
+
+
+class _FindsServer:
+    """Mixed into a connection class: each connect asks the Sentinels where the primary is."""
+
+    def __init__(self, sentinels: Sentinels, **options: Any) -> None:
+        super().__init__(**options)
+        self._sentinels = sentinels
+
+    def _connect(self) -> Any:
+        self.host, self.port = self._sentinels.find_primary()
+        return super()._connect()  # type: ignore[misc]
+
+
+class _FoundConnection(_FindsServer, _Connection):
+    pass
+
+
+class _FoundSSLConnection(_FindsServer, _SSLConnection):
+    pass
 
 
 class _FairPool(redis.ConnectionPool):
@@ -223,23 +245,63 @@ def _close_loop(pool: "weakref.ref[_FairPool]") -> None:
 _CONNECTION_CLASSES = {redis.SSLConnection: _SSLConnection, redis.UnixDomainSocketConnection: _UnixConnection}
 
 
-def connect(url: str, *, blocking: bool = False) -> redis.Redis:
-    """Return a client for `url`; nothing is opened before its first command.
+def connect(url: str, *, blocking: bool = False) -> Any:
+    """Return a redis.Redis for `url`, or a ClusterClient; nothing is opened before its first command.
+
+    `broker/address.py` says what a URL can be.
 
     With `blocking` the client is for commands that wait, apart from the ordinary ones, which they would delay. When all
     its connections are in use it raises redis.MaxConnectionsError at once.
     """
+    address = parse_address(url)
+    options = _options(address)
+    if address.kind is Kind.CLUSTER:
+
+        def make_client(host: str, port: int) -> redis.Redis:
+            return _make_client({**options, "host": host, "port": port}, blocking)
+
+        return ClusterClient(ClusterMap(address.hosts, make_client, partial(open_connection, address)))
+    if address.kind is Kind.SENTINEL:
+        kind = options["connection_class"]
+        options["connection_class"] = _FoundSSLConnection if kind is _SSLConnection else _FoundConnection
+        options["sentinels"] = find_sentinels(address)
+    return _make_client(options, blocking)
+
+
+def find_sentinels(address: Address) -> Sentinels:
+    """Return the Sentinels of an address."""
+    login = {"username": None, "password": None, "db": 0, **address.sentinel_login}
+    openers = [partial(open_connection, address, host, port, **login) for host, port in address.hosts]
+    return Sentinels(address.service, openers)
+
+
+def open_connection(address: Address, host: str | None = None, port: int = 0, **more: Any) -> redis.Connection:
+    """Return a new connection that no pool knows, to a host of an address or to its server, for a quick question."""
+    options = _options(address) | ({"host": host, "port": port} if host else {}) | more
+    for name in ("socket_timeout", "socket_connect_timeout"):
+        options[name] = min(QUESTION_TIMEOUT, options[name])
+    made: redis.Connection = options.pop("connection_class")(**options)
+    return made
+
+
+def _options(address: Address) -> dict[str, Any]:
+    """Return the options of a connection to a server."""
     options: dict[str, Any] = {
         "socket_timeout": REPLY_TIMEOUT,
         "socket_connect_timeout": REPLY_TIMEOUT,
-        **redis.connection.parse_url(url),  # type: ignore[no-untyped-call]
+        **redis.connection.parse_url(address.url),  # type: ignore[no-untyped-call]
         "retry": Retry(NoBackoff(), 0),
+        "command_packer": Packer(),
         "driver_info": None,  # saves two commands for each connection
         # The notifications of a managed service would let the pool reuse a connection that has an unread reply.
         "maint_notifications_config": MaintNotificationsConfig(enabled=False),
     }
     kind = options.pop("connection_class", redis.Connection)
     options["connection_class"] = _CONNECTION_CLASSES.get(kind, _Connection)
+    return options
+
+
+def _make_client(options: dict[str, Any], blocking: bool) -> redis.Redis:
     if blocking:
         # A command that waits is answered late on purpose, whatever timeout the URL sets.
         options["socket_timeout"] = max(REPLY_TIMEOUT, options["socket_timeout"])

@@ -13,6 +13,7 @@ from typing import Any
 
 import redis
 
+from broker.cluster import each_primary
 from broker.names import NAME_PATTERN, beside_pattern, name_beside, parent_name
 from broker.reliable import ReliableQueue
 
@@ -94,24 +95,43 @@ class QueueLister:
 
     def _list(self, match: str) -> Listing:
         """Scan the keys and count what they hold, step by step, until LIST_TIMEOUT or MAX_QUEUES is reached."""
-        escaped = re.sub(r"([*?\[\]\\^])", r"\\\1", self.prefix)
         matches = re.compile(fnmatch.translate(match)).match
         found: list[Counts] = []
         seen: set[str | bytes] = set()
-        unnamed = cursor = 0
+        unnamed, complete = 0, False
         end = time.monotonic() + LIST_TIMEOUT
-        while True:
-            cursor, keys = self.client.scan(cursor, match=f"*{escaped}*", count=SCAN_COUNT)
+        for keys, is_last in self._scan():
             names, others = self._sort_out(keys)
             names = {name for name in names if matches(name)} - seen
             others = {key for key in others if matches(self._shown(key))} - seen
             found += self._counts([self._queue(name) for name in names])
             unnamed += self._number_of_lists(others)
             seen |= names | others
-            if cursor == 0 or len(found) > MAX_QUEUES or time.monotonic() > end:
+            complete = is_last and len(found) <= MAX_QUEUES
+            if len(found) > MAX_QUEUES or time.monotonic() > end:
                 break
-        complete = cursor == 0 and len(found) <= MAX_QUEUES
         return Listing(sorted(found[:MAX_QUEUES], key=lambda queue: queue.name), complete, unnamed)
+
+    def _scan(self) -> Iterator[tuple[list[bytes], bool]]:
+        """Yield the keys of all servers some at a time, and whether these were the last and none was left out.
+
+        Raises:
+            redis.RedisError: no server can be asked. Of a cluster, one that cannot be asked is left out.
+        """
+        escaped = re.sub(r"([*?\[\]\\^])", r"\\\1", self.prefix)
+        servers = each_primary(self.client)
+        errors: list[redis.RedisError] = []
+        for number, server in enumerate(servers, 1):
+            cursor: int | None = None
+            while cursor != 0:
+                try:
+                    cursor, keys = server.scan(cursor or 0, match=f"*{escaped}*", count=SCAN_COUNT)
+                except redis.RedisError as error:
+                    errors.append(error)
+                    break
+                yield keys, cursor == 0 and number == len(servers) and not errors
+        if errors and len(errors) == len(servers):
+            raise errors[0]
 
     def _sort_out(self, keys: Iterable[bytes]) -> tuple[set[str], set[bytes]]:
         """Return the names of the queues that have these keys, and the keys that no name leads to."""

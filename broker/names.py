@@ -27,6 +27,9 @@ the hash tag of the others.
 
 `{queue:jobs}:notices` is a channel: "due <in how many milliseconds>" and "result <key>" (timer.py).
 
+A push that is too large for one command may stage its messages in a list `{queue:jobs}:staged:<random>`, which nobody
+sees: one transaction makes it, pushes them and removes it.
+
 What belongs to no queue has the prefix alone as its hash tag; no queue has an empty name:
 
     {queue:}:ended:<session>      string  a session of the page that was signed out, until it would end by itself

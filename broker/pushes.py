@@ -6,6 +6,7 @@ from typing import Any
 import redis
 
 from broker.health import CHECK_SCRIPT
+from broker.refusals import lacks_flags
 
 
 def iter_pushes(client: Any, command: Sequence[str], check_interval: float) -> Generator[list[Any]]:
@@ -34,6 +35,10 @@ def iter_pushes(client: Any, command: Sequence[str], check_interval: float) -> G
                     raise
                 connection.send_command("EVAL", CHECK_SCRIPT, 0)  # a server that has become a replica refuses this
                 push, is_checked = [], True
+            except redis.ResponseError as error:
+                if not lacks_flags(error):
+                    raise
+                push, is_checked = [], False
             yield push if isinstance(push, list) else []
     finally:
         connection.disconnect()

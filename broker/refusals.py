@@ -7,6 +7,10 @@ from enum import Enum
 import redis
 
 
+class NotSent(redis.ConnectionError):
+    """No connection could be made, so the command was never sent and nothing has changed."""
+
+
 class Remedy(Enum):
     """What helps against a refusal. In every case nothing was done, so trying again is safe."""
 
@@ -28,7 +32,9 @@ class Refusal:
 _AOF_ERROR = "MISCONF Errors writing to the AOF file: "
 _BECAME_REPLICA = "Redis has just become a read-only replica."
 _DISK_FULL = "The disk on which Redis keeps the messages is full; nothing was changed."
-_TOO_OLD = "This Redis is too old for this operation; it needs version 7.0 or later."
+_ONE_NODE = "REDIS_URL names one node of a cluster; it must start with redis+cluster://."
+_NO_CLUSTER = "REDIS_URL names a server that is not in cluster mode; it must start with redis://."
+_TOO_OLD = "This Redis is too old for this operation; it needs version 6.2 or later."
 
 # The first that matches counts.
 REFUSALS = (
@@ -48,6 +54,8 @@ REFUSALS = (
         "Redis accepts no more connections; nothing was changed.",
         Remedy.WAIT,
     ),
+    Refusal("MOVED", "redis_misconfigured", _ONE_NODE),
+    Refusal("ERR This instance has cluster support disabled", "redis_misconfigured", _NO_CLUSTER),
     Refusal("CROSSSLOT", "cross_slot", "The two queues are in different Cluster slots; nothing was moved."),
     Refusal(f"{_AOF_ERROR}No space left on device", "disk_full", _DISK_FULL, Remedy.RECONNECT),
     Refusal(f"{_AOF_ERROR}Disk quota exceeded", "disk_full", _DISK_FULL, Remedy.RECONNECT),
@@ -62,14 +70,16 @@ REFUSALS = (
     Refusal("ERR Error compiling script", "redis_too_old", _TOO_OLD),
 )
 
-_IN_PIPELINE = re.compile(r"Command # \d+ .*? of pipeline caused error: ", re.DOTALL)
+_IN_PIPELINE = re.compile(r"Command # \d+ .* of pipeline caused error: ", re.DOTALL)  # the dots may hold a message
+_IN_TRANSACTION = re.compile(r"(?:EXECABORT )?Transaction discarded because of: ")
 _IN_OLD_SCRIPT = re.compile(r"(?:ERR )?Error running script .*?: -(?=[A-Z]+ )", re.DOTALL)  # of a Redis before 7.0
 
 
 def error_text(error: redis.RedisError) -> str:
     """Return what the server said; redis-py takes the codes that it knows off the text."""
     text = _after(_IN_PIPELINE, str(error))
-    return _after(_IN_OLD_SCRIPT, f"{error.status_code} {text}" if error.status_code else text)
+    text = _after(_IN_TRANSACTION, f"{error.status_code} {text}" if error.status_code else text)
+    return _after(_IN_OLD_SCRIPT, text)
 
 
 def _after(wrapping: re.Pattern[str], text: str) -> str:
@@ -87,6 +97,12 @@ def needs_reconnect(error: redis.RedisError) -> bool:
     """Return whether another server may have taken over from the one that refused."""
     refusal = find_refusal(error)
     return refusal is not None and refusal.remedy is Remedy.RECONNECT
+
+
+def lacks_flags(error: redis.RedisError) -> bool:
+    """Return whether a server refused a script because it does not know its first line, `#!lua flags=...`."""
+    said = error_text(error)
+    return any(part in said for part in ("ompil", "shebang", "unexpected symbol near '#'"))
 
 
 def is_passing(error: redis.RedisError) -> bool:

@@ -1,7 +1,7 @@
 """A RedisQueue whose messages can be delayed, reserved, acked, returned, buried, found, moved and restored.
 
 Every verb is one script (a file beside this one), so it happens whole or not at all. The scripts use the clock
-of Redis and declare all their keys, which share one Cluster slot. They need Redis 7.0 or Valkey.
+of Redis and declare all their keys, which share one Cluster slot. They need Redis 6.2 or Valkey.
 """
 
 import hashlib
@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from redis.exceptions import NoScriptError, OutOfMemoryError
+from redis.exceptions import NoScriptError, OutOfMemoryError, ResponseError
 
+from broker.many import MAX_COMMAND_MESSAGES, Staging
 from broker.names import queue_keys
+from broker.refusals import lacks_flags
 from RedisQueue import RedisQueue
 
 MAX_BATCH = 1000  # messages one script call handles at most
@@ -131,12 +133,16 @@ class Batch(Generic[M]):
 
 
 class Script:
-    """A Lua script in files beside this one. Redis knows it by its digest after the first call."""
+    """A Lua script in files beside this one. Redis knows it by its digest after the first call.
 
-    def __init__(self, *files: str, flags: str) -> None:
-        parts = [(Path(__file__).parent / name).read_text(encoding="utf-8") for name in files]
-        self.text = f"#!lua flags={flags}\n" + "".join(parts)
-        self.sha = hashlib.sha1(self.text.encode()).hexdigest()
+    Its first line, `#!lua flags=...`, is left out on a server that does not know it: Redis before 7.0, and some that
+    are like Redis; the client remembers it. There `without_flags` comes first.
+    """
+
+    def __init__(self, *files: str, flags: str, without_flags: str = "") -> None:
+        text = "".join((Path(__file__).parent / name).read_text(encoding="utf-8") for name in files)
+        self._texts = (f"#!lua flags={flags}\n{text}", without_flags + text)
+        self._digests = tuple(hashlib.sha1(text.encode()).hexdigest() for text in self._texts)
 
     def run(self, client: Any, keys: Sequence[str], arguments: Sequence[Any]) -> list[Any]:
         """Run the script until it is done, and return its answer without the status in front.
@@ -154,11 +160,20 @@ class Script:
                 return list(answer)
 
     def run_once(self, client: Any, keys: Sequence[str], arguments: Sequence[Any] = ()) -> Any:
-        """Run the script and return its answer."""
+        """Run the script and return its answer. A try that fails here did not run, so the next one is no repetition."""
+        plain = getattr(client, "lacks_flags", False)
         try:
-            return client.evalsha(self.sha, len(keys), *keys, *arguments)
-        except NoScriptError:  # the script did not run, so retrying is safe
-            return client.eval(self.text, len(keys), *keys, *arguments)
+            return client.evalsha(self._digests[plain], len(keys), *keys, *arguments)
+        except NoScriptError:
+            pass
+        try:
+            return client.eval(self._texts[plain], len(keys), *keys, *arguments)
+        except ResponseError as error:
+            if plain or not lacks_flags(error):
+                raise
+        answer = client.eval(self._texts[True], len(keys), *keys, *arguments)
+        client.lacks_flags = True
+        return answer
 
 
 class _NothingGiven(Exception):
@@ -170,10 +185,14 @@ class _NothingGiven(Exception):
 
 
 _DONE, _CONFLICT, _PAUSED = 0, 2, 3  # first in a script's answer; anything else: call again
-_QUEUE = Script("shared.lua", "queue.lua", flags="allow-oom")
+# When memory is full, a Redis that does not know `allow-oom` refuses a script whose first write needs memory. This one
+# needs none, and does nothing: no message has an empty id.
+_FREE_WRITE = "redis.call('HDEL', KEYS[4], '')\n"
+_QUEUE = Script("shared.lua", "queue.lua", flags="allow-oom", without_flags=_FREE_WRITE)
 _QUEUE_THAT_GROWS = Script("shared.lua", "queue.lua", flags="")  # a full server refuses it
 _PUSH = Script("shared.lua", "push.lua", flags="")
-_FIND = Script("shared.lua", "find.lua", flags="allow-oom")
+_PUSH_STAGED = Script("staged.lua", "shared.lua", "push.lua", flags="")
+_FIND = Script("shared.lua", "find.lua", flags="allow-oom", without_flags=_FREE_WRITE)
 _POP = Script("pop.lua", flags="allow-oom")
 
 
@@ -238,9 +257,16 @@ class ReliableQueue(RedisQueue):
         fingerprint: str = "",
         extra_key: str | None = None,
     ) -> list[Any]:
-        ordered = reversed(messages) if command == "push_front" else messages
-        arguments = [fingerprint, delay, secrets.token_hex(8), *ordered]
-        return self._run(command, *arguments, extra_key=extra_key, script=_PUSH)
+        ordered = messages[::-1] if command == "push_front" else messages
+        arguments = [fingerprint, delay, secrets.token_hex(8)]
+        if len(messages) > MAX_COMMAND_MESSAGES:
+            return self._push_staged(ordered, [command, self.max_deliveries, *arguments], extra_key)
+        return self._run(command, *arguments, *ordered, extra_key=extra_key, script=_PUSH)
+
+    def _push_staged(self, messages: Sequence[bytes], arguments: list[Any], extra_key: str | None) -> list[Any]:
+        staged = self.key_prefix + "staged:" + secrets.token_hex(8)
+        keys = [*self._keys, *filter(None, [extra_key]), staged]
+        return _PUSH_STAGED.run(Staging(self.client, staged, messages), keys, arguments)
 
     def pop(self, max: int = 1) -> list[bytes]:
         """Take up to `max` messages, oldest first; [] from an empty queue."""

@@ -16,6 +16,7 @@ from typing import Any
 
 import hiredis
 import redis
+from redis.connection import HiredisRespSerializer
 
 SHARED_COMMANDS = frozenset({"LPUSH", "RPUSH", "LLEN", "EVALSHA"})
 MAX_COMMAND_BYTES = 16 << 10  # a larger command goes alone
@@ -44,6 +45,8 @@ class _Call:
 
 class SharingClient(redis.Redis):
     """A Redis client that batches small commands of concurrent callers."""
+
+    lacks_flags = False  # see Script in reliable.py
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
@@ -173,6 +176,16 @@ def pack(args: tuple[Any, ...]) -> bytes:
             pass
     packed: bytes = hiredis.pack_command(args)
     return packed
+
+
+class Packer(HiredisRespSerializer):
+    """Packs as redis-py does, but a command of many messages faster: redis-py looks at each of them in Python."""
+
+    def pack(self, *args: Any) -> list[bytes]:
+        if len(args) > MANY_ARGUMENTS:
+            return [pack(args)]
+        packed: list[bytes] = super().pack(*args)
+        return packed
 
 
 def _pack_many(args: tuple[Any, ...]) -> bytes:

@@ -9,6 +9,7 @@ scans the keys once. So an idle queue costs Redis nothing, and of several timers
 import contextlib
 import heapq
 import logging
+import random
 import re
 import threading
 import time
@@ -17,6 +18,7 @@ from typing import Any
 
 import redis
 
+from broker.cluster import each_primary
 from broker.names import beside_pattern, name_beside
 from broker.pushes import iter_pushes
 from broker.refusals import is_passing
@@ -83,12 +85,12 @@ class Timer:
     def _hear(self) -> None:
         """Follow the notices until the connection is lost."""
         command = ["PSUBSCRIBE", self._pattern + "notices"]
-        with contextlib.closing(iter_pushes(self.client, command, CHECK_INTERVAL)) as pushes:
+        server = random.choice(each_primary(self.client))  # a cluster tells all its nodes
+        with contextlib.closing(iter_pushes(server, command, CHECK_INTERVAL)) as pushes:
             for push in pushes:
                 if not self.is_live:
-                    self._scan()
+                    self.is_live = self._scan()
                     self._tell_all()
-                    self.is_live = True
                 if push and push[0] == b"pmessage":
                     self._take_notice(push[2].decode(errors="replace"), push[3].decode(errors="replace"))
 
@@ -110,12 +112,18 @@ class Timer:
         for notify in told:
             notify()
 
-    def _scan(self) -> None:
-        """Find the queues in which something is reserved or delayed."""
-        for key in self.client.scan_iter(match=self._pattern + "*", count=SCAN_COUNT):
-            found = self._beside.fullmatch(key.decode(errors="replace"))
-            if found and found[3] in ("reserved", "delayed"):
-                self._set_due(name_beside(found), 0)
+    def _scan(self) -> bool:
+        """Find the queues in which something is reserved or delayed; return whether all servers answered."""
+        is_whole = True
+        for server in each_primary(self.client):
+            try:
+                for key in server.scan_iter(match=self._pattern + "*", count=SCAN_COUNT):
+                    found = self._beside.fullmatch(key.decode(errors="replace"))
+                    if found and found[3] in ("reserved", "delayed"):
+                        self._set_due(name_beside(found), 0)
+            except redis.RedisError:  # one that is away does not hold up the others
+                is_whole = False
+        return is_whole
 
     # --- returning
 

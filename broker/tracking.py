@@ -2,7 +2,8 @@
 
 One connection of a process gets a notice for every key with the queues' prefix that any client changes, by a plain
 LPUSH, by a script, or that expires (`CLIENT TRACKING ON BCAST`). It tells who follows that queue. A notice says that
-something has changed, never what, so nothing is lost when several become one.
+something has changed, never what, so nothing is lost when several become one. A cluster has a connection for each
+primary, because a queue may move from one to another.
 """
 
 import contextlib
@@ -15,6 +16,7 @@ from typing import Any
 
 import redis
 
+from broker.cluster import ClusterClient
 from broker.pushes import iter_pushes
 from broker.refusals import is_passing
 from RedisQueue import RedisQueue
@@ -39,11 +41,18 @@ class Tracker:
 
     def __init__(self, client: Any, prefix: str) -> None:
         self.client = client
-        self.is_live = False  # whether changes are told; without it they must be asked for
+        self._servers: list[Any] = [] if isinstance(client, ClusterClient) else [client]  # to be followed
+        self._live: list[Any] = []  # those of them that tell changes
+        self._followers: dict[Any, threading.Thread] = {}  # of the primaries of a cluster
         self._prefixes = ["PREFIX", prefix, "PREFIX", "{" + prefix] if prefix else []
         self._subscriptions: dict[bytes, set[Subscription]] = {}
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
+
+    @property
+    def is_live(self) -> bool:
+        """Whether changes are told; without it they must be asked for."""
+        return bool(self._servers) and all(server in self._live for server in self._servers)
 
     def subscribe(self, queue: RedisQueue, notify: Callable[[], None]) -> Subscription:
         """Call `notify` whenever the queue may have changed, and when `is_live` changes, until `unsubscribe`."""
@@ -73,31 +82,56 @@ class Tracker:
 
     def _run(self) -> None:
         while self._is_needed():
-            delay = 0.0
-            try:
-                self._follow()
-            except redis.RedisError as error:
-                delay = RETRY_DELAY if is_passing(error) else REFUSED_RETRY_DELAY
-                log.info("Redis does not tell changes (%s); it is asked for them.", error)
-            except Exception:  # whatever it is, Redis is asked for changes then
-                delay = RETRY_DELAY
-                log.exception("The changes of queues could not be followed")
-            if self.is_live:
-                self.is_live = False
-                self._tell(None)
-            time.sleep(delay)
+            if isinstance(self.client, ClusterClient):
+                self._follow_primaries(self.client)
+                time.sleep(RETRY_DELAY)
+            else:
+                self._try_to_follow(self.client)
 
-    def _follow(self) -> None:
-        """Tell changes until the connection is lost, or nobody is subscribed."""
+    def _follow_primaries(self, cluster: ClusterClient) -> None:
+        """Let a thread follow each primary of a cluster. Now and then look whether there are others by now."""
+        with contextlib.suppress(redis.RedisError):
+            self._servers = cluster.each_primary()
+        for server in self._servers:
+            thread = self._followers.get(server)
+            if not thread or not thread.is_alive():
+                name = "follow-changes-of-primary"
+                thread = threading.Thread(target=self._follow_primary, args=[server], daemon=True, name=name)
+                self._followers[server] = thread
+                thread.start()
+        cluster.map.note_change(older_than=CHECK_INTERVAL)
+
+    def _follow_primary(self, server: Any) -> None:
+        while self._subscriptions and server in self._servers:
+            self._try_to_follow(server)
+
+    def _try_to_follow(self, server: Any) -> None:
+        """Tell a server's changes as long as that is possible, then wait until it may be again."""
+        delay = 0.0
+        try:
+            self._follow(server)
+        except redis.RedisError as error:
+            delay = RETRY_DELAY if is_passing(error) else REFUSED_RETRY_DELAY
+            log.info("Redis does not tell changes (%s); it is asked for them.", error)
+        except Exception:  # whatever it is, Redis is asked for changes then
+            delay = RETRY_DELAY
+            log.exception("The changes of queues could not be followed")
+        if server in self._live:
+            self._live.remove(server)
+            self._tell(None)
+        time.sleep(delay)
+
+    def _follow(self, server: Any) -> None:
+        """Tell changes until the connection is lost, or the server need not be followed."""
         command = ["CLIENT", "TRACKING", "ON", "BCAST", *self._prefixes]
-        with contextlib.closing(iter_pushes(self.client, command, CHECK_INTERVAL)) as pushes:
+        with contextlib.closing(iter_pushes(server, command, CHECK_INTERVAL)) as pushes:
             for push in pushes:
-                if not self.is_live:
-                    self.is_live = True
+                if server not in self._live:
+                    self._live.append(server)
                     self._tell(None)
                 if push and push[0] == b"invalidate":
                     self._tell(push[1])
-                if not self._subscriptions:
+                if not self._subscriptions or server not in self._servers:
                     return
 
     def _tell(self, keys: Iterable[bytes] | None) -> None:

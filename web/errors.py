@@ -6,8 +6,7 @@ from typing import Any
 import redis
 from werkzeug.exceptions import HTTPException
 
-from broker.connection import NotSent
-from broker.refusals import REFUSALS, error_text, find_refusal
+from broker.refusals import REFUSALS, NotSent, error_text, find_refusal
 from broker.reliable import Conflict, Stale
 
 log = logging.getLogger(__name__)

@@ -20,8 +20,7 @@ from typing import Any, TypeVar
 
 import redis
 
-from broker.connection import NotSent
-from broker.refusals import Remedy, find_refusal, is_passing, needs_reconnect
+from broker.refusals import NotSent, Remedy, find_refusal, is_passing, needs_reconnect
 from broker.reliable import Batch, Paused, ReliableQueue
 from broker.tracking import Tracker
 from web.errors import ApiError

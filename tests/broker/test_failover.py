@@ -14,7 +14,7 @@ from broker.refusals import find_refusal, needs_reconnect
 from broker.reliable import ReliableQueue
 from tests.broker.networks import Failover
 from tests.ledger import Api
-from tests.servers import App, Scripted, Store, running, until
+from tests.servers import App, Proxy, Scripted, Store, running, until
 
 
 @pytest.fixture(params=["valkey", "redis"])
@@ -138,6 +138,19 @@ def test_one_refusal_outdates_all_connections(failover: Failover, name: str) -> 
     with ThreadPoolExecutor(MAX_CONNECTIONS) as pool:
         list(pool.map(lambda number: client.lpush(name, number), range(MAX_CONNECTIONS)))
     assert failover.replica.client().llen(name) == MAX_CONNECTIONS
+
+
+def test_a_reply_that_does_not_come_outdates_all_connections(proxy: Proxy, name: str) -> None:
+    client = connect(proxy.url + "?socket_timeout=0.2")
+    held = [client.connection_pool.get_connection() for _ in range(3)]
+    for connection in held:
+        client.connection_pool.release(connection)
+    proxy.pause()
+    with pytest.raises(redis.TimeoutError):
+        client.llen(name)
+    proxy.resume()
+    assert not any(connection.is_connected for connection in held)
+    assert client.llen(name) == 0
 
 
 @pytest.mark.slow

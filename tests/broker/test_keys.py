@@ -87,11 +87,14 @@ def test_all_keys_of_a_queue_share_a_cluster_slot(valkey: Store, name: str, pref
     assert {valkey.client().cluster("KEYSLOT", key) for key in keys} == {slot(queue.key)}
 
 
+CLUSTER_KINDS = ("valkey", "redis")
+
+
 @pytest.fixture(scope="module")
 def clusters(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Store]]:
     """Clusters of one node: they refuse commands across slots, as every Cluster does. They start in two seconds."""
     options = ("--cluster-enabled", "yes", "--cluster-port")
-    kinds = [kind for kind in BINARIES if BINARIES[kind]]
+    kinds = [kind for kind in CLUSTER_KINDS if BINARIES[kind]]
     stores = {kind: Store(kind, tmp_path_factory.mktemp(kind), *options, str(free_port())) for kind in kinds}
     for store in stores.values():
         store.client().execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
@@ -100,7 +103,7 @@ def clusters(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Sto
         store.end()
 
 
-@pytest.fixture(params=BINARIES)
+@pytest.fixture(params=CLUSTER_KINDS)
 def cluster(request: pytest.FixtureRequest, clusters: dict[str, Store]) -> Any:
     need(request.param)
     client = clusters[request.param].client()

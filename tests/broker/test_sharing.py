@@ -9,7 +9,8 @@ import pytest
 import redis
 
 from broker import sharing
-from broker.connection import NotSent, connect
+from broker.connection import connect
+from broker.refusals import NotSent
 from broker.reliable import ReliableQueue
 from tests.servers import Proxy, Scripted, Store, until
 

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import redis
 
-from broker.connection import NotSent, connect
+from broker.connection import connect
+from broker.refusals import NotSent
 from broker.reliable import Batch, ReliableQueue
 from tests.servers import FakeRedis, Store, until
 from web import waiting

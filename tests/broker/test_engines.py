@@ -1,0 +1,151 @@
+"""The verbs do the same on every engine: one server of each version, a cluster, and servers behind Sentinels."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from threading import Event
+from typing import Any
+
+import pytest
+from redis.exceptions import OutOfMemoryError
+
+from broker.browse import iter_messages
+from broker.connection import connect
+from broker.health import check_server, find_mistake, find_warning
+from broker.listing import Counts, QueueLister
+from broker.reliable import Conflict, ReliableQueue, Stale
+from broker.tracking import Tracker
+from tests.broker.helpers import counts, dead_letters, end_leases, numbered, reserve, use_every_verb, with_one_delivery
+from tests.engines import Cluster
+from tests.servers import Store, until
+
+
+@pytest.fixture
+def client(engine: Any) -> Any:
+    return connect(engine.url)
+
+
+@pytest.fixture
+def queue(client: Any, name: str) -> ReliableQueue:
+    return ReliableQueue(client, name)
+
+
+def test_messages_come_out_in_the_order_they_went_in(queue: ReliableQueue) -> None:
+    assert queue.push(b"a", b"b") == 2
+    assert queue.push(b"\xff", next=True) == 3
+    assert queue.all() == [b"\xff", b"a", b"b"]
+    assert queue.pop() == [b"\xff"]
+    assert queue.pop(9) == [b"a", b"b"]
+    assert queue.pop() == []
+
+
+def test_a_key_pushes_and_pops_once(queue: ReliableQueue) -> None:
+    assert [queue.push_once("key", [b"a", b"b"]) for _ in range(2)] == [2, 2]
+    with pytest.raises(Conflict):
+        queue.push_once("key", [b"c"])
+    assert [queue.pop_batch(1, "pop").messages for _ in range(2)] == [[b"a"], [b"a"]]
+    assert queue.all() == [b"b"]
+
+
+def test_a_reservation_is_acked_returned_or_buried(queue: ReliableQueue) -> None:
+    queue.push(*numbered(4))
+    acked, released, extended, expired = reserve(queue, 4)
+    assert queue.ack(acked.id) == 1
+    assert queue.extend(extended.id, 1000) > extended.deadline
+    end_leases(queue, expired.id)
+    assert queue.release(released.id) == 0
+    assert (counts(queue), queue.all()) == ((2, 1, 0), [b"1", b"3"])
+    with pytest.raises(Stale):
+        queue.release(expired.id)
+    [buried] = reserve(queue)
+    assert with_one_delivery(queue).release(buried.id) == 1
+    assert dead_letters(queue).all() == [b"1"]
+    assert dead_letters(queue).move(queue.name, 9) == 1  # they share a slot
+
+
+def test_messages_are_removed_put_back_cleared_and_restored(queue: ReliableQueue) -> None:
+    queue.push(b"a", b"b", b"c")
+    queue.remove(1, b"b")
+    queue.requeue(*queue.pop())
+    cleared, undo = queue.clear()
+    queue.push(b"d")
+    assert (cleared, queue.restore(str(undo))) == (2, 2)
+    assert queue.all() == [b"a", b"c", b"d"]
+    assert queue.state(1, 0, 9).heads == [(b"a", 1)]
+
+
+def test_a_wait_ends_when_a_message_comes_and_takes_nothing(engine: Any, queue: ReliableQueue) -> None:
+    waiting = connect(engine.url, blocking=True)
+    queue.wait(0.01, waiting)
+    with ThreadPoolExecutor(1) as pool:
+        wait = pool.submit(queue.wait, 30, waiting)
+        queue.push(b"a")
+        wait.result(20)
+    assert queue.pop() == [b"a"]
+
+
+def test_all_queues_are_listed_and_walked(client: Any, name: str) -> None:
+    queues = [ReliableQueue(client, f"{name}-{number}") for number in range(9)]  # in all parts of a cluster
+    for queue in queues:
+        queue.push(*numbered(50))
+        reserve(queue)
+    listing = QueueLister(client, "queue:", 5).list_queues(name + "-*")
+    assert (listing.complete, listing.queues) == (True, [Counts(queue.name, 49, 1, 0, 0, 0, False) for queue in queues])
+    assert [message for chunk in iter_messages(queues[0]) for message in chunk] == numbered(49, 1)
+
+
+def test_changes_of_every_queue_are_told(client: Any, name: str) -> None:
+    tracker, told = Tracker(client, "queue:"), [Event() for _ in range(9)]
+    queues = [ReliableQueue(client, f"{name}-{number}") for number in range(9)]
+    subscriptions = [tracker.subscribe(queue, event.set) for queue, event in zip(queues, told, strict=True)]
+    until(lambda: tracker.is_live)
+    for event in told:
+        event.clear()
+    for queue, event in zip(queues, told, strict=True):
+        queue.push(b"a")
+        assert event.wait(20), queue.name
+    for subscription in subscriptions:
+        tracker.unsubscribe(subscription)
+
+
+def test_every_verb_is_understood(queue: ReliableQueue, request: pytest.FixtureRequest) -> None:
+    use_every_verb(queue)
+    is_old = request.node.callspec.params["engine"] == "redis6"
+    assert queue.client.lacks_flags is is_old
+
+
+@pytest.mark.parametrize("kind", ["valkey", "redis", "redis6", "redis8"])
+def test_a_full_server_takes_messages_back(own_store: Callable[..., Store], name: str, kind: str) -> None:
+    queue = ReliableQueue(own_store(kind).client(), name)
+    queue.push(*numbered(4))
+    released, expired, acked = reserve(queue, 3)
+    queue.client.config_set("maxmemory", 1)
+    with pytest.raises(OutOfMemoryError):
+        queue.push(b"new")
+    assert queue.release(released.id) == 0
+    end_leases_on_full(queue, expired.id)
+    assert queue.ack(acked.id) == 1
+    queue.requeue(*queue.pop())
+    assert queue.pop(9) == [b"1", b"0", b"3"]
+    assert find_warning(queue.client).startswith("The memory of Redis is full")
+
+
+def end_leases_on_full(queue: ReliableQueue, id: str) -> None:
+    """Let a lease end long ago, on a server that takes nothing new."""
+    queue.client.config_set("maxmemory", 0)
+    end_leases(queue, id)
+    queue.client.config_set("maxmemory", 1)
+
+
+def test_a_server_that_serves_is_healthy(engine: Any, client: Any) -> None:
+    check_server(client)
+    assert find_warning(client) == ""
+    assert find_mistake(engine.url) == ""
+
+
+def test_the_right_form_of_a_url_is_named(cluster: Cluster, sentinels: Any, valkey: Any) -> None:
+    assert "redis+cluster://" in find_mistake(cluster.nodes[0].url)
+    assert "redis+sentinel://" in find_mistake(sentinels.sentinels[0].url)
+    assert "redis://" in find_mistake(f"redis+cluster://127.0.0.1:{valkey.port}")
+    assert "redis://" in find_mistake(f"redis+sentinel://127.0.0.1:{valkey.port}/main")
+    assert "other" in find_mistake(sentinels.url.replace("/main/", "/other/"))
+    assert find_mistake("redis+cluster://127.0.0.1:1") == find_mistake("redis+sentinel://127.0.0.1:1/main") == ""
