@@ -2,11 +2,16 @@
 
 import contextlib
 import gc
+import itertools
 import json
+import os
 import resource
+import shutil
 import signal
 import sys
+import tempfile
 import threading
+from pathlib import Path
 from typing import Any
 
 from gunicorn import util
@@ -68,6 +73,8 @@ def on_starting(server: Any) -> None:
     except (BadSetting, embedded.CannotStart) as error:
         print(f"Cannot start: {error}.", file=sys.stderr, flush=True)
         sys.exit(2)
+    server.counts_folder = Path(tempfile.mkdtemp(prefix="queue-counts-", dir=server.cfg.worker_tmp_dir))
+    os.chown(server.counts_folder, server.cfg.uid, server.cfg.gid)  # those of the workers, which may be others
     if server.embedded:
         _check_regularly(server)
 
@@ -102,9 +109,11 @@ def when_ready(server: Any) -> None:
 
 
 def on_exit(server: Any) -> None:
-    """End the embedded server last, when no worker needs it any more."""
+    """End the embedded server last, when no worker needs it any more, and forget what was counted."""
     if started := getattr(server, "embedded", None):
         started.stop()
+    if folder := getattr(server, "counts_folder", None):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def write_error(sock: Any, status: int, reason: str, message: str) -> None:
@@ -118,6 +127,13 @@ def write_error(sock: Any, status: int, reason: str, message: str) -> None:
 
 
 util.write_error = write_error
+
+
+def pre_fork(server: Any, worker: Any) -> None:
+    """Give a worker the file of counts that belonged to one that has ended, else a new one."""
+    used = {other.number for other in server.WORKERS.values()}
+    worker.number = next(number for number in itertools.count() if number not in used)
+    worker.counts_file = server.counts_folder / str(worker.number)
 
 
 def post_fork(server: Any, worker: Any) -> None:
@@ -143,12 +159,13 @@ def post_fork(server: Any, worker: Any) -> None:
 def post_worker_init(worker: Any) -> None:
     """Tell waiting requests and streams when their worker is told to end, so that they answer and end.
 
-    Also tell the app how many clients can wait, let it take the same turns as its worker, and let the first worker
-    log what may lose messages in Redis.
+    Also tell the app how many clients can wait and where it counts, let it take the same turns as its worker, and let
+    the first worker log what may lose messages in Redis.
     """
     runtime = worker.wsgi.extensions["queue"]
     runtime.stopping = lambda: not worker.alive
     runtime.max_waiting = _max_waiting
+    runtime.count_in(worker.counts_file)
     worker.turns = runtime.turns
     gc.freeze()  # what is loaded now stays, so the garbage collector need not go through it again and again
     if worker.age == 1:

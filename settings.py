@@ -53,6 +53,7 @@ class Settings:
     port: int = 5000
     allow_open: bool = False  # may other machines come in without a token?
     web_concurrency: int = 2
+    log_requests: bool = False  # one JSON line for each request
 
     @property
     def embedded(self) -> bool:
@@ -85,8 +86,9 @@ def read(env: Mapping[str, str]) -> Settings:
         data_dir=_data_dir(env, default.data_dir),
         host=_host(env, default.host),
         port=_number(env, "PORT", default.port, 1, 65535),
-        allow_open=_number(env, "ALLOW_OPEN", int(default.allow_open), 0, 1) == 1,
+        allow_open=_flag(env, "ALLOW_OPEN"),
         web_concurrency=_number(env, "WEB_CONCURRENCY", default.web_concurrency, 1, 256),
+        log_requests=_flag(env, "LOG_REQUESTS"),
     )
 
 
@@ -134,6 +136,10 @@ def _number(env: Mapping[str, str], name: str, default: int, minimum: int, maxim
     if not re.fullmatch(r"[0-9]{1,12}", text) or not minimum <= int(text) <= maximum:
         raise BadSetting(f"{name} must be a whole number from {minimum} to {maximum} and is {text!r}")
     return int(text)
+
+
+def _flag(env: Mapping[str, str], name: str) -> bool:
+    return _number(env, name, 0, 0, 1) == 1
 
 
 def _redis_url(env: Mapping[str, str]) -> str:

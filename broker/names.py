@@ -13,6 +13,8 @@ the hash tag of the others.
     {queue:jobs}:dead:...                 what belongs to the queue `jobs.dead`, as above: reserved, bodies, ...
     {queue:jobs}:waiters          hash    process -> "<clients that wait>:<valid until, milliseconds>"
     {queue:jobs}:clock            string  when a lease last began or was extended, milliseconds (12 hours)
+    {queue:jobs}:counters         hash    what scripts count for /metrics: expired, buried; and which message was next
+                                          when /metrics last asked, and since when (30 days)
     {queue:jobs}:once:<digest>    list    the answer kept for an Idempotency-Key: fingerprint, then answer (24 hours)
     {queue:jobs}:cleared:<undo>   list    what `clear` removed, until `restore` (one hour)
 

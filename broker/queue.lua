@@ -8,6 +8,7 @@ local UNDO_SECONDS = 3600 -- how long a cleared queue can be restored
 local MAX_ACKED, ACKED_SECONDS = 10000, 3600 -- how many acked ids are remembered, and how long
 local WAITERS_SECONDS = 60
 local MAX_LEASE_SECONDS = 43200
+local COUNTERS_SECONDS = 30 * 24 * 3600 -- how long what was counted is kept after the last change
 local MIN_CLOCK_STEP = 1000 -- milliseconds; smaller corrections of a clock are normal
 
 -- Take the oldest messages with a Redis command that takes one, up to a number of messages and MAX_BATCH_BYTES.
@@ -31,9 +32,16 @@ local function message_of(id)
   return body
 end
 
+-- Count an event for /metrics: only scripts see when a lease ends by itself, and all processes must count it once.
+local function count(event)
+  call('HINCRBY', counters, event, 1)
+  call('EXPIRE', counters, COUNTERS_SECONDS)
+end
+
 -- End reservations: messages go to the dead letters, the oldest first, or to the front of the queue, the oldest
--- foremost. Return whether some are left because MAX_MOVES or MAX_BATCH_BYTES were reached.
-local function release_all(ids)
+-- foremost. `event` is counted for each, where there is one. Return whether some are left because MAX_MOVES or
+-- MAX_BATCH_BYTES were reached.
+local function release_all(ids, event)
   table.sort(ids)
   local moves, bytes = 0, 0
   local function move(id, command, key)
@@ -41,6 +49,8 @@ local function release_all(ids)
     if message then
       call(command, key, message)
       if key == list then describe(message, deliveries_of(id) or 1) end
+      if key == dead then count('buried') end
+      if event then count(event) end
       moves, bytes = moves + 1, bytes + #message
     end
     call('ZREM', reserved, id)
@@ -61,11 +71,11 @@ local function release_all(ids)
   return #returning > 0
 end
 
--- Return the messages of expired leases. Return whether there may be more.
-local function requeue_expired()
+-- Return the messages of expired leases, and count `event` for each. Return whether there may be more.
+local function requeue_expired(event)
   local expired = call('ZREVRANGEBYSCORE', reserved, now, '-inf', 'LIMIT', 0, MAX_EXPIRED)
   if #expired == 0 then return false end
-  return release_all(expired) or #expired == MAX_EXPIRED
+  return release_all(expired, event) or #expired == MAX_EXPIRED
 end
 
 -- If the clock of Redis was set back, bring the ends of all leases back as well: a lease must not last for as long as
@@ -99,13 +109,13 @@ local function stale_ids(or_acked)
 end
 
 follow_clock()
-if requeue_expired() then return {AGAIN} end
+if requeue_expired('expired') then return {AGAIN} end
 
--- ARGV[3]: how many. KEYS[9], ARGV[4]: where the answer to an Idempotency-Key is kept, and the request's fingerprint.
--- Answer: milliseconds until more may come (-1: unknown), messages.
+-- ARGV[3]: how many. KEYS[10], ARGV[4]: where the answer to an Idempotency-Key is kept, and the request's fingerprint.
+-- Answer: milliseconds until more may come (-1: unknown), messages; then 1 where this is the answer that was kept.
 if command == 'pop' then
   local kept = kept_answer(ARGV[4])
-  if kept then return kept[1] == DONE and {DONE, -1, kept[2]} or kept end
+  if kept then return kept[1] == DONE and {DONE, -1, kept[2], 1} or kept end
   local found = pop_up_to(ARGV[3], 'RPOP', list)
   forget_all(found)
   if #found == 0 then return {DONE, until_next_expiry(), found} end
@@ -187,7 +197,7 @@ if command == 'requeue' then
   return {DONE}
 end
 
--- KEYS[9]: where the list is kept. A cleared message counts its deliveries anew when it is restored.
+-- KEYS[10]: where the list is kept. A cleared message counts its deliveries anew when it is restored.
 -- Answer: how many messages were cleared.
 if command == 'clear' then
   local count = call('LLEN', list)
@@ -198,7 +208,7 @@ if command == 'clear' then
   return {DONE, count}
 end
 
--- KEYS[9]: the kept list, which is older than what waits now, so its messages go to the front. The shorter list moves.
+-- KEYS[10]: the kept list, which is older than what waits now, so its messages go to the front. The shorter list moves.
 -- Answer: how many messages were restored, -1 where nothing is kept.
 if command == 'restore' then
   local kept, waiting = call('LLEN', extra), call('LLEN', list)
@@ -214,7 +224,7 @@ if command == 'restore' then
   return {DONE, kept}
 end
 
--- KEYS[9]: the list to move to. ARGV[3]: how many. Answer: how many were moved.
+-- KEYS[10]: the list to move to. ARGV[3]: how many. Answer: how many were moved.
 if command == 'move' then
   local moved = pop_up_to(ARGV[3], 'LMOVE', list, extra, 'RIGHT', 'LEFT')
   forget_all(moved)

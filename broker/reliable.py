@@ -67,6 +67,18 @@ class Batch(Generic[M]):
     next_expiry: float | None = None
 
 
+@dataclass(frozen=True)
+class Measures:
+    """How many leases ran out, how many messages were buried, and seconds for which the same message has been next.
+
+    The numbers start anew 30 days after their last change. The seconds are 0 for an empty queue.
+    """
+
+    expired: int
+    buried: int
+    next_seconds: float
+
+
 class Script:
     """A Lua script in files beside this one. Redis knows it by its digest after the first call."""
 
@@ -100,6 +112,7 @@ _DONE, _CONFLICT = 0, 2  # first in a script's answer; anything else: call again
 _QUEUE = Script("shared.lua", "queue.lua", flags="allow-oom")
 _PUSH = Script("shared.lua", "push.lua", flags="")
 _POP = Script("pop.lua", flags="allow-oom")
+_MEASURE = Script("shared.lua", "measure.lua", flags="allow-oom")
 
 
 class ReliableQueue(RedisQueue):
@@ -109,7 +122,8 @@ class ReliableQueue(RedisQueue):
         super().__init__(client, name, prefix)
         self.client_for_large = getattr(client, "alone", client)  # for commands whose reply may be large
         self.max_deliveries = max_deliveries
-        others = ("reserved", "bodies", "returned", "dead", "acked", "waiters", "clock")
+        self.is_repeated = False  # whether the last answer was one that is kept for an Idempotency-Key
+        others = ("reserved", "bodies", "returned", "dead", "acked", "waiters", "clock", "counters")
         self._pop_keys = [self.key, self.key_prefix + "reserved", self.key_prefix + "returned"]
         self._keys = [self.key, *(self.key_prefix + key for key in others)]
 
@@ -131,7 +145,9 @@ class ReliableQueue(RedisQueue):
 
     def _push(self, messages: Sequence[bytes], next: bool, fingerprint: str = "", extra_key: str | None = None) -> int:
         command, ordered = ("push_front", reversed(messages)) if next else ("push", messages)
-        return int(self._run(command, fingerprint, *ordered, extra_key=extra_key, script=_PUSH)[0])
+        count, *repeated = self._run(command, fingerprint, *ordered, extra_key=extra_key, script=_PUSH)
+        self.is_repeated = bool(repeated)
+        return int(count)
 
     def pop(self, max: int = 1) -> list[bytes]:
         """Take up to `max` messages, oldest first; [] from an empty queue."""
@@ -154,7 +170,8 @@ class ReliableQueue(RedisQueue):
         else:
             fingerprint = _digest(b"pop", str(max).encode())
             key = self._answer_key(idempotency_key)
-            expiry, messages = self._run("pop", max, fingerprint, extra_key=key, large=max > 1)
+            expiry, messages, *repeated = self._run("pop", max, fingerprint, extra_key=key, large=max > 1)
+            self.is_repeated = bool(repeated)
         return Batch(messages, _seconds(expiry))
 
     def wait(self, seconds: float, client: Any = None) -> None:
@@ -258,6 +275,11 @@ class ReliableQueue(RedisQueue):
         )
         shown = [(head, size) for head, size in found[::-1]]
         return State(count, reserved, dead, waiters, shown, _seconds(next_change))
+
+    def measure(self) -> Measures:
+        """Return what is counted of the queue in Redis, and note which message is next."""
+        expired, buried, next_milliseconds = self._run("measure", script=_MEASURE)
+        return Measures(expired, buried, next_milliseconds / 1000)
 
     def report_waiters(self, process: str, waiters: int, valid: float) -> None:
         """Tell Redis how many clients of a process wait, which holds for `valid` seconds."""

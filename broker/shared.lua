@@ -3,7 +3,7 @@
 -- Scripts are not rolled back, so the types of all keys are checked before the first write, and a message is written
 -- to its new place before it is removed from the old one. Time is Redis's own.
 --
--- KEYS: list, reserved, bodies, returned, dead, acked, waiters, clock, and for some commands an extra one (names.py).
+-- KEYS: list, reserved, bodies, returned, dead, acked, waiters, clock, counters, and for some commands an extra one (names.py).
 -- ARGV: the command, the deliveries after which a message is buried, then the command's own arguments.
 -- Answer: {DONE, ...} with what the command says; {AGAIN}: more leases have expired than one call returns, so call
 -- again; {CONFLICT}: the Idempotency-Key was used with another request.
@@ -15,7 +15,7 @@ local MAX_RETURNED, RETURNED_SECONDS = 100000, 3600 -- how many returned message
 local MAX_RETURNED_LOOK = 100 -- entries of returned messages among which a message is looked for
 local DIGEST_LENGTH = 20 -- hexadecimal digits of a message's digest
 
-local list, reserved, bodies, returned, dead, acked, waiters, clock, extra = unpack(KEYS)
+local list, reserved, bodies, returned, dead, acked, waiters, clock, counters, extra = unpack(KEYS)
 local command, max_deliveries = ARGV[1], tonumber(ARGV[2])
 local call = redis.call
 local time = call('TIME')
@@ -27,6 +27,7 @@ call('LLEN', dead)
 call('HLEN', bodies)
 call('LLEN', returned)
 call('ZCARD', acked)
+call('HLEN', counters)
 
 -- The list holds nothing but raw messages, so what is known of a returned message stands beside it. Returned messages
 -- always go to the front, so `returned` is a stack that describes the front of the list, the newest on top (right):

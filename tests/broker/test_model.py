@@ -384,8 +384,8 @@ class EveryVerb(RuleBasedStateMachine):
             keys |= {queue._cleared_key(undo) for undo in model.cleared}
             keys |= {queue._answer_key(key) for key in model.answers}
         assert messages == self.pushed, "pushed = waiting + reserved + dead + cleared + taken"
-        clocks = {self.queue(q).key_prefix + "clock" for q in self.models}
-        assert {key.decode() for key in self.keys()} - clocks == keys, "no other keys"
+        others = {self.queue(q).key_prefix + key for q in self.models for key in ("clock", "counters")}
+        assert {key.decode() for key in self.keys()} - others == keys, "no other keys"
 
     def read(self) -> tuple[int, dict[str, Stored]]:
         """Return the Redis time in milliseconds and what Valkey holds of each queue, read in one round trip."""

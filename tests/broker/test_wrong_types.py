@@ -10,7 +10,7 @@ from broker.reliable import ReliableQueue, Stale
 from tests.broker.helpers import counts, dead_letters, each_verb, end_leases, reserve
 from web.errors import from_redis
 
-KEYS = ["list", "reserved", "bodies", "returned", "dead", "acked", "waiters", "clock"]
+KEYS = ["list", "reserved", "bodies", "returned", "dead", "acked", "waiters", "clock", "counters"]
 
 
 def damage(queue: ReliableQueue, key: str) -> str:
@@ -35,7 +35,7 @@ def test_a_verb_that_fails_has_taken_nothing(backend: Any, name: str, key: str) 
         assert queue.client.get(wrong) == b"a string", verb
 
 
-@pytest.mark.parametrize("key", ["list", "returned", "dead", "acked", "waiters", "clock"])
+@pytest.mark.parametrize("key", ["list", "returned", "dead", "acked", "waiters", "clock", "counters"])
 def test_a_verb_that_fails_loses_no_reserved_message(backend: Any, name: str, key: str) -> None:
     cases = itertools.product(each_verb(ReliableQueue(None)), (True, False), (1, 5))
     for number, (verb, ended, max_deliveries) in enumerate(cases):
