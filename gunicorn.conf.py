@@ -19,7 +19,7 @@ from gunicorn.http.errors import InvalidHeader, UnsupportedTransferCoding
 
 import embedded
 from addresses import bind_addresses, check_addresses, page_url
-from settings import BadSetting, from_environment
+from settings import BadSetting, from_environment, read
 
 MAX_OTHER_CLIENTS = 1000  # in each process, beside those that wait
 RESERVED_FILES = 64  # for Redis, logs and what is served from disk
@@ -75,6 +75,7 @@ def on_starting(server: Any) -> None:
         sys.exit(2)
     server.counts_folder = Path(tempfile.mkdtemp(prefix="queue-counts-", dir=server.cfg.worker_tmp_dir))
     os.chown(server.counts_folder, server.cfg.uid, server.cfg.gid)  # those of the workers, which may be others
+    _check_before_reload(server)
     if server.embedded:
         _check_regularly(server)
 
@@ -86,6 +87,21 @@ def _check_open_files(log: Any) -> None:
     if _max_waiting < _settings.max_waiting:
         said = "With this limit of open files (ulimit -n: %d) %d clients can wait in each process, instead of %d."
         log.warning(said, _open_files, _max_waiting, _settings.max_waiting)
+
+
+def _check_before_reload(server: Any) -> None:
+    """Let SIGHUP, which reads the settings anew, change nothing if they are bad: else it would end the server."""
+    reload = server.reload
+
+    def reload_if_good() -> None:
+        try:
+            read(os.environ)
+        except BadSetting as error:
+            print(f"Not reloaded: {error}.", file=sys.stderr, flush=True)
+        else:
+            reload()
+
+    server.reload = reload_if_good
 
 
 def _check_regularly(server: Any) -> None:

@@ -5,6 +5,7 @@ import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from urllib.parse import parse_qsl, quote, urlsplit
 
@@ -42,7 +43,8 @@ class Settings:
     redis_url: str = field(default="", repr=False)  # "": the embedded server; it may hold a password
     queue_name: str = "default"
     queue_prefix: str = "queue:"
-    api_token: bytes = field(default=b"", repr=False)  # b"": none is needed
+    api_tokens: tuple[bytes, ...] = field(default=(), repr=False)  # with none of either kind, none is needed
+    read_tokens: tuple[bytes, ...] = field(default=(), repr=False)  # with one of these, nothing can be changed
     trusted_hosts: tuple[str, ...] = ()
     max_message_bytes: int = 1 << 20
     max_body_bytes: int = 16 << 20
@@ -54,6 +56,11 @@ class Settings:
     allow_open: bool = False  # may other machines come in without a token?
     web_concurrency: int = 2
     log_requests: bool = False  # one JSON line for each request
+
+    @cached_property
+    def tokens(self) -> tuple[bytes, ...]:
+        """All tokens."""
+        return self.api_tokens + self.read_tokens
 
     @property
     def embedded(self) -> bool:
@@ -77,7 +84,8 @@ def read(env: Mapping[str, str]) -> Settings:
         redis_url=_redis_url(env),
         queue_name=_queue_name(env, default.queue_name),
         queue_prefix=_queue_prefix(env, default.queue_prefix),
-        api_token=_token(env),
+        api_tokens=_tokens(env, "API_TOKEN"),
+        read_tokens=_read_tokens(env),
         trusted_hosts=_hosts(env),
         max_message_bytes=_number(env, "MAX_MESSAGE_BYTES", default.max_message_bytes, 1, 512 << 20),
         max_body_bytes=_number(env, "MAX_BODY_BYTES", default.max_body_bytes, 1, 1 << 30),
@@ -178,16 +186,27 @@ def _hosts(env: Mapping[str, str]) -> tuple[str, ...]:
     return hosts
 
 
-def _token(env: Mapping[str, str]) -> bytes:
-    token, file = env.get("API_TOKEN", ""), env.get("API_TOKEN_FILE", "")
-    if token and file:
-        raise BadSetting("API_TOKEN and API_TOKEN_FILE are both set; keep one")
+def _tokens(env: Mapping[str, str], name: str) -> tuple[bytes, ...]:
+    """Return the tokens in a setting or in the file that it names, separated by commas or lines."""
+    text, file = env.get(name, ""), env.get(f"{name}_FILE", "")
+    if text and file:
+        raise BadSetting(f"{name} and {name}_FILE are both set; keep one")
     if file:
         try:
-            token = (ROOT / file).read_text(encoding="utf-8").strip()
+            text = (ROOT / file).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise BadSetting(f"API_TOKEN_FILE {file!r} cannot be read ({error})") from None
-    if (token or file) and not re.fullmatch(r"[!-~]{8,1024}", token):
-        name = "API_TOKEN_FILE must hold" if file else "API_TOKEN must be"
-        raise BadSetting(f"{name} 8 to 1024 printable ASCII characters without spaces")
-    return token.encode()
+            raise BadSetting(f"{name}_FILE {file!r} cannot be read ({error})") from None
+    tokens = tuple(part.strip() for part in re.split(r"[,\n]", text) if part.strip())
+    if (text or file) and not (tokens and all(re.fullmatch(r"[!-~]{8,1024}", token) for token in tokens)):
+        holder = f"{name}_FILE must hold" if file else f"{name} must be"
+        raise BadSetting(
+            f"{holder} 8 to 1024 printable ASCII characters without spaces and commas; several are separated by commas"
+        )
+    return tuple(token.encode() for token in tokens)
+
+
+def _read_tokens(env: Mapping[str, str]) -> tuple[bytes, ...]:
+    tokens = _tokens(env, "READ_TOKEN")
+    if set(tokens) & set(_tokens(env, "API_TOKEN")):
+        raise BadSetting("READ_TOKEN and API_TOKEN have a token in common; it can be only one of them")
+    return tokens

@@ -172,7 +172,7 @@ def test_an_unknown_parameter_is_refused(api: Api, path: str) -> None:
 
 
 def test_it_needs_the_token(app_on: AppOn) -> None:
-    client = app_on(Settings(api_token=b"correct-horse-battery"), FakeRedis()).test_client()
+    client = app_on(Settings(api_tokens=(b"correct-horse-battery",)), FakeRedis()).test_client()
     assert client.get("/metrics").status_code == 401
     headers = {"Authorization": "Bearer correct-horse-battery"}
     assert client.get("/metrics", headers=headers).status_code == 200
