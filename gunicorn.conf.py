@@ -56,7 +56,9 @@ worker_connections = _max_waiting + _other_clients  # those that wait never keep
 control_socket_disable = True
 keepalive = 100  # seconds for an idle connection and the next head; worker.py has shorter limits for each
 sendfile = False  # static files go through the same limits as all other answers
-forwarder_headers = ""  # a client on this machine is not a proxy: SCRIPT_NAME and PATH_INFO are ordinary headers
+# web/proxy.py reads what a proxy says, from TRUSTED_PROXIES alone; gunicorn would believe any client on this machine.
+forwarder_headers = ""
+secure_scheme_headers: dict[str, str] = {}
 
 # The order of time limits: longest wait (55) < graceful_timeout (65) < stop_grace_period in docker-compose.yaml (75).
 # On SIGTERM waiting requests are answered within a second or two, idle connections closed, and after five seconds slow
@@ -121,7 +123,7 @@ def when_ready(server: Any) -> None:
     addresses = [listener.getsockname() for listener in server.LISTENERS] or server.address
     urls = [page_url(*address[:2]) for address in addresses if isinstance(address, tuple)]
     if urls:
-        print(f"The queue is on {urls[0]}", flush=True)
+        print(f"The queue is on {urls[0]}{_settings.url_prefix.lstrip('/')}", flush=True)
 
 
 def on_exit(server: Any) -> None:

@@ -1,5 +1,6 @@
 """The settings: read from the environment once, checked, with one clear line for every bad value."""
 
+import ipaddress
 import os
 import re
 import sys
@@ -12,6 +13,7 @@ from urllib.parse import parse_qsl, quote, urlsplit
 from broker.names import NAME_RULE, is_name
 
 ROOT = Path(__file__).parent  # what relative paths are relative to
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 SCHEMES = ("redis", "rediss", "unix")
 URL_OPTIONS = {  # what may follow the ? of REDIS_URL; options that re-send or decode are left out
     "db": r"[0-9]{1,5}",
@@ -46,6 +48,8 @@ class Settings:
     api_tokens: tuple[bytes, ...] = field(default=(), repr=False)  # with none of either kind, none is needed
     read_tokens: tuple[bytes, ...] = field(default=(), repr=False)  # with one of these, nothing can be changed
     trusted_hosts: tuple[str, ...] = ()
+    url_prefix: str = ""  # where a proxy serves the app: "" or like "/queue"
+    trusted_proxies: tuple[Network, ...] = ()  # whose X-Forwarded-... headers are believed
     max_message_bytes: int = 1 << 20
     max_body_bytes: int = 16 << 20
     max_deliveries: int = 5
@@ -87,6 +91,8 @@ def read(env: Mapping[str, str]) -> Settings:
         api_tokens=_tokens(env, "API_TOKEN"),
         read_tokens=_read_tokens(env),
         trusted_hosts=_hosts(env),
+        url_prefix=_url_prefix(env),
+        trusted_proxies=_networks(env, "TRUSTED_PROXIES"),
         max_message_bytes=_number(env, "MAX_MESSAGE_BYTES", default.max_message_bytes, 1, 512 << 20),
         max_body_bytes=_number(env, "MAX_BODY_BYTES", default.max_body_bytes, 1, 1 << 30),
         max_deliveries=_number(env, "MAX_DELIVERIES", default.max_deliveries, 1, 1_000_000),
@@ -184,6 +190,21 @@ def _hosts(env: Mapping[str, str]) -> tuple[str, ...]:
         if not re.fullmatch(r"[a-z0-9._-]+|\[[0-9a-f:.]+\]", host):
             raise BadSetting(f"TRUSTED_HOSTS must be names without ports, separated by commas, and holds {host!r}")
     return hosts
+
+
+def _url_prefix(env: Mapping[str, str]) -> str:
+    prefix = env.get("URL_PREFIX", "").rstrip("/")
+    if not re.fullmatch(r"(/[A-Za-z0-9._~-]*[A-Za-z0-9_~-][A-Za-z0-9._~-]*)*", prefix):
+        raise BadSetting(f"URL_PREFIX must be a path like /queue, of letters, digits and . _ ~ -, and is {prefix!a}")
+    return prefix
+
+
+def _networks(env: Mapping[str, str], name: str) -> tuple[Network, ...]:
+    texts = [text.strip() for text in env.get(name, "").split(",") if text.strip()]
+    try:
+        return tuple(ipaddress.ip_network(text) for text in texts)
+    except ValueError as error:
+        raise BadSetting(f"{name} must be addresses or networks, separated by commas: {error}") from None
 
 
 def _tokens(env: Mapping[str, str], name: str) -> tuple[bytes, ...]:

@@ -14,6 +14,7 @@ from web import errors, peer, security
 from web.api import call, find_verb
 from web.body import JSON
 from web.codec import compact
+from web.proxy import adapt
 from web.record import kind_of, record_answer, record_error
 from web.request import Request
 
@@ -30,12 +31,13 @@ class Edge:
         self.request_class = request_class
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        runtime, began = self.request_class.runtime, time.monotonic()
+        adapt(environ, runtime.settings)
         path = environ["PATH_INFO"]
         added = HEADERS if path.startswith(STATIC_PATH) else UNCACHED_HEADERS
 
         verb, name = find_verb(environ["REQUEST_METHOD"], path)
         kind = verb.name if verb else kind_of(path)
-        runtime, began = self.request_class.runtime, time.monotonic()
 
         def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
             queue = "" if verb is None else runtime.settings.queue_name if name is None else name

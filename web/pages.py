@@ -118,8 +118,8 @@ def render_sign_in(to: str, wrong: bool = False) -> str:
 
 
 def local(path: str) -> str:
-    """Return the path if it is a queue's page, else home: a link must not lead to another site."""
-    return path if path.startswith("/q/") and is_name(path.removeprefix("/q/")) else url_for("pages.home")
+    """Return the path if it is a queue's page, else home's: a link must not lead to another site."""
+    return path if path.startswith("/q/") and is_name(path.removeprefix("/q/")) else "/"
 
 
 @pages.post("/login")
@@ -130,7 +130,7 @@ def login() -> Response | tuple[str, int]:
     token = security.right_token(sent["token"] or "", request)
     if not token:
         return render_sign_in(sent["to"], wrong=True), 401
-    response = redirect(local(sent["to"]), 303)
+    response = redirect(request.settings.url_prefix + local(sent["to"]), 303)
     security.start_session(request, response, token)
     return response
 

@@ -235,6 +235,7 @@ def start_session(request: Request, response: Response, token: bytes) -> None:
         httponly=True,
         samesite="Strict",
         secure=request.is_secure,
+        path=cookie_path(request),
     )
 
 
@@ -242,7 +243,9 @@ def forget_session(request: Request, response: Response) -> None:
     """Let the browser forget its session."""
     for name in map(cookie_name, request.settings.tokens):
         if name in request.cookies:
-            response.delete_cookie(name, httponly=True, samesite="Strict", secure=request.is_secure)
+            response.delete_cookie(
+                name, httponly=True, samesite="Strict", secure=request.is_secure, path=cookie_path(request)
+            )
 
 
 def end_session(request: Request) -> None:
@@ -258,6 +261,11 @@ def end_session(request: Request) -> None:
 def cookie_name(token: bytes) -> str:
     """Return the name of a session's cookie. Cookies do not tell ports apart, so each token has a name of its own."""
     return "queue_session_" + hmac.digest(token, b"name of the cookie", "sha256").hex()[:12]
+
+
+def cookie_path(request: Request) -> str:
+    """Return the part of the site that is the app's."""
+    return request.settings.url_prefix or "/"
 
 
 def _sessions(request: Request) -> Iterator[tuple[bytes, str]]:
