@@ -12,6 +12,7 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
 from broker.listing import Counts, Listing
+from broker.refusals import is_passing
 from broker.reliable import Measures, State
 from web import __version__
 from web.counters import BOUNDS, MAX_QUEUES, OTHERS
@@ -131,8 +132,10 @@ class Metrics:
         queue = self.runtime.queue(name)
         try:
             return _Queue(name, queue.state(), queue.measure())
-        except redis.ResponseError:  # one broken queue must not hide the others
-            return None
+        except redis.ResponseError as error:
+            if is_passing(error):
+                raise
+            return None  # one broken queue must not hide the others
 
     def _gauges(self, queues: list[_Queue], others: list[Counts]) -> Iterator[Metric]:
         rest = {

@@ -4,12 +4,14 @@ Headers that say so are believed from TRUSTED_PROXIES alone: anybody else could 
 """
 
 import ipaddress
+import re
 from functools import lru_cache
 from typing import Any
 
 from settings import Network, Settings
 
 FORWARDED = ("HTTP_X_FORWARDED_FOR", "HTTP_X_FORWARDED_PROTO", "HTTP_X_FORWARDED_HOST")
+WITH_PORT = re.compile(r"\[([^\]]+)\](?::[0-9]+)?|([0-9.]+):[0-9]+")  # as some proxies write an address
 
 
 def adapt(environ: dict[str, Any], settings: Settings) -> None:
@@ -29,34 +31,45 @@ def _take_off_prefix(environ: dict[str, Any], prefix: str) -> None:
 
 
 def _believe_headers(environ: dict[str, Any], proxies: tuple[Network, ...]) -> None:
-    address, scheme, host = (environ.get(name, "") for name in FORWARDED)
-    if address:
-        environ["REMOTE_ADDR"] = client_address(address, proxies)
+    forwarded_for, scheme, host = (environ.get(name, "") for name in FORWARDED)
+    environ["REMOTE_ADDR"] = client_address(environ["REMOTE_ADDR"], forwarded_for, proxies)
     if (scheme := _last(scheme).lower()) in ("http", "https"):
         environ["wsgi.url_scheme"] = scheme
     if host:
         environ["HTTP_HOST"] = _last(host)
 
 
-def client_address(forwarded_for: str, proxies: tuple[Network, ...]) -> str:
+def client_address(peer: str, forwarded_for: str, proxies: tuple[Network, ...]) -> str:
     """Return the last address that is not one of our proxies: what stands before it the client may have made up.
 
-    >>> client_address("10.9.9.9, 203.0.113.7, 10.0.0.2", (ipaddress.ip_network("10.0.0.0/24"),))
+    >>> client_address("10.0.0.1", "10.9.9.9, 203.0.113.7, 10.0.0.2", (ipaddress.ip_network("10.0.0.0/24"),))
     '203.0.113.7'
     """
-    addresses = [address.strip() for address in forwarded_for.split(",")]
-    return next((address for address in reversed(addresses) if not is_trusted(address, proxies)), addresses[0])
+    client = peer
+    for text in reversed(forwarded_for.split(",")):
+        found = WITH_PORT.fullmatch(text.strip())
+        address = found[1] or found[2] if found else text.strip()
+        if not _parse(address):
+            break
+        client = address
+        if not is_trusted(address, proxies):
+            break
+    return client
 
 
 @lru_cache(maxsize=1000)
 def is_trusted(address: str, proxies: tuple[Network, ...]) -> bool:
     """Return whether an address is that of one of our proxies."""
+    parsed = _parse(address)
+    return any(parsed in network for network in proxies) if parsed else False
+
+
+def _parse(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     try:
         parsed = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:
-        return False
-    mapped = parsed.ipv4_mapped if isinstance(parsed, ipaddress.IPv6Address) else None
-    return any((mapped or parsed) in network for network in proxies)
+        return None
+    return (parsed.ipv4_mapped if isinstance(parsed, ipaddress.IPv6Address) else None) or parsed
 
 
 def _last(values: str) -> str:

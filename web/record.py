@@ -9,7 +9,7 @@ from web.errors import REDIS_CODES, ApiError
 from web.request import Request
 from web.runtime import Runtime
 
-MAX_PATH = 300  # characters of an address that a log has; a line is then written whole, whatever other processes write
+MAX_PATH = 300  # characters of an address in a log: a short line stays whole, whatever other processes write
 
 # What is not a verb of a queue is recorded by the kind of its address; anything else there is "other".
 KINDS = {
@@ -56,7 +56,7 @@ def record_answer(
             "path": environ["PATH_INFO"][:MAX_PATH],
             "status": int(status[:3]),
             "seconds": round(seconds, 6),
-            "queue": queue,
+            "queue": queue[:MAX_PATH],
             "client": environ.get("REMOTE_ADDR", ""),
         }
         print(json.dumps(line), flush=True)

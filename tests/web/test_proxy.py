@@ -134,14 +134,19 @@ def test_the_host_is_believed_from_proxies_alone_and_still_has_to_be_trusted(cli
     ("forwarded_for", "address"),
     [
         (CLIENT, CLIENT),
+        ("", PROXY),
         (f"10.6.6.6, {CLIENT}", CLIENT),
-        (f"{PROXY}, {CLIENT}, 192.0.2.2", CLIENT),
-        (f"{CLIENT}, made up", "made up"),
+        (f"192.0.2.3, {CLIENT}, 192.0.2.2", CLIENT),
+        (f"{CLIENT}:4711", CLIENT),
+        (f"{CLIENT}, [2001:db8::5]:443", CLIENT),
+        ("[2001:db8:ffff::1]:443", "2001:db8:ffff::1"),
+        (f"{CLIENT}, made up", PROXY),
+        (f"{CLIENT}, made up, 192.0.2.2", "192.0.2.2"),
         ("192.0.2.3, 192.0.2.4", "192.0.2.3"),
     ],
 )
 def test_the_client_is_the_last_one_that_is_no_proxy(forwarded_for: str, address: str) -> None:
-    assert client_address(forwarded_for, SETTINGS["trusted_proxies"]) == address
+    assert client_address(PROXY, forwarded_for, SETTINGS["trusted_proxies"]) == address
 
 
 def test_wrong_tokens_count_for_the_real_client_and_cannot_be_blamed_on_another(client_of: ClientOf) -> None:
