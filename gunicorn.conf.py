@@ -78,6 +78,7 @@ def on_starting(server: Any) -> None:
     server.counts_folder = Path(tempfile.mkdtemp(prefix="queue-counts-", dir=server.cfg.worker_tmp_dir))
     os.chown(server.counts_folder, server.cfg.uid, server.cfg.gid)  # those of the workers, which may be others
     _check_before_reload(server)
+    _hold_sigterm_at_forks(server)
     if server.embedded:
         _check_regularly(server)
 
@@ -104,6 +105,24 @@ def _check_before_reload(server: Any) -> None:
             reload()
 
     server.reload = reload_if_good
+
+
+def _hold_sigterm_at_forks(server: Any) -> None:
+    """Let a SIGTERM for a worker wait until `post_fork` has set its handler.
+
+    A worker is born with the master's handler, which would swallow it: the worker would live on, and a reload or a stop
+    would wait for it for all of graceful_timeout, while nobody replaces workers that die.
+    """
+    spawn_worker = server.spawn_worker
+
+    def spawn() -> Any:
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+        try:
+            return spawn_worker()
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
+
+    server.spawn_worker = spawn
 
 
 def _check_regularly(server: Any) -> None:
@@ -161,9 +180,8 @@ def post_fork(server: Any, worker: Any) -> None:
     Also answer an unknown Transfer-Encoding with 400, as any other bad header, instead of gunicorn's 501.
     """
     worker.handle_quit = worker.handle_exit
-    # Until the worker has its own handlers, the master's would swallow a SIGTERM: the worker would live on, and a
-    # reload or a stop would wait for it for all of graceful_timeout, while nobody replaces workers that die.
     signal.signal(signal.SIGTERM, worker.handle_exit)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
     answer = worker.handle_error
 
     def handle_error(req: Any, client: Any, addr: Any, error: Exception) -> None:

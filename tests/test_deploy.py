@@ -18,7 +18,7 @@ DASHBOARD = json.loads((ROOT / "deploy/grafana/dashboard.json").read_text())
 def given(api: Api) -> dict[str, set[str]]:
     """Return the labels of each sample that /metrics gives, once everything has happened."""
     for code in ("redis_full", "disk_full"):
-        api.http.application.extensions["queue"].counters.add(1, "redis_errors", code)
+        api.http.application.extensions["queue"].counters.add(("redis_errors", code))
     api.post("push", json={"message": "a"})
     api.post("push", json={"message": "b"})
     api.post("pop")

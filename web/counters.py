@@ -7,8 +7,6 @@ there are never more files than processes. Any process can add up all files.
 
 import json
 from bisect import bisect_left
-from collections import Counter
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,29 +31,28 @@ Key = tuple[str, ...]  # what is counted, and its labels
 class Counters:
     """The counts of this process, and the sum of those of all.
 
-    Nothing here waits, so greenlets cannot get in each other's way, and there is no lock.
+    A count has a number and seconds, for what takes time. Nothing here waits, so greenlets cannot get in each other's
+    way, and there is no lock.
     """
 
     def __init__(self, file: Path | None = None) -> None:
         """Count in a file, whose folder has those of the other processes; without one only in this process."""
         self._folder = file and file.parent
         self._file: Any = MmapedDict(str(file)) if file else None  # type: ignore[no-untyped-call]
-        self._counts: dict[Key, float] = dict(_read(file)) if file else {}
-        self._texts = {key: json.dumps(key) for key in self._counts}
-        self._names = {key[1] for key in self._counts if len(key) == 2 and key[0] in _QUEUE_COUNTS} - {OTHERS}
+        self._counts = {key: _Count(key, *values) for key, *values in _read(file)} if file else {}
+        self._names = {key[1] for key in self._counts if key[0] in _QUEUE_COUNTS} - {OTHERS}
 
-    def add(self, amount: float, *key: str) -> None:
-        """Add to a count."""
-        count = self._counts[key] = self._counts.get(key, 0.0) + amount
-        if self._file:
-            text = self._texts.get(key) or self._texts.setdefault(key, json.dumps(key))
-            self._file.write_value(text, count, 0.0)
+    def add(self, key: Key, number: int = 1, seconds: float = 0.0) -> None:
+        """Add to a count. Every request does, so this must cost little."""
+        count = self._counts.get(key) or self._counts.setdefault(key, _Count(key, 0.0, 0.0))
+        count.number += number
+        count.seconds += seconds
+        if self._file is not None:
+            self._file.write_value(count.text, count.number, count.seconds)
 
     def add_request(self, verb: str, status: str, seconds: float) -> None:
         """Count a request, whose answer began after some seconds."""
-        self.add(1, "requests", verb, status)
-        self.add(seconds, "seconds", verb)
-        self.add(1, "bucket", verb, BOUNDS[bisect_left(SECONDS, seconds)])
+        self.add(("requests", verb, status, BOUNDS[bisect_left(SECONDS, seconds)]), 1, seconds)
 
     def add_messages(self, verb: str, queue: str, answer: Any) -> None:
         """Count the messages that a verb's answer tells of: a JSON answer, or a message as the body itself."""
@@ -67,27 +64,39 @@ class Counters:
             else:
                 queue = OTHERS
         event, field = MESSAGES[verb]
-        self.add(_number(answer, field), event, queue)
+        self.add((event, queue), _number(answer, field))
 
-    def totals(self) -> Mapping[Key, float]:
-        """Return the counts of all processes together."""
+    def totals(self) -> dict[Key, tuple[float, float]]:
+        """Return the counts of all processes together: number and seconds."""
         if not self._folder:
-            return dict(self._counts)
-        found: Counter[Key] = Counter()
+            return {key: (count.number, count.seconds) for key, count in self._counts.items()}
+        found: dict[Key, tuple[float, float]] = {}
         for file in self._folder.iterdir():
-            for key, count in _read(file):
-                found[key] += count  # type: ignore[assignment]
+            for key, number, seconds in _read(file):
+                before = found.get(key, (0.0, 0.0))
+                found[key] = (before[0] + number, before[1] + seconds)
         return found
+
+
+class _Count:
+    """One count, and its name in the file."""
+
+    __slots__ = ("number", "seconds", "text")
+
+    def __init__(self, key: Key, number: float, seconds: float) -> None:
+        self.text = json.dumps(key)
+        self.number = number
+        self.seconds = seconds
 
 
 _QUEUE_COUNTS = {event for event, _ in MESSAGES.values()}
 
 
-def _read(file: Path) -> list[tuple[Key, float]]:
+def _read(file: Path) -> list[tuple[Key, float, float]]:
     if not file.exists():
         return []
     values: Any = MmapedDict.read_all_values_from_file(str(file))  # type: ignore[no-untyped-call]
-    return [(tuple(json.loads(text)), count) for text, count, *_ in values]
+    return [(tuple(json.loads(text)), number, seconds) for text, number, seconds, _ in values]
 
 
 def _number(answer: Any, field: str) -> int:

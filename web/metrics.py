@@ -4,8 +4,10 @@ What a queue holds comes from Redis and is the same in every instance of the app
 instances.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import accumulate
 
 import redis
 from prometheus_client.exposition import choose_encoder
@@ -15,7 +17,7 @@ from broker.listing import Counts, Listing
 from broker.refusals import is_passing
 from broker.reliable import Measures, State
 from web import __version__
-from web.counters import BOUNDS, MAX_QUEUES, OTHERS
+from web.counters import BOUNDS, MAX_QUEUES, OTHERS, Key
 from web.runtime import Runtime
 
 REDIS_UP = "1 if Redis answered this scrape."
@@ -84,27 +86,23 @@ class Metrics:
 
     def _counters(self) -> Iterator[Metric]:
         for metric, (about, counted, labels) in COUNTERS.items():
-            family = CounterMetricFamily(metric, about, labels=labels)
-            for (kind, *values), count in sorted(self.counts.items()):
+            numbers: Counter[Key] = Counter()
+            for (kind, *values), (number, _) in self.counts.items():
                 if kind == counted:
-                    family.add_metric(values, count)
+                    numbers[tuple(values[: len(labels)])] += int(number)
+            family = CounterMetricFamily(metric, about, labels=labels)
+            for key in sorted(numbers):
+                family.add_metric(key, numbers[key])
             yield family
 
     def _seconds(self) -> Metric:
         about = "Seconds from a request to the start of its answer, waiting included."
         family = HistogramMetricFamily("queue_request_seconds", about, labels=["verb"])
-        for key, seconds in sorted(self.counts.items()):
-            if key[0] == "seconds":
-                family.add_metric([key[1]], self._buckets(key[1]), seconds)
+        requests = [(key, *counts) for key, counts in self.counts.items() if key[0] == "requests"]
+        for verb in sorted({key[1] for key, *_ in requests}):
+            of_verb = [(key[3], number, seconds) for key, number, seconds in requests if key[1] == verb]
+            family.add_metric([verb], _buckets(of_verb), sum(seconds for *_, seconds in of_verb))
         return family
-
-    def _buckets(self, verb: str) -> list[tuple[str, float]]:
-        """Return for each bound how many requests took at most so long."""
-        buckets, total = [], 0.0
-        for bound in BOUNDS:
-            total += self.counts.get(("bucket", verb, bound), 0)
-            buckets.append((bound, total))
-        return buckets
 
     # --- what the queues hold
 
@@ -157,3 +155,11 @@ class Metrics:
             for queue in queues:
                 family.add_metric([queue.name], value_of(queue.measures))
             yield family
+
+
+def _buckets(counts: list[tuple[str, float, float]]) -> list[tuple[str, float]]:
+    """Return for each bound how many requests took at most so long, of numbers for each bound."""
+    numbers: Counter[str] = Counter()
+    for bound, number, _ in counts:
+        numbers[bound] += int(number)
+    return list(zip(BOUNDS, accumulate(numbers[bound] for bound in BOUNDS), strict=True))

@@ -34,7 +34,7 @@ def kind_of(path: str) -> str:
 def record_error(request: Request, error: ApiError) -> None:
     """Count an error of Redis, and log the reason of a 5xx."""
     if error.error in REDIS_CODES:
-        request.runtime.counters.add(1, "redis_errors", error.error)
+        request.runtime.counters.add(("redis_errors", error.error))
     if error.status >= 500:
         log.warning(
             "%d %s: %s %s: %s", error.status, error.error, request.method, ascii(request.path[:MAX_PATH]), error.message

@@ -274,7 +274,7 @@ def test_a_file_of_counts_is_continued(tmp_path: Path) -> None:
     other.add_messages("push", "jobs", {"success": True, "pushed": 5})
     again = Counters(tmp_path / "0")
     again.add_messages("push", "jobs", {"success": True})
-    assert again.totals() == other.totals() == {("pushed", "jobs"): 7}
+    assert again.totals() == other.totals() == {("pushed", "jobs"): (7, 0)}
 
 
 def test_every_name_is_one_that_prometheus_takes() -> None:
