@@ -58,7 +58,7 @@ keepalive = 100  # seconds for an idle connection and the next head; worker.py h
 sendfile = False  # static files go through the same limits as all other answers
 # web/proxy.py reads what a proxy says, from TRUSTED_PROXIES alone; gunicorn would believe any client on this machine.
 forwarder_headers = ""
-secure_scheme_headers: dict[str, str] = {}
+secure_scheme_headers = dict[str, str]()
 
 # The order of time limits: longest wait (55) < graceful_timeout (65) < stop_grace_period in docker-compose.yaml (75).
 # On SIGTERM waiting requests are answered within a second or two, idle connections closed, and after five seconds slow
