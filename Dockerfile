@@ -4,8 +4,9 @@ ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 
 WORKDIR /app
 # In a layer of their own: a change to the app installs nothing again. Wheels only: there is no compiler here.
-COPY requirements.txt .
-RUN pip install --no-cache-dir --only-binary :all: --root-user-action ignore -r requirements.txt \
+# The lock has the hash of everything, so nothing else can be installed; `make lock` renews it.
+COPY requirements.lock .
+RUN pip install --no-cache-dir --only-binary :all: --require-hashes --root-user-action ignore -r requirements.lock \
  && mkdir /data && chown 10001:10001 /data
 # .dockerignore lets only the app's own files through.
 COPY . .

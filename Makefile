@@ -7,6 +7,7 @@
 #   make format   let the linter and the formatter fix what they can
 #   make screenshots   take the pictures in docs/
 #   make bench    five minutes of measuring; writes benchmarks/results.md
+#   make lock     pin all that the image installs, with hashes, and list it (after a change to requirements.txt)
 #   make soak     minutes of random operations and disasters; prints what was lost and doubled
 
 NEW_ENOUGH = import sys; sys.exit(sys.version_info < (3, 11))
@@ -17,7 +18,7 @@ RUN = .venv/bin/python -m
 # Empty if .venv works. It does not if its Python is gone, or was upgraded to a version that it has no packages for.
 BROKEN := $(shell .venv/bin/python -Ic 'import pip; $(NEW_ENOUGH)' 2>/dev/null || echo broken)
 
-.PHONY: FORCE run quick test check format screenshots bench soak
+.PHONY: FORCE run quick test check format screenshots bench lock soak
 
 run: .venv/run.stamp
 	@exec .venv/bin/python app.py
@@ -43,6 +44,13 @@ screenshots: .venv/develop.stamp
 
 bench: .venv/develop.stamp
 	@$(RUN) benchmarks
+
+# The two tools are needed here alone, so they are no part of the set-up.
+LOCK = --quiet --universal --python-version 3.11 --generate-hashes --custom-compile-command "make lock"
+lock: .venv/run.stamp
+	$(RUN) pip install --quiet --disable-pip-version-check uv==0.13.9 cyclonedx-bom==7.5.0
+	$(RUN) uv pip compile $(LOCK) requirements.txt -o requirements.lock
+	$(RUN) cyclonedx_py requirements --output-reproducible --sv 1.6 -o sbom.json requirements.lock
 
 soak: .venv/develop.stamp
 	MODEL_EXAMPLES=$${MODEL_EXAMPLES:-300} $(RUN) pytest -q --timeout 0 tests/broker/test_model.py

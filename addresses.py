@@ -42,7 +42,7 @@ def check_addresses(settings: Settings, config: Any) -> None:
         if not isinstance(address, tuple):
             continue  # a unix socket
         host, port = address[:2]
-        if not settings.api_token and not settings.allow_open:
+        if not settings.tokens and not settings.allow_open:
             _check_closed(host, port)
         if not inherited:
             _check_free(host, port, config.reuse_port)

@@ -15,6 +15,7 @@ from web.api import api
 from web.codec import compact
 from web.edge import Edge
 from web.pages import AnyText, pages, render_sign_in
+from web.record import record_error
 from web.request import Request, current_request
 from web.runtime import Runtime
 
@@ -56,6 +57,7 @@ def render_error(exception: Exception) -> Response:
     """Answer every failure: JSON under /api/ and to a health probe, the 404 page elsewhere."""
     error = errors.from_exception(exception, reading=request.method in security.SAFE_METHODS)
     no_links = isinstance(request.routing_exception, BadRequest)  # a malformed Host: a page's links cannot be made
+    record_error(current_request(), error)
     if request.path.startswith("/api/") or request.endpoint == "api.healthz" or no_links:
         response = make_response(error.answer())
     elif error.status == 401:

@@ -2,12 +2,17 @@
 
 import contextlib
 import gc
+import itertools
 import json
+import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
+from pathlib import Path
 from typing import Any
 
 from gunicorn import util
@@ -15,7 +20,7 @@ from gunicorn.http.errors import InvalidHeader, UnsupportedTransferCoding
 
 import embedded
 from addresses import bind_addresses, check_addresses, page_url
-from settings import ROOT, BadSetting, from_environment
+from settings import ROOT, BadSetting, from_environment, read
 
 MAX_OTHER_CLIENTS = 1000  # in each process, beside those that wait
 RESERVED_FILES = 64  # for Redis, logs and what is served from disk
@@ -53,7 +58,9 @@ worker_connections = _max_waiting + _other_clients  # those that wait never keep
 control_socket_disable = True
 keepalive = 100  # seconds for an idle connection and the next head; worker.py has shorter limits for each
 sendfile = False  # static files go through the same limits as all other answers
-forwarder_headers = ""  # a client on this machine is not a proxy: SCRIPT_NAME and PATH_INFO are ordinary headers
+# web/proxy.py reads what a proxy says, from TRUSTED_PROXIES alone; gunicorn would believe any client on this machine.
+forwarder_headers = ""
+secure_scheme_headers = dict[str, str]()
 
 # The order of time limits: longest wait (55) < graceful_timeout (65) < stop_grace_period in docker-compose.yaml (75).
 # On SIGTERM waiting requests are answered within a second or two, idle connections closed, and after five seconds slow
@@ -71,6 +78,10 @@ def on_starting(server: Any) -> None:
     except (BadSetting, embedded.CannotStart) as error:
         print(f"Cannot start: {error}.", file=sys.stderr, flush=True)
         sys.exit(2)
+    server.counts_folder = Path(tempfile.mkdtemp(prefix="queue-counts-", dir=server.cfg.worker_tmp_dir))
+    os.chown(server.counts_folder, server.cfg.uid, server.cfg.gid)  # those of the workers, which may be others
+    _check_before_reload(server)
+    _hold_sigterm_at_forks(server)
     if server.embedded:
         _check_regularly(server)
 
@@ -100,6 +111,39 @@ def _check_open_files(log: Any) -> None:
         log.warning(said, _open_files, _max_waiting, _settings.max_waiting)
 
 
+def _check_before_reload(server: Any) -> None:
+    """Let SIGHUP, which reads the settings anew, change nothing if they are bad: else it would end the server."""
+    reload = server.reload
+
+    def reload_if_good() -> None:
+        try:
+            read(os.environ)
+        except BadSetting as error:
+            print(f"Not reloaded: {error}.", file=sys.stderr, flush=True)
+        else:
+            reload()
+
+    server.reload = reload_if_good
+
+
+def _hold_sigterm_at_forks(server: Any) -> None:
+    """Let a SIGTERM for a worker wait until `post_fork` has set its handler.
+
+    A worker is born with the master's handler, which would swallow it: the worker would live on, and a reload or a stop
+    would wait for it for all of graceful_timeout, while nobody replaces workers that die.
+    """
+    spawn_worker = server.spawn_worker
+
+    def spawn() -> Any:
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+        try:
+            return spawn_worker()
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
+
+    server.spawn_worker = spawn
+
+
 def _check_regularly(server: Any) -> None:
     """Let the master look after the embedded server's keeper whenever it looks after its workers."""
     manage_workers = server.manage_workers
@@ -117,13 +161,15 @@ def when_ready(server: Any) -> None:
     addresses = [listener.getsockname() for listener in server.LISTENERS] or server.address
     urls = [page_url(*address[:2]) for address in addresses if isinstance(address, tuple)]
     if urls:
-        print(f"The queue is on {urls[0]}", flush=True)
+        print(f"The queue is on {urls[0]}{_settings.url_prefix.lstrip('/')}", flush=True)
 
 
 def on_exit(server: Any) -> None:
-    """End the embedded server last, when no worker needs it any more."""
+    """End the embedded server last, when no worker needs it any more, and forget what was counted."""
     if started := getattr(server, "embedded", None):
         started.stop()
+    if folder := getattr(server, "counts_folder", None):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def write_error(sock: Any, status: int, reason: str, message: str) -> None:
@@ -139,6 +185,13 @@ def write_error(sock: Any, status: int, reason: str, message: str) -> None:
 util.write_error = write_error
 
 
+def pre_fork(server: Any, worker: Any) -> None:
+    """Give a worker the file of counts that belonged to one that has ended, else a new one."""
+    used = {other.number for other in server.WORKERS.values()}
+    worker.number = next(number for number in itertools.count() if number not in used)
+    worker.counts_file = server.counts_folder / str(worker.number)
+
+
 def post_fork(server: Any, worker: Any) -> None:
     """End a worker gracefully on Ctrl-C (SIGINT, then SIGQUIT from the master) as on SIGTERM.
 
@@ -146,9 +199,8 @@ def post_fork(server: Any, worker: Any) -> None:
     Also answer an unknown Transfer-Encoding with 400, as any other bad header, instead of gunicorn's 501.
     """
     worker.handle_quit = worker.handle_exit
-    # Until the worker has its own handlers, the master's would swallow a SIGTERM: the worker would live on, and a
-    # reload or a stop would wait for it for all of graceful_timeout, while nobody replaces workers that die.
     signal.signal(signal.SIGTERM, worker.handle_exit)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
     answer = worker.handle_error
 
     def handle_error(req: Any, client: Any, addr: Any, error: Exception) -> None:
@@ -162,12 +214,13 @@ def post_fork(server: Any, worker: Any) -> None:
 def post_worker_init(worker: Any) -> None:
     """Tell waiting requests and streams when their worker is told to end, so that they answer and end.
 
-    Also tell the app how many clients can wait, let it take the same turns as its worker, start its timer, and let the
-    first worker log what may lose messages in Redis.
+    Also tell the app how many clients can wait and where it counts, let it take the same turns as its worker, start its
+    timer, and let the first worker log what may lose messages in Redis.
     """
     runtime = worker.wsgi.extensions["queue"]
     runtime.stopping = lambda: not worker.alive
     runtime.max_waiting = _max_waiting
+    runtime.count_in(worker.counts_file)
     worker.turns = runtime.turns
     runtime.timer.start()
     gc.freeze()  # what is loaded now stays, so the garbage collector need not go through it again and again

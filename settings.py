@@ -1,10 +1,12 @@
 """The settings: read from the environment once, checked, with one clear line for every bad value."""
 
+import ipaddress
 import os
 import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from urllib.parse import parse_qsl, quote, urlsplit
 
@@ -12,6 +14,7 @@ from broker.address import SENTINEL_OPTIONS, Kind, parse_address
 from broker.names import NAME_RULE, is_name
 
 ROOT = Path(__file__).parent  # what relative paths are relative to
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 SCHEMES = ("redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster")
 URL_OPTIONS = {  # what may follow the ? of REDIS_URL; options that re-send or decode are left out
     "db": r"[0-9]{1,5}",
@@ -43,8 +46,11 @@ class Settings:
     redis_url: str = field(default="", repr=False)  # "": the embedded server; it may hold a password
     queue_name: str = "default"
     queue_prefix: str = "queue:"
-    api_token: bytes = field(default=b"", repr=False)  # b"": none is needed
+    api_tokens: tuple[bytes, ...] = field(default=(), repr=False)  # with none of either kind, none is needed
+    read_tokens: tuple[bytes, ...] = field(default=(), repr=False)  # with one of these, nothing can be changed
     trusted_hosts: tuple[str, ...] = ()
+    url_prefix: str = ""  # where a proxy serves the app: "" or like "/queue"
+    trusted_proxies: tuple[Network, ...] = ()  # whose X-Forwarded-... headers are believed
     max_message_bytes: int = 1 << 20
     max_body_bytes: int = 16 << 20
     max_deliveries: int = 5
@@ -54,6 +60,12 @@ class Settings:
     port: int = 5000
     allow_open: bool = False  # may other machines come in without a token?
     web_concurrency: int = 2
+    log_requests: bool = False  # one JSON line for each request
+
+    @cached_property
+    def tokens(self) -> tuple[bytes, ...]:
+        """All tokens."""
+        return self.api_tokens + self.read_tokens
 
     @property
     def embedded(self) -> bool:
@@ -77,8 +89,11 @@ def read(env: Mapping[str, str]) -> Settings:
         redis_url=_redis_url(env),
         queue_name=_queue_name(env, default.queue_name),
         queue_prefix=_queue_prefix(env, default.queue_prefix),
-        api_token=_token(env),
+        api_tokens=_tokens(env, "API_TOKEN"),
+        read_tokens=_read_tokens(env),
         trusted_hosts=_hosts(env),
+        url_prefix=_url_prefix(env),
+        trusted_proxies=_networks(env, "TRUSTED_PROXIES"),
         max_message_bytes=_number(env, "MAX_MESSAGE_BYTES", default.max_message_bytes, 1, 512 << 20),
         max_body_bytes=_number(env, "MAX_BODY_BYTES", default.max_body_bytes, 1, 1 << 30),
         max_deliveries=_number(env, "MAX_DELIVERIES", default.max_deliveries, 1, 1_000_000),
@@ -86,8 +101,9 @@ def read(env: Mapping[str, str]) -> Settings:
         data_dir=_data_dir(env, default.data_dir),
         host=_host(env, default.host),
         port=_number(env, "PORT", default.port, 1, 65535),
-        allow_open=_number(env, "ALLOW_OPEN", int(default.allow_open), 0, 1) == 1,
+        allow_open=_flag(env, "ALLOW_OPEN"),
         web_concurrency=_number(env, "WEB_CONCURRENCY", default.web_concurrency, 1, 256),
+        log_requests=_flag(env, "LOG_REQUESTS"),
     )
 
 
@@ -135,6 +151,10 @@ def _number(env: Mapping[str, str], name: str, default: int, minimum: int, maxim
     if not re.fullmatch(r"[0-9]{1,12}", text) or not minimum <= int(text) <= maximum:
         raise BadSetting(f"{name} must be a whole number from {minimum} to {maximum} and is {text!r}")
     return int(text)
+
+
+def _flag(env: Mapping[str, str], name: str) -> bool:
+    return _number(env, name, 0, 0, 1) == 1
 
 
 def _redis_url(env: Mapping[str, str]) -> str:
@@ -191,16 +211,42 @@ def _hosts(env: Mapping[str, str]) -> tuple[str, ...]:
     return hosts
 
 
-def _token(env: Mapping[str, str]) -> bytes:
-    token, file = env.get("API_TOKEN", ""), env.get("API_TOKEN_FILE", "")
-    if token and file:
-        raise BadSetting("API_TOKEN and API_TOKEN_FILE are both set; keep one")
+def _url_prefix(env: Mapping[str, str]) -> str:
+    prefix = env.get("URL_PREFIX", "").rstrip("/")
+    if not re.fullmatch(r"(/[A-Za-z0-9._~-]*[A-Za-z0-9_~-][A-Za-z0-9._~-]*)*", prefix):
+        raise BadSetting(f"URL_PREFIX must be a path like /queue, of letters, digits and . _ ~ -, and is {prefix!a}")
+    return prefix
+
+
+def _networks(env: Mapping[str, str], name: str) -> tuple[Network, ...]:
+    texts = [text.strip() for text in env.get(name, "").split(",") if text.strip()]
+    try:
+        return tuple(ipaddress.ip_network(text) for text in texts)
+    except ValueError as error:
+        raise BadSetting(f"{name} must be addresses or networks, separated by commas: {error}") from None
+
+
+def _tokens(env: Mapping[str, str], name: str) -> tuple[bytes, ...]:
+    """Return the tokens in a setting or in the file that it names, separated by commas or lines."""
+    text, file = env.get(name, ""), env.get(f"{name}_FILE", "")
+    if text and file:
+        raise BadSetting(f"{name} and {name}_FILE are both set; keep one")
     if file:
         try:
-            token = (ROOT / file).read_text(encoding="utf-8").strip()
+            text = (ROOT / file).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise BadSetting(f"API_TOKEN_FILE {file!r} cannot be read ({error})") from None
-    if (token or file) and not re.fullmatch(r"[!-~]{8,1024}", token):
-        name = "API_TOKEN_FILE must hold" if file else "API_TOKEN must be"
-        raise BadSetting(f"{name} 8 to 1024 printable ASCII characters without spaces")
-    return token.encode()
+            raise BadSetting(f"{name}_FILE {file!r} cannot be read ({error})") from None
+    tokens = tuple(part.strip() for part in re.split(r"[,\n]", text) if part.strip())
+    if (text or file) and not (tokens and all(re.fullmatch(r"[!-~]{8,1024}", token) for token in tokens)):
+        holder = f"{name}_FILE must hold" if file else f"{name} must be"
+        raise BadSetting(
+            f"{holder} 8 to 1024 printable ASCII characters without spaces and commas; several are separated by commas"
+        )
+    return tuple(token.encode() for token in tokens)
+
+
+def _read_tokens(env: Mapping[str, str]) -> tuple[bytes, ...]:
+    tokens = _tokens(env, "READ_TOKEN")
+    if set(tokens) & set(_tokens(env, "API_TOKEN")):
+        raise BadSetting("READ_TOKEN and API_TOKEN have a token in common; it can be only one of them")
+    return tokens

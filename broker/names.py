@@ -21,6 +21,8 @@ the hash tag of the others.
     {queue:jobs}:waiters          hash    process -> "<clients that wait>:<valid until, milliseconds>"
     {queue:jobs}:clock            string  "<when a lease or delay last began or was extended>:<the next end that the
                                           timers were told>", milliseconds (until the last of them ends)
+    {queue:jobs}:counters         hash    what scripts count for /metrics: expired, buried; and which message was next
+                                          when /metrics last asked, and since when (30 days)
     {queue:jobs}:once:<digest>    list    the answer kept for an Idempotency-Key: fingerprint, then answer (24 hours)
     {queue:jobs}:cleared:<undo>   list    what `clear` removed, until `restore` (one hour)
     {queue:jobs}:result:<digest>  list    the result of a job: when, milliseconds; the result (a day, or as asked)

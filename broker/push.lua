@@ -15,7 +15,7 @@ end
 local FIRST = 6
 local kept = kept_answer(ARGV[3])
 if kept then
-  if kept[1] == DONE then return {DONE, tonumber(kept[2][1]), kept[2][2], kept[2][3]} end
+  if kept[1] == DONE then return {DONE, tonumber(kept[2][1]), kept[2][2] or '', kept[2][3] or '', 1} end
   return kept
 end
 

@@ -7,6 +7,7 @@ local MAX_MOVES = 1000 -- messages of expired leases that one call moves
 local UNDO_SECONDS = 3600 -- how long a cleared queue can be restored
 local MAX_ACKED, ACKED_SECONDS = 10000, 3600 -- how many acked ids are remembered, and how long
 local WAITERS_SECONDS = 60
+local COUNTERS_SECONDS = 30 * 24 * 3600 -- how long what was counted is kept after the last change
 local MIN_CLOCK_STEP = 1000 -- milliseconds; smaller corrections of a clock are normal
 
 -- Take the oldest messages with a Redis command that takes one, up to a number of messages and MAX_BATCH_BYTES.
@@ -35,13 +36,14 @@ local function message_of(id)
   return body
 end
 
--- Why a message comes back: when it failed, the reason, and whether it is to be buried. Without a note its lease ended.
+-- Why a message comes back: when it failed, the reason, whether it is to be buried, and whether that was noted. Without
+-- a note its lease ended.
 local function note_failure(id, reason, bury)
   call('HSET', bodies, failure_field(id), (bury and '!' or '') .. whole(now) .. ':' .. reason)
 end
 local function failure_of(id)
   local bury, when, reason = string.match(call('HGET', bodies, failure_field(id)) or '', '^(!?)(%d+):(.*)$')
-  return tonumber(when or now), reason or 'lease expired', bury == '!'
+  return tonumber(when or now), reason or 'lease expired', bury == '!', when ~= nil
 end
 
 local function drop(id)
@@ -54,6 +56,12 @@ local function is_buried(id)
   return bury or (not is_delayed(id) and (deliveries_of(id) or 1) >= max_deliveries)
 end
 
+-- Count an event for /metrics: only scripts see when a lease ends by itself, and all processes must count it once.
+local function count(event)
+  call('HINCRBY', counters, event, 1)
+  call('EXPIRE', counters, COUNTERS_SECONDS)
+end
+
 -- End reservations: messages go to the dead letters, the oldest first, or to the front of the queue, the oldest
 -- foremost; those that were never delivered to its back, in the order given. Return whether some are left because
 -- MAX_MOVES or MAX_BATCH_BYTES were reached.
@@ -63,13 +71,15 @@ local function release_all(ids)
     local message = message_of(id)
     if message then
       call(command, key, message)
-      local failed, reason = failure_of(id)
+      local failed, reason, _, is_noted = failure_of(id)
       local deliveries = deliveries_of(id) or 1
       if key == dead then
         note_cause(message, deliveries, failed, reason)
+        count('buried')
       elseif deliveries > 0 then
         describe(message, deliveries, failed, reason)
       end
+      if not is_noted and not is_delayed(id) then count('expired') end
       moves, bytes = moves + 1, bytes + #message
     end
     drop(id)
@@ -152,10 +162,10 @@ follow_clock()
 if requeue_due() then return {AGAIN} end
 
 -- ARGV[3]: how many. ARGV[4]: the request's fingerprint, with an Idempotency-Key, whose answer is kept in the extra key.
--- Answer: milliseconds until more may come (-1: unknown), messages.
+-- Answer: milliseconds until more may come (-1: unknown), messages; then 1 where this is the answer that was kept.
 if command == 'pop' then
   local kept = kept_answer(ARGV[4])
-  if kept then return kept[1] == DONE and {DONE, -1, kept[2]} or kept end
+  if kept then return kept[1] == DONE and {DONE, -1, kept[2], 1} or kept end
   if is_paused() then return {PAUSED, until_next_due()} end
   local found = pop_up_to(ARGV[3], 'RPOP', list)
   forget_all(found)

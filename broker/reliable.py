@@ -132,6 +132,18 @@ class Batch(Generic[M]):
     paused: bool = False  # nothing is given out
 
 
+@dataclass(frozen=True)
+class Measures:
+    """How many leases ran out, how many messages were buried, and seconds for which the same message has been next.
+
+    The numbers start anew 30 days after their last change. The seconds are 0 for an empty queue.
+    """
+
+    expired: int
+    buried: int
+    next_seconds: float
+
+
 class Script:
     """A Lua script in files beside this one. Redis knows it by its digest after the first call.
 
@@ -194,12 +206,13 @@ _PUSH = Script("shared.lua", "push.lua", flags="")
 _PUSH_STAGED = Script("staged.lua", "shared.lua", "push.lua", flags="")
 _FIND = Script("shared.lua", "find.lua", flags="allow-oom", without_flags=_FREE_WRITE)
 _POP = Script("pop.lua", flags="allow-oom")
+_MEASURE = Script("shared.lua", "measure.lua", flags="allow-oom")
 
 
 _POP_KEYS = ("reserved", "delayed", "returned", "paused", "causes")
 _KEYS = (
     *("reserved", "delayed", "bodies", "returned", "dead", "acked", "waiters", "clock", "paused", "causes"),
-    "dead:causes",
+    *("dead:causes", "counters"),
 )
 
 
@@ -210,6 +223,7 @@ class ReliableQueue(RedisQueue):
         super().__init__(client, name, prefix)
         self.client_for_large = getattr(client, "alone", client)  # for commands whose reply may be large
         self.max_deliveries = max_deliveries
+        self.is_repeated = False  # whether the last answer was one that is kept for an Idempotency-Key
         self._pop_keys = [self.key, *(self.key_prefix + key for key in _POP_KEYS)]
         self._keys = [self.key, *(self.key_prefix + key for key in _KEYS)]
 
@@ -260,8 +274,11 @@ class ReliableQueue(RedisQueue):
         ordered = messages[::-1] if command == "push_front" else messages
         arguments = [fingerprint, delay, secrets.token_hex(8)]
         if len(messages) > MAX_COMMAND_MESSAGES:
-            return self._push_staged(ordered, [command, self.max_deliveries, *arguments], extra_key)
-        return self._run(command, *arguments, *ordered, extra_key=extra_key, script=_PUSH)
+            answer = self._push_staged(ordered, [command, self.max_deliveries, *arguments], extra_key)
+        else:
+            answer = self._run(command, *arguments, *ordered, extra_key=extra_key, script=_PUSH)
+        self.is_repeated = len(answer) > 3
+        return answer[:3]
 
     def _push_staged(self, messages: Sequence[bytes], arguments: list[Any], extra_key: str | None) -> list[Any]:
         staged = self.key_prefix + "staged:" + secrets.token_hex(8)
@@ -289,9 +306,10 @@ class ReliableQueue(RedisQueue):
             arguments.append(_digest(b"pop", str(max).encode()))  # type: ignore[arg-type]
             key = self._answer_key(idempotency_key)
         try:
-            next_due, messages = self._run("pop", *arguments, extra_key=key, large=max > 1)
+            next_due, messages, *repeated = self._run("pop", *arguments, extra_key=key, large=max > 1)
         except _NothingGiven as nothing:
             return Batch([], nothing.next_due, paused=True)
+        self.is_repeated = bool(repeated)
         return Batch(messages, _seconds(next_due))
 
     def wait(self, seconds: float, client: Any = None, paused: bool = False) -> None:
@@ -487,6 +505,11 @@ class ReliableQueue(RedisQueue):
     def result_key(self, job: str) -> str:
         """Return the key of a job's result."""
         return self.key_prefix + "result:" + _digest(job.encode())
+
+    def measure(self) -> Measures:
+        """Return what is counted of the queue in Redis, and note which message is next."""
+        expired, buried, next_milliseconds = self._run("measure", script=_MEASURE)
+        return Measures(expired, buried, next_milliseconds / 1000)
 
     def report_waiters(self, process: str, waiters: int, valid: float) -> None:
         """Tell Redis how many clients of a process wait, which holds for `valid` seconds."""

@@ -17,7 +17,8 @@ local MAX_RETURNED_LOOK = 100 -- entries of returned messages among which a mess
 local DIGEST_LENGTH = 20 -- hexadecimal digits of a message's digest
 local MAX_STALE_CAUSES = 1000 -- causes of dead letters that raw clients removed
 
-local list, reserved, delayed, bodies, returned, dead, acked, waiters, clock, paused, causes, dead_causes, extra = unpack(KEYS)
+local list, reserved, delayed, bodies, returned, dead, acked, waiters = unpack(KEYS)
+local clock, paused, causes, dead_causes, counters, extra = unpack(KEYS, 9)
 local command, max_deliveries = ARGV[1], tonumber(ARGV[2])
 local call = redis.call
 local time = call('TIME')
@@ -29,6 +30,7 @@ call('LLEN', dead)
 call('HLEN', bodies)
 call('LLEN', returned)
 call('ZCARD', acked)
+call('HLEN', counters)
 call('ZCARD', delayed)
 call('HLEN', causes)
 call('HLEN', dead_causes)

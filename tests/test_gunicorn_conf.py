@@ -6,11 +6,12 @@ import signal
 import urllib.request
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import pytest
 
-from tests.servers import App, until
+from tests.servers import App, Store, until
 
 
 def request(app: App, verb: str, data: bytes | None = None) -> dict[str, Any]:
@@ -29,3 +30,20 @@ def test_ctrl_c_answers_waiting_clients_and_prints_no_traceback(serve: Callable[
         assert waiting.result()["error"] == "empty"
     assert app.process.wait() == 0
     assert "Traceback" not in app.log.read_text()
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_told_to_end_while_it_starts_ends(serve: Callable[..., App], valkey: Store) -> None:
+    app = serve(REDIS_URL=valkey.url, WEB_CONCURRENCY="1")
+    for _ in range(8):
+        [old] = until(app.workers)
+        os.kill(old, signal.SIGKILL)
+        [young] = until(partial(others, app, old))
+        os.kill(young, signal.SIGTERM)
+        until(partial(others, app, young))
+
+
+def others(app: App, worker: int) -> set[int]:
+    """Return the workers beside one, once that has ended."""
+    found = set(app.workers())
+    return set() if worker in found else found

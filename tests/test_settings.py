@@ -18,7 +18,7 @@ def test_nothing_needs_to_be_set() -> None:
     assert settings.embedded is True
     assert settings.data_dir == ROOT / "instance"
     assert (settings.redis_url, settings.server_url) == ("", f"unix://{ROOT}/instance/valkey.sock")
-    assert (settings.queue_name, settings.queue_prefix, settings.api_token) == ("default", "queue:", b"")
+    assert (settings.queue_name, settings.queue_prefix, settings.tokens) == ("default", "queue:", ())
     assert (settings.host, settings.port, settings.web_concurrency) == ("localhost", 5000, 2)
     assert (settings.max_message_bytes, settings.max_body_bytes) == (1 << 20, 16 << 20)
     assert (settings.max_deliveries, settings.trusted_hosts) == (5, ())
@@ -131,8 +131,8 @@ def test_a_bad_value_is_refused_in_one_line_that_names_it(name: str, value: str)
 def test_a_token_comes_from_one_place(tmp_path: Path) -> None:
     file = tmp_path / "token"
     file.write_text("a-long-enough-token\n")
-    assert read({"API_TOKEN_FILE": str(file)}).api_token == b"a-long-enough-token"
-    assert read({"API_TOKEN": "a-long-enough-token"}).api_token == b"a-long-enough-token"
+    assert read({"API_TOKEN_FILE": str(file)}).api_tokens == (b"a-long-enough-token",)
+    assert read({"API_TOKEN": "a-long-enough-token"}).api_tokens == (b"a-long-enough-token",)
     with pytest.raises(BadSetting, match="keep one"):
         read({"API_TOKEN": "a-long-enough-token", "API_TOKEN_FILE": str(file)})
 

@@ -14,10 +14,10 @@ from flask import Blueprint, Response
 
 from broker.health import check_server, find_warning
 from broker.reliable import RESULT_SECONDS, Batch, Delivery, Paused, ReliableQueue, Search
-from web import __version__, streams
+from web import __version__, metrics, streams
 from web.body import JSON, iter_body, lines_kind, read_fields, refuse_body, release_memory
 from web.codec import BY_REDIS, Limits, decode_message
-from web.errors import bad_request, from_redis
+from web.errors import ApiError, bad_request, from_redis
 from web.json_text import NDJSON
 from web.parameters import (
     VISIBLE_ASCII,
@@ -460,12 +460,20 @@ LIST_PARAMETERS = (Text("match", default="*", maximum=133),)  # of GET /api/queu
 def call(request: Request, verb: Verb, name: str | None) -> Answer | Response:
     """Check what the request holds for a verb, and run its view on the queue `name` (None: the default queue)."""
     queue = request.runtime.queue(validate_name(request.settings.queue_name if name is None else name))
+    answer: Answer | Response = {}
     try:
         if verb.idempotent:
-            return verb.view(request, queue, key=idempotency_key(request), **arguments(request, verb))
-        refuse_idempotency_key(request)
-        return verb.view(request, queue, **arguments(request, verb))
+            answer = verb.view(request, queue, key=idempotency_key(request), **arguments(request, verb))
+        else:
+            refuse_idempotency_key(request)
+            answer = verb.view(request, queue, **arguments(request, verb))
+        return answer
+    except ApiError as error:
+        answer = error.details  # a stream that failed half way says how many messages it has pushed
+        raise
     finally:
+        if not queue.is_repeated:
+            request.runtime.counters.add_messages(verb.name, queue.name, answer)
         release_memory(request)
 
 
@@ -563,3 +571,13 @@ def healthz() -> Answer:
     check_server(request.runtime.client)
     warning = find_warning(request.runtime.client)
     return {"success": True, "version": __version__} | ({"warning": warning} if warning else {})
+
+
+@api.get("/metrics")
+def prometheus() -> Response:
+    """What the queues hold and what this instance has done, for Prometheus."""
+    request = current_request()
+    refuse_idempotency_key(request)
+    query_arguments(request, ())
+    text, content_type = metrics.render(request.runtime, request.headers.get("Accept", ""))
+    return Response(text, content_type=content_type)

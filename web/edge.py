@@ -4,6 +4,7 @@ A verb is answered by the same checks and the same view as on its Flask route, w
 beside: that takes about half of the time. Everything else, other methods of the same addresses too, goes to Flask.
 """
 
+import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -13,6 +14,8 @@ from web import errors, peer, security
 from web.api import call, find_verb
 from web.body import JSON
 from web.codec import compact
+from web.proxy import adapt
+from web.record import kind_of, record_answer, record_error
 from web.request import Request
 
 HEADERS = list(security.HEADERS.items())
@@ -28,13 +31,19 @@ class Edge:
         self.request_class = request_class
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        runtime, began = self.request_class.runtime, time.monotonic()
+        adapt(environ, runtime.settings)
         path = environ["PATH_INFO"]
         added = HEADERS if path.startswith(STATIC_PATH) else UNCACHED_HEADERS
 
+        verb, name = find_verb(environ["REQUEST_METHOD"], path)
+        kind = verb.name if verb else kind_of(path)
+
         def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
+            queue = "" if verb is None else runtime.settings.queue_name if name is None else name
+            record_answer(runtime, environ, kind, queue, status, time.monotonic() - began)
             return start_response(status, headers + added, exc_info)
 
-        verb, name = find_verb(environ["REQUEST_METHOD"], path)
         if verb is None:
             return self.flask_app(environ, start)
         request = self.request_class(environ)
@@ -44,6 +53,7 @@ class Edge:
             answer = call(request, verb, name)
         except Exception as exception:
             error = errors.from_exception(exception, reading=verb.method in security.SAFE_METHODS)
+            record_error(request, error)
             answer = Response(compact(error.answer()) + "\n", error.status, error.headers, content_type=JSON)
         if isinstance(answer, Response):
             return peer.drain_body(request, answer)(environ, start)

@@ -76,6 +76,9 @@ def _from_http(error: HTTPException) -> ApiError:
 
 _STATUSES = {"wrong_type": 409, "cross_slot": 409, "redis_full": 507}  # code -> status, where it is not 503
 
+_OTHER_REDIS_CODES = ("redis_away", "redis_misconfigured", "busy", "redis_error", "unknown")  # of from_redis
+REDIS_CODES = frozenset([refusal.code for refusal in REFUSALS] + list(_OTHER_REDIS_CODES))
+
 # How an error of Redis starts -> status, code, sentence. docs/api.md is held to it.
 REDIS_ERRORS = tuple(
     (refusal.start, _STATUSES.get(refusal.code, 503), refusal.code, refusal.message) for refusal in REFUSALS

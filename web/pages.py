@@ -66,9 +66,17 @@ def for_templates() -> dict[str, Any]:
         "t_error": t_error,
         "lang": language(),
         "languages": LANGUAGES,
-        "signed_in": security.has_session(current_request()),
+        "signed_in": bool(security.session_token(current_request())),
+        "can_write": can_write(),
         "version": __version__,
     }
+
+
+def can_write() -> bool:
+    """Return whether the visitor may change queues: the pages have no operations for others."""
+    request = current_request()
+    token = security.session_token(request) or security.find_token(security.bearer_token(request), request.settings)
+    return not request.settings.tokens or token in request.settings.api_tokens
 
 
 # --- pages
@@ -82,7 +90,8 @@ def home(name: str | None = None) -> str:
     name = settings.queue_name if name is None else validate_name(name)
     page = {
         "name": name,
-        "token": bool(settings.api_token),
+        "token": bool(settings.tokens),
+        "can_write": can_write(),
         "max_message_bytes": settings.max_message_bytes,
         "max_deliveries": settings.max_deliveries,
         "language": language(),
@@ -100,7 +109,7 @@ LOGIN_PARAMETERS = (Text("token", in_query=False), Text("to", default="/"))  # a
 @pages.get("/login")
 def login_page() -> Response | str:
     """The sign-in page; without a token, or signed in, there is nothing to ask."""
-    return redirect(url_for("pages.home")) if security.is_authorized(current_request()) else render_sign_in("/")
+    return redirect(url_for("pages.home")) if security.access_of(current_request()) else render_sign_in("/")
 
 
 def render_sign_in(to: str, wrong: bool = False) -> str:
@@ -109,8 +118,8 @@ def render_sign_in(to: str, wrong: bool = False) -> str:
 
 
 def local(path: str) -> str:
-    """Return the path if it is a queue's page, else home: a link must not lead to another site."""
-    return path if path.startswith("/q/") and is_name(path.removeprefix("/q/")) else url_for("pages.home")
+    """Return the path if it is a queue's page, else home's: a link must not lead to another site."""
+    return path if path.startswith("/q/") and is_name(path.removeprefix("/q/")) else "/"
 
 
 @pages.post("/login")
@@ -118,10 +127,11 @@ def login() -> Response | tuple[str, int]:
     """Start a session for the token."""
     request = current_request()
     sent = parse(request, LOGIN_PARAMETERS, read_fields(request, MAX_LOGIN_BYTES))
-    if not security.is_right_token(sent["token"] or "", request):
+    token = security.right_token(sent["token"] or "", request)
+    if not token:
         return render_sign_in(sent["to"], wrong=True), 401
-    response = redirect(local(sent["to"]), 303)
-    security.start_session(request, response)
+    response = redirect(request.settings.url_prefix + local(sent["to"]), 303)
+    security.start_session(request, response, token)
     return response
 
 

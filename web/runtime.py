@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Callable
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import redis
@@ -17,6 +18,7 @@ from broker.timer import Timer
 from broker.tracking import Tracker
 from settings import Settings
 from web.attempts import WrongTokens
+from web.counters import Counters
 from web.events import Events
 from web.fairness import BodyMemory, Turns
 from web.waiting import Waiting
@@ -37,6 +39,7 @@ class Runtime:
         self.stopping: Callable[[], bool] = lambda: False  # gunicorn.conf.py says how to know
         self.wrong_tokens = WrongTokens()
         self.turns = Turns()
+        self.counters = Counters()
         self.body_memory = BodyMemory(BODIES_AT_ONCE * settings.max_body_bytes)
         self._client = client
 
@@ -79,6 +82,10 @@ class Runtime:
     def queue(self, name: str) -> ReliableQueue:
         """Return the queue of that name."""
         return ReliableQueue(self.client, name, self.settings.queue_prefix, self.settings.max_deliveries)
+
+    def count_in(self, file: Path) -> None:
+        """Count in a file beside those of the other processes, so that each can tell what all have counted."""
+        self.counters = Counters(file)
 
     def log_warning(self) -> None:
         """Wait until Redis can be reached, then log what may lose messages there."""

@@ -1,18 +1,21 @@
 """What every request passes first: the checks of Host, origin and token; and the security headers of every answer."""
 
+import contextlib
 import hashlib
 import hmac
 import ipaddress
 import re
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from enum import IntEnum
 from functools import lru_cache
 
 import redis
 from itsdangerous import BadSignature, TimestampSigner
 from werkzeug import Response
 
+from settings import Settings
 from web.errors import ApiError, bad_request
 from web.request import Request
 
@@ -35,7 +38,7 @@ HEADERS = {  # of every answer
 
 
 def check_request(request: Request) -> Response | None:
-    """Refuse a foreign Host (400), a request made by another site (403), and a request without the token (401).
+    """Refuse a foreign Host (400), a request made by another site (403), and one whose token does not allow it.
 
     Health probes pass: /healthz, and OPTIONS, which tells no more than the methods of an address.
     """
@@ -45,11 +48,20 @@ def check_request(request: Request) -> Response | None:
     if not is_options and request.endpoint != "api.healthz":
         check_host(request)
     check_site(request)
-    if not is_options and request.endpoint not in PUBLIC_ENDPOINTS and not is_authorized(request):
+    if not is_options and request.endpoint not in PUBLIC_ENDPOINTS:
+        check_access(request)
+    return None
+
+
+def check_access(request: Request) -> None:
+    """Refuse a request without a token (401), and one that would change something with a token for reading (403)."""
+    access = access_of(request)
+    if access is Access.NONE:
         raise ApiError(
             401, "token_required", "Send the token: Authorization: Bearer ...", {"WWW-Authenticate": "Bearer"}
         )
-    return None
+    if access is Access.READ and request.method not in SAFE_METHODS and request.endpoint != "pages.logout":
+        raise ApiError(403, "read_only", "This token can only read: it was set as READ_TOKEN.")
 
 
 def check_host(request: Request) -> None:
@@ -120,18 +132,30 @@ def is_trusted_host(host: str, trusted_hosts: tuple[str, ...]) -> bool:
     return True
 
 
-# --- token
+# --- tokens
 
 
-def is_authorized(request: Request) -> bool:
-    """Return whether no token is needed, or the request carries it, or a session that was started with it.
+class Access(IntEnum):
+    """What a request may do."""
 
-    A wrong token is answered late: see `is_right_token`.
+    NONE = 0
+    READ = 1
+    WRITE = 2
+
+
+def access_of(request: Request) -> Access:
+    """Return what the token or the session of a request allows; without tokens everybody may do everything.
+
+    A wrong token is answered late: see `right_token`.
     """
-    if not request.settings.api_token:
-        return True
+    settings = request.settings
+    if not settings.tokens:
+        return Access.WRITE
     sent = bearer_token(request)
-    return is_token(sent, request) or has_session(request) or is_right_token(sent, request)
+    token = find_token(sent, settings) or session_token(request) or right_token(sent, request)
+    if token in settings.api_tokens:
+        return Access.WRITE
+    return Access.READ if token else Access.NONE
 
 
 def bearer_token(request: Request) -> str:
@@ -140,52 +164,47 @@ def bearer_token(request: Request) -> str:
     return token.strip() if scheme.lower() == "bearer" else ""
 
 
-def is_token(text: str, request: Request) -> bool:
-    """Return whether a text is the token, in a time that tells nothing about it."""
-    token = request.settings.api_token
-    return bool(token) and hmac.compare_digest(text.encode("utf-8", "replace"), token)
+def find_token(text: str, settings: Settings) -> bytes:
+    """Return the token that a text is, b"" if it is none, in a time that tells nothing about any."""
+    sent, found = text.encode("utf-8", "replace"), b""
+    for token in settings.tokens:
+        if hmac.compare_digest(sent, token):
+            found = token
+    return found
 
 
-def is_right_token(text: str, request: Request) -> bool:
-    """Return whether a text is the token; count a wrong one, and wait before it is answered.
+def right_token(text: str, request: Request) -> bytes:
+    """Return the token that a text is, b"" if it is none; count a wrong one, and wait before it is answered.
 
     Raises:
         ApiError: too many wrong ones from this address are waiting (429).
     """
-    is_right = is_token(text, request)
-    if text and not is_right:
+    token = find_token(text, request.settings)
+    if text and not token:
         request.runtime.wrong_tokens.report(request.remote_addr or "")
-    return is_right
+    return token
 
 
 # --- sessions: a cookie that holds a random id and a time, signed. Only those that were signed out are kept (in Redis).
 
 
-def has_session(request: Request) -> bool:
-    """Return whether the request has a session that was started with the present token and not signed out.
+def session_token(request: Request) -> bytes:
+    """Return the token that the session of a request was started with, b"" without one that holds.
 
     While Redis is away a session that was signed out holds: what it could do needs Redis too.
     """
-    if request.has_session is None:
-        request.has_session = bool(request.settings.api_token) and session_check(request)()
-    return request.has_session
+    if request.session_token is None:
+        request.session_token = _find_session_token(request)
+    return request.session_token
 
 
-def session_check(request: Request) -> Callable[[], bool]:
-    """Return a function that returns whether the session of this request holds; it works after the request as well."""
-    token, ended = request.settings.api_token, request.runtime.ended_sessions
-    cookie, signer = request.cookies.get(cookie_name(token), ""), _signer(token)
-
-    def holds() -> bool:
-        session = _session_in(cookie, signer)
-        if session is None:
-            return False
-        try:
-            return session not in ended
-        except redis.RedisError:
-            return True
-
-    return holds
+def _find_session_token(request: Request) -> bytes:
+    for token, session in _sessions(request):
+        with contextlib.suppress(redis.RedisError):
+            if session in request.runtime.ended_sessions:
+                continue
+        return token
+    return b""
 
 
 def session_watch(request: Request) -> Callable[[], bool]:
@@ -193,22 +212,21 @@ def session_watch(request: Request) -> Callable[[], bool]:
 
     It asks Redis every SESSION_CHECK_INTERVAL.
     """
-    if not request.settings.api_token or is_token(bearer_token(request), request):
+    if not request.settings.tokens or find_token(bearer_token(request), request.settings):
         return lambda: False
-    holds, checked_at, has_ended = session_check(request), time.monotonic(), False
+    checked_at, has_ended = time.monotonic(), False
 
     def ended() -> bool:
         nonlocal checked_at, has_ended
         if time.monotonic() - checked_at >= SESSION_CHECK_INTERVAL:
-            checked_at, has_ended = time.monotonic(), not holds()
+            checked_at, has_ended = time.monotonic(), not _find_session_token(request)
         return has_ended
 
     return ended
 
 
-def start_session(request: Request, response: Response) -> None:
-    """Let the browser prove from now on that it knew the token."""
-    token = request.settings.api_token
+def start_session(request: Request, response: Response, token: bytes) -> None:
+    """Let the browser prove from now on that it knew a token."""
     value = _signer(token).sign(secrets.token_hex(16)).decode()
     response.set_cookie(
         cookie_name(token),
@@ -217,13 +235,17 @@ def start_session(request: Request, response: Response) -> None:
         httponly=True,
         samesite="Strict",
         secure=request.is_secure,
+        path=cookie_path(request),
     )
 
 
 def forget_session(request: Request, response: Response) -> None:
     """Let the browser forget its session."""
-    name = cookie_name(request.settings.api_token)
-    response.delete_cookie(name, httponly=True, samesite="Strict", secure=request.is_secure)
+    for name in map(cookie_name, request.settings.tokens):
+        if name in request.cookies:
+            response.delete_cookie(
+                name, httponly=True, samesite="Strict", secure=request.is_secure, path=cookie_path(request)
+            )
 
 
 def end_session(request: Request) -> None:
@@ -232,26 +254,29 @@ def end_session(request: Request) -> None:
     Raises:
         redis.RedisError: it could not be ended.
     """
-    token = request.settings.api_token
-    session = _session_in(request.cookies.get(cookie_name(token), ""), _signer(token))
-    if session is not None:
+    for _, session in _sessions(request):
         request.runtime.ended_sessions.add(session, MAX_SESSION_SECONDS)
 
 
 def cookie_name(token: bytes) -> str:
-    """Return the name of the session's cookie. Cookies do not tell ports apart, so each token has a name of its own."""
+    """Return the name of a session's cookie. Cookies do not tell ports apart, so each token has a name of its own."""
     return "queue_session_" + hmac.digest(token, b"name of the cookie", "sha256").hex()[:12]
 
 
-def _session_in(cookie: str, signer: TimestampSigner) -> str | None:
-    """Return the id of the session in a cookie; None if its signature is not ours or too old."""
-    try:
-        return signer.unsign(cookie, max_age=MAX_SESSION_SECONDS).decode()
-    except BadSignature:
-        return None
+def cookie_path(request: Request) -> str:
+    """Return the part of the site that is the app's."""
+    return request.settings.url_prefix or "/"
+
+
+def _sessions(request: Request) -> Iterator[tuple[bytes, str]]:
+    """Yield the token and the id of each session in the request's cookies that is signed by us and not too old."""
+    for token in request.settings.tokens if request.headers.get("Cookie") else ():
+        cookie = request.cookies.get(cookie_name(token), "")
+        with contextlib.suppress(BadSignature):
+            yield token, _signer(token).unsign(cookie, max_age=MAX_SESSION_SECONDS).decode()
 
 
 def _signer(token: bytes) -> TimestampSigner:
-    """Sign with a key made of the token: every worker has it, it survives a restart, a new token ends all sessions."""
+    """Sign with a key made of a token: every worker has it, it survives a restart, and ends with the token."""
     key = hmac.digest(token, b"sessions of the page", "sha256")
     return TimestampSigner(key, salt="session", digest_method=hashlib.sha256)

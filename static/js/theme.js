@@ -3,6 +3,7 @@
   const root = document.documentElement;
   const system = matchMedia("(prefers-color-scheme: dark)");
   const shown = () => root.dataset.theme ?? (system.matches ? "dark" : "light");
+  const home = new URL("../../", document.currentScript.src).pathname.slice(0, -1) || "/"; // the app may be at a sub-path
   let theme = null;
   try {
     theme = localStorage.getItem("theme");
@@ -32,7 +33,7 @@
       }
     });
     document.getElementById("language").addEventListener("change", (event) => {
-      document.cookie = `lang=${event.target.value}; Path=/; Max-Age=31536000; SameSite=Lax`;
+      document.cookie = `lang=${event.target.value}; Path=${home}; Max-Age=31536000; SameSite=Lax`;
       location.reload();
     });
     // Signing out leaves no messages in the browser. Added now, this listener runs after the page has saved its own.

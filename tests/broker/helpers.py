@@ -46,7 +46,7 @@ def with_one_delivery(queue: ReliableQueue) -> ReliableQueue:
 
 
 def each_verb(queue: ReliableQueue, id: str = "no such id") -> dict[str, Callable[[], Any]]:
-    """Return a call of every verb that is a command of queue.lua, on a queue and one reservation of it."""
+    """Return a call of every verb that is a script on all keys, on a queue and one reservation of it."""
     return {
         "pop": lambda: queue.pop(2),
         "pop with a key": lambda: queue.pop_batch(2, "key"),
@@ -67,6 +67,7 @@ def each_verb(queue: ReliableQueue, id: str = "no such id") -> dict[str, Callabl
         "move": lambda: queue.move(queue.name + "x", 2),
         "restore": lambda: queue.restore("undo"),
         "state": lambda: queue.state(2, 0, 9),
+        "measure": lambda: queue.measure(),
         "report_waiters": lambda: queue.report_waiters("process", 1, 30),
     }
 
@@ -118,3 +119,4 @@ def use_every_verb(queue: ReliableQueue) -> None:
     queue.client.set(queue.key_prefix + "paused", 1)  # as if it was resumed just before
     queue.state(9, 0, 9)
     queue.all()
+    queue.measure()

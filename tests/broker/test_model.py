@@ -575,7 +575,7 @@ class EveryVerb(RuleBasedStateMachine):
             keys |= {queue._answer_key(key) for key in model.answers}
             keys |= {queue.result_key(job) for job in model.results}
         assert messages == self.pushed, "pushed = waiting + reserved + dead + cleared + taken"
-        others = {self.queue(q).key_prefix + key for q in self.models for key in ("clock", "resumed")}
+        others = {self.queue(q).key_prefix + key for q in self.models for key in ("clock", "resumed", "counters")}
         assert {key.decode() for key in self.keys()} - others == keys, "no other keys"
 
     def read(self) -> tuple[int, dict[str, Stored]]:

@@ -36,7 +36,8 @@ def test_a_verb_that_fails_has_taken_nothing(backend: Any, name: str, key: str) 
 
 
 @pytest.mark.parametrize(
-    "key", ["list", "delayed", "returned", "dead", "acked", "waiters", "clock", "paused", "causes", "dead:causes"]
+    "key",
+    ["list", "delayed", "returned", "dead", "acked", "waiters", "clock", "paused", "causes", "dead:causes", "counters"],
 )
 def test_a_verb_that_fails_loses_no_reserved_message(backend: Any, name: str, key: str) -> None:
     cases = itertools.product(each_verb(ReliableQueue(None)), (True, False), (1, 5))

@@ -250,3 +250,22 @@ def test_the_token_is_asked_once_the_stream_works_and_signing_out_too(
     other.locator("#pop").click()
     expect(other.get_by_role("alert")).to_contain_text("You are signed out. Reload the page to sign in.")
     assert tab.page.evaluate("sessionStorage.length") == 0
+
+
+def test_who_can_only_read_sees_the_messages_and_no_operation(
+    serve: Callable[..., App], valkey: Store, tabs: Callable[..., Tab]
+) -> None:
+    site = serve(REDIS_URL=valkey.url, API_TOKEN="a-token-that-writes", READ_TOKEN="a-token-that-reads")
+    tab = tabs(site.url)
+    valkey.client().lpush(f"queue:{tab.name}", "a")
+    tab.page.goto(f"{site.url}/q/{tab.name}")
+    tab.by_id("token").fill("a-token-that-reads")
+    tab.press("Enter")
+    tab.shows("a")
+    operations = tab.page.locator("button:visible, input:visible, textarea:visible")
+    names = operations.evaluate_all("found => found.map((one) => one.id || one.className || one.textContent)")
+    assert set(names) == {"switch", "theme", "quiet", "filter", "open", "curl-copy"}  # quiet: sign out
+    assert faults(tab) == []
+    tab.page.locator(".row .open").click()
+    expect(tab.by_id("message-copy")).to_be_visible()
+    expect(tab.by_id("message-remove")).to_be_hidden()

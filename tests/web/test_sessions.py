@@ -46,7 +46,7 @@ class Browser:
 
 
 def app_client(token: str = TOKEN, redis: Any = None) -> FlaskClient:
-    return create_app(Settings(api_token=token.encode()), redis or FakeRedis()).test_client()
+    return create_app(Settings(api_tokens=(token.encode(),)), redis or FakeRedis()).test_client()
 
 
 def sign_in(client: FlaskClient, token: str = TOKEN) -> TestResponse:

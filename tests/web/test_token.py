@@ -21,7 +21,7 @@ ClientOf = Callable[[str], FlaskClient]
 @pytest.fixture
 def client_of(app_on: AppOn) -> ClientOf:
     """Make clients of apps with a token, each on a store of its own: client_of("the token")."""
-    return lambda token: app_on(Settings(api_token=token.encode()), FakeRedis()).test_client()
+    return lambda token: app_on(Settings(api_tokens=(token.encode(),) if token else ()), FakeRedis()).test_client()
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ TOKEN, WRONG = "correct-horse-battery", "a-guess-that-is-wrong"
 
 @pytest.fixture
 def client() -> FlaskClient:
-    return create_app(Settings(api_token=TOKEN.encode()), FakeRedis()).test_client()
+    return create_app(Settings(api_tokens=(TOKEN.encode(),)), FakeRedis()).test_client()
 
 
 @pytest.fixture

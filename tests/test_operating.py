@@ -1,0 +1,51 @@
+"""docs/operating.md: its links lead somewhere, and its backup can be restored."""
+
+import json
+import re
+import subprocess
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.console import blocks
+from tests.servers import ROOT, App
+
+DOCUMENT = (ROOT / "docs/operating.md").read_text(encoding="utf-8")
+
+
+def test_every_link_leads_somewhere() -> None:
+    links = re.findall(r"\]\(([^)#:]+)", DOCUMENT)
+    assert len(links) > 5
+    for link in links:
+        assert (ROOT / "docs" / link).exists(), link
+
+
+def test_every_metric_that_it_names_is_in_the_reference() -> None:
+    reference = (ROOT / "docs/api.md").read_text(encoding="utf-8")
+    for name in set(re.findall(r"`(queue_[a-z_]+)", DOCUMENT)):
+        assert f"`{name}`" in reference, name
+
+
+def call(app: App, path: str, data: Any = None) -> dict[str, Any]:
+    body = None if data is None else json.dumps(data).encode()
+    request = urllib.request.Request(f"{app.url}/api/queue/{path}", body, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=20) as answer:
+        found: dict[str, Any] = json.load(answer)
+    return found
+
+
+@pytest.mark.slow
+def test_a_backup_as_text_is_restored_into_another_app(serve: Callable[..., App], tmp_path: Path) -> None:
+    old, new = serve(WEB_CONCURRENCY="1"), serve(WEB_CONCURRENCY="1")
+    messages = {"jobs": ["a", "two\nlines", '{"n":1.10}'], "mail": [{"base64": "/wA="}], "jobs.dead": ["died"]}
+    for name, texts in messages.items():
+        call(old, f"{name}/push", {"messages": texts})
+    backup, restore = [block for block in blocks(DOCUMENT, "sh") if "ndjson" in block]
+    for app, script in ((old, backup), (new, restore)):
+        script = script.replace("localhost:5000", f"127.0.0.1:{app.port}")
+        subprocess.run(["bash", "-c", script], cwd=tmp_path, check=False, capture_output=True, timeout=60)
+    for name, texts in messages.items():
+        assert call(new, f"{name}/all")["messages"] == texts

@@ -1,0 +1,176 @@
+"""URL_PREFIX and TRUSTED_PROXIES: what a proxy changes, and that nobody else can."""
+
+import ipaddress
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from flask.testing import FlaskClient
+
+from settings import BadSetting, Settings, read
+from tests.conftest import AppOn
+from tests.servers import FakeRedis
+from tests.web.test_token import cookie_of
+from web.attempts import FREE_ATTEMPTS, WrongTokens
+from web.proxy import client_address
+
+TOKEN = "correct-horse-battery"
+PROXY, CLIENT = "192.0.2.1", "203.0.113.7"
+SETTINGS: dict[str, Any] = {
+    "api_tokens": (TOKEN.encode(),),
+    "trusted_proxies": (ipaddress.ip_network("192.0.2.0/28"), ipaddress.ip_network("2001:db8::/64")),
+}
+
+ClientOf = Callable[..., FlaskClient]
+
+
+@pytest.fixture
+def client_of(app_on: AppOn) -> ClientOf:
+    """Make clients of apps with settings: client_of(url_prefix="/queue")."""
+    return lambda **settings: app_on(Settings(**settings), FakeRedis()).test_client()
+
+
+@pytest.mark.parametrize("stripped", [True, False], ids=["stripped", "kept"])
+def test_everything_is_under_the_prefix(client_of: ClientOf, stripped: bool) -> None:
+    client = client_of(url_prefix="/apps/queue", api_tokens=(TOKEN.encode(),))
+    at = "" if stripped else "/apps/queue"
+    sign_in_page = client.get(f"{at}/q/jobs").text
+    assert 'action="/apps/queue/login"' in sign_in_page and 'name="to" value="/q/jobs"' in sign_in_page
+    answer = client.post(f"{at}/login", data={"token": TOKEN, "to": "/q/jobs"})
+    assert (answer.status_code, answer.headers["Location"]) == (303, "/apps/queue/q/jobs")
+    assert "; Path=/apps/queue" in cookie_of(answer)
+    headers = {"Authorization": f"Bearer {TOKEN}"}
+    page = client.get(f"{at}/", headers=headers).text
+    links = re.findall(r'(?:href|src|action)="([^"]+)"', page)
+    assert links and all(link.startswith("/apps/queue/") for link in links)
+    assert client.get(f"{at}/static/js/client.js").status_code == 200
+    assert client.get(f"{at}/healthz").status_code == 200
+    assert client.post(f"{at}/api/queue/push", data={"message": "a"}, headers=headers).status_code == 200
+    assert client.get(f"{at}/metrics", headers=headers).status_code == 200
+    assert 'href="/apps/queue/"' in client.get(f"{at}/no/such", headers=headers).text
+
+
+def test_a_static_file_under_the_prefix_may_be_cached(client_of: ClientOf) -> None:
+    client = client_of(url_prefix="/queue")
+    assert "no-store" not in client.get("/queue/static/js/client.js").headers.get("Cache-Control", "")
+    assert client.get("/queue/api/queue/count").headers["Cache-Control"] == "no-store"
+
+
+@pytest.mark.parametrize(
+    ("path", "status"), [("/queue", 200), ("/queue/", 200), ("/queuex", 404), ("/queue/queue", 404)]
+)
+def test_the_prefix_is_a_whole_part_of_the_path(client_of: ClientOf, path: str, status: int) -> None:
+    assert client_of(url_prefix="/queue").get(path).status_code == status
+
+
+def test_signing_out_takes_the_cookie_back_at_its_path(client_of: ClientOf) -> None:
+    client = client_of(url_prefix="/queue", api_tokens=(TOKEN.encode(),))
+    assert client.post("/queue/login", data={"token": TOKEN}).status_code == 303
+    assert client.get("/queue/api/queue/count").status_code == 200
+    answer = client.post("/queue/logout")
+    assert answer.headers["Location"] == "/queue/"
+    assert "; Path=/queue" in cookie_of(answer)
+    assert client.get("/queue/api/queue/count").status_code == 401
+
+
+@pytest.mark.parametrize(
+    "prefix", ["queue", "//evil.test", "/a b", "/a//b", "/..", "/a/./b", "/é", "/a?b", "https://x/y"]
+)
+def test_a_prefix_that_is_no_path_is_refused(prefix: str) -> None:
+    with pytest.raises(BadSetting, match="URL_PREFIX"):
+        read({"URL_PREFIX": prefix})
+
+
+def test_a_prefix_may_end_in_a_slash() -> None:
+    assert read({"URL_PREFIX": "/a/b.c/"}).url_prefix == "/a/b.c"
+    assert read({"URL_PREFIX": "/"}).url_prefix == ""
+
+
+# --- who is believed
+
+
+def from_peer(peer: str, **headers: str) -> dict[str, Any]:
+    return {"headers": headers, "environ_overrides": {"REMOTE_ADDR": peer}}
+
+
+@pytest.mark.parametrize(
+    ("peer", "is_believed"),
+    [
+        (PROXY, True),
+        ("::ffff:192.0.2.1", True),
+        ("2001:db8::9", True),
+        ("192.0.2.16", False),
+        ("127.0.0.1", False),
+        ("", False),
+    ],
+)
+def test_the_scheme_is_believed_from_proxies_alone(client_of: ClientOf, peer: str, is_believed: bool) -> None:
+    request = from_peer(peer, **{"X-Forwarded-Proto": "https"})
+    answer = client_of(**SETTINGS).post("/login", data={"token": TOKEN}, **request)
+    assert ("; Secure" in cookie_of(answer)) == is_believed
+
+
+def test_nobody_is_believed_by_default(client_of: ClientOf) -> None:
+    client = client_of(api_tokens=(TOKEN.encode(),))
+    request = from_peer("127.0.0.1", **{"X-Forwarded-Proto": "https", "X-Forwarded-Host": "evil.example"})
+    answer = client.post("/login", data={"token": TOKEN}, **request)
+    assert answer.status_code == 303 and "; Secure" not in cookie_of(answer)
+
+
+def test_the_host_is_believed_from_proxies_alone_and_still_has_to_be_trusted(client_of: ClientOf) -> None:
+    client = client_of(**SETTINGS | {"api_tokens": ()}, trusted_hosts=("queue.example",))
+    for peer, inner, outer, status in [
+        (PROXY, "web.internal", "queue.example", 200),
+        (PROXY, "web.internal", "evil.example, queue.example", 200),
+        (PROXY, "localhost", "evil.example", 400),
+        (CLIENT, "web.internal", "queue.example", 400),
+    ]:
+        answer = client.get("/api/queue/count", **from_peer(peer, **{"Host": inner, "X-Forwarded-Host": outer}))
+        assert answer.status_code == status, (peer, inner, outer)
+
+
+@pytest.mark.parametrize(
+    ("forwarded_for", "address"),
+    [
+        (CLIENT, CLIENT),
+        ("", PROXY),
+        (f"10.6.6.6, {CLIENT}", CLIENT),
+        (f"192.0.2.3, {CLIENT}, 192.0.2.2", CLIENT),
+        (f"{CLIENT}:4711", CLIENT),
+        (f"{CLIENT}, [2001:db8::5]:443", CLIENT),
+        ("[2001:db8:ffff::1]:443", "2001:db8:ffff::1"),
+        (f"{CLIENT}, made up", PROXY),
+        (f"{CLIENT}, made up, 192.0.2.2", "192.0.2.2"),
+        ("192.0.2.3, 192.0.2.4", "192.0.2.3"),
+    ],
+)
+def test_the_client_is_the_last_one_that_is_no_proxy(forwarded_for: str, address: str) -> None:
+    assert client_address(PROXY, forwarded_for, SETTINGS["trusted_proxies"]) == address
+
+
+def test_wrong_tokens_count_for_the_real_client_and_cannot_be_blamed_on_another(client_of: ClientOf) -> None:
+    client = client_of(**SETTINGS)
+    slept: list[float] = []
+    client.application.extensions["queue"].wrong_tokens = WrongTokens(slept.append)
+
+    def guess(peer: str, forwarded_for: str) -> bool:
+        """Return whether the answer to a wrong token was slow."""
+        slept.clear()
+        headers = {"Authorization": "Bearer a-guess", "X-Forwarded-For": forwarded_for}
+        client.get("/api/queue/count", **from_peer(peer, **headers))
+        return bool(slept)
+
+    for number in range(FREE_ATTEMPTS):
+        assert not guess(PROXY, f"10.0.0.{number}, {CLIENT}")
+    assert guess(PROXY, f"10.0.0.99, {CLIENT}")
+    assert not guess(PROXY, "203.0.113.8")
+    for number in range(FREE_ATTEMPTS):
+        assert not guess("198.51.100.1", f"203.0.113.{100 + number}")
+    assert guess("198.51.100.1", "203.0.113.200")
+
+
+@pytest.mark.parametrize("value", ["proxy", "10.0.0.1/8", "10.0.0.0/33", "::1/x", "*"])
+def test_what_is_no_network_is_refused(value: str) -> None:
+    with pytest.raises(BadSetting, match="TRUSTED_PROXIES"):
+        read({"TRUSTED_PROXIES": value})

@@ -1,0 +1,167 @@
+"""`GET /metrics`: what the processes have counted, and what the queues hold, in the formats of Prometheus.
+
+What a queue holds comes from Redis and is the same in every instance of the app. What was counted adds up over all
+instances.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import accumulate
+
+import redis
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+
+from broker.listing import Counts, Listing
+from broker.refusals import is_passing
+from broker.reliable import Measures, State
+from web import __version__
+from web.counters import BOUNDS, MAX_QUEUES, OTHERS, Key
+from web.runtime import Runtime
+
+REDIS_UP = "1 if Redis answered this scrape."
+# Of each queue, from Redis: metric -> help, and how it comes from the state and the measures.
+GAUGES: dict[str, tuple[str, Callable[[State, Measures], float]]] = {
+    "queue_waiting_messages": ("Messages that wait.", lambda state, _: state.count),
+    "queue_reserved_messages": ("Messages that are reserved.", lambda state, _: state.reserved),
+    "queue_delayed_messages": ("Messages that are delayed.", lambda state, _: state.delayed),
+    "queue_paused": ("1 where the queue is paused.", lambda state, _: state.paused),
+    "queue_dead_messages": ("Dead letters.", lambda state, _: state.dead),
+    "queue_waiters": ("Clients that wait for a message.", lambda state, _: state.waiters),
+    "queue_next_seconds": (
+        "Seconds for which scrapes have seen the same message as the next one.",
+        lambda _, measures: measures.next_seconds,
+    ),
+}
+REDIS_COUNTERS: dict[str, tuple[str, Callable[[Measures], float]]] = {
+    "queue_expired": ("Leases that ran out, counted in Redis.", lambda measures: measures.expired),
+    "queue_buried": ("Messages that became dead letters, counted in Redis.", lambda measures: measures.buried),
+}
+COUNTERS = {  # of this instance's processes: metric -> help, what is counted, labels
+    "queue_pushed": ("Messages pushed through this instance.", "pushed", ["queue"]),
+    "queue_popped": ("Messages popped through this instance.", "popped", ["queue"]),
+    "queue_reserved": ("Messages reserved through this instance.", "reserved", ["queue"]),
+    "queue_acked": ("Messages acked through this instance.", "acked", ["queue"]),
+    "queue_released": ("Messages released through this instance.", "released", ["queue"]),
+    "queue_requests": ("Requests by verb, or kind of address, and status.", "requests", ["verb", "status"]),
+    "queue_redis_errors": ("Answers with an error of Redis, by its code.", "redis_errors", ["code"]),
+}
+
+
+@dataclass(frozen=True)
+class _Queue:
+    name: str
+    state: State
+    measures: Measures
+
+
+def render(runtime: Runtime, accept: str) -> tuple[bytes, str]:
+    """Return the metrics in the format that an Accept header asks for, and its content type."""
+    encode, content_type = choose_encoder(accept)
+    return encode(Metrics(runtime)), content_type
+
+
+class Metrics:
+    """The metrics of one scrape. At most MAX_QUEUES queues have a label of their own, those that hold most."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self.runtime = runtime
+        self.counts = runtime.counters.totals()
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the metrics; while Redis is away those that need no Redis."""
+        info = GaugeMetricFamily("queue_info", "Always 1; the label has the version.", labels=["version"])
+        info.add_metric([__version__], 1)
+        yield info
+        yield from self._counters()
+        yield self._seconds()
+        try:
+            found = list(self._from_redis())
+        except redis.RedisError:
+            yield GaugeMetricFamily("queue_redis_up", REDIS_UP, 0)
+        else:
+            yield GaugeMetricFamily("queue_redis_up", REDIS_UP, 1)
+            yield from found
+
+    # --- what this instance has counted
+
+    def _counters(self) -> Iterator[Metric]:
+        for metric, (about, counted, labels) in COUNTERS.items():
+            numbers: Counter[Key] = Counter()
+            for (kind, *values), (number, _) in self.counts.items():
+                if kind == counted:
+                    numbers[tuple(values[: len(labels)])] += int(number)
+            family = CounterMetricFamily(metric, about, labels=labels)
+            for key in sorted(numbers):
+                family.add_metric(key, numbers[key])
+            yield family
+
+    def _seconds(self) -> Metric:
+        about = "Seconds from a request to the start of its answer, waiting included."
+        family = HistogramMetricFamily("queue_request_seconds", about, labels=["verb"])
+        requests = [(key, *counts) for key, counts in self.counts.items() if key[0] == "requests"]
+        for verb in sorted({key[1] for key, *_ in requests}):
+            of_verb = [(key[3], number, seconds) for key, number, seconds in requests if key[1] == verb]
+            family.add_metric([verb], _buckets(of_verb), sum(seconds for *_, seconds in of_verb))
+        return family
+
+    # --- what the queues hold
+
+    def _from_redis(self) -> Iterator[Metric]:
+        listing = self.runtime.lister.list_queues()
+        named = self._choose(listing)
+        others = [queue for queue in listing.queues if queue.name not in named]
+        queues = [queue for name in named if (queue := self._measure(name))]
+        yield GaugeMetricFamily("queue_queues", "Queues that hold something.", len(listing.queues))
+        about = f"Of those, queues without a label of their own: there are more than {MAX_QUEUES}."
+        yield GaugeMetricFamily("queue_queues_unlabelled", about, len(others))
+        about = "0 if Redis has too many keys to look at all of them, so that queues are missing."
+        yield GaugeMetricFamily("queue_listing_complete", about, listing.complete)
+        yield from self._gauges(queues, others)
+        yield from self._redis_counters(queues)
+
+    def _choose(self, listing: Listing) -> list[str]:
+        """Return the queues that get a label: the default one, those that hold most, then those that are used here."""
+        largest = sorted(listing.queues, key=lambda queue: -(queue.count + queue.reserved + queue.dead))
+        used = sorted(key[1] for key in self.counts if key[0] in ("pushed", "popped", "reserved"))
+        names = [self.runtime.settings.queue_name, *(queue.name for queue in largest), *used]
+        return [name for name in dict.fromkeys(names) if name != OTHERS][:MAX_QUEUES]
+
+    def _measure(self, name: str) -> _Queue | None:
+        queue = self.runtime.queue(name)
+        try:
+            return _Queue(name, queue.state(), queue.measure())
+        except redis.ResponseError as error:
+            if is_passing(error):
+                raise
+            return None  # one broken queue must not hide the others
+
+    def _gauges(self, queues: list[_Queue], others: list[Counts]) -> Iterator[Metric]:
+        rest = {
+            "queue_waiting_messages": sum(queue.count for queue in others),
+            "queue_reserved_messages": sum(queue.reserved for queue in others),
+            "queue_dead_messages": sum(queue.dead for queue in others),
+        }
+        for metric, (about, value_of) in GAUGES.items():
+            family = GaugeMetricFamily(metric, about, labels=["queue"])
+            for queue in queues:
+                family.add_metric([queue.name], value_of(queue.state, queue.measures))
+            if others and metric in rest:
+                family.add_metric([OTHERS], rest[metric])
+            yield family
+
+    def _redis_counters(self, queues: list[_Queue]) -> Iterator[Metric]:
+        for metric, (about, value_of) in REDIS_COUNTERS.items():
+            family = CounterMetricFamily(metric, about, labels=["queue"])
+            for queue in queues:
+                family.add_metric([queue.name], value_of(queue.measures))
+            yield family
+
+
+def _buckets(counts: list[tuple[str, float, float]]) -> list[tuple[str, float]]:
+    """Return for each bound how many requests took at most so long, of numbers for each bound."""
+    numbers: Counter[str] = Counter()
+    for bound, number, _ in counts:
+        numbers[bound] += int(number)
+    return list(zip(BOUNDS, accumulate(numbers[bound] for bound in BOUNDS), strict=True))
