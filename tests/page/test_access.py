@@ -227,3 +227,16 @@ def test_the_token_is_asked_once_the_stream_works_and_signing_out_too(
     other.locator("#pop").click()
     expect(other.get_by_role("alert")).to_contain_text("You are signed out. Reload the page to sign in.")
     assert tab.page.evaluate("sessionStorage.length") == 0
+
+
+def test_signing_in_works_over_plain_http_under_a_name(
+    tabs: Callable[..., Tab], serve: Callable[..., App], valkey: Store
+) -> None:
+    app = serve(REDIS_URL=valkey.url, API_TOKEN="long-enough", TRUSTED_HOSTS="queue.test")
+    tab = tabs(url=f"http://queue.test:{app.port}")
+    tab.page.goto(f"{tab.url}/q/{tab.name}")
+    tab.by_id("token").fill("long-enough")
+    tab.press("Enter")
+    expect(tab.by_id("live")).to_have_text("Live")
+    tab.page.get_by_role("button", name="Sign out").click()
+    expect(tab.by_id("token")).to_be_visible()
