@@ -5,8 +5,7 @@ import { discarded, ended, extended, paused, recalled, took } from "./state.js";
 
 const MAX_ATTEMPTS = 3; // at an operation whose answer was lost
 const RETRY_DELAY_MS = 700;
-const MAX_PUT_BACK_MESSAGES = 1000; // in one request
-const MAX_PUT_BACK_CHARACTERS = 1 << 20; // in one request; a single message can be longer
+const LOST_CODES = new Set(["offline", "unknown", "no_json"]); // it may have been done: a proxy's own page says nothing
 const MAX_MOVED = 100; // how far from where it was shown a message is looked for
 const LOOK_CHARACTERS = 200; // of each
 
@@ -37,16 +36,32 @@ export function createActions({ client, store, notices, curl, showCommand, t, la
       try {
         return await retryWithKey((attempt) => client.push(message, { next, delay, key: attempt }), key);
       } catch (error) {
-        throw key && error.code === "offline" ? new QueueError("push_offline", error.message) : error;
+        throw key && LOST_CODES.has(error.code) ? new QueueError("push_offline", error.message) : error;
       }
     });
   }
 
   // --- taking
 
-  /** Pop; resolves with the list of messages popped. @param {{max?: number, wait?: number}} options */
+  let unanswered = null; // a pop whose answer was lost: {options, key}
+
+  /**
+   * Pop; resolves with the list of messages popped. After a pop whose answer was lost, the same pop is asked for again:
+   * what it took is not lost.
+   * @param {{max?: number, wait?: number}} options
+   */
   async function pop(options, signal) {
-    const answer = await run(curl.pop(options), () => retryWithKey((key) => popWithKey({ ...options, key }, signal)));
+    const { options: { max }, key } = unanswered ?? { options, key: newKey() };
+    const answer = await run(curl.pop(options), async () => {
+      try {
+        const found = await retryWithKey((attempt) => popWithKey({ ...options, max, key: attempt }, signal), key);
+        unanswered = null;
+        return found;
+      } catch (error) {
+        unanswered = LOST_CODES.has(error.code) ? { options, key } : null;
+        throw error;
+      }
+    });
     return answer === undefined ? undefined : keep("pop", listOf(answer).map((message) => ({ message })));
   }
 
@@ -75,7 +90,7 @@ export function createActions({ client, store, notices, curl, showCommand, t, la
 
   /** Keep messages that were taken on the page. */
   function keep(how, messages) {
-    const taken = messages.map((one) => ({ how, ...one }));
+    const taken = messages.map((one) => ({ how, key: newKey(), ...one }));
     if (taken.length) store.change(took, taken);
     return taken;
   }
@@ -132,19 +147,19 @@ export function createActions({ client, store, notices, curl, showCommand, t, la
   const puttingBack = new Set(); // ids
 
   /**
-   * Put popped and removed messages back, in the order in which they were taken: the newest first, in several
-   * requests if need be. A message that is already on its way back is left out.
+   * Put popped and removed messages back, in the order in which they were taken: the newest first, one by one. Each has
+   * the key of its card, so that a copy of this tab cannot put it back a second time. A message that is already on its
+   * way back is left out.
    * @param {import("./state.js").Taken[]} taken newest first
    */
   async function putBack(taken) {
     const list = taken.filter(({ id }) => !puttingBack.has(id));
     for (const { id } of list) puttingBack.add(id);
     let done = 0;
-    for (const part of partsOf(list)) {
-      const messages = part.toReversed().map(({ message }) => message);
-      if (!(await push(messages.length === 1 ? messages[0] : messages, { next: true }))) break;
-      for (const { id } of part) store.change(discarded, id);
-      done += part.length;
+    for (const { id, message, key } of list) {
+      if (!(await push(message, { next: true, key }))) break;
+      store.change(discarded, id);
+      done += 1;
     }
     for (const { id } of list) puttingBack.delete(id);
     if (done) notices.say(t("backed", { n: done }));
@@ -253,20 +268,9 @@ export async function retryWithKey(work, key = newKey(), delay = RETRY_DELAY_MS)
     try {
       return await work(key);
     } catch (error) {
-      if (attempt === MAX_ATTEMPTS || !["offline", "unknown"].includes(error.code)) throw error;
+      if (attempt === MAX_ATTEMPTS || !LOST_CODES.has(error.code)) throw error;
       await new Promise((done) => setTimeout(done, delay));
     }
-  }
-}
-
-/** Split taken messages, in their order, into the parts that fit into one request each. */
-export function* partsOf(list) {
-  for (let start = 0, end = 0; start < list.length; start = end) {
-    const limit = Math.min(list.length, start + MAX_PUT_BACK_MESSAGES);
-    for (let size = 0; end < limit && size < MAX_PUT_BACK_CHARACTERS; end += 1) {
-      size += JSON.stringify(list[end].message).length;
-    }
-    yield list.slice(start, end);
   }
 }
 

@@ -3,9 +3,9 @@ import { addSample } from "./chart.js";
 /**
  * The page's state, without any DOM. The functions below `createStore` take a state and return a new one.
  *
- * @typedef {{id: number, message: import("./client.js").Message, how: "pop" | "remove" | "reserve",
+ * @typedef {{id: number, message: import("./client.js").Message, how: "pop" | "remove" | "reserve", key?: string,
  *            reservation?: string, lease?: number, until?: number, deliveries?: number}} Taken
- *     a message taken from the queue; lease: seconds; until: milliseconds
+ *     a message taken from the queue; key: makes it safe to put it back again; lease: seconds; until: milliseconds
  */
 
 /** Hold the state. Subscribers are called once after any number of changes made in one go. */

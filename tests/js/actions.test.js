@@ -1,7 +1,7 @@
 /** What a visitor can do: each action shows its curl command, reports its failure, and loses no message. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { createActions, newKey, partsOf, retryWithKey } from "../../static/js/actions.js";
+import { createActions, newKey, retryWithKey } from "../../static/js/actions.js";
 import { QueueClient, QueueError } from "../../static/js/client.js";
 import { curlCommands } from "../../static/js/curl.js";
 import { createStore, initial, took } from "../../static/js/state.js";
@@ -78,19 +78,40 @@ test("a message on its way when the wait is stopped is fetched with the key of t
   assert.equal(asked[0].key, asked[1].key);
 });
 
-test("messages are put back newest first, and stay on the page from the part that fails", async () => {
+test("messages are put back newest first, each with its key, and stay on the page from the one that fails", async () => {
   const pushed = [];
-  const push = async (message) => {
-    if (pushed.length === 1) throw new QueueError("redis_away", "");
-    pushed.push(message);
+  const push = async (message, { next, key }) => {
+    if (pushed.length === 2) throw new QueueError("redis_away", "");
+    pushed.push([message, next, key]);
     return { count: 1 };
   };
   const { actions, said, store } = actionsOf({ push });
-  store.change(took, Array.from({ length: 1001 }, (_, i) => ({ how: "pop", message: `m${i}` })));
+  store.change(took, ["a", "b", "c"].map((message) => ({ how: "pop", message, key: `key ${message}` })));
   await actions.putBack(store.state.taken);
-  assert.deepEqual([pushed[0].length, pushed[0][0], pushed[0].at(-1)], [1000, "m1", "m1000"]);
-  assert.deepEqual(store.state.taken.map(({ message }) => message), ["m0"]);
+  assert.deepEqual(pushed, [["c", true, "key c"], ["b", true, "key b"]]);
+  assert.deepEqual(store.state.taken.map(({ message }) => message), ["a"]);
   assert.deepEqual(said.slice(-2), ["failed: redis_away", "backed"]);
+});
+
+test("a pop whose answer was lost for good is asked for again by the next one, with the same key and number", async () => {
+  const asked = [];
+  let isDown = true;
+  const { actions, store } = actionsOf({
+    pop: async ({ max, key }) => {
+      asked.push([max, key]);
+      if (isDown) throw new QueueError("no_json", "Bad gateway", 502);
+      return asked.length === 4 ? ["saved", "too"] : "next";
+    },
+  });
+  assert.equal(await actions.pop({ max: 2 }), undefined);
+  isDown = false;
+  await actions.pop({});
+  assert.deepEqual(new Set(asked.map(String)).size, 1);
+  await actions.pop({});
+  assert.deepEqual(store.state.taken.map(({ message }) => message), ["next", "too", "saved"]);
+  assert.notEqual(asked[4][1], asked[3][1]);
+  const keys = store.state.taken.map(({ key }) => key);
+  assert.ok(new Set(keys).size === 3 && keys.every((key) => /^[0-9a-f]{32}$/.test(key)));
 });
 
 test("a message on its way back is not sent a second time", async () => {
@@ -101,14 +122,6 @@ test("a message on its way back is not sent a second time", async () => {
   await Promise.all([actions.putBack(taken), actions.putBack(taken)]);
   assert.equal(pushes, 1);
   assert.deepEqual(store.state.taken, []);
-});
-
-test("parts hold a thousand messages or a megabyte, and a longer message is a part of its own", () => {
-  const list = (...lengths) => lengths.map((length) => ({ message: "x".repeat(length) }));
-  const sizes = (taken) => [...partsOf(taken)].map((part) => part.length);
-  assert.deepEqual(sizes([]), []);
-  assert.deepEqual(sizes(list(...Array.from({ length: 2001 }, () => 1))), [1000, 1000, 1]);
-  assert.deepEqual(sizes(list(2 << 20, 2 << 20, 5)), [1, 1, 1]);
 });
 
 test("a message is removed only if it is the one that was shown", async () => {

@@ -21,6 +21,7 @@ ARGUMENTS = [
     "--disable-component-update",
     "--disable-sync",
     "--no-first-run",
+    "--host-resolver-rules=MAP queue.test 127.0.0.1",  # a name that is not localhost, over plain HTTP
 ]
 expect.set_options(timeout=20_000)
 

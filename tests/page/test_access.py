@@ -264,8 +264,21 @@ def test_who_can_only_read_sees_the_messages_and_no_operation(
     tab.shows("a")
     operations = tab.page.locator("button:visible, input:visible, textarea:visible")
     names = operations.evaluate_all("found => found.map((one) => one.id || one.className || one.textContent)")
-    assert set(names) == {"switch", "theme", "quiet", "filter", "open", "curl-copy"}  # quiet: sign out
+    assert set(names) == {"switch", "theme", "quiet", "filter", "open", "curl-copy", "reserved-open"}  # quiet: sign out
     assert faults(tab) == []
     tab.page.locator(".row .open").click()
     expect(tab.by_id("message-copy")).to_be_visible()
     expect(tab.by_id("message-remove")).to_be_hidden()
+
+
+def test_signing_in_works_over_plain_http_under_a_name(
+    tabs: Callable[..., Tab], serve: Callable[..., App], valkey: Store
+) -> None:
+    app = serve(REDIS_URL=valkey.url, API_TOKEN="long-enough", TRUSTED_HOSTS="queue.test")
+    tab = tabs(url=f"http://queue.test:{app.port}")
+    tab.page.goto(f"{tab.url}/q/{tab.name}")
+    tab.by_id("token").fill("long-enough")
+    tab.press("Enter")
+    expect(tab.by_id("live")).to_have_text("Live")
+    tab.page.get_by_role("button", name="Sign out").click()
+    expect(tab.by_id("token")).to_be_visible()

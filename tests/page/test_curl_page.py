@@ -17,11 +17,14 @@ def run(line: str) -> None:
 
 
 @pytest.mark.parametrize("message", ["hello", "it's 50% & more", "@file", '{"a": [1.10]}', "two\nlines é", "a\x07b"])
-def test_the_curl_line_of_a_push_does_the_same(tab: Tab, redis: Any, name: str, message: str) -> None:
+def test_the_curl_line_of_a_push_does_the_same(tabs: Callable[..., Tab], redis: Any, name: str, message: str) -> None:
+    tab = tabs(permissions=["clipboard-read", "clipboard-write"]).open()
     tab.by_id("push-text").fill(message)
     tab.by_id("push-go").click()
     expect(tab.by_id("count")).to_have_text("1")
-    run(tab.by_id("curl-line").inner_text())
+    tab.by_id("curl-copy").click()
+    expect(tab.by_id("curl-copy")).to_have_text("Copied")
+    run(tab.page.evaluate("navigator.clipboard.readText()"))
     expect(tab.by_id("count")).to_have_text("2")
     first, second = stored(redis, name)
     assert first == second == message.encode()
@@ -42,7 +45,7 @@ def test_every_act_shows_its_curl_line(tab: Tab, seed: Callable[..., None], redi
     expect(line).to_contain_text('{"position":1,"message":"b"}')
     tab.shows("a", "c", "d")
     tab.page.locator(".row .open").first.click()
-    expect(line).to_have_text(f"curl '{api}/all?offset=0&limit=1'")
+    expect(line).to_have_text(f"curl '{api}/all?offset=0&limit=1&details=1'")
     expect(tab.by_id("message")).to_be_visible()
     tab.press("Escape")
     tab.by_id("clear").click()
@@ -60,3 +63,18 @@ def test_the_curl_line_of_an_empty_queue_makes_the_page_move(tabs: Callable[...,
     expect(tab.by_id("empty-copy")).to_have_text("Copied")
     run(tab.page.evaluate("navigator.clipboard.readText()"))
     tab.shows("hello")
+
+
+def test_a_text_of_many_lines_is_one_line_of_the_bar_and_is_copied_whole(tabs: Callable[..., Tab]) -> None:
+    tab = tabs(permissions=["clipboard-read", "clipboard-write"]).open()
+    text = "\n".join(f"line {i}" for i in range(45))
+    before = tab.page.locator(".curl-bar").bounding_box()
+    tab.by_id("push-text").fill(text)
+    tab.by_id("push-go").click()
+    expect(tab.by_id("curl-line")).to_contain_text("line 0↵line 1↵")
+    assert tab.page.locator(".curl-bar").bounding_box() == before
+    tab.by_id("curl-copy").click()
+    expect(tab.by_id("curl-copy")).to_have_text("Copied")
+    assert text in tab.page.evaluate("navigator.clipboard.readText()")
+    tab.by_id("pop").click()
+    expect(tab.taken()).to_have_count(1)

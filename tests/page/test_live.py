@@ -148,7 +148,7 @@ def test_a_tab_that_nobody_sees_stops_following_and_goes_on_when_it_is_seen(tab:
     }"""
     tab.page.evaluate(hide, True)
     tab.page.clock.fast_forward(30_000)
-    expect(tab.by_id("live")).to_have_text("Paused")
+    expect(tab.by_id("live")).to_have_text("Not following")
     valkey.client().lpush("queue:" + name, "meanwhile")
     tab.page.evaluate(hide, False)
     tab.shows("meanwhile")

@@ -202,3 +202,36 @@ def test_the_last_delivery_that_runs_out_ends_among_the_dead_letters(
     tab.taken().get_by_role("button", name="Close").click()
     expect(tab.taken()).to_have_count(0)
     expect(tab.by_id("toasts").get_by_role("button", name="Undo")).to_have_count(0)
+
+
+def test_a_proxys_page_in_the_place_of_a_pops_answer_loses_nothing(tab: Tab, seed: Callable[..., None]) -> None:
+    seed("precious")
+    answers = iter(["lost"])
+
+    def answer(route: Any) -> None:
+        if next(answers, None):
+            route.fetch()  # it is popped, and a proxy answers in the place of the app
+            route.fulfill(status=502, body="<h1>Bad Gateway</h1>", content_type="text/html")
+        else:
+            route.continue_()
+
+    tab.page.route("**/pop", answer)
+    tab.by_id("pop").click()
+    expect(tab.taken().locator(".preview")).to_have_text("precious")
+
+
+def test_a_copy_of_the_tab_does_not_put_a_message_back_a_second_time(
+    tab: Tab, seed: Callable[..., None], redis: Any, name: str
+) -> None:
+    seed("once")
+    tab.by_id("pop").click()
+    expect(tab.taken()).to_have_count(1)
+    with tab.page.expect_popup() as popup:  # it gets a copy of this tab's storage, as a duplicated tab does
+        tab.page.evaluate("window.open(location.href)")
+    copy = popup.value
+    expect(copy.locator("#taken .message-card")).to_have_count(1)
+    tab.taken().get_by_role("button", name="Put back").click()
+    tab.shows("once")
+    copy.locator("#taken").get_by_role("button", name="Put back").click()
+    expect(copy.locator("#taken .message-card")).to_have_count(0)
+    assert stored(redis, name) == [b"once"]

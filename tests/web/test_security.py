@@ -133,5 +133,5 @@ def test_every_answer_carries_the_security_headers(api: Api, path: str) -> None:
     assert "default-src 'none'" in policy and "unsafe" not in policy and "http" not in policy
     assert headers["X-Content-Type-Options"] == "nosniff"
     assert "frame-ancestors 'none'" in policy
-    assert headers["Referrer-Policy"] == "no-referrer"
+    assert headers["Referrer-Policy"] == "same-origin"
     assert "Access-Control-Allow-Origin" not in headers
