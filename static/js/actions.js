@@ -5,6 +5,7 @@ import { discarded, ended, extended, paused, recalled, took } from "./state.js";
 
 const MAX_ATTEMPTS = 3; // at an operation whose answer was lost
 const RETRY_DELAY_MS = 700;
+const SLOW_MS = 3000; // after this the page says that it is still waiting
 const LOST_CODES = new Set(["offline", "unknown", "no_json"]); // it may have been done: a proxy's own page says nothing
 const MAX_MOVED = 100; // how far from where it was shown a message is looked for
 const LOOK_CHARACTERS = 200; // of each
@@ -17,9 +18,10 @@ const LOOK_CHARACTERS = 200; // of each
  *          showCommand: (command: string) => void, t: (key: string, values?: object) => string, language: string}} parts
  */
 export function createActions({ client, store, notices, curl, showCommand, t, language }) {
-  /** Show a curl command, do the work, and report its failure. */
-  async function run(command, work) {
+  /** Show a curl command, do the work, and report its failure, and that it takes long unless it `isWaiting`. */
+  async function run(command, work, isWaiting = false) {
     if (command) showCommand(command);
+    const settled = isWaiting ? () => {} : notices.sayAfter(SLOW_MS, t("slow"));
     try {
       const result = await work();
       notices.clear();
@@ -27,6 +29,8 @@ export function createActions({ client, store, notices, curl, showCommand, t, la
     } catch (error) {
       if (error.code !== "aborted") notices.fail(error);
       return undefined;
+    } finally {
+      settled();
     }
   }
 
@@ -61,7 +65,7 @@ export function createActions({ client, store, notices, curl, showCommand, t, la
         unanswered = LOST_CODES.has(error.code) ? { options, key } : null;
         throw error;
       }
-    });
+    }, options.wait > 0);
     return answer === undefined ? undefined : keep("pop", listOf(answer).map((message) => ({ message })));
   }
 
@@ -80,7 +84,7 @@ export function createActions({ client, store, notices, curl, showCommand, t, la
    * @param {{lease: number, max?: number, wait?: number}} options
    */
   async function reserve(options, signal) {
-    const answer = await run(curl.reserve(options), () => client.reserve({ ...options, signal }));
+    const answer = await run(curl.reserve(options), () => client.reserve({ ...options, signal }), options.wait > 0);
     if (answer === undefined) return undefined;
     const { lease } = options;
     return keep("reserve", listOf(answer).map(({ id, message, deliveries }) => {

@@ -3,6 +3,7 @@ import { createActions } from "./actions.js";
 import { QueueClient } from "./client.js";
 import { curlCommands } from "./curl.js";
 import { byId, session } from "./dom.js";
+import { follow } from "./following.js";
 import { sizeOf } from "./format.js";
 import { translator } from "./i18n.js";
 import { mountClearAndMove } from "./panels/clearAndMove.js";
@@ -22,7 +23,7 @@ import { mountTake } from "./panels/take.js";
 import { mountWaiting } from "./panels/waiting.js";
 import { connected, createStore, initial, received } from "./state.js";
 
-const HIDDEN_TIMEOUT_MS = 20_000; // then a hidden tab stops following: browsers limit the connections to a host
+const HIDDEN_TIMEOUT_MS = 5000; // then a hidden tab stops following: browsers limit the connections to a host
 
 const page = JSON.parse(byId("page").textContent);
 const samplesKey = `samples:${page.name}`;
@@ -57,9 +58,8 @@ mountDialogs();
 let stop = null; // ends the stream
 let hiddenTimer = 0;
 
-function follow() {
-  if (stop) return;
-  stop = client.events({
+function start() {
+  stop ??= follow(client, {
     queue: (state) => store.change(received, state, Date.now()),
     connection: (now, error) => store.change(connected, now, error),
   });
@@ -74,11 +74,12 @@ function unfollow() {
 document.addEventListener("visibilitychange", () => {
   clearTimeout(hiddenTimer);
   if (document.hidden) hiddenTimer = setTimeout(unfollow, HIDDEN_TIMEOUT_MS);
-  else follow();
+  else start();
 });
 addEventListener("pagehide", () => {
   session.set(samplesKey, store.state.samples);
   unfollow();
 });
-addEventListener("pageshow", () => document.hidden || follow());
-follow();
+addEventListener("pageshow", () => document.hidden || start());
+if (document.hidden) unfollow(); // a tab opened in the background follows once it is shown
+else start();

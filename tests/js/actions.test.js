@@ -24,6 +24,7 @@ function actionsOf(client) {
       },
       fail: (error) => said.push(`failed: ${error.code}`),
       clear: () => {},
+      sayAfter: () => () => {},
     },
     showCommand: (command) => said.push(command),
     t: (key) => key,

@@ -147,12 +147,61 @@ def test_a_tab_that_nobody_sees_stops_following_and_goes_on_when_it_is_seen(tab:
         document.dispatchEvent(new Event("visibilitychange"));
     }"""
     tab.page.evaluate(hide, True)
-    tab.page.clock.fast_forward(30_000)
+    tab.page.clock.fast_forward(5100)
     expect(tab.by_id("live")).to_have_text("Not following")
     valkey.client().lpush("queue:" + name, "meanwhile")
     tab.page.evaluate(hide, False)
     tab.shows("meanwhile")
     expect(tab.by_id("live")).to_have_text("Live")
+
+
+def test_all_tabs_of_a_queue_share_one_stream(tabs: Callable[..., Tab], valkey: Store, name: str) -> None:
+    tab = tabs()
+    streams: list[str] = []
+    tab.page.context.on("request", lambda request: streams.append(request.url) if "/events" in request.url else None)
+    tab.open()
+    others = [tab.page.context.new_page() for _ in range(11)]
+    for other in others:
+        other.goto(f"{tab.url}/q/{name}")
+        expect(other.locator("#live")).to_have_text("Live")
+    assert len(streams) == 1
+    others[-1].locator("#push-text").fill("seen by all")
+    others[-1].locator("#push-go").click()
+    for page in (tab.page, *others):
+        expect(page.locator("#rows .row .preview")).to_have_text(["seen by all"])
+    # The tab that has the stream is closed: another takes it over.
+    tab.page.close()
+    valkey.client().lpush("queue:" + name, "after that")
+    for other in others:
+        expect(other.locator("#rows .row .preview")).to_have_text(["seen by all", "after that"])
+    assert len(streams) == 2
+
+
+def test_a_tab_opened_in_the_background_follows_once_it_is_shown(tabs: Callable[..., Tab], valkey: Store) -> None:
+    tab = tabs()
+    streams: list[str] = []
+    tab.page.on("request", lambda request: streams.append(request.url) if "/events" in request.url else None)
+    tab.page.add_init_script("Object.defineProperty(document, 'hidden', { value: true, configurable: true })")
+    tab.open(connection="idle")
+    assert streams == []
+    tab.page.evaluate(
+        """() => {
+        Object.defineProperty(document, "hidden", { value: false, configurable: true });
+        document.dispatchEvent(new Event("visibilitychange"));
+    }"""
+    )
+    expect(tab.by_id("live")).to_have_text("Live")
+
+
+def test_an_answer_that_takes_long_is_said_to_be_waited_for(tab: Tab, seed: Callable[..., None]) -> None:
+    seed("a")
+    tab.page.clock.install()
+    tab.page.route("**/pop", lambda route: None)
+    with tab.page.expect_request("**/pop"):
+        tab.by_id("pop").click()
+    tab.page.clock.fast_forward(3100)
+    expect(tab.by_id("toasts")).to_contain_text("Still waiting for the app…")
+    tab.page.unroute("**/pop")
 
 
 def test_the_chart_outlives_a_reload(tab: Tab, valkey: Store, name: str) -> None:

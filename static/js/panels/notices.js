@@ -41,6 +41,17 @@ export function mountNotices({ failure, t }) {
       const toast = show(text, "status", extra);
       setTimeout(() => toast.remove(), extra ? NOTICE_WITH_BUTTON_MS : NOTICE_MS);
     },
+    /** Say something if it is not called off in time. @returns {() => void} calls it off, or takes it back */
+    sayAfter(milliseconds, text) {
+      let toast = null;
+      const timer = setTimeout(() => {
+        toast = show(text, "status");
+      }, milliseconds);
+      return () => {
+        clearTimeout(timer);
+        toast?.remove();
+      };
+    },
     /** @param {{code: string, message?: string}} error @param {string} [subject] if given, `clear` leaves the notice */
     fail(error, subject) {
       const text = subject ? `${subject}: ${failure(error)}` : failure(error);
