@@ -15,9 +15,10 @@ export function kindOf(message) {
   return /^[[{]/.test(text) && indented(message) !== null ? "json" : "text";
 }
 
-/** Guess the kind of a message from its beginning. */
-export function kindOfPreview(preview) {
+/** Return the kind of a message of so many bytes, guessed if only its beginning is known. */
+export function kindOfPreview(preview, bytes) {
   if (typeof preview !== "string") return "bytes";
+  if (bytesOf(preview).length === bytes) return kindOf(preview);
   return /^\s*(\{\s*["}]|\[\s*["\]{[\d-])/.test(preview) ? "json" : "text";
 }
 

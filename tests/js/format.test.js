@@ -94,3 +94,9 @@ test("durations and times for people", () => {
   assert.match(timeOf(noon + 65_000, "en", noon), /^12:01:05.PM$/u);
   assert.match(timeOf(noon + 86_400_000, "en", noon), /May 2, 2026.*12:00:00.PM/u);
 });
+
+test("a whole message's kind is known, a longer one's is guessed", () => {
+  assert.equal(kindOfPreview('{"a":1,}', 8), "text");
+  assert.equal(kindOfPreview('{"a":1}', 7), "json");
+  assert.equal(kindOfPreview('{"a":1,', 900), "json");
+});

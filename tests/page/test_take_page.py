@@ -235,3 +235,13 @@ def test_a_copy_of_the_tab_does_not_put_a_message_back_a_second_time(
     copy.locator("#taken").get_by_role("button", name="Put back").click()
     expect(copy.locator("#taken .message-card")).to_have_count(0)
     assert stored(redis, name) == [b"once"]
+
+
+def test_the_options_outlive_a_reload(tab: Tab) -> None:
+    tab.page.get_by_text("Options").click()
+    tab.by_id("take-lease").fill("600")
+    tab.by_id("take-max").fill("5")
+    tab.press("Tab")
+    tab.page.reload()
+    expect(tab.by_id("take-lease")).to_have_value("600")
+    expect(tab.by_id("take-max")).to_have_value("5")

@@ -24,7 +24,7 @@ export function mountLive({ store, t, n, page }) {
     byId("dead-link").classList.toggle("some", state.dead > 0);
     write(byId("waiters"), state.waiters ? t("waiters", { n: state.waiters }) : t("waiters.none"));
     byId("waiters").classList.toggle("some", state.waiters > 0);
-    document.title = state.count ? `(${n(state.count)}) ${page.name}` : page.name;
+    document.title = state.count && state.connection !== "idle" ? `(${n(state.count)}) ${page.name}` : page.name;
     draw(state);
   }
 
