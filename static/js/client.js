@@ -94,18 +94,19 @@ export class QueueClient {
    * Add every line of a text or file of any size as a message, in slices, with constant memory.
    * `signal` stops it between two slices, so the number it resolves with is exact.
    * @param {string | Blob} text
-   * @param {{progress?: (done: {pushed: number, bytes: number, size: number}) => void, signal?: AbortSignal}} options
+   * @param {{json?: boolean, progress?: (done: {pushed: number, bytes: number, size: number}) => void,
+   *          signal?: AbortSignal}} options json: each line is a JSON value (NDJSON), as `all` exports them
    * @returns {Promise<{pushed: number, bytes: number, size: number}>} a failure has `answer.pushed` too
    */
-  async pushLines(text, { progress = () => {}, signal } = {}) {
+  async pushLines(text, { json = false, progress = () => {}, signal } = {}) {
     const blob = typeof text === "string" ? new Blob([text]) : text;
     const done = { pushed: 0, bytes: 0, size: blob.size };
     while (done.bytes < blob.size && !signal?.aborted) {
       let lines;
       try {
         lines = await nextLines(blob, done.bytes);
-        const body = new Blob([lines], { type: "text/plain" });
-        done.pushed += (await this.#post("push", { query: { each: "line" }, body })).pushed;
+        const body = new Blob([lines], { type: json ? "application/x-ndjson" : "text/plain" });
+        done.pushed += (await this.#post("push", { query: json ? {} : { each: "line" }, body })).pushed;
       } catch (error) {
         throw error.withDetails({ pushed: done.pushed + (error.answer.pushed ?? 0) });
       }

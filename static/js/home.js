@@ -61,7 +61,10 @@ let hiddenTimer = 0;
 function start() {
   stop ??= follow(client, {
     queue: (state) => store.change(received, state, Date.now()),
-    connection: (now, error) => store.change(connected, now, error),
+    connection(now, error) {
+      if (now === "live" && ["away", "fault"].includes(store.state.connection)) notices.clear(); // the outage is over
+      store.change(connected, now, error);
+    },
   });
 }
 

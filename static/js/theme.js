@@ -1,6 +1,7 @@
 // Runs before the first paint on every page, so it is not a module. It applies the theme that the visitor chose.
 (() => {
   const root = document.documentElement;
+  root.dataset.script = ""; // scripts run
   const system = matchMedia("(prefers-color-scheme: dark)");
   const shown = () => root.dataset.theme ?? (system.matches ? "dark" : "light");
   let theme = null;

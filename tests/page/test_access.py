@@ -104,8 +104,31 @@ def test_every_control_is_reached_by_tab_and_seen(tab: Tab, valkey: Store, name:
         assert reached[-1] == "BODY" or style == "solid2px", reached[-1]
         if reached[-1] == "BODY":
             break
-    wanted = ["switch", "language", "theme", "reserved-open", "dead-link", "push-text", "push-each", "push-next", "push-delay"]
-    wanted += ["push-go", "push-pick", "pop", "reserve", "filter", "pause", "move", "clear", "open", "remove quiet icon", "curl-line", "curl-copy"]
+    wanted = [
+        "switch",
+        "language",
+        "theme",
+        "reserved-open",
+        "dead-link",
+        "push-text",
+        "push-each",
+        "push-next",
+        "push-delay",
+    ]
+    wanted += [
+        "push-go",
+        "push-pick",
+        "pop",
+        "reserve",
+        "filter",
+        "pause",
+        "move",
+        "clear",
+        "open",
+        "remove quiet icon",
+        "curl-line",
+        "curl-copy",
+    ]
     assert [one for one in reached if one in wanted] == wanted
 
 

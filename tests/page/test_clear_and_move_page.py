@@ -161,3 +161,19 @@ def test_dead_letters_are_offered_a_move_to_where_they_came_from(tab: Tab, redis
     tab.shows("bad")
     tab.by_id("move").click()
     expect(tab.by_id("moving-to")).to_have_value(name)
+
+
+def test_a_clear_under_a_filter_says_that_it_means_all(tab: Tab, seed: Callable[..., None]) -> None:
+    seed("a", "b")
+    tab.shows("a", "b")
+    tab.by_id("filter").fill("a")
+    tab.by_id("clear").click()
+    expect(tab.by_id("clearing-text")).to_contain_text("2 waiting messages will be removed.")
+    expect(tab.by_id("clearing-text")).to_contain_text("not only what the filter shows")
+
+
+def test_dead_letters_of_dead_letters_are_offered_only_where_there_are_some(tab: Tab, redis: Any, name: str) -> None:
+    tab.open(name + ".dead")
+    expect(tab.by_id("dead-link")).to_be_hidden()
+    redis.lpush(f"{{queue:{name}}}:dead:dead", "twice dead")
+    expect(tab.by_id("dead-link")).to_be_visible()

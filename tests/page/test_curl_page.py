@@ -17,9 +17,7 @@ def run(line: str) -> None:
 
 
 @pytest.mark.parametrize("message", ["hello", "it's 50% & more", "@file", '{"a": [1.10]}', "two\nlines é", "a\x07b"])
-def test_the_curl_line_of_a_push_does_the_same(
-    tabs: Callable[..., Tab], redis: Any, name: str, message: str
-) -> None:
+def test_the_curl_line_of_a_push_does_the_same(tabs: Callable[..., Tab], redis: Any, name: str, message: str) -> None:
     tab = tabs(permissions=["clipboard-read", "clipboard-write"]).open()
     tab.by_id("push-text").fill(message)
     tab.by_id("push-go").click()

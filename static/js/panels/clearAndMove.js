@@ -24,7 +24,8 @@ export function mountClearAndMove(app, suggestNames) {
   byId("clear").addEventListener("click", async () => {
     typed.value = "";
     byId("clearing-go").disabled = true;
-    byId("clearing-text").textContent = t("clear.what", { n: store.state.count });
+    const hint = byId("filter").value ? ` ${t("clear.filter")}` : "";
+    byId("clearing-text").textContent = t("clear.what", { n: store.state.count }) + hint;
     if ((await openDialog(byId("clearing"))) !== "go" || typed.value !== page.name) return;
     const answer = await actions.clear();
     if (!answer) return;
