@@ -47,6 +47,7 @@ const SLICE_BYTES = 1 << 20; // of a file, sent in one request
 const MAX_LINE_BYTES = 16 << 20; // a longer line is sent cut, and the app refuses it
 const SILENCE_TIMEOUT_MS = 40_000; // a stream without a byte for so long, comments included, is dead
 const NOTHING_CODES = new Set(["empty", "no_result"]); // answers that are no failure, although there is nothing
+const CLOCK_TOLERANCE_MS = 2000; // the Date of an answer is in whole seconds
 const RETRY_DELAYS_MS = [250, 500, 1000, 2000, 4000, 8000]; // before a stream is opened again
 
 export class QueueClient {
@@ -60,6 +61,8 @@ export class QueueClient {
     this.base = base;
     this.token = token;
     this.fetch = (...args) => fetch(...args); // fetch must not be called as a method
+    /** By how much the app's clock is ahead of this one, milliseconds, as of the last answer; 0 if they agree. */
+    this.clockOffset = 0;
   }
 
   /** Return the address of a verb. @param {string} verb @param {object} query @returns {URL} */
@@ -374,7 +377,10 @@ export class QueueClient {
   async #send(url, options) {
     const headers = this.token ? { ...options.headers, Authorization: `Bearer ${this.token}` } : options.headers;
     try {
-      return await this.fetch(url, { ...options, headers, cache: "no-store" });
+      const response = await this.fetch(url, { ...options, headers, cache: "no-store" });
+      const offset = Date.parse(response.headers.get("Date")) - Date.now();
+      this.clockOffset = Math.abs(offset) > CLOCK_TOLERANCE_MS ? offset : 0;
+      return response;
     } catch (error) {
       if (error.name === "AbortError") throw new QueueError("aborted", "Stopped.");
       throw new QueueError("offline", "There was no answer, so it is unknown whether this was done.");

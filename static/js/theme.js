@@ -38,7 +38,10 @@
     });
     // Signing out leaves no messages in the browser. Added now, this listener runs after the page has saved its own.
     document.getElementById("logout")?.addEventListener("submit", () => {
-      addEventListener("pagehide", () => sessionStorage.clear());
+      addEventListener("pagehide", () => {
+        sessionStorage.clear();
+        for (const key of Object.keys(localStorage)) if (key.startsWith("recent:")) localStorage.removeItem(key);
+      });
     });
   });
 })();

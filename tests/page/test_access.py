@@ -250,6 +250,7 @@ def test_the_token_is_asked_once_the_stream_works_and_signing_out_too(
     other.locator("#pop").click()
     expect(other.get_by_role("alert")).to_contain_text("You are signed out. Reload the page to sign in.")
     assert tab.page.evaluate("sessionStorage.length") == 0
+    assert tab.page.evaluate("Object.keys(localStorage)") == []  # nor what was popped
 
 
 def test_signing_in_works_over_plain_http_under_a_name(
