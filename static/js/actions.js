@@ -14,10 +14,10 @@ const LOOK_CHARACTERS = 200; // of each
  * Everything a visitor can do to the queue, without any DOM. Each action shows its curl command and reports its own
  * failure, then resolves with undefined (the queue's answer on success), so callers need no `catch`.
  *
- * @param {{client: import("./client.js").QueueClient, store: object, notices: object, curl: object,
+ * @param {{client: import("./client.js").QueueClient, store: object, notices: object, recent: object, curl: object,
  *          showCommand: (command: string) => void, t: (key: string, values?: object) => string, language: string}} parts
  */
-export function createActions({ client, store, notices, curl, showCommand, t, language }) {
+export function createActions({ client, store, notices, recent, curl, showCommand, t, language }) {
   /** Show a curl command, do the work, and report its failure, and that it takes long unless it `isWaiting`. */
   async function run(command, work, isWaiting = false) {
     if (command) showCommand(command);
@@ -95,6 +95,7 @@ export function createActions({ client, store, notices, curl, showCommand, t, la
   /** Keep messages that were taken on the page. */
   function keep(how, messages) {
     const taken = messages.map((one) => ({ how, key: newKey(), ...one }));
+    if (taken.length && how !== "reserve") recent.add(taken);
     if (taken.length) store.change(took, taken);
     return taken;
   }
@@ -162,6 +163,7 @@ export function createActions({ client, store, notices, curl, showCommand, t, la
     let done = 0;
     for (const { id, message, key } of list) {
       if (!(await push(message, { next: true, key }))) break;
+      recent.drop(key);
       store.change(discarded, id);
       done += 1;
     }

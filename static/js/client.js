@@ -47,6 +47,7 @@ const SLICE_BYTES = 1 << 20; // of a file, sent in one request
 const MAX_LINE_BYTES = 16 << 20; // a longer line is sent cut, and the app refuses it
 const SILENCE_TIMEOUT_MS = 40_000; // a stream without a byte for so long, comments included, is dead
 const NOTHING_CODES = new Set(["empty", "no_result"]); // answers that are no failure, although there is nothing
+const CLOCK_TOLERANCE_MS = 2000; // the Date of an answer is in whole seconds
 const RETRY_DELAYS_MS = [250, 500, 1000, 2000, 4000, 8000]; // before a stream is opened again
 
 export class QueueClient {
@@ -60,6 +61,8 @@ export class QueueClient {
     this.base = base;
     this.token = token;
     this.fetch = (...args) => fetch(...args); // fetch must not be called as a method
+    /** By how much the app's clock is ahead of this one, milliseconds, as of the last answer; 0 if they agree. */
+    this.clockOffset = 0;
   }
 
   /** Return the address of a verb. @param {string} verb @param {object} query @returns {URL} */
@@ -94,18 +97,19 @@ export class QueueClient {
    * Add every line of a text or file of any size as a message, in slices, with constant memory.
    * `signal` stops it between two slices, so the number it resolves with is exact.
    * @param {string | Blob} text
-   * @param {{progress?: (done: {pushed: number, bytes: number, size: number}) => void, signal?: AbortSignal}} options
+   * @param {{json?: boolean, progress?: (done: {pushed: number, bytes: number, size: number}) => void,
+   *          signal?: AbortSignal}} options json: each line is a JSON value (NDJSON), as `all` exports them
    * @returns {Promise<{pushed: number, bytes: number, size: number}>} a failure has `answer.pushed` too
    */
-  async pushLines(text, { progress = () => {}, signal } = {}) {
+  async pushLines(text, { json = false, progress = () => {}, signal } = {}) {
     const blob = typeof text === "string" ? new Blob([text]) : text;
     const done = { pushed: 0, bytes: 0, size: blob.size };
     while (done.bytes < blob.size && !signal?.aborted) {
       let lines;
       try {
         lines = await nextLines(blob, done.bytes);
-        const body = new Blob([lines], { type: "text/plain" });
-        done.pushed += (await this.#post("push", { query: { each: "line" }, body })).pushed;
+        const body = new Blob([lines], { type: json ? "application/x-ndjson" : "text/plain" });
+        done.pushed += (await this.#post("push", { query: json ? {} : { each: "line" }, body })).pushed;
       } catch (error) {
         throw error.withDetails({ pushed: done.pushed + (error.answer.pushed ?? 0) });
       }
@@ -373,7 +377,10 @@ export class QueueClient {
   async #send(url, options) {
     const headers = this.token ? { ...options.headers, Authorization: `Bearer ${this.token}` } : options.headers;
     try {
-      return await this.fetch(url, { ...options, headers, cache: "no-store" });
+      const response = await this.fetch(url, { ...options, headers, cache: "no-store" });
+      const offset = Date.parse(response.headers.get("Date")) - Date.now();
+      this.clockOffset = Math.abs(offset) > CLOCK_TOLERANCE_MS ? offset : 0;
+      return response;
     } catch (error) {
       if (error.name === "AbortError") throw new QueueError("aborted", "Stopped.");
       throw new QueueError("offline", "There was no answer, so it is unknown whether this was done.");

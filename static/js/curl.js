@@ -36,8 +36,10 @@ export function curlCommands(client, token) {
       if (/[\0-\x08\x0b-\x1f\x7f]/.test(message)) return line("push", query, ...json({ message }));
       return line("push", query, "-H 'Content-Type: text/plain'", `--data-raw ${quoted(message)}`);
     },
-    pushLines: (file = "messages.txt") =>
-      line("push", { each: "line" }, "-H 'Content-Type: text/plain'", `-T ${quoted(file)}`, "-X POST"),
+    pushLines: (file = "messages.txt", { json = false } = {}) =>
+      json
+        ? line("push", {}, "-H 'Content-Type: application/x-ndjson'", `-T ${quoted(file)}`, "-X POST")
+        : line("push", { each: "line" }, "-H 'Content-Type: text/plain'", `-T ${quoted(file)}`, "-X POST"),
     pushBytes: (file = "message.bin") =>
       line("push", {}, "-H 'Content-Type: application/octet-stream'", `--data-binary ${quoted(`@${file}`)}`),
     pop: ({ max, wait } = {}) => line("pop", { max, wait }, "-X POST"),

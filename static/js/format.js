@@ -15,9 +15,10 @@ export function kindOf(message) {
   return /^[[{]/.test(text) && indented(message) !== null ? "json" : "text";
 }
 
-/** Guess the kind of a message from its beginning. */
-export function kindOfPreview(preview) {
+/** Return the kind of a message of so many bytes, guessed if only its beginning is known. */
+export function kindOfPreview(preview, bytes) {
   if (typeof preview !== "string") return "bytes";
+  if (bytesOf(preview).length === bytes) return kindOf(preview);
   return /^\s*(\{\s*["}]|\[\s*["\]{[\d-])/.test(preview) ? "json" : "text";
 }
 
@@ -109,4 +110,18 @@ export function durationOf(seconds, language) {
 /** Return the lines of a text that are messages: all but the empty ones. @param {string} text */
 export function linesOf(text) {
   return text.split("\n").map((line) => line.replace(/\r$/, "")).filter((line) => line !== "");
+}
+
+/**
+ * Whether every line of a text is a JSON value, as in an export of a queue.
+ * @param {string} text @param {boolean} isCut whether there is more of it: then its last line is not looked at
+ */
+export function areJsonLines(text, isCut) {
+  const lines = linesOf(isCut ? text.slice(0, text.lastIndexOf("\n") + 1) : text);
+  try {
+    lines.forEach((line) => JSON.parse(line));
+    return lines.length > 0;
+  } catch {
+    return false;
+  }
 }

@@ -17,10 +17,12 @@ import { mountNotices } from "./panels/notices.js";
 import { mountPause } from "./panels/pause.js";
 import { mountPush } from "./panels/push.js";
 import { mountQueues } from "./panels/queues.js";
+import { mountRecent } from "./panels/recent.js";
 import { mountReleasing } from "./panels/releasing.js";
 import { mountSearch } from "./panels/search.js";
 import { mountTake } from "./panels/take.js";
 import { mountWaiting } from "./panels/waiting.js";
+import { createRecent, sharedStorage } from "./recent.js";
 import { connected, createStore, initial, received } from "./state.js";
 
 const HIDDEN_TIMEOUT_MS = 5000; // then a hidden tab stops following: browsers limit the connections to a host
@@ -36,8 +38,9 @@ const failure = (error) => failureText(error, { max: sizeOf(page.max_message_byt
 // Each panel gets only this and returns what others need of it.
 const notices = mountNotices({ failure, t });
 const { showCommand } = mountCurlBar({ notices, t, curl });
-const actions = createActions({ client, store, notices, curl, showCommand, t, language: page.language });
-const app = Object.freeze({ page, client, store, actions, notices, curl, showCommand, failure, t, n });
+const recent = createRecent(page.name, sharedStorage());
+const actions = createActions({ client, store, notices, recent, curl, showCommand, t, language: page.language });
+const app = Object.freeze({ page, client, store, recent, actions, notices, curl, showCommand, failure, t, n });
 
 const { suggestNames } = mountQueues(app);
 const { openMessage } = mountMessage(app);
@@ -46,6 +49,7 @@ const waiting = mountWaiting(app, openMessage);
 store.subscribe(mountLive(app).update);
 store.subscribe(waiting.update);
 store.subscribe(mountTake(app, openMessage, askRelease).update);
+store.subscribe(mountRecent(app, openMessage).update);
 store.subscribe(mountHeld(app, askRelease).update);
 store.subscribe(mountPause(app).update);
 mountPush(app, mountFiles(app));
@@ -61,7 +65,10 @@ let hiddenTimer = 0;
 function start() {
   stop ??= follow(client, {
     queue: (state) => store.change(received, state, Date.now()),
-    connection: (now, error) => store.change(connected, now, error),
+    connection(now, error) {
+      if (now === "live" && ["away", "fault"].includes(store.state.connection)) notices.clear(); // the outage is over
+      store.change(connected, now, error);
+    },
   });
 }
 

@@ -1,6 +1,7 @@
 // Runs before the first paint on every page, so it is not a module. It applies the theme that the visitor chose.
 (() => {
   const root = document.documentElement;
+  root.dataset.script = ""; // scripts run
   const system = matchMedia("(prefers-color-scheme: dark)");
   const shown = () => root.dataset.theme ?? (system.matches ? "dark" : "light");
   const home = new URL("../../", document.currentScript.src).pathname.slice(0, -1) || "/"; // the app may be at a sub-path
@@ -38,7 +39,10 @@
     });
     // Signing out leaves no messages in the browser. Added now, this listener runs after the page has saved its own.
     document.getElementById("logout")?.addEventListener("submit", () => {
-      addEventListener("pagehide", () => sessionStorage.clear());
+      addEventListener("pagehide", () => {
+        sessionStorage.clear();
+        for (const key of Object.keys(localStorage)) if (key.startsWith("recent:")) localStorage.removeItem(key);
+      });
     });
   });
 })();

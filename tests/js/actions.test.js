@@ -4,6 +4,7 @@ import { test } from "node:test";
 import { createActions, newKey, retryWithKey } from "../../static/js/actions.js";
 import { QueueClient, QueueError } from "../../static/js/client.js";
 import { curlCommands } from "../../static/js/curl.js";
+import { createRecent } from "../../static/js/recent.js";
 import { createStore, initial, took } from "../../static/js/state.js";
 
 const lost = () => new QueueError("offline", "No answer.");
@@ -26,6 +27,7 @@ function actionsOf(client) {
       clear: () => {},
       sayAfter: () => () => {},
     },
+    recent: createRecent("jobs", undefined),
     showCommand: (command) => said.push(command),
     t: (key) => key,
   });

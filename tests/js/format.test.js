@@ -1,7 +1,7 @@
 /** Messages as text and text as messages: kinds, one line, indented JSON, hexadecimal, sizes, lines. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { bytesOf, durationOf, hexOf, indented, kindOf, kindOfPreview, linesOf, oneLine, piecesOf, sizeOf, timeOf } from "../../static/js/format.js";
+import { areJsonLines, bytesOf, durationOf, hexOf, indented, kindOf, kindOfPreview, linesOf, oneLine, piecesOf, sizeOf, timeOf } from "../../static/js/format.js";
 
 test("JSON is indented and every number stays as it was written", () => {
   const text = '{"a":1.10,"big":12345678901234567890123,"s":"x, {y}: \\"z\\"","l":[1,[],{}],"e":{"n":null}}';
@@ -93,4 +93,19 @@ test("durations and times for people", () => {
   const noon = new Date(2026, 4, 1, 12).getTime();
   assert.match(timeOf(noon + 65_000, "en", noon), /^12:01:05.PM$/u);
   assert.match(timeOf(noon + 86_400_000, "en", noon), /May 2, 2026.*12:00:00.PM/u);
+});
+
+test("a whole message's kind is known, a longer one's is guessed", () => {
+  assert.equal(kindOfPreview('{"a":1,}', 8), "text");
+  assert.equal(kindOfPreview('{"a":1}', 7), "json");
+  assert.equal(kindOfPreview('{"a":1,', 900), "json");
+});
+
+test("lines of JSON are told from lines of text, also where the last is cut", () => {
+  assert.ok(areJsonLines('"a"\n{"b":1}\n\n', false));
+  assert.ok(areJsonLines('"a"\n{"b":', true));
+  assert.ok(!areJsonLines('"a"\n{"b":', false));
+  assert.ok(!areJsonLines('"a"\nplain\n', false));
+  assert.ok(!areJsonLines("", false));
+  assert.ok(!areJsonLines('{"cut', true));
 });

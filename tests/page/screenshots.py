@@ -82,9 +82,42 @@ def cleared(scene: Scene) -> None:
 
 
 def dead(scene: Scene) -> None:
-    scene.redis.lpush(f"{{queue:{scene.name}}}:dead", *ORDERS[:2])
+    scene.push(*ORDERS[:2])
+    for reason in ("the printer is on fire", "no such table"):
+        reservation = post(scene, "reserve")["id"]
+        post(scene, "release", id=reservation, dead=True, reason=reason)
     scene.page.goto(scene.page.url + ".dead")
     expect(scene.page.locator(".row")).to_have_count(2)
+
+
+def post(scene: Scene, verb: str, **fields: Any) -> Any:
+    """Call a verb as another client."""
+    api = scene.page.url.replace("/q/", "/api/queue/")
+    return scene.page.request.post(f"{api}/{verb}", data=fields or None).json()
+
+
+def held(scene: Scene) -> None:
+    scene.push(*ORDERS)
+    post(scene, "reserve", lease=45)
+    post(scene, "reserve", lease=600)
+    post(scene, "push", message="Call the coffee supplier", delay=5400)
+    expect(scene.page.locator("#delayed")).to_have_text("1")
+    scene.page.locator("#reserved-open").click()
+    expect(scene.page.locator("#held-list .message-card")).to_have_count(2)
+
+
+def paused(scene: Scene) -> None:
+    scene.push(*ORDERS)
+    scene.page.locator("#pause").click()
+    expect(scene.page.locator("#paused")).to_be_visible()
+    scene.page.evaluate("scrollTo(0, 0)")
+
+
+def search(scene: Scene) -> None:
+    scene.push(*(f'{{"order":{i},"items":["espresso","croissant"],"table":{i % 20}}}' for i in range(5000)))
+    scene.page.locator("#filter").fill('"order":42')
+    scene.page.keyboard.press("Enter")
+    expect(scene.page.locator("#search-status")).to_have_text("111 found")
 
 
 def away(scene: Scene) -> None:
@@ -93,7 +126,9 @@ def away(scene: Scene) -> None:
     expect(scene.page.locator("#live")).to_have_text("Redis is away")
 
 
-SCENES: list[Callable[[Scene], None]] = [empty, three, many, popped, message, cleared, dead, away]
+SCENES: list[Callable[[Scene], None]] = [
+    *(empty, three, many, popped, message, cleared, dead, held, paused, search, away),
+]
 
 
 def shots(browser: Any, app: App, store: Store) -> Iterator[Path]:
@@ -110,7 +145,7 @@ def shots(browser: Any, app: App, store: Store) -> Iterator[Path]:
                 scene = Scene(page, store, "orders")
                 scene.history()
                 take(scene)
-                if size == "narrow" and take not in (empty, popped):
+                if size == "narrow" and take not in (empty, popped, paused):
                     page.locator("#waiting-title").evaluate("title => title.closest('.card').scrollIntoView()")
                 page.mouse.move(0, 0)
                 path = FOLDER / f"{take.__name__}-{size}-{theme}.png"

@@ -7,7 +7,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
 
 from tests.page.conftest import Tab
-from tests.servers import App, Store
+from tests.servers import App, Store, until
 
 axe = Axe()
 
@@ -250,6 +250,7 @@ def test_the_token_is_asked_once_the_stream_works_and_signing_out_too(
     other.locator("#pop").click()
     expect(other.get_by_role("alert")).to_contain_text("You are signed out. Reload the page to sign in.")
     assert tab.page.evaluate("sessionStorage.length") == 0
+    assert tab.page.evaluate("Object.keys(localStorage)") == []  # nor what was popped
 
 
 def test_who_can_only_read_sees_the_messages_and_no_operation(
@@ -282,3 +283,64 @@ def test_signing_in_works_over_plain_http_under_a_name(
     expect(tab.by_id("live")).to_have_text("Live")
     tab.page.get_by_role("button", name="Sign out").click()
     expect(tab.by_id("token")).to_be_visible()
+
+
+def test_the_count_is_no_live_region(tab: Tab) -> None:
+    assert tab.page.locator("output, .overview [role=status], .overview [aria-live]").count() == 0
+
+
+def test_a_skip_link_leads_past_the_bar(tab: Tab) -> None:
+    tab.press("Tab")
+    expect(tab.page.get_by_role("link", name="Skip to the queue")).to_be_focused()
+    tab.press("Enter")
+    tab.press("Tab")
+    assert tab.focused() == "reserved-open"
+
+
+def test_what_has_the_focus_is_not_under_the_bars(tabs: Callable[..., Tab]) -> None:
+    tab = tabs(width=640, height=400).open()
+    for _ in range(40):
+        tab.press("Tab")
+        if tab.focused() in ("BODY", "curl-line"):
+            break
+        box = "(({ top, bottom }) => [top, bottom])(document.activeElement.getBoundingClientRect())"
+        is_in_bar = tab.page.evaluate("document.activeElement.closest('.bar, .skip') !== null")
+        top, bottom = tab.page.evaluate(box)
+        bar = tab.page.locator(".curl-bar").bounding_box()
+        assert bar
+        # Of a text box the line that is written must be seen.
+        bottom = top + 24 if tab.focused() == "push-text" else bottom
+        assert is_in_bar or (top >= 56 and bottom <= bar["y"]) or bottom - top > 300, tab.focused()
+    else:
+        raise AssertionError("the end of the page was not reached")
+
+
+def test_on_a_phone_targets_are_large_nothing_zooms_and_the_curl_bar_is_folded(
+    tabs: Callable[..., Tab], valkey: Store, name: str
+) -> None:
+    valkey.client().lpush("queue:" + name, "a", "b")
+    tab = tabs(width=390, height=844, has_touch=True, is_mobile=True).open()
+    expect(tab.rows()).to_have_count(2)
+    expect(tab.page.locator(".curl-bar")).to_be_hidden()
+    sizes = """[...document.querySelectorAll(".actions button, .bar button, .waiting-head button, .row button")]
+        .filter((one) => one.checkVisibility()).map((one) => one.getBoundingClientRect().height)"""
+    assert min(tab.page.evaluate(sizes)) >= 43
+    fonts = """[...document.querySelectorAll("input:not([type=checkbox]), textarea, select")]
+        .map((one) => parseFloat(getComputedStyle(one).fontSize))"""
+    assert min(tab.page.evaluate(fonts)) >= 16
+
+
+def test_a_removal_leaves_the_list_under_the_finger(tabs: Callable[..., Tab], valkey: Store, name: str) -> None:
+    valkey.client().lpush("queue:" + name, *(f"m{i}" for i in range(30)))
+    tab = tabs(width=390, height=844, has_touch=True, is_mobile=True).open()
+    tab.page.locator("#viewport").scroll_into_view_if_needed()
+    tab.page.locator("#waiting-title").evaluate("title => title.closest('.card').scrollIntoView()")
+    # Not every browser keeps what is in view in its place.
+    tab.page.evaluate("document.documentElement.style.overflowAnchor = 'none'")
+    second = tab.page.get_by_role("button", name="Remove message 2")
+    before = second.bounding_box()
+    assert before
+    second.tap()
+    expect(tab.taken()).to_have_count(1)
+    expect(tab.rows().nth(1)).to_have_text("m2")
+    until(lambda: abs((second.bounding_box() or before)["y"] - before["y"]) < 2)

@@ -143,3 +143,37 @@ def test_dead_letters_say_how_often_they_were_delivered(tab: Tab, redis: Any, na
     tab.open(name + ".dead")
     note = f"Messages of {name} that were buried, or delivered 5 times and never acked."
     expect(tab.page.locator(".waiting .note").first).to_contain_text(note)
+
+
+def test_a_name_that_is_new_is_said_to_be_while_it_is_typed(tab: Tab, seed: Callable[..., None], name: str) -> None:
+    seed("a")
+    tab.shows("a")
+    tab.by_id("move").click()
+    tab.by_id("moving-to").fill(name + "x")
+    expect(tab.by_id("moving-new")).to_have_text("This is a new queue.")
+    tab.by_id("moving-to").fill(name)
+    expect(tab.by_id("moving-new")).to_have_text("")
+
+
+def test_dead_letters_are_offered_a_move_to_where_they_came_from(tab: Tab, redis: Any, name: str) -> None:
+    redis.lpush(f"{{queue:{name}}}:dead", "bad")
+    tab.open(name + ".dead")
+    tab.shows("bad")
+    tab.by_id("move").click()
+    expect(tab.by_id("moving-to")).to_have_value(name)
+
+
+def test_a_clear_under_a_filter_says_that_it_means_all(tab: Tab, seed: Callable[..., None]) -> None:
+    seed("a", "b")
+    tab.shows("a", "b")
+    tab.by_id("filter").fill("a")
+    tab.by_id("clear").click()
+    expect(tab.by_id("clearing-text")).to_contain_text("2 waiting messages will be removed.")
+    expect(tab.by_id("clearing-text")).to_contain_text("not only what the filter shows")
+
+
+def test_dead_letters_of_dead_letters_are_offered_only_where_there_are_some(tab: Tab, redis: Any, name: str) -> None:
+    tab.open(name + ".dead")
+    expect(tab.by_id("dead-link")).to_be_hidden()
+    redis.lpush(f"{{queue:{name}}}:dead:dead", "twice dead")
+    expect(tab.by_id("dead-link")).to_be_visible()

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import pytest
 from playwright.sync_api import expect
 
 from tests.page.conftest import Tab, stored
@@ -101,3 +102,52 @@ def test_a_dropped_file_is_offered(tab: Tab) -> None:
     expect(tab.by_id("dropped-title")).to_have_text("Push dropped.txt (3 B)")
     tab.page.get_by_role("button", name="One message per line").click()
     tab.shows("a", "b")
+
+
+def test_an_export_is_pushed_as_it_was(tab: Tab, redis: Any, name: str, tmp_path: Path) -> None:
+    redis.lpush("queue:" + name, "plain", '{"a": 1.10}', "two\nlines", b"\xff\x00")
+    backup = tab.page.request.get(f"{tab.url}/api/queue/{name}/all", headers={"Accept": "application/x-ndjson"}).body()
+    (tmp_path / "backup.ndjson").write_bytes(backup)
+    before = stored(redis, name)
+    redis.delete("queue:" + name)
+    tab.by_id("push-file").set_input_files(tmp_path / "backup.ndjson")
+    expect(tab.by_id("dropped-json")).to_be_checked()
+    tab.page.get_by_role("button", name="One message per line").click()
+    expect(tab.by_id("count")).to_have_text("4")
+    assert stored(redis, name) == before
+    expect(tab.by_id("curl-line")).to_contain_text("application/x-ndjson")
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (b"", "The file is empty."),
+        ("text".encode("utf-16"), "The file is UTF-16; save it as UTF-8."),
+    ],
+)
+def test_a_file_that_cannot_be_pushed_says_why(tab: Tab, tmp_path: Path, content: bytes, sentence: str) -> None:
+    (tmp_path / "odd.txt").write_bytes(content)
+    tab.by_id("push-file").set_input_files(tmp_path / "odd.txt")
+    expect(tab.page.get_by_role("alert")).to_contain_text(f"odd.txt: {sentence}")
+    expect(tab.by_id("dropped")).to_be_hidden()
+
+
+def test_a_folder_that_is_dropped_is_called_one(tab: Tab) -> None:
+    tab.page.evaluate(
+        """() => {
+        const folder = new File([""], "folder");
+        folder.slice = () => ({ arrayBuffer: () => Promise.reject(new DOMException("", "NotFoundError")) });
+        const event = new Event("drop", { bubbles: true });
+        event.dataTransfer = { types: ["Files"], files: [folder] };
+        document.body.dispatchEvent(event);
+    }"""
+    )
+    expect(tab.page.get_by_role("alert")).to_contain_text("folder: This is a folder, or a file that cannot be read.")
+
+
+def test_lines_of_text_are_not_taken_for_json(tab: Tab, redis: Any, name: str, tmp_path: Path) -> None:
+    (tmp_path / "lines.txt").write_text('"quoted"\nplain\n')
+    tab.by_id("push-file").set_input_files(tmp_path / "lines.txt")
+    expect(tab.by_id("dropped-json")).not_to_be_checked()
+    tab.page.get_by_role("button", name="One message per line").click()
+    tab.shows('"quoted"', "plain")

@@ -116,6 +116,13 @@ def test_the_last_delivery_says_that_it_ends_among_the_dead_letters(tab: Tab) ->
     expect(held(tab).locator(".until")).to_contain_text("delivery 5 of 5")
 
 
+def test_the_time_left_is_right_where_the_clock_is_wrong(tab: Tab) -> None:
+    reserve(tab, "work")
+    tab.page.clock.install(time="2020-01-01T00:00:00")
+    tab.by_id("reserved-open").click()
+    expect(held(tab).locator(".until")).to_contain_text("back in the queue in 9 min")
+
+
 def test_what_is_delayed_is_put_back_buried_or_removed(tab: Tab, redis: Any, name: str) -> None:
     for message in ("now", "never", "bad"):
         post(tab, "push", message=message, delay=600)

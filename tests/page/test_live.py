@@ -204,6 +204,23 @@ def test_an_answer_that_takes_long_is_said_to_be_waited_for(tab: Tab, seed: Call
     tab.page.unroute("**/pop")
 
 
+def test_without_scripts_the_page_says_so_and_does_not_connect_for_ever(tabs: Callable[..., Tab]) -> None:
+    tab = tabs(java_script_enabled=False)
+    tab.page.goto(f"{tab.url}/q/{tab.name}")
+    expect(tab.page.locator("noscript p")).to_be_visible()
+    expect(tab.by_id("live")).to_be_hidden()
+
+
+def test_what_an_outage_caused_is_not_said_after_it(tab: Tab) -> None:
+    tab.page.context.set_offline(True)
+    expect(tab.by_id("live")).to_have_text("Reconnecting")
+    tab.by_id("reserve").click()
+    expect(tab.page.get_by_role("alert")).to_have_count(1)
+    tab.page.context.set_offline(False)
+    expect(tab.by_id("live")).to_have_text("Live")
+    expect(tab.page.get_by_role("alert")).to_have_count(0)
+
+
 def test_the_chart_outlives_a_reload(tab: Tab, valkey: Store, name: str) -> None:
     valkey.client().lpush("queue:" + name, *"abcde")
     expect(tab.by_id("count")).to_have_text("5")

@@ -282,6 +282,19 @@ def test_under_a_filter_only_what_matches_is_shown_while_the_queue_moves(
     assert tab.page.evaluate("window.wrong") == []
 
 
+def test_what_only_looks_like_json_has_no_badge(tab: Tab, seed: Callable[..., None]) -> None:
+    seed('{"a":1,}', '{"a":1}')
+    expect(tab.page.locator(".row .kind:visible")).to_have_count(1)
+    expect(tab.page.locator(".row").first.locator(".kind")).to_be_hidden()
+
+
+def test_no_character_is_cut_and_a_size_counts_bytes(tab: Tab, seed: Callable[..., None]) -> None:
+    seed("x" + "😀" * 60_000)
+    tab.page.locator(".row .open").click()
+    expect(tab.by_id("message-rest")).to_have_text("Show the rest (39.1 KiB)")
+    assert tab.page.evaluate("document.getElementById('message-body').textContent.isWellFormed()")
+
+
 # --- remove
 
 

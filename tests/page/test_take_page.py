@@ -235,3 +235,35 @@ def test_a_copy_of_the_tab_does_not_put_a_message_back_a_second_time(
     copy.locator("#taken").get_by_role("button", name="Put back").click()
     expect(copy.locator("#taken .message-card")).to_have_count(0)
     assert stored(redis, name) == [b"once"]
+
+
+def test_the_options_outlive_a_reload(tab: Tab) -> None:
+    tab.page.get_by_text("Options").click()
+    tab.by_id("take-lease").fill("600")
+    tab.by_id("take-max").fill("5")
+    tab.press("Tab")
+    tab.page.reload()
+    expect(tab.by_id("take-lease")).to_have_value("600")
+    expect(tab.by_id("take-max")).to_have_value("5")
+
+
+def test_what_was_popped_outlives_its_tab_and_being_discarded(
+    tab: Tab, seed: Callable[..., None], redis: Any, name: str
+) -> None:
+    seed("one", "two")
+    for message in ("one", "two"):
+        tab.by_id("pop").click()
+        expect(tab.taken().first.locator(".preview")).to_have_text(message)
+    expect(tab.by_id("recent")).to_be_hidden()
+    tab.taken().first.get_by_role("button", name="Discard").click()
+    expect(tab.by_id("recent-count")).to_have_text("1")
+    other = tab.page.context.new_page()
+    tab.page.close()
+    other.goto(f"{tab.url}/q/{name}")
+    expect(other.locator("#recent-count")).to_have_text("2")
+    other.locator("#recent summary").click()
+    expect(other.locator("#recent .preview")).to_have_text(["two", "one"])
+    other.locator("#recent").get_by_role("button", name="Put back").first.click()
+    expect(other.locator("#rows .row .preview")).to_have_text(["two"])
+    expect(other.locator("#recent-count")).to_have_text("1")
+    assert stored(redis, name) == [b"two"]

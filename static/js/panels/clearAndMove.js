@@ -24,7 +24,8 @@ export function mountClearAndMove(app, suggestNames) {
   byId("clear").addEventListener("click", async () => {
     typed.value = "";
     byId("clearing-go").disabled = true;
-    byId("clearing-text").textContent = t("clear.what", { n: store.state.count });
+    const hint = byId("filter").value ? ` ${t("clear.filter")}` : "";
+    byId("clearing-text").textContent = t("clear.what", { n: store.state.count }) + hint;
     if ((await openDialog(byId("clearing"))) !== "go" || typed.value !== page.name) return;
     const answer = await actions.clear();
     if (!answer) return;
@@ -41,11 +42,19 @@ export function mountClearAndMove(app, suggestNames) {
     if (!answer) return;
     drop();
     notices.say(t("restored", { n: answer.restored }));
-    refocus(byId("push-text"), byId("undo"));
+    refocus(byId("clear"), byId("undo"));
   });
   byId("undo-close").addEventListener("click", () => setUndos(undos.slice(0, -1)));
 
   const [to, max] = [byId("moving-to"), byId("moving-max")];
+  let known = null; // the names of all queues, null until they are known
+
+  /** Say while it is typed that a name is that of a new queue: it may be a typing error. */
+  function showNew() {
+    const isNew = known && isName(to.value) && !known.includes(to.value);
+    write(byId("moving-new"), isNew ? t("move.new") : "");
+  }
+  to.addEventListener("input", showNew);
 
   /** Ask where to and move; with `contains` only what holds that text. Resolves with the queue's answer if it was done. */
   async function openMove({ contains } = {}) {
@@ -53,7 +62,13 @@ export function mountClearAndMove(app, suggestNames) {
     max.value = "";
     byId("moving-contains").hidden = contains === undefined;
     write(byId("moving-contains"), t("move.contains", { text: contains ?? "" }));
-    suggestNames();
+    if (parentOf(page.name)) to.value = parentOf(page.name);
+    known = null;
+    showNew();
+    suggestNames().then((names) => {
+      known = names;
+      showNew();
+    });
     if ((await openDialog(byId("moving"))) !== "go") return undefined;
     if (!isName(to.value)) return void notices.fail({ code: "bad_name" });
     return actions.move(to.value, { max: max.value === "" ? undefined : Number(max.value), contains });

@@ -1,5 +1,7 @@
 import { byId, openDialog } from "../dom.js";
-import { sizeOf } from "../format.js";
+import { areJsonLines, sizeOf } from "../format.js";
+
+const LOOK_BYTES = 1 << 16; // of a file, to see what is in it
 
 /** Push files of any size, picked or dropped on the page: each line as a message, or the whole file as one. */
 export function mountFiles({ client, notices, page, t, curl, showCommand }) {
@@ -17,16 +19,16 @@ export function mountFiles({ client, notices, page, t, curl, showCommand }) {
   }
 
   /** Push every line of a blob as a message; resolves with the number pushed, also if that fails half way. */
-  const pushStream = (blob, name) => enqueue(() => streamNow(blob, name));
+  const pushStream = (blob, name, options = {}) => enqueue(() => streamNow(blob, name, options));
 
-  async function streamNow(blob, name) {
+  async function streamNow(blob, name, { json = false }) {
     stop = new AbortController();
     showProgress(name, { pushed: 0, bytes: 0, size: blob.size || 1 });
     byId("push-progress").hidden = false;
-    showCommand(curl.pushLines(name));
+    showCommand(curl.pushLines(name, { json }));
     try {
       const progress = (done) => showProgress(name, done);
-      const { pushed, bytes, size } = await client.pushLines(blob, { progress, signal: stop.signal });
+      const { pushed, bytes, size } = await client.pushLines(blob, { json, progress, signal: stop.signal });
       notices.say(t(bytes < size ? "pushing.stopped" : "pushed", { n: pushed, name }));
       return pushed;
     } catch (error) {
@@ -76,12 +78,31 @@ export function mountFiles({ client, notices, page, t, curl, showCommand }) {
   }
 
   async function offer(file) {
+    const kind = await kindOfFile(file);
+    if (kind !== "text" && kind !== "json") {
+      notices.fail({ code: kind }, file.name);
+      return true;
+    }
+    byId("dropped-json").checked = kind === "json";
     byId("dropped-title").textContent = t("dropped.title", { name: file.name, size: sizeOf(file.size, page.language) });
-    byId("dropped-whole").disabled = file.size > page.max_message_bytes || file.size === 0;
+    byId("dropped-whole").disabled = file.size > page.max_message_bytes;
     const choice = await openDialog(byId("dropped"));
-    if (choice === "lines") pushStream(file, file.name);
+    if (choice === "lines") pushStream(file, file.name, { json: byId("dropped-json").checked });
     if (choice === "whole") enqueue(() => pushWhole(file));
     return choice !== "";
+  }
+
+  /** Return what a file holds: "text" or "json" (a value on each line), or the code of what keeps it from being pushed. */
+  async function kindOfFile(file) {
+    let bytes;
+    try {
+      bytes = new Uint8Array(await file.slice(0, LOOK_BYTES).arrayBuffer());
+    } catch {
+      return "folder";
+    }
+    if (!bytes.length) return "empty_file";
+    if ((bytes[0] === 0xff && bytes[1] === 0xfe) || (bytes[0] === 0xfe && bytes[1] === 0xff)) return "utf16";
+    return areJsonLines(new TextDecoder().decode(bytes), bytes.length < file.size) ? "json" : "text";
   }
 
   // --- dropping

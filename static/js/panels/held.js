@@ -5,6 +5,7 @@ import { historyOf } from "../history.js";
 const MAX_SHOWN = 100; // cards; the rest is only counted
 const MAX_PREVIEW_CHARACTERS = 200;
 const CLOCK_INTERVAL_MS = 1000; // how often the remaining time is shown
+const DEFAULT_LEASE_SECONDS = 30; // of an extension, if the options name none
 const RELOAD_DELAY_MS = 250; // at most one reading in this time, however fast the queue changes
 
 /**
@@ -103,7 +104,7 @@ export function mountHeld({ client, store, actions, failure, curl, showCommand, 
   }
 
   function showTime({ element, one }) {
-    const time = durationOf(Math.max(0, Math.ceil(one.deadline - Date.now() / 1000)), page.language);
+    const time = durationOf(Math.max(0, Math.ceil(one.deadline - (Date.now() + client.clockOffset) / 1000)), page.language);
     const isLast = kind === "reserved" && one.deliveries >= page.max_deliveries;
     const facts = [t(isLast ? "held.buried.in" : `held.${kind}.in`, { time })];
     if (one.deliveries) facts.push(t("taken.deliveries", { n: one.deliveries, max: page.max_deliveries }));
@@ -115,7 +116,7 @@ export function mountHeld({ client, store, actions, failure, curl, showCommand, 
 
   const buttons = {
     release: ({ id }) => actions.release(id),
-    extend: ({ id }) => actions.extend(id, Number(byId("take-lease").value)),
+    extend: ({ id }) => actions.extend(id, Number(byId("take-lease").value) || DEFAULT_LEASE_SECONDS),
     ack: ({ id }) => actions.ack(id),
     "remove-delayed": ({ id }) => actions.removeDelayed(id, [...cards.keys()].indexOf(id)),
     async later({ id }) {

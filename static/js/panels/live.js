@@ -1,5 +1,6 @@
 import { chartLines } from "../chart.js";
 import { byId, write } from "../dom.js";
+import { parentOf } from "../names.js";
 import { labelOf } from "../state.js";
 
 const CHART_INTERVAL_MS = 1000; // the chart moves with time even if the queue does not change
@@ -21,10 +22,12 @@ export function mountLive({ store, t, n, page }) {
     write(byId("delayed-label"), t("delayed.label", { n: state.delayed }));
     write(byId("dead"), n(state.dead));
     write(byId("dead-label"), t("dead.label", { n: state.dead }));
+    // Dead letters of dead letters are rare: they are offered only where there are some.
+    byId("dead-link").parentElement.hidden = parentOf(page.name) !== null && state.dead === 0;
     byId("dead-link").classList.toggle("some", state.dead > 0);
     write(byId("waiters"), state.waiters ? t("waiters", { n: state.waiters }) : t("waiters.none"));
     byId("waiters").classList.toggle("some", state.waiters > 0);
-    document.title = state.count ? `(${n(state.count)}) ${page.name}` : page.name;
+    document.title = state.count && state.connection !== "idle" ? `(${n(state.count)}) ${page.name}` : page.name;
     draw(state);
   }
 

@@ -43,11 +43,13 @@ export function mountMessage({ page, actions, notices, t, n }) {
     for (const button of buttons) button.setAttribute("aria-pressed", String(button.dataset.view === view));
     const { message } = opened;
     const text = view === "hex" ? hexOf(bytesOf(message)).lines : view === "json" ? indented(message) : message;
-    const head = text.slice(0, MAX_SHOWN_CHARACTERS);
-    hiddenText = text.slice(MAX_SHOWN_CHARACTERS);
+    // Not in the middle of a character that takes two places in the text.
+    const end = /[\ud800-\udbff]/.test(text[MAX_SHOWN_CHARACTERS - 1]) ? MAX_SHOWN_CHARACTERS - 1 : MAX_SHOWN_CHARACTERS;
+    const head = text.slice(0, end);
+    hiddenText = text.slice(end);
     body.replaceChildren(...(view === "json" ? coloured(head) : [head]));
     rest.hidden = hiddenText === "";
-    rest.textContent = t("message.rest", { size: sizeOf(hiddenText.length, page.language) });
+    rest.textContent = t("message.rest", { size: sizeOf(bytesOf(hiddenText).length, page.language) });
   }
 
   function* coloured(json) {

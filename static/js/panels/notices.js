@@ -38,8 +38,13 @@ export function mountNotices({ failure, t }) {
   return {
     /** @param {string} text @param {{text: string, href?: string, action?: () => void}} [extra] a link or a button */
     say(text, extra) {
+      const same = [...document.querySelectorAll(".toast.status .text")].find((one) => one.textContent === text);
+      if (!extra?.action) same?.parentElement.remove();
       const toast = show(text, "status", extra);
-      setTimeout(() => toast.remove(), extra ? NOTICE_WITH_BUTTON_MS : NOTICE_MS);
+      const time = extra ? NOTICE_WITH_BUTTON_MS : NOTICE_MS;
+      // It waits while it is used: a button must not vanish under the pointer or the focus.
+      const end = () => (toast.matches(":hover, :focus-within") ? setTimeout(end, time) : toast.remove());
+      setTimeout(end, time);
     },
     /** Say something if it is not called off in time. @returns {() => void} calls it off, or takes it back */
     sayAfter(milliseconds, text) {

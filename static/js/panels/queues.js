@@ -15,17 +15,19 @@ export function mountQueues({ client, notices, page, n }) {
     else notices.fail({ code: "bad_name" });
   });
 
-  /** Load the names of all queues for the list and for the suggestions of the name fields. */
+  /** Load the names of all queues for the list and for the suggestions of the name fields; resolves with them, or null. */
   async function suggestNames() {
     let queues;
     try {
       ({ queues } = await client.queues());
     } catch (error) {
-      return notices.fail(error);
+      notices.fail(error);
+      return null;
     }
     queues.sort((a, b) => a.name.localeCompare(b.name));
     byId("names").replaceChildren(...queues.map(({ name }) => new Option("", name)));
     byId("queues-list").replaceChildren(...queues.filter(({ name }) => isName(name)).map(itemOf));
+    return queues.map(({ name }) => name);
   }
 
   function itemOf({ name, count }) {

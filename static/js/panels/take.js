@@ -12,11 +12,17 @@ export function mountTake({ store, actions, notices, page, t }, openMessage, ask
   const cards = new Map(); // id -> element
   const list = byId("taken");
   const takenKey = `taken:${page.name}`;
+  const optionsKey = `options:${page.name}`;
   store.change(took, session.get(takenKey, []).toReversed());
 
   // --- taking
 
   let stop = null; // ends the wait in progress
+  const fields = ["take-max", "take-wait", "take-lease"].map(byId);
+  for (const [i, value] of session.get(optionsKey, []).entries()) fields[i].value = value;
+  for (const field of fields) {
+    field.addEventListener("change", () => session.set(optionsKey, fields.map(({ value }) => value)));
+  }
 
   /** Return the number in a field, corrected to what the field allows. */
   function numberIn(id) {

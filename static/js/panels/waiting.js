@@ -175,7 +175,7 @@ export function mountWaiting({ client, store, actions, failure, page, t, n }, op
     row.message = message;
     const number = n(position + 1);
     const preview = message ? oneLine(message.preview).slice(0, MAX_ROW_CHARACTERS) : "";
-    const kind = message ? kindOfPreview(message.preview) : "text";
+    const kind = message ? kindOfPreview(message.preview, message.bytes) : "text";
     element.setAttribute("aria-posinset", position + 1);
     element.classList.toggle("next", position === 0);
     element.classList.toggle("unread", !message);
@@ -197,9 +197,16 @@ export function mountWaiting({ client, store, actions, failure, page, t, n }, op
     const row = rowOf.get(event.target.closest(".row"));
     if (!row) return;
     active = row.place;
-    if (event.target.closest(".remove")) actions.remove(row.position, row.message);
+    if (event.target.closest(".remove")) keepInPlace(() => actions.remove(row.position, row.message));
     else openMessage({ position: row.position, preview: row.message });
   });
+
+  /** Do something that adds a card above the list, and scroll so that the list stays under the finger. */
+  async function keepInPlace(work) {
+    const before = view.getBoundingClientRect().top;
+    await work();
+    requestAnimationFrame(() => scrollBy(0, view.getBoundingClientRect().top - before));
+  }
 
   list.addEventListener("keydown", (event) => {
     const row = rowOf.get(event.target.closest(".row"));
