@@ -24,11 +24,11 @@ run: .venv/run.stamp
 	@exec .venv/bin/python app.py
 
 quick: .venv/develop.stamp
-	@$(RUN) pytest -q -n 2 -m "not slow" --ignore tests/page $(ARGS)
+	@$(RUN) pytest -q -n 2 -m "not slow and not soak" --ignore tests/page $(ARGS)
 
 # The tests run after a failed check too, so that one run shows everything.
 test: .venv/develop.stamp
-	@$(MAKE) -s check && checked=0 || checked=1; $(RUN) pytest -n 2 --dist loadgroup $(ARGS) && exit $$checked
+	@$(MAKE) -s check && checked=0 || checked=1; $(RUN) pytest -n 3 --dist loadgroup $(ARGS) && exit $$checked
 
 check: .venv/develop.stamp
 	$(RUN) ruff check .
@@ -54,6 +54,7 @@ lock: .venv/run.stamp
 
 soak: .venv/develop.stamp
 	MODEL_EXAMPLES=$${MODEL_EXAMPLES:-300} $(RUN) pytest -q --timeout 0 tests/broker/test_model.py
+	$(RUN) pytest -q -n 2 -m soak
 	$(RUN) tests.ledger
 
 # A .venv without the stamp is kept if its set-up came to its end (pip itself is listed last).

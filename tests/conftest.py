@@ -22,6 +22,7 @@ from web.runtime import Runtime
 _numbers = itertools.count()
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist looks at the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Let the tests that need much of the machine run one at a time, beside the others."""
     for item in items:

@@ -104,11 +104,16 @@ DAMAGES: dict[str, tuple[Damage, list[str]]] = {  # with what is left after a re
     "manifest empty": (lambda at: manifest(at).write_bytes(b""), ["all"]),
     "manifest damaged": (lambda at: edit(manifest(at), lambda data: b"\0" * len(data)), ["all"]),
 }
+ALWAYS = [("in the middle", True), ("zeros at the end", False), ("manifest missing", False), ("manifest damaged", True)]
 MESSAGES = [f"m{number}" for number in range(10)]
+CASES = [
+    pytest.param(damage, rewritten, marks=() if (damage, rewritten) in ALWAYS else pytest.mark.soak)
+    for damage in DAMAGES
+    for rewritten in (False, True)
+]
 
 
-@pytest.mark.parametrize("rewritten", [False, True], ids=["", "rewritten"])
-@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize(("damage", "rewritten"), CASES)
 def test_a_start_on_damaged_data_names_the_command_that_repairs_it(serve: Serve, damage: str, rewritten: bool) -> None:
     app, (do, left) = serve(), DAMAGES[damage]
     before = ["kept"] if rewritten else []

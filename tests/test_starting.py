@@ -235,7 +235,12 @@ def make_broken_venv(place: Path, how: str) -> None:
         library.rename(place / "lib" / "python3.0")
 
 
-@pytest.mark.parametrize("how", ["removed", "upgraded", "interrupted"])
+soak = pytest.mark.soak
+
+
+@pytest.mark.parametrize(
+    "how", [pytest.param("removed", marks=soak), pytest.param("upgraded", marks=soak), "interrupted"]
+)
 def test_make_makes_a_broken_venv_anew(checkout: Path, packages: str, how: str) -> None:
     make_broken_venv(checkout / ".venv", how)
     set_up = partial(subprocess.run, ["make", ".venv/run.stamp"], cwd=checkout, check=True)
@@ -246,6 +251,7 @@ def test_make_makes_a_broken_venv_anew(checkout: Path, packages: str, how: str) 
     assert (checkout / ".venv/made.stamp").stat().st_mtime_ns == stamp  # a good one is kept
 
 
+@soak
 def test_a_venv_of_ones_own_is_kept(checkout: Path, packages: str) -> None:
     venv.create(checkout / ".venv", with_pip=True, symlinks=True)
     (checkout / ".venv/mine").touch()
@@ -254,6 +260,7 @@ def test_a_venv_of_ones_own_is_kept(checkout: Path, packages: str) -> None:
     assert (checkout / ".venv/mine").exists()
 
 
+@soak
 def test_make_uses_no_script_that_holds_the_path_of_another_checkout(checkout: Path, packages: str) -> None:
     shutil.copy(ROOT / "requirements-dev.txt", checkout)
     venv.create(checkout / ".venv", with_pip=True, symlinks=True)
@@ -321,7 +328,7 @@ def test_it_listens_everywhere_when_that_is_allowed(
     assert ask(f"{app.url}/healthz")["success"]
 
 
-@pytest.mark.parametrize("host", ["127.0.0.2", "localhost", "LOCALHOST", "::1"])
+@pytest.mark.parametrize("host", ["127.0.0.2", "localhost", pytest.param("LOCALHOST", marks=pytest.mark.soak), "::1"])
 def test_a_loopback_address_needs_no_permission(folder: Path, valkey: Store, tmp_path: Path, host: str) -> None:
     port, url = free_port(), f"http://[{host}]" if ":" in host else f"http://{host}"
     log = tmp_path / "log"

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from broker.reliable import Delivery, ReliableQueue
+from tests.broker.helpers import on_real_servers
 from tests.servers import Store
 
 
@@ -95,6 +96,7 @@ def test_a_message_that_left_is_forgotten(queue: ReliableQueue, way: str) -> Non
 
 
 @pytest.mark.slow
+@on_real_servers
 def test_messages_that_raw_clients_pop_leave_no_memory(queue: ReliableQueue) -> None:
     for number in range(0, 2000, 1000):
         queue.push(*(b"%d" % (number + i) + b"x" * 10_000 for i in range(1000)))
@@ -148,6 +150,7 @@ def test_a_clock_set_back_does_not_hold_leases_for_as_long(queue: ReliableQueue)
 
 
 @pytest.mark.slow
+@on_real_servers
 def test_dead_letters_keep_their_order_however_many_and_large_they_are(queue: ReliableQueue) -> None:
     texts = [b"%04d" % number + b"x" * 50_000 for number in range(1100)]
     for text in texts:
