@@ -84,7 +84,7 @@ class Timer:
 
     def _hear(self) -> None:
         """Follow the notices until the connection is lost."""
-        command = ["PSUBSCRIBE", self._pattern + "notices"]
+        command = ["PSUBSCRIBE", self._pattern + "*notices"]  # of dead letters too: {queue:jobs}:dead:notices
         server = random.choice(each_primary(self.client))  # a cluster tells all its nodes
         with contextlib.closing(iter_pushes(server, command, CHECK_INTERVAL)) as pushes:
             for push in pushes:

@@ -47,6 +47,10 @@ def test_leases_and_delays_of_another_process_come_back(served: tuple[Store, App
     queue.push(b"retried")
     queue.release(queue.reserve(lease=1000).messages[0].id, delay=1, reason="why")
     assert brpop(store, queue) == b"retried"
+    dead = ReliableQueue(store.client(), f"{name}.dead")
+    dead.push(b"looked at")
+    dead.reserve(lease=1)
+    assert brpop(store, dead) == b"looked at"
 
 
 def test_what_a_killed_consumer_held_comes_back(served: tuple[Store, App], name: str) -> None:
