@@ -28,7 +28,7 @@ quick: .venv/develop.stamp
 
 # The tests run after a failed check too, so that one run shows everything.
 test: .venv/develop.stamp
-	@$(MAKE) -s check && checked=0 || checked=1; $(RUN) pytest -n 3 --dist loadgroup $(ARGS) && exit $$checked
+	@$(MAKE) -s check && checked=0 || checked=1; $(RUN) pytest -n 2 $(ARGS) && exit $$checked
 
 check: .venv/develop.stamp
 	$(RUN) ruff check .

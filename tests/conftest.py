@@ -22,16 +22,6 @@ from web.runtime import Runtime
 _numbers = itertools.count()
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist looks at the marks
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let the tests that need much of the machine run one at a time, beside the others."""
-    for item in items:
-        if item.path.parent.name == "page" or item.path.name == "test_attacks.py":
-            item.add_marker(pytest.mark.xdist_group("demanding"))
-        if {"engine", "cluster", "own_cluster", "sentinels"} & set(getattr(item, "fixturenames", ())):
-            item.add_marker(pytest.mark.xdist_group("engines"))  # so their servers are started once
-
-
 @pytest.fixture
 def name(request: pytest.FixtureRequest) -> str:
     """A queue name that no other test uses."""

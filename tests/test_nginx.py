@@ -215,6 +215,7 @@ def test_large_bodies_pass(nginx: Nginx, name: str, kind: str) -> None:
     assert (status, json.loads(answer)["count"]) == (200, 300_000 if kind == "stream" else 1)
 
 
+@pytest.mark.soak
 def test_an_instance_that_restarts_is_left_out(
     serve: Callable[..., App], valkey: Store, folder: Path, name: str
 ) -> None:

@@ -459,8 +459,10 @@ def test_a_limit_that_is_high_enough_is_not_mentioned(site: App) -> None:
 # --- a Redis that deletes messages
 
 
-@pytest.mark.parametrize("kind", ["valkey", "redis"])
-@pytest.mark.parametrize("policy", ["allkeys-lru", "volatile-ttl"])
+@pytest.mark.parametrize(
+    ("kind", "policy"),
+    [("valkey", "allkeys-lru"), ("redis", "volatile-ttl"), pytest.param("valkey", "volatile-ttl", marks=soak)],
+)
 def test_a_redis_that_deletes_messages_is_warned_of(own_store: Stores, serve: Serve, kind: str, policy: str) -> None:
     store = own_store(kind, "--maxmemory", "100mb", "--maxmemory-policy", policy)
     app = serve(REDIS_URL=store.url)

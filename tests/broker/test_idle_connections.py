@@ -23,6 +23,8 @@ from web.waiting import Waiting
 
 MAX_CLIENTS = 100
 
+OTHERS = ["reserve", "count"]
+
 
 @pytest.fixture
 def network(valkey: Store) -> Iterator[Forgetful]:
@@ -86,7 +88,7 @@ def was_idle(idle: Any) -> bool:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("verb", ["push", "pop", "reserve", "count"])
+@pytest.mark.parametrize("verb", ["push", "pop", *(pytest.param(each, marks=pytest.mark.soak) for each in OTHERS)])
 def test_after_a_pause_the_app_answers_at_once(
     network: Forgetful, valkey: Store, serve: Callable[..., App], name: str, verb: str
 ) -> None:

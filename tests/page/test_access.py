@@ -22,7 +22,7 @@ def faults(tab: Tab) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 390)])
+@pytest.mark.parametrize(("scheme", "width"), [pytest.param("light", 1280, marks=pytest.mark.soak), ("dark", 390)])
 def test_axe_finds_nothing_in_any_state(tabs: Callable[..., Tab], valkey: Store, scheme: str, width: int) -> None:
     tab = tabs(color_scheme=scheme, width=width, height=900, reduced_motion="reduce").open()
     queue = "queue:" + tab.name
@@ -145,6 +145,7 @@ def test_changes_are_told_to_screen_readers(tab: Tab, valkey: Store, name: str) 
     expect(tab.page.get_by_role("button", name=f"Queue {name}, switch queue")).to_be_visible()
 
 
+@pytest.mark.soak
 def test_who_wants_no_motion_gets_none(tabs: Callable[..., Tab]) -> None:
     moves = "getComputedStyle(document.querySelector('.dot')).animationName"
     for wish, name in [("reduce", "none"), ("no-preference", "breathe")]:

@@ -16,7 +16,7 @@ def run(line: str) -> None:
     )
 
 
-@pytest.mark.parametrize("message", ["hello", "it's 50% & more", "@file", '{"a": [1.10]}', "two\nlines é", "a\x07b"])
+@pytest.mark.parametrize("message", ["it's 50% & more", "@file", "two\nlines é", "a\x07b"])
 def test_the_curl_line_of_a_push_does_the_same(tabs: Callable[..., Tab], redis: Any, name: str, message: str) -> None:
     tab = tabs(permissions=["clipboard-read", "clipboard-write"]).open()
     tab.by_id("push-text").fill(message)

@@ -297,6 +297,7 @@ def test_a_search_is_stopped(tab: Tab, seed: Callable[..., None]) -> None:
     expect(tab.by_id("search-status")).to_have_text("1 found")
 
 
+@pytest.mark.soak
 def test_a_search_ends_at_a_thousand(tab: Tab, seed: Callable[..., None]) -> None:
     seed(*(f"order {i}" for i in range(1500)))
     search(tab, "order")
@@ -328,7 +329,7 @@ def test_a_row_whose_message_is_gone_says_so(tab: Tab, seed: Callable[..., None]
     expect(tab.by_id("message")).to_be_hidden()
 
 
-@pytest.mark.parametrize("locale", ["pt-BR", "es"])
+@pytest.mark.parametrize("locale", ["pt-BR", pytest.param("es", marks=pytest.mark.soak)])
 def test_the_new_controls_fit_on_a_phone_in_every_language(tabs: Callable[..., Tab], locale: str) -> None:
     tab = tabs(width=360, height=740, locale=locale).open()
     reserve(tab, "work" * 100)

@@ -5,6 +5,7 @@ import subprocess
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 from playwright.sync_api import expect
 
 from tests.page.conftest import Tab
@@ -81,6 +82,7 @@ def test_the_app_goes_away_and_comes_back(tabs: Callable[..., Tab], serve: Calla
     tab.shows("after")
 
 
+@pytest.mark.soak
 def test_a_network_that_is_gone_and_comes_back(tab: Tab, valkey: Store, name: str) -> None:
     tab.page.context.set_offline(True)
     expect(tab.by_id("live")).to_have_text("Reconnecting")

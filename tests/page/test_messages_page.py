@@ -23,6 +23,9 @@ HOSTILE = [
     "\x00\x1b[31m\u202egnp.exe\u2066",
 ]
 
+NARROW = [("en-US", 360), ("pt-BR", 390), ("es", 360)]
+OTHERS = ["/%3Cimg%20src=x%3E", "/q/"]
+
 
 def position(tab: Tab, which: str = "first") -> str:
     return str(getattr(tab.page.locator(".row .position"), which).inner_text())
@@ -68,6 +71,7 @@ def tab_page(tab: Tab) -> int:
     return int(tab.by_id("viewport").evaluate("view => Math.floor(view.clientHeight / 44) - 1"))
 
 
+@pytest.mark.soak
 def test_the_last_of_a_million_is_reached(tab: Tab, valkey: Store, name: str) -> None:
     client = valkey.client()
     for _ in range(100):
@@ -81,6 +85,7 @@ def test_the_last_of_a_million_is_reached(tab: Tab, valkey: Store, name: str) ->
     expect(tab.by_id("empty")).to_be_visible()
 
 
+@pytest.mark.soak
 def test_ten_messages_of_a_megabyte(tab: Tab, seed: Callable[..., None]) -> None:
     for i in range(10):
         seed((f"{i} " + "word " * 209_715)[: 1 << 20])
@@ -204,7 +209,9 @@ def test_hostile_text_in_errors_names_and_files_is_text(tab: Tab, tmp_path: Any)
     assert tab.page.evaluate("document.querySelectorAll('img').length") == 0
 
 
-@pytest.mark.parametrize("path", ["/q/%3Cscript%3Ealert(1)%3C/script%3E", "/%3Cimg%20src=x%3E", "/q/"])
+@pytest.mark.parametrize(
+    "path", ["/q/%3Cscript%3Ealert(1)%3C/script%3E", *(pytest.param(each, marks=pytest.mark.soak) for each in OTHERS)]
+)
 def test_a_hostile_address_gets_the_friendly_page(tab: Tab, path: str) -> None:
     tab.page.goto(tab.url + path)
     assert tab.page.evaluate("document.querySelectorAll('main script, main img').length") == 0
@@ -336,8 +343,14 @@ def test_what_moved_meanwhile_is_not_removed(tab: Tab, seed: Callable[..., None]
     assert stored(redis, name) == [b"b", b"c"]
 
 
-@pytest.mark.parametrize("locale", ["en-US", "pt-BR", "es"])
-@pytest.mark.parametrize("width", [360, 390, 520, 1280])
+@pytest.mark.parametrize(
+    ("locale", "width"),
+    [
+        pytest.param(locale, width, marks=() if (locale, width) in NARROW else pytest.mark.soak)
+        for locale in ("en-US", "pt-BR", "es")
+        for width in (360, 390, 520, 1280)
+    ],
+)
 def test_a_large_number_stays_beside_the_others(
     tabs: Callable[..., Tab], redis: Any, name: str, width: int, locale: str
 ) -> None:

@@ -69,12 +69,12 @@ def memory(app: App) -> int:
 @pytest.mark.parametrize(
     ("attacks", "most"),
     [
-        ("escapes push_escapes", 200),
+        pytest.param("escapes push_escapes", 200, marks=pytest.mark.soak),
         ("tiny_chunks tiny_lines", 50),
         ("pipelined pipelined_unread", 50),
-        ("drip drip_head drip_body silence", 100),
-        ("unread unread_lines", 250),
-        ("unfinished unfinished_push", 300),
+        pytest.param("drip drip_head drip_body silence", 100, marks=pytest.mark.soak),
+        pytest.param("unread unread_lines", 250, marks=pytest.mark.soak),
+        pytest.param("unfinished unfinished_push", 300, marks=pytest.mark.soak),
         ("many_keys many_lists most_lists most_numbers most_lines", 250),
     ],
 )

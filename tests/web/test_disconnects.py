@@ -15,6 +15,8 @@ from tests.servers import App, Store, until
 
 REQUEST = "POST /api/queue/{name}/{verb}?wait={wait} HTTP/{version}\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n"
 
+OTHER_WAYS = ["an idle connection", "an unfinished head"]
+
 
 def ask(app: App, name: str, verb: str = "pop", wait: int = 30, version: str = "1.1") -> socket.socket:
     sock = socket.create_connection(("127.0.0.1", app.port), timeout=60)
@@ -221,7 +223,10 @@ def test_a_client_on_a_unix_socket_leaves_and_stays_as_well(unix_site: Path, val
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("way", ["a slow reader", "an idle connection", "an unfinished body", "an unfinished head"])
+@pytest.mark.parametrize(
+    "way",
+    ["a slow reader", "an unfinished body", *(pytest.param(each, marks=pytest.mark.soak) for each in OTHER_WAYS)],
+)
 def test_a_stop_does_not_wait_for_a_client(
     own_store: Callable[..., Store], serve: Callable[..., App], name: str, way: str
 ) -> None:
