@@ -53,7 +53,7 @@ lock: .venv/run.stamp
 	$(RUN) cyclonedx_py requirements --output-reproducible --sv 1.6 -o sbom.json requirements.lock
 
 soak: .venv/develop.stamp
-	MODEL_EXAMPLES=$${MODEL_EXAMPLES:-300} $(RUN) pytest -q --timeout 0 tests/broker/test_model.py
+	MODEL_EXAMPLES=$${MODEL_EXAMPLES:-300} $(RUN) pytest -q --timeout 0 -m "" tests/broker/test_model.py
 	$(RUN) pytest -q -n 2 -m soak
 	$(RUN) tests.ledger
 

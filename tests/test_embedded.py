@@ -175,6 +175,7 @@ def test_a_killed_server_is_restarted(serve: Serve) -> None:
     assert "starting it again" in app.log.read_text()
 
 
+@pytest.mark.soak
 def test_without_its_keeper_the_server_goes_on_and_ends_with_the_app(serve: Serve) -> None:
     app = serve()
     server = server_of(app.folder)
@@ -188,6 +189,7 @@ def test_without_its_keeper_the_server_goes_on_and_ends_with_the_app(serve: Serv
     assert call(app, "pop") == {"success": True, "message": "kept"}
 
 
+@pytest.mark.soak
 def test_a_server_that_survived_its_master_and_its_keeper_is_replaced(serve: Serve) -> None:
     app = serve()
     server = server_of(app.folder)

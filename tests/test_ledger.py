@@ -133,6 +133,7 @@ def test_a_hundred_failing_messages_among_thousands_are_buried_after_five_delive
     assert api.call("count")[1]["dead"] == 0
 
 
+@pytest.mark.soak
 def test_a_reload_does_not_wait_for_a_worker_that_is_just_starting(serve: Callable[..., App], valkey: Store) -> None:
     site = serve(REDIS_URL=valkey.url)
     for _ in range(4):

@@ -180,6 +180,7 @@ def test_no_product_file_is_read_in_the_encoding_of_the_locale() -> None:
 # --- paths
 
 
+@pytest.mark.soak
 def test_make_run_works_in_a_checkout_whose_path_is_300_bytes_long(tmp_path: Path, packages: str) -> None:
     deep = tmp_path / ("d" * 100) / ("e" * 100) / ("f" * 100)
     copy_product(deep)
@@ -320,7 +321,7 @@ def test_a_socket_that_systemd_hands_down_is_held_to_the_same_rule(folder: Path)
 
 
 @pytest.mark.parametrize("allowed", [{"ALLOW_OPEN": "1"}, {"API_TOKEN": "long enough".replace(" ", "-")}])
-@pytest.mark.parametrize("host", ["0.0.0.0", "::"])
+@pytest.mark.parametrize("host", ["0.0.0.0", pytest.param("::", marks=soak)])
 def test_it_listens_everywhere_when_that_is_allowed(
     serve: Serve, valkey: Store, host: str, allowed: dict[str, str]
 ) -> None:
@@ -328,7 +329,9 @@ def test_it_listens_everywhere_when_that_is_allowed(
     assert ask(f"{app.url}/healthz")["success"]
 
 
-@pytest.mark.parametrize("host", ["127.0.0.2", "localhost", pytest.param("LOCALHOST", marks=pytest.mark.soak), "::1"])
+@pytest.mark.parametrize(
+    "host", ["127.0.0.2", "localhost", *(pytest.param(each, marks=soak) for each in ("LOCALHOST", "::1"))]
+)
 def test_a_loopback_address_needs_no_permission(folder: Path, valkey: Store, tmp_path: Path, host: str) -> None:
     port, url = free_port(), f"http://[{host}]" if ":" in host else f"http://{host}"
     log = tmp_path / "log"

@@ -199,7 +199,7 @@ def health(app: App) -> tuple[int, Any]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("verb", ["pop", "reserve"])
+@pytest.mark.parametrize("verb", ["pop", pytest.param("reserve", marks=pytest.mark.soak)])
 def test_a_wait_outlasts_a_failover(failover: Failover, serve: Callable[..., App], name: str, verb: str) -> None:
     app = serve(REDIS_URL=failover.url, WEB_CONCURRENCY="1")
     with ThreadPoolExecutor(1) as pool:

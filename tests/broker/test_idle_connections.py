@@ -127,6 +127,7 @@ def answer(client: http.client.HTTPConnection) -> tuple[int, Any]:
     return response.status, json.loads(response.read())
 
 
+@pytest.mark.soak
 @pytest.mark.slow
 def test_waits_on_many_queues_leave_room_for_other_clients(
     own_store: Callable[..., Store], serve: Callable[..., App], name: str

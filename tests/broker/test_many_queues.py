@@ -43,6 +43,7 @@ def crowded(own_store: Callable[..., Store]) -> Store:
     return store
 
 
+@pytest.mark.soak
 @pytest.mark.slow
 def test_300000_queues_are_listed_in_bounded_time_and_hold_nobody_up(crowded: Store, serve: Callable[..., App]) -> None:
     site = serve(REDIS_URL=crowded.url, WEB_CONCURRENCY="1")

@@ -612,7 +612,9 @@ class EveryVerb(RuleBasedStateMachine):
 
 
 @pytest.mark.timeout(900)  # Hypothesis takes up to five minutes to find the shortest sequence that fails
-@pytest.mark.parametrize("examples", [15, pytest.param(RANDOM_EXAMPLES or 120, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "examples", [15, pytest.param(RANDOM_EXAMPLES or 120, marks=[pytest.mark.slow, pytest.mark.soak])]
+)
 def test_every_verb_does_what_the_model_does(valkey: Store, examples: int) -> None:
     class OnValkey(EveryVerb):
         client = connect(valkey.url.removesuffix("/0") + "/1")  # a database without the keys of other tests

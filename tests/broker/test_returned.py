@@ -149,6 +149,7 @@ def test_a_clock_set_back_does_not_hold_leases_for_as_long(queue: ReliableQueue)
     assert queue.extend(first.id, 60) - first.deadline < 65
 
 
+@pytest.mark.soak
 @pytest.mark.slow
 @on_real_servers
 def test_dead_letters_keep_their_order_however_many_and_large_they_are(queue: ReliableQueue) -> None:

@@ -46,6 +46,7 @@ def test_the_chart_follows_the_depth(tab: Tab, valkey: Store, name: str) -> None
     expect(tab.by_id("chart-top")).to_have_text("10")
 
 
+@pytest.mark.soak
 def test_redis_goes_away_and_comes_back(tabs: Callable[..., Tab], serve: Callable[..., App], own_store: Any) -> None:
     store = own_store("valkey", "--appendonly", "yes")
     app = serve(REDIS_URL=store.url)

@@ -245,6 +245,7 @@ def test_nothing_jumps_and_nothing_is_cut_off(tabs: Callable[..., Tab], seed: Ca
     assert max(tab.page.evaluate(rights)) <= width
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("width", [390, 1280])
 def test_long_names_in_notices_and_progress_stay_in_their_boxes(
     tabs: Callable[..., Tab], seed: Callable[..., None], name: str, width: int, tmp_path: Path

@@ -42,6 +42,7 @@ def test_a_message_on_its_way_when_the_wait_is_stopped_is_not_lost(tab: Tab, red
     assert stored(redis, name) == []
 
 
+@pytest.mark.soak
 def test_more_than_one_request_takes_is_put_back_in_order(tab: Tab, redis: Any, name: str) -> None:
     messages = [b"%02d" % i + b"x" * 1_000_000 for i in range(18)]
     redis.lpush("queue:" + name, *messages)

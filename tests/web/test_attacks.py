@@ -224,6 +224,7 @@ DRIPS = [
 ]
 
 
+@pytest.mark.soak
 @pytest.mark.slow
 def test_clients_that_send_a_byte_now_and_then_are_given_up(guarded: App) -> None:
     ended: list[str] = []

@@ -231,6 +231,7 @@ def test_many_streams_cost_redis_no_more_than_one(
     until(lambda: is_quiet(client))
 
 
+@pytest.mark.soak
 @pytest.mark.slow
 def test_a_client_that_stops_reading_is_dropped(
     tmp_path: Path, serve: Callable[..., App], valkey: Store, name: str

@@ -30,6 +30,7 @@ def test_the_order_of_time_limits() -> None:
     assert "longest wait (55) < graceful_timeout (65)" in text
 
 
+@pytest.mark.soak
 @pytest.mark.slow
 @pytest.mark.timeout(120)
 def test_a_real_wait_of_60_is_answered_within_55_seconds(site: App, name: str) -> None:

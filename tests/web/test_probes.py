@@ -158,6 +158,7 @@ def test_a_link_of_another_site_changes_nothing(api: Api) -> None:
 # --- connections kept alive
 
 
+@pytest.mark.soak
 @pytest.mark.slow
 def test_an_idle_connection_outlives_the_minute_of_a_balancer(site: App) -> None:
     connection = http.client.HTTPConnection("127.0.0.1", site.port, timeout=30)
