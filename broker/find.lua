@@ -8,7 +8,8 @@
 -- Answer: the position to go on at, 1 at the end of the queue, those found, in order, as {position, size, first bytes,
 -- details}, and the mark for the next call.
 
-local MAX_LOOKED = 2500 -- messages in one call, which takes some milliseconds
+local MAX_LOOKED = 1000 -- messages in one call, which takes some milliseconds
+local MAX_LOOKED_TO_MOVE = 2500 -- removing what was found takes as long for more
 local MARK = 24 -- messages whose digests are the mark
 local MAX_SHIFT = 1000 -- messages popped or put in front between two calls
 local MARK_INDEX = 8 -- in ARGV
@@ -41,7 +42,7 @@ end
 
 local found, last = {}, {}
 local start = find_mark(tonumber(ARGV[4]))
-local stop = look(start, MAX_LOOKED, function(message, position)
+local stop = look(start, is_moving and MAX_LOOKED_TO_MOVE or MAX_LOOKED, function(message, position)
   local matches = string.find(string.lower(message), text, 1, true)
   if matches then found[#found + 1] = {position, #message, message} end
   if not (matches and is_moving) then last[#last + 1] = message end
