@@ -8,7 +8,7 @@
 #   make screenshots   take the pictures in docs/
 #   make bench    five minutes of measuring; writes benchmarks/results.md
 #   make lock     pin all that the image installs, with hashes, and list it (after a change to requirements.txt)
-#   make soak     minutes of random operations and disasters; prints what was lost and doubled
+#   make soak     the longest cases, and minutes of random operations and disasters; prints what was lost and doubled
 
 NEW_ENOUGH = import sys; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \

@@ -6,7 +6,6 @@
 -- next, as far as that was asked (0: the queue is empty).
 
 local MAX_END = 4096 -- bytes of each end of a message that are compared
-local COUNTERS_SECONDS = 30 * 24 * 3600
 
 local seen = call('HMGET', counters, 'expired', 'buried', 'next', 'next_count', 'next_since')
 local expired, buried = tonumber(seen[1] or 0), tonumber(seen[2] or 0)
@@ -19,7 +18,7 @@ local mark = #message .. ':' .. digest_of(string.sub(message, 1, MAX_END) .. str
 local stays = seen[3] == mark and count >= tonumber(seen[4])
 local since = stays and tonumber(seen[5]) or now
 if not stays or count ~= tonumber(seen[4]) then
-  call('HSET', counters, 'next', mark, 'next_count', count, 'next_since', string.format('%.0f', since))
+  call('HSET', counters, 'next', mark, 'next_count', count, 'next_since', whole(since))
 end
 if call('TTL', counters) < COUNTERS_SECONDS / 2 then call('EXPIRE', counters, COUNTERS_SECONDS) end -- a look seldom writes
 return {DONE, expired, buried, math.max(0, now - since)}

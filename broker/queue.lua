@@ -7,7 +7,6 @@ local MAX_MOVES = 1000 -- messages of expired leases that one call moves
 local UNDO_SECONDS = 3600 -- how long a cleared queue can be restored
 local MAX_ACKED, ACKED_SECONDS = 10000, 3600 -- how many acked ids are remembered, and how long
 local WAITERS_SECONDS = 60
-local COUNTERS_SECONDS = 30 * 24 * 3600 -- how long what was counted is kept after the last change
 local MIN_CLOCK_STEP = 1000 -- milliseconds; smaller corrections of a clock are normal
 
 -- Take the oldest messages with a Redis command that takes one, up to a number of messages and MAX_BATCH_BYTES.
@@ -162,24 +161,26 @@ follow_clock()
 if requeue_due() then return {AGAIN} end
 
 -- ARGV[3]: how many. ARGV[4]: the request's fingerprint, with an Idempotency-Key, whose answer is kept in the extra key.
--- Answer: milliseconds until more may come (-1: unknown), messages; then 1 where this is the answer that was kept.
+-- Answer: milliseconds until more may come (-1: unknown), messages, 1 where this is the answer that was kept, 1 where the
+-- queue is paused.
 if command == 'pop' then
   local kept = kept_answer(ARGV[4])
-  if kept then return kept[1] == DONE and {DONE, -1, kept[2], 1} or kept end
-  if is_paused() then return {PAUSED, until_next_due()} end
+  if kept then return kept[1] == DONE and {DONE, -1, kept[2], 1, 0} or kept end
+  if is_paused() then return {DONE, until_next_due(), {}, 0, 1} end
   local found = pop_up_to(ARGV[3], 'RPOP', list)
   forget_all(found)
   forget_causes(found)
-  if #found == 0 then return {DONE, until_next_due(), found} end
+  if #found == 0 then return {DONE, until_next_due(), found, 0, 0} end
   if extra then keep_answer(ARGV[4], unpack(found)) end
-  return {DONE, -1, found}
+  return {DONE, -1, found, 0, 0}
 end
 
 -- ARGV[3]: how many. ARGV[4]: lease, milliseconds. ARGV[5]: a random text that makes the ids unguessable.
--- Answer: milliseconds until more may come (-1: unknown), a list of {id, deliveries, message}, their deadline.
+-- Answer: milliseconds until more may come (-1: unknown), a list of {id, deliveries, message}, their deadline, 1 where
+-- the queue is paused.
 -- An id starts with the time in microseconds and a number, so ids sort in the order of reservation.
 if command == 'reserve' then
-  if is_paused() then return {PAUSED, until_next_due()} end
+  if is_paused() then return {DONE, until_next_due(), {}, 0, 1} end
   local deadline = now + ARGV[4]
   local found = pop_up_to(ARGV[3], 'RPOP', list)
   local deliveries = forget_all(found)
@@ -189,9 +190,9 @@ if command == 'reserve' then
     call('HSET', bodies, id, message)
     found[i] = {id, deliveries[i] + 1, message}
   end
-  if #found == 0 then return {DONE, until_next_due(), found, 0} end
+  if #found == 0 then return {DONE, until_next_due(), found, 0, 0} end
   note_due(deadline)
-  return {DONE, -1, found, deadline}
+  return {DONE, -1, found, deadline, 0}
 end
 
 -- ARGV[3...]: ids; all are known or none is touched. Answer: the stale ones.

@@ -166,8 +166,6 @@ class Script:
             status, *answer = self.run_once(client, keys, arguments)
             if status == _CONFLICT:
                 raise Conflict
-            if status == _PAUSED:
-                raise _NothingGiven(_seconds(answer[0]))
             if status == _DONE:
                 return list(answer)
 
@@ -188,15 +186,7 @@ class Script:
         return answer
 
 
-class _NothingGiven(Exception):
-    """The queue is paused; holds the seconds until something is due."""
-
-    def __init__(self, next_due: float | None) -> None:
-        super().__init__()
-        self.next_due = next_due
-
-
-_DONE, _CONFLICT, _PAUSED = 0, 2, 3  # first in a script's answer; anything else: call again
+_DONE, _CONFLICT = 0, 2  # first in a script's answer; anything else: call again
 # When memory is full, a Redis that does not know `allow-oom` refuses a script whose first write needs memory. This one
 # needs none, and does nothing: no message has an empty id.
 _FREE_WRITE = "redis.call('HDEL', KEYS[4], '')\n"
@@ -301,16 +291,13 @@ class ReliableQueue(RedisQueue):
             found = _POP.run_once(self.client, self._pop_keys)
             if found != 1:
                 return Batch([found] if isinstance(found, bytes) else [])
-        arguments, key = [max], None
+        arguments: list[Any] = [max]
         if idempotency_key is not None:
-            arguments.append(_digest(b"pop", str(max).encode()))  # type: ignore[arg-type]
-            key = self._answer_key(idempotency_key)
-        try:
-            next_due, messages, *repeated = self._run("pop", *arguments, extra_key=key, large=max > 1)
-        except _NothingGiven as nothing:
-            return Batch([], nothing.next_due, paused=True)
-        self.is_repeated = bool(repeated)
-        return Batch(messages, _seconds(next_due))
+            arguments.append(_digest(b"pop", str(max).encode()))
+        key = None if idempotency_key is None else self._answer_key(idempotency_key)
+        next_due, messages, repeated, paused = self._run("pop", *arguments, extra_key=key, large=max > 1)
+        self.is_repeated = repeated == 1
+        return Batch(messages, _seconds(next_due), paused == 1)
 
     def wait(self, seconds: float, client: Any = None, paused: bool = False) -> None:
         """Return when the queue holds something, or after `seconds`. Nothing is taken, so no lost reply loses anything.
@@ -332,12 +319,10 @@ class ReliableQueue(RedisQueue):
 
         A batch ends once it reaches 16 MiB.
         """
-        try:
-            answer = self._run("reserve", max, _milliseconds(lease), secrets.token_hex(8), large=max > 1)
-        except _NothingGiven as nothing:
-            return Batch([], nothing.next_due, paused=True)
-        next_due, records, deadline = answer
-        return Batch([_delivery(deadline, *record) for record in records], _seconds(next_due))
+        random = secrets.token_hex(8)
+        next_due, records, deadline, paused = self._run("reserve", max, _milliseconds(lease), random, large=max > 1)
+        deliveries = [_delivery(deadline, *record) for record in records]
+        return Batch(deliveries, _seconds(next_due), paused == 1)
 
     def ack(self, *ids: str) -> int:
         """End reservations for good and return their number; those acked within the last hour count too.

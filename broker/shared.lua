@@ -6,16 +6,16 @@
 -- KEYS: those below, and for some commands an extra one (names.py has the map).
 -- ARGV: the command, the deliveries after which a message is buried, then the command's own arguments.
 -- Answer: {DONE, ...} with what the command says; {AGAIN}: more messages are due than one call returns, so call again;
--- {CONFLICT}: the Idempotency-Key was used with another request; {PAUSED, milliseconds until something is due, -1:
--- nothing is}: nothing is given out.
+-- {CONFLICT}: the Idempotency-Key was used with another request.
 
-local DONE, AGAIN, CONFLICT, PAUSED = 0, 1, 2, 3
+local DONE, AGAIN, CONFLICT = 0, 1, 2
 local MAX_ARGUMENTS = 1000 -- Lua's unpack breaks near 8,000
 local ANSWER_SECONDS = 24 * 3600 -- how long an answer is kept for its Idempotency-Key
 local MAX_RETURNED, RETURNED_SECONDS = 100000, 3600 -- how many returned messages are known, and how long
 local MAX_RETURNED_LOOK = 100 -- entries of returned messages among which a message is looked for
 local DIGEST_LENGTH = 20 -- hexadecimal digits of a message's digest
 local MAX_STALE_CAUSES = 1000 -- causes of dead letters that raw clients removed
+local COUNTERS_SECONDS = 30 * 24 * 3600 -- how long what was counted for /metrics is kept after the last change
 
 local list, reserved, delayed, bodies, returned, dead, acked, waiters = unpack(KEYS)
 local clock, paused, causes, dead_causes, counters, extra = unpack(KEYS, 9)
@@ -117,18 +117,30 @@ local function forget_causes(messages)
   end
 end
 
+-- The entries of messages that stand one after the other, the first of them at the top of `entries` or below: a list of
+-- their numbers, without those that have none; the number of the last; whether one has none. Entries above a message's
+-- own belong to messages that raw clients removed. A message without an entry never came back, so all that did have left
+-- before it, and nothing is known of those behind it.
+local function match_entries(entries, messages)
+  local found, top = {}, #entries
+  for i, message in ipairs(messages) do
+    if top == 0 then break end
+    found[i] = find_entry(entries, top, digest_of(message), 1)
+    if not found[i] then return found, 0, true end
+    top = found[i] - 1
+  end
+  return found, top, false
+end
+
 -- What is known of messages that wait one after the other from an offset on: a list of {deliveries, when it failed last
 -- (milliseconds, 0: never), why, 1 where it died}.
 local function details_of(messages, offset)
   local has_causes = call('EXISTS', causes) == 1
   local entries = call('LRANGE', returned, -offset - #messages - MAX_RETURNED_LOOK, -offset - 1)
-  local details, top = {}, #entries
+  local details, found = {}, match_entries(entries, messages)
   for i, message in ipairs(messages) do
-    local digest = (has_causes or top > 0) and digest_of(message)
-    local at = top > 0 and find_entry(entries, top, digest, 1)
-    top = at and at - 1 or 0
-    local died = has_causes and call('HGET', causes, digest)
-    local known = died or (at and entries[at]) or ''
+    local died = has_causes and call('HGET', causes, digest_of(message))
+    local known = died or (found[i] and entries[found[i]]) or ''
     local deliveries, rest = string.match(known, '^%x*:(%d+):(.*)$')
     local failed, reason = string.match(rest or '', died and '^(%d+):(.*)$' or '^%d+:(%d+):(.*)$')
     details[i] = {tonumber(deliveries or 0), tonumber(failed or 0), reason or '', died and 1 or 0}
@@ -137,19 +149,12 @@ local function details_of(messages, offset)
 end
 
 -- Forget messages that left the front of the list, in that order; return how often each was delivered before.
--- Entries above a message's own belong to messages that raw clients removed. A message without an entry never came
--- back, so all that did have left before it, and nothing is known any more.
 local function forget_all(messages)
   local deliveries = {}
   local entries = call('LRANGE', returned, -#messages - MAX_RETURNED_LOOK, -1)
-  local top, all_left = #entries, #entries > 0 and call('EXISTS', list) == 0
-  for i, message in ipairs(messages) do
-    local at = top > 0 and find_entry(entries, top, digest_of(message), 1)
-    deliveries[i] = at and tonumber(string.match(entries[at], ':(%d+):')) or 0
-    all_left = all_left or (top > 0 and not at)
-    top = at and at - 1 or 0
-  end
-  if all_left then
+  local found, top, is_new = match_entries(entries, messages)
+  for i = 1, #messages do deliveries[i] = found[i] and tonumber(string.match(entries[found[i]], ':(%d+):')) or 0 end
+  if is_new or (#entries > 0 and call('EXISTS', list) == 0) then
     call('DEL', returned)
   elseif top < #entries then
     call('LTRIM', returned, 0, top - #entries - 1)

@@ -90,7 +90,7 @@ class Timer:
             for push in pushes:
                 if not self.is_live:
                     self.is_live = self._scan()
-                    self._tell_all()
+                    self._tell()  # a notice may have been lost
                 if push and push[0] == b"pmessage":
                     self._take_notice(push[2].decode(errors="replace"), push[3].decode(errors="replace"))
 
@@ -100,15 +100,12 @@ class Timer:
         if kind == "due" and found and what.isdigit():
             self._set_due(name_beside(found), int(what) / 1000)
         elif kind == "result":
-            with self._changed:
-                told = list(self._subscriptions.get(what, ()))
-            for notify in told:
-                notify()
+            self._tell(what)
 
-    def _tell_all(self) -> None:
-        """Let all subscribers look: their notice may have been lost."""
+    def _tell(self, *keys: str) -> None:
+        """Let those who wait for the results under some keys look; without keys all of them."""
         with self._changed:
-            told = [notify for notifies in self._subscriptions.values() for notify in notifies]
+            told = [notify for key in keys or self._subscriptions for notify in self._subscriptions.get(key, ())]
         for notify in told:
             notify()
 

@@ -5,7 +5,7 @@ docs/api.md is the reference; a test holds it to this table.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import chain
 from typing import Any
 
@@ -179,11 +179,11 @@ def all_messages(
     details: bool,
 ) -> Answer | Response:
     """The waiting messages, next to be popped first, or those that hold a text; none is taken."""
-    count, lines = queue.count(), prefers(request, NDJSON)
+    count = queue.count()
     size = min(max(0, count - offset), count if limit is None else limit)
     if contains is not None:
         chunks: Iterator[list[Any]] = streams.iter_found(queue, contains, offset, limit, preview, details)
-        if lines and preview is None and not details:  # as without `contains`: what push takes
+        if preview is None and not details and prefers(request, NDJSON):  # as without `contains`: what push takes
             chunks = ([one["message"] for one in chunk] for chunk in chunks)
     elif details:
         chunks = streams.iter_details(queue, offset, size, preview)
@@ -191,7 +191,14 @@ def all_messages(
         chunks = streams.iter_waiting(queue, offset, limit)
     else:
         chunks = streams.iter_previews(queue, offset, size, preview)
-    if lines:
+    return list_answer(request, chunks, count, size)
+
+
+def list_answer(
+    request: Request, chunks: Iterator[list[Any]], count: int, size: int | None = None
+) -> Response | Answer:
+    """Answer a list of `size` messages (None: it is not known) as it is read, as JSON or a line each."""
+    if prefers(request, NDJSON):
         return Response(streams.as_ndjson(streams.prefetch(chunks)), content_type=NDJSON)
     first = next(chunks, [])
     if len(first) == size:
@@ -199,29 +206,12 @@ def all_messages(
     return Response(streams.as_json(chain([first], chunks), {"count": count}), content_type=JSON)
 
 
-def reserved(
-    request: Request, queue: ReliableQueue, offset: int, limit: int | None, preview: int | None
-) -> Answer | Response:
-    """The messages that are reserved, the soonest to come back first."""
-    return held(request, "reserved", queue, offset, limit, preview)
-
-
-def delayed(
-    request: Request, queue: ReliableQueue, offset: int, limit: int | None, preview: int | None
-) -> Answer | Response:
-    """The messages that are delayed, the soonest to come back first."""
-    return held(request, "delayed", queue, offset, limit, preview)
-
-
 def held(
-    request: Request, kind: str, queue: ReliableQueue, offset: int, limit: int | None, preview: int | None
+    kind: str, request: Request, queue: ReliableQueue, offset: int, limit: int | None, preview: int | None
 ) -> Answer | Response:
-    """Answer the messages that are "reserved" or "delayed"."""
+    """The messages that are "reserved" or "delayed", the soonest to come back first."""
     count = queue.state().counts()[kind]
-    chunks = streams.iter_held(queue, kind, offset, limit, preview)
-    if prefers(request, NDJSON):
-        return Response(streams.as_ndjson(streams.prefetch(chunks)), content_type=NDJSON)
-    return Response(streams.as_json(streams.prefetch(chunks), {"count": count}), content_type=JSON)
+    return list_answer(request, streams.iter_held(queue, kind, offset, limit, preview), count)
 
 
 def events(request: Request, queue: ReliableQueue) -> Response:
@@ -367,8 +357,7 @@ def store_result(request: Request, queue: ReliableQueue, job: str, result: bytes
 
 def get_result(request: Request, queue: ReliableQueue, job: str, wait: float) -> Answer:
     """The result of a job, waiting for it up to `wait` seconds; it stays."""
-    shared = request.runtime
-    found = wait_for_result(queue, job, wait, Peer(request.environ), shared.waiting, shared.timer, shared.is_stopping)
+    found = wait_for_result(request, queue, job, wait)
     if found is None:
         return nothing(("no_result", "There is no result of this job yet, or no more."), None)
     return {"success": True, "job": job, "result": decode_message(found.result), "at": found.at}
@@ -435,8 +424,8 @@ VERBS = (
     Verb("ack", "POST", ack, (*IDS, JobName("job"), Message("result"))),
     Verb("release", "POST", release, (*IDS, DELAY, Flag("dead"), Text("reason", default="", maximum=MAX_REASON))),
     Verb("extend", "POST", extend, (Text("id", required=True), LEASE)),
-    Verb("reserved", "GET", reserved, WINDOW),
-    Verb("delayed", "GET", delayed, WINDOW),
+    Verb("reserved", "GET", partial(held, "reserved"), WINDOW),
+    Verb("delayed", "GET", partial(held, "delayed"), WINDOW),
     Verb(
         "remove",
         "POST",

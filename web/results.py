@@ -2,25 +2,16 @@
 
 import threading
 import time
-from collections.abc import Callable
 
 from broker.reliable import ReliableQueue, Result
-from broker.timer import Timer
 from web.peer import Peer
-from web.waiting import ANSWER_TIMEOUT, Waiting
+from web.request import Request
+from web.waiting import ANSWER_TIMEOUT
 
 POLL_INTERVAL = 0.25  # seconds between two looks where no notices come
 
 
-def wait_for_result(
-    queue: ReliableQueue,
-    job: str,
-    seconds: float,
-    peer: Peer,
-    waiting: Waiting,
-    timer: Timer,
-    is_stopping: Callable[[], bool],
-) -> Result | None:
+def wait_for_result(request: Request, queue: ReliableQueue, job: str, seconds: float) -> Result | None:
     """Return the result of a job, waiting up to `seconds` for it (at most 54); None when there was none.
 
     Raises:
@@ -29,9 +20,10 @@ def wait_for_result(
     result = queue.result(job)
     if result or not seconds:
         return result
+    shared, peer = request.runtime, Peer(request.environ)
     key, stored = queue.result_key(job), threading.Event()
-    waiting.acquire()
-    timer.subscribe(key, stored.set)
+    shared.waiting.acquire()
+    shared.timer.subscribe(key, stored.set)
     try:
         with peer.watch(stored.set) as interval:
             end = time.monotonic() + min(seconds, ANSWER_TIMEOUT)
@@ -39,9 +31,9 @@ def wait_for_result(
                 stored.clear()
                 result = queue.result(job)  # after `subscribe`, so that none is missed
                 left = end - time.monotonic()
-                if result or left <= 0 or is_stopping() or peer.is_gone():
+                if result or left <= 0 or shared.is_stopping() or peer.is_gone():
                     return result
-                stored.wait(min(left, interval, interval if timer.is_live else POLL_INTERVAL))
+                stored.wait(min(left, interval, interval if shared.timer.is_live else POLL_INTERVAL))
     finally:
-        timer.unsubscribe(key, stored.set)
-        waiting.release()
+        shared.timer.unsubscribe(key, stored.set)
+        shared.waiting.release()
