@@ -13,6 +13,8 @@ from broker.connection import connect
 from broker.reliable import ReliableQueue
 from tests.servers import ROOT, App, Proxy, Store, until
 
+pytestmark = pytest.mark.slow
+
 
 def brpop(store: Store, queue: ReliableQueue) -> Any:
     """Take a message as a client does that knows nothing but the list."""

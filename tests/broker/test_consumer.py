@@ -476,6 +476,7 @@ def test_the_example_survives_a_restart_of_redis(
     assert process.poll() is None
 
 
+@pytest.mark.slow
 def test_a_worker_retries_buries_and_answers_though_one_is_killed_in_the_middle(
     own_store: Callable[..., Store], name: str
 ) -> None:
