@@ -9,9 +9,10 @@ from flask import Flask, Response, make_response, render_template, request
 from flask.json.provider import JSONProvider
 from werkzeug.exceptions import BadRequest
 
-from settings import Settings, from_environment
+from settings import ROOT, Settings, from_environment
 from web import errors, peer, security
 from web.api import api
+from web.assets import Assets, compress_page
 from web.codec import compact
 from web.edge import Edge
 from web.pages import AnyText, pages, render_sign_in
@@ -38,7 +39,7 @@ def create_app(settings: Settings, client: Any = None) -> Flask:
 
     A Redis `client` that is given is used instead of one for the settings' server.
     """
-    app = Flask(__name__)
+    app = Flask(__name__, static_folder=None)
     app.json = SimpleJSON(app)
     app.url_map.merge_slashes = False
     app.url_map.converters["any"] = AnyText
@@ -46,7 +47,11 @@ def create_app(settings: Settings, client: Any = None) -> Flask:
     request_class = app.request_class = type("AppRequest", (Request,), {"runtime": runtime})
     app.before_request(lambda: security.check_request(current_request()))
     app.after_request(lambda response: peer.drain_body(current_request(), response))
+    app.after_request(compress_page)
     app.register_error_handler(Exception, render_error)
+    assets = Assets(ROOT / "static")
+    app.add_url_rule("/static/<path:filename>", "static", assets.serve)
+    app.url_defaults(assets.add_digest)
     app.register_blueprint(api)
     app.register_blueprint(pages)
     app.wsgi_app = Edge(app.wsgi_app, request_class)  # type: ignore[method-assign]

@@ -22,11 +22,6 @@ LANGUAGES = {"en": "English", "pt-BR": "Português", "es": "Español"}
 CATALOGUES: dict[str, dict[str, Any]] = {
     code: json.loads((ROOT / "translations" / f"{code}.json").read_text(encoding="utf-8")) for code in LANGUAGES
 }
-# What home.js imports, so that the browser asks for all at once.
-SCRIPTS = ROOT / "static/js"
-MODULES = sorted(
-    {path.relative_to(SCRIPTS).as_posix() for path in SCRIPTS.rglob("*.js")} - {"home.js", "login.js", "theme.js"}
-)
 
 
 class AnyText(BaseConverter):
@@ -97,7 +92,7 @@ def home(name: str | None = None) -> str:
         "language": language(),
         "catalogue": CATALOGUES[language()],
     }
-    return render_template("home.html", name=name, parent=parent_name(name) or "", page=page, modules=MODULES)
+    return render_template("home.html", name=name, parent=parent_name(name) or "", page=page)
 
 
 # --- signing in
