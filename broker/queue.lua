@@ -278,10 +278,11 @@ if command == 'held' then
 end
 
 -- ARGV[3]: position. ARGV[4]: message. ARGV[5]: a random text to mark the place; a list has no removal by position.
--- Answer: how many were removed.
-if command == 'remove' then
+-- `move_one` first pushes the message to another list, the extra key. Answer: how many were removed.
+if command == 'remove' or command == 'move_one' then
   local index = -1 - tonumber(ARGV[3])
   if call('LINDEX', list, index) ~= ARGV[4] then return {DONE, 0} end
+  if command == 'move_one' then call('LPUSH', extra, ARGV[4]) end
   forget_at(tonumber(ARGV[3]), ARGV[4])
   forget_causes({ARGV[4]})
   call('LSET', list, index, ARGV[5])

@@ -410,6 +410,16 @@ class ReliableQueue(RedisQueue):
         """
         return int(self._run("move", min(max, MAX_BATCH), extra_key=queue_keys(to, self.prefix)[0])[0])
 
+    def move_one(self, to: str, position: int, message: bytes) -> None:
+        """Move the message at a position, 0 being next to be popped, to the queue `to`.
+
+        Raises:
+            Stale: this very message is not there; then nothing was moved.
+        """
+        key = queue_keys(to, self.prefix)[0]
+        if not self._run("move_one", position, message, secrets.token_hex(16), extra_key=key)[0]:
+            raise Stale
+
     def count(self) -> int:
         """Return how many messages wait."""
         return self.state().count

@@ -307,10 +307,26 @@ def restore(request: Request, queue: ReliableQueue, undo: str) -> Answer:
     return {"success": True, "restored": queue.restore(undo)}
 
 
-def move(request: Request, queue: ReliableQueue, to: str, max: int | None, contains: str | None) -> Answer:
-    """Move messages, oldest first: those that wait now, or up to `max`; with `contains` those that hold a text."""
+def move(
+    request: Request,
+    queue: ReliableQueue,
+    to: str,
+    max: int | None,
+    contains: str | None,
+    position: int | None,
+    message: bytes | None,
+) -> Answer:
+    """Move messages, oldest first: those that wait now, or up to `max`; with `contains` those that hold a text.
+
+    With `position` and `message`, move this one alone.
+    """
     if request.runtime.queue(to).key == queue.key:
         raise bad_request("A queue cannot be moved to itself.", "same_queue", parameter="to")
+    if position is not None or message is not None:
+        for name, value in (("max", max), ("contains", contains)):
+            if value is not None:
+                raise bad_request(f"A move of one message cannot have {name}.", "bad_parameter", parameter=name)
+        return move_one(queue, to, position, message)
     left, moved = queue.count() if max is None else max, 0
     try:
         for number in batches(queue, to, left, contains):
@@ -318,6 +334,15 @@ def move(request: Request, queue: ReliableQueue, to: str, max: int | None, conta
     except redis.RedisError as error:
         raise from_redis(error).with_details(moved=moved) from error
     return {"success": True, "moved": moved}
+
+
+def move_one(queue: ReliableQueue, to: str, position: int | None, message: bytes | None) -> Answer:
+    """Move the message at a position, if it is this very message."""
+    if position is None or message is None:
+        name = "position" if position is None else "message"
+        raise bad_request("To move one message send its position and the message.", "bad_parameter", parameter=name)
+    queue.move_one(to, position, message)
+    return {"success": True, "moved": 1}
 
 
 def batches(queue: ReliableQueue, to: str, left: int, contains: str | None) -> Iterator[int]:
@@ -436,7 +461,16 @@ VERBS = (
     ),
     Verb("clear", "POST", clear),
     Verb("restore", "POST", restore, (Text("undo", required=True),)),
-    Verb("move", "POST", move, (QueueName("to", required=True), Integer("max", minimum=1), CONTAINS)),
+    Verb(
+        "move",
+        "POST",
+        move,
+        (
+            *(QueueName("to", required=True), Integer("max", minimum=1), CONTAINS),
+            *(Integer("position"), Message("message")),
+        ),
+        is_new=lambda _: False,
+    ),
     Verb("pause", "POST", pause),
     Verb("resume", "POST", resume),
     Verb("result", "POST", store_result, (JOB, Message("result", required=True), KEEP)),

@@ -65,6 +65,7 @@ def each_verb(queue: ReliableQueue, id: str = "no such id") -> dict[str, Callabl
         "remove": lambda: queue.remove(0, b"a"),
         "clear": lambda: queue.clear(),
         "move": lambda: queue.move(queue.name + "x", 2),
+        "move one": lambda: queue.move_one(queue.name + "x", 0, b"a"),
         "restore": lambda: queue.restore("undo"),
         "state": lambda: queue.state(2, 0, 9),
         "measure": lambda: queue.measure(),
@@ -107,6 +108,7 @@ def use_every_verb(queue: ReliableQueue) -> None:
     queue.store_result("other", b"result")
     queue.find("1", 5, 5, Search(), details=True)
     queue.find_and_move(dead.name, "10", 1, Search())
+    dead.move_one(queue.name, 0, dead.all(0, 1)[0])
     queue.details(9, 0, 9)
     queue.held("delayed", 9, 9)
     queue.pause()

@@ -92,7 +92,7 @@ def test_an_empty_queue_remembers_no_deliveries(queue: ReliableQueue) -> None:
     assert reserve(queue)[0].deliveries == 1
 
 
-@pytest.mark.parametrize("verb", ["pop", "remove", "clear", "move"])
+@pytest.mark.parametrize("verb", ["pop", "remove", "clear", "move", "move one"])
 def test_the_deliveries_of_a_message_are_forgotten_when_it_leaves(queue: ReliableQueue, verb: str) -> None:
     queue.push(b"same", b"other")
     queue.release(reserve(queue)[0].id)
@@ -101,6 +101,7 @@ def test_the_deliveries_of_a_message_are_forgotten_when_it_leaves(queue: Reliabl
         "remove": lambda: queue.remove(0, b"same"),
         "clear": lambda: queue.clear(),
         "move": lambda: queue.move(queue.name + "x", 1),
+        "move one": lambda: queue.move_one(queue.name + "x", 0, b"same"),
     }
     verbs[verb]()
     queue.push(b"same", next=True)

@@ -446,6 +446,19 @@ class EveryVerb(RuleBasedStateMachine):
         assert self.queue(q).move(self.mark + to, max) == len(moved)
         self.model(to).push(moved, next=False)
 
+    @rule(q=QUEUES, to=QUEUES, pick=st.integers(0, 5), other=st.sampled_from([None, None, b"a"]))
+    def move_one(self, q: str, to: str, pick: int, other: bytes | None) -> None:
+        """Move one of the messages, or expect another one there, as a client with an old view does."""
+        if q == to:
+            return
+        model = self.up_to_date(q)
+        position = pick % max(1, len(model.waiting))
+        message = other or next(iter(model.waiting[position:]), b"b")
+        real = outcome(lambda: self.queue(q).move_one(self.mark + to, position, message))
+        assert real == outcome(lambda: model.remove(position, message))
+        if real is None:
+            self.model(to).push([message], next=False)
+
     @rule(q=QUEUES, to=QUEUES, max=MAX, text=st.sampled_from([b"a", b",", b"none"]))
     def find_and_move(self, q: str, to: str, max: int, text: bytes) -> None:
         if q == to:

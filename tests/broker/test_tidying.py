@@ -21,6 +21,18 @@ def test_remove_removes_only_this_message_at_this_position(queue: ReliableQueue)
     assert queue.all() == [b"a", b"b", b"b"]
 
 
+def test_move_one_moves_only_this_message_at_this_position(queue: ReliableQueue) -> None:
+    to = ReliableQueue(queue.client, queue.name + "x")
+    to.push(b"x")
+    queue.push(b"a", b"b", b"a", b"b")
+    queue.move_one(to.name, 2, b"a")
+    assert (queue.all(), to.all()) == ([b"a", b"b", b"b"], [b"x", b"a"])
+    for position, message in [(1, b"a"), (3, b"b"), (10**12, b"a"), (0, b"")]:
+        with pytest.raises(Stale):
+            queue.move_one(to.name, position, message)
+    assert (queue.all(), to.all()) == ([b"a", b"b", b"b"], [b"x", b"a"])
+
+
 def test_clear_removes_every_message_and_restore_puts_them_back_once(queue: ReliableQueue) -> None:
     queue.push(*numbered(3))
     count, undo = queue.clear()

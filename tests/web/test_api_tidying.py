@@ -77,6 +77,38 @@ def test_move_answers_how_many_and_keeps_their_order(api: Api) -> None:
     assert api.of(api.name + "x").messages() == [b"%d" % number for number in range(2500)]
 
 
+def test_move_of_one_message(api: Api) -> None:
+    api.post("push", json={"messages": ["a", {"base64": "/wA="}, "c"]})
+    to = api.of(api.name + "x")
+    one = {"to": to.name, "position": 1, "message": {"base64": "/wA="}}
+    assert api.post("move", json=one).json == {"success": True, "moved": 1}
+    assert api.post("move", {"to": to.name, "position": "1", "message": "c"}).json == {"success": True, "moved": 1}
+    assert (api.messages(), to.messages()) == ([b"a"], [b"\xff\x00", b"c"])
+    check_error(api.post("move", json=one), 409, "stale")
+    assert check_error(api.post("move", json=one | {"to": api.name}), 400, "same_queue")["parameter"] == "to"
+    assert (api.messages(), to.messages()) == ([b"a"], [b"\xff\x00", b"c"])
+
+
+@pytest.mark.parametrize(
+    ("fields", "parameter"),
+    [
+        ({"position": 0}, "message"),
+        ({"message": "a"}, "position"),
+        ({"position": 0, "message": "a", "max": 1}, "max"),
+        ({"position": 0, "message": "a", "contains": "a"}, "contains"),
+        ({"position": -1, "message": "a"}, "position"),
+    ],
+    ids=str,
+)
+def test_a_move_of_one_needs_both_its_position_and_the_message(
+    named_api: Api, fields: dict[str, Any], parameter: str
+) -> None:
+    push(named_api, "a")
+    answer = named_api.post("move", json={"to": named_api.name + "x", **fields})
+    assert check_error(answer, 400, "bad_parameter")["parameter"] == parameter
+    assert named_api.messages() == [b"a"]
+
+
 def test_a_move_to_the_same_queue_or_to_an_invalid_name_is_refused(api: Api) -> None:
     push(api, "a")
     assert check_error(api.post("move", json={"to": api.name}), 400, "same_queue")["parameter"] == "to"

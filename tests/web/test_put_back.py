@@ -111,7 +111,7 @@ def test_streams_have_limits(small: Api, path: str) -> None:
     assert small.messages() == []
 
 
-@pytest.mark.parametrize("verb", ["pop", "ack", "clear", "restore", "move", "reserve", "extend", "release"])
+@pytest.mark.parametrize("verb", ["pop", "ack", "clear", "restore", "reserve", "extend", "release"])
 def test_the_bodies_of_other_verbs_have_limits(small: Api, verb: str) -> None:
     answer = small.post(verb, b"id=" + b"x" * 300, FORM)
     assert (answer.status_code, answer.json["error"], answer.json["limit"]) == (413, "body_too_large", 200)
