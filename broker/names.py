@@ -25,6 +25,8 @@ the hash tag of the others.
                                           when /metrics last asked, and since when (30 days)
     {queue:jobs}:once:<digest>    list    the answer kept for an Idempotency-Key: fingerprint, then answer (24 hours)
     {queue:jobs}:cleared:<undo>   list    what `clear` removed, until `restore` (one hour)
+                                  hash    what `remove` removed: message, position, ahead (the message before it), entry
+                                          and cause (what `returned` and `causes` held of it)
     {queue:jobs}:result:<digest>  list    the result of a job: when, milliseconds; the result (a day, or as asked)
 
 `{queue:jobs}:notices` is a channel: "due <in how many milliseconds>" and "result <key>" (timer.py).

@@ -155,6 +155,45 @@ local function stale_ids(first, or_acked)
   return stale
 end
 
+-- Keep a message that is about to be removed, with the one ahead of it, and why it failed or died.
+local function keep_removed(position, message)
+  call('HSET', extra, 'message', message, 'position', position)
+  local known = {
+    ahead = position > 0 and call('LINDEX', list, -position),
+    entry = entry_at(position, message),
+    cause = call('HGET', causes, digest_of(message)),
+  }
+  for field, value in pairs(known) do
+    if value then call('HSET', extra, field, value) end
+  end
+  call('EXPIRE', extra, UNDO_SECONDS)
+end
+
+-- Put a removed message behind the one that was ahead of it. If that one has left, so have all that were: then in front.
+local function return_removed(mark)
+  local message, position, ahead, entry, cause = unpack(call('HMGET', extra, 'message', 'position', 'ahead', 'entry', 'cause'))
+  local found = ahead and call('LPOS', list, ahead, 'RANK', -1, 'COUNT', 0, 'MAXLEN', position) or {}
+  if #found > 0 then
+    local index = found[#found]
+    local _, place = entry_at(call('LLEN', list) - 1 - index, ahead)
+    if place then insert_behind(returned, place, entry or digest_of(message) .. ':0:' .. whole(now), mark) end
+    insert_behind(list, index, message, mark)
+  else
+    call('RPUSH', list, message)
+    if entry then
+      call('RPUSH', returned, entry)
+    elseif call('EXISTS', returned) == 1 then
+      describe(message, 0)
+    end
+    trim_returned()
+  end
+  if cause then
+    local number = tonumber(string.match(call('HGET', causes, digest_of(message)) or '0', '^%d+')) + 1
+    call('HSET', causes, digest_of(message), (string.gsub(cause, '^%d+', number)))
+  end
+  call('DEL', extra)
+end
+
 local function is_paused() return call('EXISTS', paused) == 1 end
 
 follow_clock()
@@ -278,15 +317,26 @@ if command == 'held' then
 end
 
 -- ARGV[3]: position. ARGV[4]: message. ARGV[5]: a random text to mark the place; a list has no removal by position.
--- `move_one` first pushes the message to another list, the extra key. Answer: how many were removed.
+-- KEYS: for `remove` to be undone the extra one keeps what is removed, and what is known of it; for `move_one` it is the
+-- list that the message is first pushed to. Answer: how many were removed.
 if command == 'remove' or command == 'move_one' then
   local index = -1 - tonumber(ARGV[3])
   if call('LINDEX', list, index) ~= ARGV[4] then return {DONE, 0} end
-  if command == 'move_one' then call('LPUSH', extra, ARGV[4]) end
+  if command == 'move_one' then
+    call('LPUSH', extra, ARGV[4])
+  elseif extra then
+    keep_removed(tonumber(ARGV[3]), ARGV[4])
+  end
   forget_at(tonumber(ARGV[3]), ARGV[4])
   forget_causes({ARGV[4]})
   call('LSET', list, index, ARGV[5])
   call('LREM', list, -1, ARGV[5])
+  return {DONE, 1}
+end
+
+-- ARGV[3]: a random text to mark the place. KEYS and the answer are those of `restore`.
+if command == 'restore' and call('TYPE', extra).ok == 'hash' then
+  return_removed(ARGV[3])
   return {DONE, 1}
 end
 

@@ -373,14 +373,19 @@ class ReliableQueue(RedisQueue):
             raise Stale([id])
         return float(deadline / 1000)
 
-    def remove(self, position: int, message: bytes) -> None:
+    def remove(self, position: int, message: bytes, undo: bool = False) -> str | None:
         """Remove the message at a position, 0 being next to be popped.
+
+        Return what `restore` needs to undo it within one hour; None without `undo`: then nothing is kept.
 
         Raises:
             Stale: this very message is not there.
         """
-        if not self._run("remove", position, message, secrets.token_hex(16))[0]:
+        token = secrets.token_hex(8) if undo else None
+        key = self._cleared_key(token) if token else None
+        if not self._run("remove", position, message, secrets.token_hex(16), extra_key=key)[0]:
             raise Stale
+        return token
 
     def requeue(self, *messages: bytes) -> None:
         """Undo a pop: the messages are popped next, in the same order."""
@@ -395,10 +400,12 @@ class ReliableQueue(RedisQueue):
     def restore(self, undo: str) -> int:
         """Put back what `clear` removed, before everything that was pushed since; return how many.
 
+        What `remove` removed goes back to where it was, in front if all that was ahead of it has left.
+
         Raises:
-            Stale: it was put back before, or cleared more than an hour ago.
+            Stale: it was put back before, or removed more than an hour ago.
         """
-        count = int(self._run("restore", extra_key=self._cleared_key(undo))[0])
+        count = int(self._run("restore", secrets.token_hex(16), extra_key=self._cleared_key(undo))[0])
         if count < 0:
             raise Stale
         return count

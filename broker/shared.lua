@@ -162,15 +162,31 @@ local function forget_all(messages)
   return deliveries
 end
 
--- Forget the message at a position before it is removed: of equal messages it is the n-th from the front.
-local function forget_at(position, message)
-  if position >= MAX_RETURNED_LOOK then return end
+-- The entry of the message at a position, and its place in `returned`; nil where there is none. Of equal messages it is
+-- the n-th from the front.
+local function entry_at(position, message)
+  if position >= MAX_RETURNED_LOOK then return nil end
   local n = #call('LPOS', list, message, 'RANK', -1, 'COUNT', 0, 'MAXLEN', position + 1)
   local entries = call('LRANGE', returned, -MAX_RETURNED_LOOK, -1)
   local at = find_entry(entries, #entries, digest_of(message), n)
-  if not at then return end
-  call('LSET', returned, at - #entries - 1, '')
+  if at then return entries[at], at - #entries - 1 end
+end
+
+-- Forget the message at a position before it is removed.
+local function forget_at(position, message)
+  local _, place = entry_at(position, message)
+  if not place then return end
+  call('LSET', returned, place, '')
   call('LREM', returned, -1, '')
+end
+
+-- Put a value into a list behind the one at an index from the left: to its left. Equal ones cannot be told apart by
+-- LINSERT, so that one is marked meanwhile.
+local function insert_behind(key, index, value, mark)
+  local ahead = call('LINDEX', key, index)
+  call('LSET', key, index, mark)
+  call('LINSERT', key, 'BEFORE', mark, value)
+  call('LSET', key, index < 0 and index or index + 1, ahead)
 end
 
 -- The answer that is kept for an Idempotency-Key, whose request has a fingerprint; nil where there is none.

@@ -290,10 +290,10 @@ def extend(request: Request, queue: ReliableQueue, id: str, lease: float) -> Ans
 # --- tidying up
 
 
-def remove(request: Request, queue: ReliableQueue, position: int, message: bytes) -> Answer:
+def remove(request: Request, queue: ReliableQueue, position: int, message: bytes, undo: bool) -> Answer:
     """Remove the message at a position, if it is this very message."""
-    queue.remove(position, message)
-    return {"success": True, "message": decode_message(message)}
+    token = queue.remove(position, message, undo=undo)
+    return {"success": True, "message": decode_message(message), **({"undo": token} if undo else {})}
 
 
 def clear(request: Request, queue: ReliableQueue) -> Answer:
@@ -303,7 +303,7 @@ def clear(request: Request, queue: ReliableQueue) -> Answer:
 
 
 def restore(request: Request, queue: ReliableQueue, undo: str) -> Answer:
-    """Put back what a clear removed."""
+    """Put back what a clear or a removal removed."""
     return {"success": True, "restored": queue.restore(undo)}
 
 
@@ -455,7 +455,7 @@ VERBS = (
         "remove",
         "POST",
         remove,
-        (Integer("position", required=True), Message("message", required=True)),
+        (Integer("position", required=True), Message("message", required=True), Flag("undo")),
         raw_body=True,
         is_new=lambda _: False,
     ),

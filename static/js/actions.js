@@ -1,5 +1,5 @@
 import { QueueError } from "./client.js";
-import { bytesOf, timeOf } from "./format.js";
+import { bytesOf, headOf, oneLine, timeOf } from "./format.js";
 import { pageUrl } from "./names.js";
 import { discarded, ended, extended, paused, recalled, took } from "./state.js";
 
@@ -9,6 +9,8 @@ const SLOW_MS = 3000; // after this the page says that it is still waiting
 const LOST_CODES = new Set(["offline", "unknown", "no_json"]); // it may have been done: a proxy's own page says nothing
 const MAX_MOVED = 100; // how far from where it was shown a message is looked for
 const LOOK_CHARACTERS = 200; // of each
+const NAMED_CHARACTERS = 40; // of a message that was removed
+export const UNDO_TTL_MS = 3600_000; // the app keeps cleared and removed messages for so long
 
 /**
  * Everything a visitor can do to the queue, without any DOM. Each action shows its curl command and reports its own
@@ -94,7 +96,7 @@ export function createActions({ client, store, notices, recent, curl, showComman
 
   /** Keep messages that were taken on the page. */
   function keep(how, messages) {
-    const taken = messages.map((one) => ({ how, key: newKey(), ...one }));
+    const taken = messages.map((one) => ({ how, key: newKey(), time: Date.now(), ...one }));
     if (taken.length && how !== "reserve") recent.add(taken);
     if (taken.length) store.change(took, taken);
     return taken;
@@ -152,23 +154,33 @@ export function createActions({ client, store, notices, recent, curl, showComman
   const puttingBack = new Set(); // ids
 
   /**
-   * Put popped and removed messages back, in the order in which they were taken: the newest first, one by one. Each has
-   * the key of its card, so that a copy of this tab cannot put it back a second time. A message that is already on its
-   * way back is left out.
+   * Put one message back in front; a removed one goes back to where it was, as long as the app keeps it. The key and the
+   * undo both work once, so that a copy of this tab cannot put it back a second time.
+   */
+  function putOneBack({ message, key, undo, time }) {
+    const isKept = undo && Date.now() < time + UNDO_TTL_MS;
+    return isKept ? restore(undo) : push(message, { next: true, key });
+  }
+
+  /**
+   * Put popped and removed messages back, in the order in which they were taken: the newest first, one by one. A message
+   * that is already on its way back is left out.
    * @param {import("./state.js").Taken[]} taken newest first
    */
   async function putBack(taken) {
     const list = taken.filter(({ id }) => !puttingBack.has(id));
     for (const { id } of list) puttingBack.add(id);
-    let done = 0;
-    for (const { id, message, key } of list) {
-      if (!(await push(message, { next: true, key }))) break;
-      recent.drop(key);
-      store.change(discarded, id);
-      done += 1;
+    const done = { backed: 0, restored: 0 };
+    for (const one of list) {
+      const answer = await putOneBack(one);
+      if (!answer) break;
+      recent.drop(one.key);
+      store.change(discarded, one.id);
+      done[answer.restored ? "restored" : "backed"] += 1;
     }
     for (const { id } of list) puttingBack.delete(id);
-    if (done) notices.say(t("backed", { n: done }));
+    if (done.backed) notices.say(t("backed", { n: done.backed }));
+    if (done.restored) notices.say(t("restored", { n: done.restored }));
   }
 
   /** Take a message off the page. A reserved one is still in the queue; of others this is the last copy. */
@@ -221,17 +233,22 @@ export function createActions({ client, store, notices, recent, curl, showComman
       [message] = (await client.all({ offset: position, limit: 1 })).messages;
       if (message === undefined || (preview && !isSame(message, preview))) throw new QueueError("moved", t("remove.stale"));
       showCommand(curl.remove(position, message));
-      return client.remove(position, message);
+      return client.remove(position, message, { undo: true });
     });
-    return answer && keep("remove", [{ message }]);
+    if (!answer) return undefined;
+    keep("remove", [{ message, undo: answer.undo }]);
+    const [one] = store.state.taken;
+    const text = headOf(oneLine(message), NAMED_CHARACTERS);
+    notices.say(t("removed.what", { text }), { text: t("undo"), action: () => putBack([one]) });
+    return answer;
   }
 
   // --- all messages
 
   const clear = () => run(curl.clear(), () => client.clear());
 
-  /** Undo a clear; `onStale` is called if it can no longer be undone. */
-  function restore(undo, onStale) {
+  /** Undo a clear or a removal; `onStale` is called if it can no longer be undone. */
+  function restore(undo, onStale = () => {}) {
     return run(curl.restore(undo), async () => {
       try {
         return await client.restore(undo);

@@ -232,9 +232,11 @@ export class QueueClient {
   /**
    * Remove a message that is still at that position; if it is not, QueueError "stale".
    * @param {number} position 0: next to be popped @param {Message} message
+   * @param {{undo?: boolean}} options undo: keep it for an hour, so that `restore` can put it back where it was
+   * @returns {Promise<{message: Message, undo?: string}>}
    */
-  remove(position, message) {
-    return this.#post("remove", { body: { position, message } });
+  remove(position, message, { undo } = {}) {
+    return this.#post("remove", { body: { position, message, undo } });
   }
 
   /** Remove all messages; `undo` can restore them for an hour. @returns {Promise<{cleared: number, undo: string}>} */
@@ -242,7 +244,7 @@ export class QueueClient {
     return this.#post("clear");
   }
 
-  /** Undo a clear. @param {string} undo @returns {Promise<{restored: number}>} */
+  /** Undo a clear, or a removal. @param {string} undo @returns {Promise<{restored: number}>} */
   restore(undo) {
     return this.#post("restore", { body: { undo } });
   }

@@ -1,5 +1,6 @@
 /** Messages as text and text as messages: pure functions. */
 
+const MAX_CHARACTER_UNITS = 64; // of what is seen as one character: longer heaps of accents may be cut
 const encoder = new TextEncoder();
 
 /** @param {import("./client.js").Message} message @returns {Uint8Array} */
@@ -26,6 +27,13 @@ export function kindOfPreview(preview, bytes) {
 export function oneLine(message) {
   if (typeof message !== "string") return hexOf(bytesOf(message).subarray(0, 64)).line;
   return message.replace(/\r\n|[\n\r\u2028\u2029]/g, " ↵ ").replace(/\t/g, " ⇥ ").replace(/[\0-\x1f\x7f\u202a-\u202e\u2066-\u2069]/g, "�");
+}
+
+/** Return the beginning of a text, at most so many UTF-16 units, without cutting through what is seen as one character. */
+export function headOf(text, length) {
+  if (text.length <= length) return text;
+  const { index } = new Intl.Segmenter().segment(text.slice(0, length + MAX_CHARACTER_UNITS)).containing(length);
+  return text.slice(0, index || length);
 }
 
 /** Indent a JSON text and leave every token, numbers too, as written; null if it is not JSON. */

@@ -2,8 +2,8 @@
  * The messages that this browser popped or removed last, in one store for all its tabs: none is lost with its tab, or by
  * being discarded.
  *
- * @typedef {{message: import("./client.js").Message, key: string, time: number}} Recent
- *     key: makes it safe to put it back again; time: when it was taken, milliseconds
+ * @typedef {{message: import("./client.js").Message, key: string, undo?: string, time: number}} Recent
+ *     key: makes it safe to put it back again; undo: of a removal; time: when it was taken, milliseconds
  */
 
 const MAX_MESSAGES = 100;
@@ -44,9 +44,9 @@ export function createRecent(queue, storage) {
 
   return {
     list,
-    /** Keep messages. @param {Array<{message: import("./client.js").Message, key: string}>} taken the newest last */
+    /** Keep messages. @param {Array<Omit<Recent, "time">>} taken the newest last */
     add(taken, now = Date.now()) {
-      const added = taken.map(({ message, key }) => ({ message, key, time: now })).toReversed();
+      const added = taken.map(({ message, key, undo }) => ({ message, key, undo, time: now })).toReversed();
       save([...added, ...list(now)]);
     },
     /** Forget a message that is in the queue again. @param {string} key */

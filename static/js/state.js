@@ -4,8 +4,9 @@ import { addSample } from "./chart.js";
  * The page's state, without any DOM. The functions below `createStore` take a state and return a new one.
  *
  * @typedef {{id: number, message: import("./client.js").Message, how: "pop" | "remove" | "reserve", key?: string,
- *            reservation?: string, lease?: number, until?: number, deliveries?: number}} Taken
- *     a message taken from the queue; key: makes it safe to put it back again; lease: seconds; until: milliseconds
+ *            undo?: string, time?: number, reservation?: string, lease?: number, until?: number, deliveries?: number}} Taken
+ *     a message taken from the queue; key: makes it safe to put it back again; undo: of a removal; lease: seconds;
+ *     time, until: when it was taken, and until when it is reserved, milliseconds
  */
 
 /** Hold the state. Subscribers are called once after any number of changes made in one go. */

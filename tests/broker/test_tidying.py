@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from broker.reliable import ReliableQueue, Stale
-from tests.broker.helpers import numbered, reserve
+from tests.broker.helpers import dead_letters, numbered, reserve
 
 HOUR = 3600  # seconds
 MAX_BATCH_BYTES = 16 << 20  # a batch ends once it reaches this
@@ -49,6 +49,53 @@ def test_clearing_an_empty_queue_leaves_nothing_to_restore(queue: ReliableQueue)
     assert queue.clear() == (0, None)
     with pytest.raises(Stale):
         queue.restore("never")
+
+
+@pytest.mark.parametrize(
+    ("removed", "popped", "left"),
+    [
+        (3, 0, [b"0", b"1", b"x", b"3", b"x", b"new"]),  # nothing else has changed
+        (2, 0, [b"0", b"1", b"x", b"3", b"x", b"new"]),
+        (4, 1, [b"1", b"x", b"3", b"x", b"new"]),  # the last one
+        (0, 0, [b"0", b"1", b"x", b"3", b"x", b"new"]),
+        (1, 1, [b"1", b"x", b"3", b"x", b"new"]),  # all that were ahead have left
+    ],
+)
+def test_a_removed_message_goes_back_to_where_it_was(
+    queue: ReliableQueue, removed: int, popped: int, left: list[bytes]
+) -> None:
+    queue.push(b"0", b"1", b"x", b"3", b"x")
+    undo = queue.remove(removed, queue.all()[removed], undo=True)
+    assert undo is not None
+    queue.push(b"new")
+    for _ in range(popped):
+        queue.pop()
+    assert queue.client.ttl(queue.key_prefix + "cleared:" + undo) > HOUR - 60
+    assert (queue.restore(undo), queue.all()) == (1, left)
+    with pytest.raises(Stale):
+        queue.restore(undo)
+
+
+@pytest.mark.parametrize("removed", [0, 1, 2])
+def test_a_removal_that_is_undone_forgets_no_deliveries(queue: ReliableQueue, removed: int) -> None:
+    queue.push(*numbered(3))
+    reservations = reserve(queue, 3)
+    queue.release(*(each.id for each in reservations), reason="why")
+    known = queue.details(3, 0, 9)
+    undo = queue.remove(removed, numbered(3)[removed], undo=True)
+    queue.restore(str(undo))
+    assert queue.details(3, 0, 9) == known
+    assert [each.deliveries for each in reserve(queue, 3)] == [2, 2, 2]
+
+
+def test_a_dead_letter_that_is_put_back_still_says_why_it_died(queue: ReliableQueue) -> None:
+    queue.push(b"a", b"b")
+    queue.release(*(each.id for each in reserve(queue, 2)), dead=True, reason="why")
+    dead = dead_letters(queue)
+    known = dead.details(2, 0, 9)
+    undo = dead.remove(1, b"b", undo=True)
+    dead.restore(str(undo))
+    assert dead.details(2, 0, 9) == known
 
 
 @pytest.mark.parametrize("pushed_since", [1, 2, 5])

@@ -131,7 +131,10 @@ test("a message is removed only if it is the one that was shown", async () => {
   const removed = [];
   const client = {
     all: async ({ offset }) => ({ messages: [["one", "two"][offset]].filter(Boolean) }),
-    remove: async (position, message) => removed.push([position, message]),
+    async remove(position, message, { undo }) {
+      removed.push([position, message]);
+      return { message, undo: undo && "u1" };
+    },
   };
   const { actions, said, store } = actionsOf(client);
   assert.equal(await actions.remove(0, { preview: "tw", bytes: 3 }), undefined);
@@ -140,6 +143,26 @@ test("a message is removed only if it is the one that was shown", async () => {
   assert.ok(await actions.remove(1, { preview: "tw", bytes: 3 }));
   assert.deepEqual(removed, [[1, "two"]]);
   assert.deepEqual(store.state.taken.map(({ how, message }) => [how, message]), [["remove", "two"]]);
+});
+
+test("a removal is undone where it was; after an hour the message goes to the front", async () => {
+  const done = [];
+  const client = {
+    all: async () => ({ messages: ["one"] }),
+    remove: async (_, message) => ({ message, undo: "u1" }),
+    restore: async (undo) => done.push(undo) && { restored: 1 },
+    push: async (message, { next }) => done.push({ message, next }) && { count: 1 },
+  };
+  const { actions, extras, store } = actionsOf(client);
+  await actions.remove(0);
+  await extras.at(-1).action();
+  assert.deepEqual(done.splice(0), ["u1"]);
+  assert.deepEqual(store.state.taken, []);
+  await actions.remove(0);
+  const hourAgo = Date.now() - 3600_000;
+  await actions.putBack(store.state.taken.map((one) => ({ ...one, time: hourAgo })));
+  assert.deepEqual(done, [{ message: "one", next: true }]);
+  assert.deepEqual(store.state.taken, []);
 });
 
 test("a message that moved while it was opened is found nearby; one that is gone is said to be", async () => {

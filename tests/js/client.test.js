@@ -51,7 +51,7 @@ test("every verb asks at its own address", async () => {
   await client.ack(["7", "8"]);
   await client.release("7");
   await client.extend("7", 60);
-  await client.remove(3, "x");
+  await client.remove(3, "x", { undo: true });
   await client.clear();
   await client.restore("u");
   await client.move("other", { max: 5 });
@@ -66,7 +66,7 @@ test("every verb asks at its own address", async () => {
       'POST /api/queue/jobs/ack {"ids":["7","8"]}',
       'POST /api/queue/jobs/release {"id":"7"}',
       'POST /api/queue/jobs/extend {"id":"7","lease":60}',
-      'POST /api/queue/jobs/remove {"position":3,"message":"x"}',
+      'POST /api/queue/jobs/remove {"position":3,"message":"x","undo":true}',
       "POST /api/queue/jobs/clear",
       'POST /api/queue/jobs/restore {"undo":"u"}',
       'POST /api/queue/jobs/move {"to":"other","max":5}',

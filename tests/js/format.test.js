@@ -1,7 +1,16 @@
 /** Messages as text and text as messages: kinds, one line, indented JSON, hexadecimal, sizes, lines. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { areJsonLines, bytesOf, durationOf, hexOf, indented, kindOf, kindOfPreview, linesOf, oneLine, piecesOf, sizeOf, timeOf } from "../../static/js/format.js";
+import { areJsonLines, bytesOf, durationOf, headOf, hexOf, indented, kindOf, kindOfPreview, linesOf, oneLine, piecesOf, sizeOf, timeOf } from "../../static/js/format.js";
+
+test("a text is cut between characters as they are seen", () => {
+  assert.equal(headOf("short", 5), "short");
+  assert.equal(headOf("ab😀c", 3), "ab");
+  assert.equal(headOf("abe\u0301c", 3), "ab");
+  assert.equal(headOf("a👩‍👩‍👧b", 6), "a");
+  assert.equal(headOf("x".repeat(99), 9), "x".repeat(9));
+  assert.equal(headOf(`e${"\u0301".repeat(99)}`, 9).length, 9); // never nothing
+});
 
 test("JSON is indented and every number stays as it was written", () => {
   const text = '{"a":1.10,"big":12345678901234567890123,"s":"x, {y}: \\"z\\"","l":[1,[],{}],"e":{"n":null}}';

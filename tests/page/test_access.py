@@ -345,3 +345,15 @@ def test_a_removal_leaves_the_list_under_the_finger(tabs: Callable[..., Tab], va
     expect(tab.taken()).to_have_count(1)
     expect(tab.rows().nth(1)).to_have_text("m2")
     until(lambda: abs((second.bounding_box() or before)["y"] - before["y"]) < 2)
+    toast = tab.page.locator(".toast", has_text="Removed “m1”")
+    toast.get_by_role("button", name="Undo").tap()
+    expect(tab.rows().nth(1)).to_have_text("m1")
+    expect(tab.rows().nth(2)).to_have_text("m2")
+    expect(tab.taken()).to_have_count(0)
+    expect(tab.by_id("recent")).to_be_hidden()
+    assert tab.focused() != "BODY"
+    # The second click of a double click would be one on the message that has moved up.
+    second.dispatch_event("click", {"detail": 2})
+    tab.page.get_by_role("button", name="Remove message 3").dispatch_event("click", {"detail": 1})
+    expect(tab.taken().locator(".preview")).to_have_text("m2")
+    expect(tab.by_id("count")).to_have_text("29")

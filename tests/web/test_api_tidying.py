@@ -53,6 +53,15 @@ def test_remove_of_bytes_and_of_json(api: Api) -> None:
     assert api.messages() == []
 
 
+def test_a_removal_can_be_undone_once(api: Api) -> None:
+    push(api, "a", "b", "c")
+    answer = api.post("remove", json={"position": 1, "message": "b", "undo": True}).json
+    assert set(answer) == {"success", "message", "undo"}
+    assert api.post("restore", json={"undo": answer["undo"]}).json == {"success": True, "restored": 1}
+    assert api.messages() == [b"a", b"b", b"c"]
+    check_error(api.post("restore", json={"undo": answer["undo"]}), 409, "stale")
+
+
 def test_clear_answers_an_undo_that_restore_takes_once(api: Api) -> None:
     push(api, "a", "b")
     answer = api.post("clear").json

@@ -1,7 +1,6 @@
+import { UNDO_TTL_MS } from "../actions.js";
 import { byId, openDialog, refocus, session, write } from "../dom.js";
 import { isName, parentOf } from "../names.js";
-
-const UNDO_TTL_MS = 3600_000; // the app keeps cleared messages for so long
 
 /** Clear with undo, move to another queue, and moving dead letters back. */
 export function mountClearAndMove(app, suggestNames) {

@@ -1,5 +1,5 @@
 import { byId, write } from "../dom.js";
-import { bytesOf, hexOf, indented, kindOf, piecesOf, sizeOf } from "../format.js";
+import { bytesOf, headOf, hexOf, indented, kindOf, piecesOf, sizeOf } from "../format.js";
 import { historyOf } from "../history.js";
 
 const MAX_SHOWN_CHARACTERS = 100_000; // the rest is shown on request: laying out text takes long
@@ -43,10 +43,8 @@ export function mountMessage({ page, actions, notices, t, n }) {
     for (const button of buttons) button.setAttribute("aria-pressed", String(button.dataset.view === view));
     const { message } = opened;
     const text = view === "hex" ? hexOf(bytesOf(message)).lines : view === "json" ? indented(message) : message;
-    // Not in the middle of a character that takes two places in the text.
-    const end = /[\ud800-\udbff]/.test(text[MAX_SHOWN_CHARACTERS - 1]) ? MAX_SHOWN_CHARACTERS - 1 : MAX_SHOWN_CHARACTERS;
-    const head = text.slice(0, end);
-    hiddenText = text.slice(end);
+    const head = headOf(text, MAX_SHOWN_CHARACTERS);
+    hiddenText = text.slice(head.length);
     body.replaceChildren(...(view === "json" ? coloured(head) : [head]));
     rest.hidden = hiddenText === "";
     rest.textContent = t("message.rest", { size: sizeOf(bytesOf(hiddenText).length, page.language) });

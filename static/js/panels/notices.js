@@ -11,12 +11,26 @@ export function mountNotices({ failure, t }) {
   const spoken = byId("spoken");
   spoken.textContent = "";
 
+  let from = null; // what had the focus before a notice
+
+  /** Take a notice away; the focus goes back to where it came from. */
+  function end(toast) {
+    const hadFocus = toast.contains(document.activeElement);
+    toast.remove();
+    if (!hadFocus) return;
+    from?.focus();
+    if (document.activeElement === document.body) byId("viewport").focus({ preventScroll: true });
+  }
+
   function show(text, role, extra) {
     const toast = clone("toast-template");
     toast.setAttribute("role", role);
     toast.classList.add(role);
-    const close = () => toast.remove();
+    const close = () => end(toast);
     toast.querySelector(".close").addEventListener("click", close);
+    toast.addEventListener("focusin", ({ relatedTarget }) => {
+      if (!toast.contains(relatedTarget)) from = relatedTarget;
+    });
     const [link, button] = [toast.querySelector(".link"), toast.querySelector(".action")];
     link.hidden = !extra?.href;
     button.hidden = !extra?.action;
@@ -43,8 +57,8 @@ export function mountNotices({ failure, t }) {
       const toast = show(text, "status", extra);
       const time = extra ? NOTICE_WITH_BUTTON_MS : NOTICE_MS;
       // It waits while it is used: a button must not vanish under the pointer or the focus.
-      const end = () => (toast.matches(":hover, :focus-within") ? setTimeout(end, time) : toast.remove());
-      setTimeout(end, time);
+      const expire = () => (toast.matches(":hover, :focus-within") ? setTimeout(expire, time) : toast.remove());
+      setTimeout(expire, time);
     },
     /** Say something if it is not called off in time. @returns {() => void} calls it off, or takes it back */
     sayAfter(milliseconds, text) {
@@ -66,7 +80,7 @@ export function mountNotices({ failure, t }) {
       console.info(`${error.code ?? error.name}: ${error.message}`);
     },
     /** Remove earlier errors: something has worked since. */
-    clear: () => document.querySelectorAll(".toast.alert:not(.kept)").forEach((toast) => toast.remove()),
+    clear: () => document.querySelectorAll(".toast.alert:not(.kept)").forEach(end),
     async copy(text, button) {
       const before = button.textContent;
       if (!(await copyText(text))) return void show(t("copy.failed"), "alert");

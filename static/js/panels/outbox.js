@@ -1,6 +1,6 @@
 import { newKey } from "../actions.js";
 import { byId, clone, session } from "../dom.js";
-import { linesOf, oneLine, timeOf } from "../format.js";
+import { headOf, linesOf, oneLine, timeOf } from "../format.js";
 
 const MAX_LINES = 1000; // pushed in one request, all or none; more go as a stream
 const MAX_CARD_CHARACTERS = 400;
@@ -78,7 +78,7 @@ export function mountOutbox({ actions, notices, page, t }, box, files) {
 
   function cardOf(push) {
     const card = clone("unsent-template");
-    card.querySelector(".preview").textContent = oneLine(push.typed).slice(0, MAX_CARD_CHARACTERS);
+    card.querySelector(".preview").textContent = headOf(oneLine(push.typed), MAX_CARD_CHARACTERS);
     const buttons = { again: () => send(push), edit: () => edit(push), discard: () => discard(push) };
     for (const [name, action] of Object.entries(buttons)) {
       card.querySelector(`.${name}`).addEventListener("click", () => {

@@ -1,5 +1,5 @@
 import { byId, clone, write } from "../dom.js";
-import { oneLine, timeOf } from "../format.js";
+import { headOf, oneLine, timeOf } from "../format.js";
 
 const MAX_CARD_CHARACTERS = 400;
 
@@ -20,11 +20,12 @@ export function mountRecent({ store, recent, actions, notices, page, n }, openMe
     if (hadFocus) (details.hidden ? byId("pop") : details.querySelector("summary")).focus();
   }
 
-  function cardOf({ message, key, time }) {
+  function cardOf(entry) {
+    const { message, key, time } = entry;
     const card = clone("recent-template");
-    const one = { id: key, key, message, how: "pop" };
+    const one = { ...entry, id: key, how: "pop" };
     write(card.querySelector(".time"), timeOf(time, page.language));
-    write(card.querySelector(".preview"), oneLine(message).slice(0, MAX_CARD_CHARACTERS));
+    write(card.querySelector(".preview"), headOf(oneLine(message), MAX_CARD_CHARACTERS));
     card.querySelector(".open").addEventListener("click", () => openMessage({ taken: one }));
     card.querySelector(".back").addEventListener("click", () => actions.putBack([one]));
     card.querySelector(".copy").addEventListener("click", (event) => {

@@ -1,5 +1,5 @@
 import { byId, clone, write } from "../dom.js";
-import { oneLine, sizeOf } from "../format.js";
+import { headOf, oneLine, sizeOf } from "../format.js";
 
 const MAX_HITS = 1000; // the search ends there: a list that long is not read
 const MAX_ROW_CHARACTERS = 300; // shown of one, as hexadecimal is longer than the preview
@@ -55,7 +55,7 @@ export function mountSearch({ client, notices, curl, showCommand, page, t, n }, 
   function add(hit) {
     const element = clone("hit-template");
     element.dataset.place = hits.push(hit) - 1;
-    const preview = oneLine(hit.preview).slice(0, MAX_ROW_CHARACTERS);
+    const preview = headOf(oneLine(hit.preview), MAX_ROW_CHARACTERS);
     write(element.querySelector(".position"), n(hit.position + 1));
     write(element.querySelector(".preview"), preview);
     write(element.querySelector(".size"), sizeOf(hit.bytes, page.language));

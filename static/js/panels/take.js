@@ -1,5 +1,5 @@
 import { byId, clone, refocus, session, write } from "../dom.js";
-import { oneLine } from "../format.js";
+import { headOf, oneLine } from "../format.js";
 import { took } from "../state.js";
 
 const CLOCK_INTERVAL_MS = 1000; // how often the remaining time of reservations is shown
@@ -113,7 +113,7 @@ export function mountTake({ store, actions, notices, page, t }, openMessage, ask
     card.dataset.id = id;
     cards.set(id, card);
     write(card.querySelector(".how"), t(LABELS[how]));
-    write(card.querySelector(".preview"), oneLine(message).slice(0, MAX_CARD_CHARACTERS));
+    write(card.querySelector(".preview"), headOf(oneLine(message), MAX_CARD_CHARACTERS));
     const isReserved = how === "reserve";
     for (const name of LEASE_BUTTONS) card.querySelector(`.${name}`).hidden = !isReserved;
     card.querySelector(".back").hidden = isReserved;

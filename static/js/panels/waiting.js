@@ -1,5 +1,5 @@
 import { byId, clone, write } from "../dom.js";
-import { kindOfPreview, oneLine, sizeOf } from "../format.js";
+import { headOf, kindOfPreview, oneLine, sizeOf } from "../format.js";
 import { reasonOf } from "../history.js";
 import { parentOf } from "../names.js";
 import { scrollTo, visibleRows } from "../rows.js";
@@ -174,7 +174,7 @@ export function mountWaiting({ client, store, actions, failure, page, t, n }, op
     row.position = position;
     row.message = message;
     const number = n(position + 1);
-    const preview = message ? oneLine(message.preview).slice(0, MAX_ROW_CHARACTERS) : "";
+    const preview = message ? headOf(oneLine(message.preview), MAX_ROW_CHARACTERS) : "";
     const kind = message ? kindOfPreview(message.preview, message.bytes) : "text";
     element.setAttribute("aria-posinset", position + 1);
     element.classList.toggle("next", position === 0);
