@@ -22,6 +22,7 @@ def work(message: Message) -> None:
         job, numbers = task["job"], [float(number) for number in task["numbers"]]
     except (ValueError, TypeError, KeyError) as error:
         raise Reject(f"not a job: {error!r}") from None  # trying again would not help
+    print(f"{job}: delivery {message.deliveries}", flush=True)
     if message.deliveries <= task.get("fail", 0):
         raise ConnectionError("the other service is away")
     time.sleep(task.get("seconds", 0))

@@ -23,9 +23,14 @@ def examples(document: str) -> Iterator[tuple[str, str]]:
         yield from re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", block, re.M)
 
 
+def at(command: str, app: App) -> str:
+    """Return a command with the address and the data folder of `app`, instead of those of `make run`."""
+    return command.replace("localhost:5000", f"127.0.0.1:{app.port}").replace("instance/", f"{app.folder}/")
+
+
 def printed(command: str, app: App, lines: int, folder: Path) -> str:
     """Run a command in a shell against `app` and return what it prints; an endless one is ended after `lines`."""
-    command = command.replace("localhost:5000", f"127.0.0.1:{app.port}")
+    command = at(command, app)
     env = {**os.environ, "API_TOKEN": TOKEN}
     endless = command.startswith(("while ", "curl -N "))
     with subprocess.Popen(

@@ -1,4 +1,4 @@
-"""deploy/: the rules and the dashboard name only metrics and labels that /metrics gives."""
+"""deploy/ and compose: rules and dashboard name what /metrics gives, and containers have few rights."""
 
 import json
 import re
@@ -75,3 +75,13 @@ def test_prometheus_loads_the_alerts_and_scrapes_the_app() -> None:
     assert job["job_name"] == "queue"
     [found] = job["dns_sd_configs"]
     assert (found["names"], found["port"]) == (["web"], 5000)
+
+
+def test_app_and_valkey_have_no_rights_that_they_do_not_need() -> None:
+    services = yaml.safe_load((ROOT / "docker-compose.yaml").read_text())["services"]
+    for name in ("web", "redis"):
+        service = services[name]
+        assert service["read_only"] and service["cap_drop"] == ["ALL"] and "cap_add" not in service, name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+    assert services["redis"]["user"] == "valkey"
+    assert re.findall(r"^USER (.*)", (ROOT / "Dockerfile").read_text(), re.M)[-1] == "10001:10001"

@@ -1,4 +1,4 @@
-"""docs/operating.md: its links lead somewhere, and its backup can be restored."""
+"""docs/operating.md: its metrics are there, and its backup can be restored."""
 
 import json
 import re
@@ -10,17 +10,10 @@ from typing import Any
 
 import pytest
 
-from tests.console import blocks
+from tests.console import at, blocks
 from tests.servers import ROOT, App
 
 DOCUMENT = (ROOT / "docs/operating.md").read_text(encoding="utf-8")
-
-
-def test_every_link_leads_somewhere() -> None:
-    links = re.findall(r"\]\(([^)#:]+)", DOCUMENT)
-    assert len(links) > 5
-    for link in links:
-        assert (ROOT / "docs" / link).exists(), link
 
 
 def test_every_metric_that_it_names_is_in_the_reference() -> None:
@@ -45,7 +38,6 @@ def test_a_backup_as_text_is_restored_into_another_app(serve: Callable[..., App]
         call(old, f"{name}/push", {"messages": texts})
     backup, restore = [block for block in blocks(DOCUMENT, "sh") if "ndjson" in block]
     for app, script in ((old, backup), (new, restore)):
-        script = script.replace("localhost:5000", f"127.0.0.1:{app.port}")
-        subprocess.run(["bash", "-c", script], cwd=tmp_path, check=False, capture_output=True, timeout=60)
+        subprocess.run(["bash", "-c", at(script, app)], cwd=tmp_path, check=False, capture_output=True, timeout=60)
     for name, texts in messages.items():
         assert call(new, f"{name}/all")["messages"] == texts
