@@ -14,6 +14,7 @@ from web import errors, peer, security
 from web.api import api
 from web.codec import compact
 from web.edge import Edge
+from web.openapi import openapi
 from web.pages import AnyText, pages, render_sign_in
 from web.record import record_error
 from web.request import Request, current_request
@@ -48,6 +49,7 @@ def create_app(settings: Settings, client: Any = None) -> Flask:
     app.after_request(lambda response: peer.drain_body(current_request(), response))
     app.register_error_handler(Exception, render_error)
     app.register_blueprint(api)
+    app.add_url_rule("/api/openapi.json", "api.openapi", openapi)
     app.register_blueprint(pages)
     app.wsgi_app = Edge(app.wsgi_app, request_class)  # type: ignore[method-assign]
     return app
