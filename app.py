@@ -15,6 +15,7 @@ from web.api import api
 from web.assets import Assets, compress_page
 from web.codec import compact
 from web.edge import Edge
+from web.openapi import openapi
 from web.pages import AnyText, pages, render_sign_in
 from web.record import record_error
 from web.request import Request, current_request
@@ -53,6 +54,7 @@ def create_app(settings: Settings, client: Any = None) -> Flask:
     app.add_url_rule("/static/<path:filename>", "static", assets.serve)
     app.url_defaults(assets.add_digest)
     app.register_blueprint(api)
+    app.add_url_rule("/api/openapi.json", "api.openapi", openapi)
     app.register_blueprint(pages)
     app.wsgi_app = Edge(app.wsgi_app, request_class)  # type: ignore[method-assign]
     return app

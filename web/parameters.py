@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from broker.names import NAME_RULE, is_name
+from broker.names import NAME_PATTERN, NAME_RULE, is_name
 from web.body import JsonText
 from web.codec import BY_REDIS, Limits, encode_message, encode_messages, validate_message
 from web.errors import ApiError, bad_request, printable
@@ -33,6 +33,10 @@ class Parameter:
 
     def describe(self) -> str:
         """Return type and bounds, as the reference has them."""
+        raise NotImplementedError
+
+    def schema(self) -> dict[str, Any]:
+        """Return type and bounds, as JSON Schema."""
         raise NotImplementedError
 
     def error(self, message: str, error: str = "bad_parameter") -> ApiError:
@@ -65,6 +69,9 @@ class Number(Parameter):
     def describe(self) -> str:
         return f"number, {self.minimum:.12g} to {self.maximum:.12g} {self.unit}".strip()
 
+    def schema(self) -> dict[str, Any]:
+        return {"type": "number", "minimum": self.minimum, "maximum": self.maximum}
+
 
 @dataclass(frozen=True)
 class Integer(Parameter):
@@ -83,6 +90,9 @@ class Integer(Parameter):
     def describe(self) -> str:
         return f"integer, {self.minimum} to {self.maximum} {self.unit}".strip()
 
+    def schema(self) -> dict[str, Any]:
+        return {"type": "integer", "minimum": self.minimum, "maximum": self.maximum}
+
 
 @dataclass(frozen=True)
 class Flag(Parameter):
@@ -97,6 +107,9 @@ class Flag(Parameter):
 
     def describe(self) -> str:
         return "1 or 0"
+
+    def schema(self) -> dict[str, Any]:
+        return {"type": "boolean"}
 
 
 @dataclass(frozen=True)
@@ -118,6 +131,10 @@ class Text(Parameter):
             return "text"
         return f"text, {f'{self.minimum} to' if self.minimum else 'up to'} {self.maximum} characters"
 
+    def schema(self) -> dict[str, Any]:
+        bounds = {"minLength": max(self.minimum, int(self.required)), "maxLength": self.maximum}
+        return {"type": "string"} | {name: bound for name, bound in bounds.items() if bound}
+
 
 VISIBLE_ASCII = re.compile("[!-~]{1,255}")
 
@@ -134,6 +151,9 @@ class JobName(Parameter):
     def describe(self) -> str:
         return "1 to 255 visible ASCII characters"
 
+    def schema(self) -> dict[str, Any]:
+        return {"type": "string", "pattern": f"^{VISIBLE_ASCII.pattern}$"}
+
 
 @dataclass(frozen=True)
 class Choice(Parameter):
@@ -149,6 +169,9 @@ class Choice(Parameter):
     def describe(self) -> str:
         return " or ".join(f"`{word}`" for word in self.words)
 
+    def schema(self) -> dict[str, Any]:
+        return {"type": "string", "enum": list(self.words)}
+
 
 @dataclass(frozen=True)
 class QueueName(Parameter):
@@ -161,6 +184,9 @@ class QueueName(Parameter):
 
     def describe(self) -> str:
         return "queue name"
+
+    def schema(self) -> dict[str, Any]:
+        return {"type": "string", "pattern": f"^{NAME_PATTERN.pattern}$"}
 
 
 @dataclass(frozen=True)
@@ -189,6 +215,9 @@ class TextList(Parameter):
     def describe(self) -> str:
         return f"list of 1 to {self.maximum} texts, or separated by commas"
 
+    def schema(self) -> dict[str, Any]:
+        return {"type": "array", "items": {"type": "string"}, "minItems": 1, "maxItems": self.maximum}
+
 
 @dataclass(frozen=True)
 class MessageParameter(Parameter):
@@ -212,6 +241,9 @@ class Message(MessageParameter):
     def describe(self) -> str:
         return "message"
 
+    def schema(self) -> dict[str, Any]:
+        return {"$ref": "#/components/schemas/NewMessage"}
+
 
 @dataclass(frozen=True)
 class MessageList(MessageParameter):
@@ -230,6 +262,10 @@ class MessageList(MessageParameter):
 
     def describe(self) -> str:
         return f"list of 1 to {self.maximum} messages"
+
+    def schema(self) -> dict[str, Any]:
+        items = {"$ref": "#/components/schemas/NewMessage"}
+        return {"type": "array", "items": items, "minItems": 1, "maxItems": self.maximum}
 
 
 def parse(

@@ -17,6 +17,8 @@ KINDS = {
     "/login": "login",
     "/logout": "logout",
     "/api/queues": "queues",
+    "/api/openapi.json": "openapi",
+    "/api/docs": "page",
     "/healthz": "healthz",
     "/metrics": "metrics",
 }
