@@ -95,13 +95,13 @@ class QueueLister:
             with self._lock:
                 self._cache[match] = time.monotonic() + ttl, listing
 
-    def list_now(self, match: str = "*") -> Listing:
-        """Return a new listing: what was found and counted until LIST_TIMEOUT or MAX_QUEUES was reached."""
+    def list_now(self, match: str = "*", timeout: float | None = None) -> Listing:
+        """Return a new listing: what was found and counted in `timeout` (LIST_TIMEOUT) seconds, up to MAX_QUEUES."""
         matches = re.compile(fnmatch.translate(match)).match
         found: list[Counts] = []
         seen: set[str | bytes] = set()
         unnamed, complete = 0, False
-        end = time.monotonic() + LIST_TIMEOUT
+        end = time.monotonic() + (LIST_TIMEOUT if timeout is None else timeout)
         for keys, is_last in self._scan():
             names, others = self._sort_out(keys, HOLDING_KEYS)
             names = {name for name in names if matches(name)} - seen

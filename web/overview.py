@@ -29,6 +29,7 @@ EVENT_INTERVAL = 0.1  # seconds between two counts while queues change all the t
 REST_FACTOR = 4  # and how many times as long as a count took: many queues that change all the time cost a fifth
 LIST_INTERVAL = 60.0  # seconds between two scans of all keys, in case a change was not told
 UNTOLD_LIST_INTERVAL = 1.0  # the same where Redis tells no changes
+SCAN_TIMEOUT = 20.0  # seconds; the first scan ends sooner, so that the first event comes soon
 MAX_CHANGES = 50  # kept for streams that read slowly; one that is further behind gets the whole list
 
 log = logging.getLogger(__name__)
@@ -208,14 +209,16 @@ class Overview:
     def _list(self) -> None:
         """Scan the keys and count all queues."""
         began = time.monotonic()
+        is_first = self._version == 0
         with self._lock:
             self._changed_keys, self._listing_due = set(), math.inf
-        listing = self.lister.list_now()
+        listing = self.lister.list_now(timeout=None if is_first else SCAN_TIMEOUT)
         found = {counts.name: counts for counts in listing.queues}
         self._publish({**dict.fromkeys(self._queues), **found}, listing.complete, listing.unnamed)
         with self._lock:
             self._listed_at = now = time.monotonic()
-            interval = LIST_INTERVAL if self.tracker.is_live else UNTOLD_LIST_INTERVAL
+            is_settled = self.tracker.is_live and (listing.complete or not is_first)
+            interval = LIST_INTERVAL if is_settled else UNTOLD_LIST_INTERVAL
             self._listing_due = min(self._listing_due, now + max(interval, REST_FACTOR * (now - began)))
             self._rests_until = now + EVENT_INTERVAL
 
