@@ -15,6 +15,7 @@ import redis
 
 from broker.cluster import each_primary
 from broker.names import NAME_PATTERN, beside_pattern, name_beside, parent_name
+from broker.refusals import is_passing
 from broker.reliable import ReliableQueue
 
 LIST_TIMEOUT = 1.5  # seconds; what was not seen and counted by then is left out, and `complete` is false
@@ -22,6 +23,7 @@ SCAN_COUNT = 200  # keys in one step, which takes the process some milliseconds
 MAX_QUEUES = 10_000  # in one listing, so that it has a few MiB
 CACHE_TTL = 1.0  # seconds a listing is kept
 HOLDING_KEYS = ("reserved", "delayed", "dead", "paused")  # beside a list, that make a queue worth showing
+COUNTED_KEYS = (*HOLDING_KEYS, "waiters")  # beside a list, that its counts depend on
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ class QueueLister:
     def _make(self, match: str, listing: "Future[Listing]") -> None:
         ttl = 0.0
         try:
-            listing.set_result(self._list(match))
+            listing.set_result(self.list_now(match))
             ttl = CACHE_TTL
         except BaseException as error:
             listing.set_exception(error)
@@ -93,24 +95,36 @@ class QueueLister:
             with self._lock:
                 self._cache[match] = time.monotonic() + ttl, listing
 
-    def _list(self, match: str) -> Listing:
-        """Scan the keys and count what they hold, step by step, until LIST_TIMEOUT or MAX_QUEUES is reached."""
+    def list_now(self, match: str = "*", timeout: float | None = None) -> Listing:
+        """Return a new listing: what was found and counted in `timeout` (LIST_TIMEOUT) seconds, up to MAX_QUEUES."""
         matches = re.compile(fnmatch.translate(match)).match
         found: list[Counts] = []
         seen: set[str | bytes] = set()
         unnamed, complete = 0, False
-        end = time.monotonic() + LIST_TIMEOUT
+        end = time.monotonic() + (LIST_TIMEOUT if timeout is None else timeout)
         for keys, is_last in self._scan():
-            names, others = self._sort_out(keys)
+            names, others = self._sort_out(keys, HOLDING_KEYS)
             names = {name for name in names if matches(name)} - seen
             others = {key for key in others if matches(self._shown(key))} - seen
-            found += self._counts([self._queue(name) for name in names])
+            found += self._counts(names)
             unnamed += self._number_of_lists(others)
             seen |= names | others
             complete = is_last and len(found) <= MAX_QUEUES
             if len(found) > MAX_QUEUES or time.monotonic() > end:
                 break
         return Listing(sorted(found[:MAX_QUEUES], key=lambda queue: queue.name), complete, unnamed)
+
+    def names_of(self, keys: Iterable[bytes]) -> set[str]:
+        """Return the queues whose counts may have changed with these keys."""
+        return self._sort_out(keys, COUNTED_KEYS)[0]
+
+    def count_queues(self, names: Sequence[str]) -> list[Counts]:
+        """Return the counts of those of the queues that hold something.
+
+        Raises:
+            redis.RedisError: a server is away.
+        """
+        return [counts for some in batched(names, SCAN_COUNT) for counts in self._counts(some, partly=False)]
 
     def _scan(self) -> Iterator[tuple[list[bytes], bool]]:
         """Yield the keys of all servers some at a time, and whether these were the last and none was left out.
@@ -133,8 +147,8 @@ class QueueLister:
         if errors and len(errors) == len(servers):
             raise errors[0]
 
-    def _sort_out(self, keys: Iterable[bytes]) -> tuple[set[str], set[bytes]]:
-        """Return the names of the queues that have these keys, and the keys that no name leads to."""
+    def _sort_out(self, keys: Iterable[bytes], kinds: Sequence[str]) -> tuple[set[str], set[bytes]]:
+        """Return the queues that have these keys, lists and kinds beside them, and the keys that lead to none."""
         names, others = set(), set()
         for key in keys:
             if plain := self._list_key.fullmatch(key):
@@ -143,7 +157,7 @@ class QueueLister:
                     names.add(name)
                 else:
                     others.add(key)  # the dead letters of a queue have another key
-            elif (beside := self._beside.fullmatch(key.decode(errors="replace"))) and beside[3] in HOLDING_KEYS:
+            elif (beside := self._beside.fullmatch(key.decode(errors="replace"))) and beside[3] in kinds:
                 names.add(name_beside(beside))
             elif key.startswith(self._prefix) and not self._own_key.match(key):
                 others.add(key)
@@ -161,8 +175,12 @@ class QueueLister:
             pipeline.llen(key)
         return sum(isinstance(length, int) for length in pipeline.execute(raise_on_error=False))
 
-    def _counts(self, queues: Sequence[ReliableQueue]) -> list[Counts]:
-        """Return the counts of those queues that hold something; a key that is not a queue is left out."""
+    def _counts(self, names: Iterable[str], partly: bool = True) -> list[Counts]:
+        """Return the counts of those queues that hold something; a key that is not a queue is left out.
+
+        So are the queues of a primary that does not answer, unless `partly` is false: then that is an error.
+        """
+        queues = [self._queue(name) for name in names]
         pipeline = self.client.pipeline(transaction=False)
         for queue in queues:
             pipeline.llen(queue.key)
@@ -173,6 +191,9 @@ class QueueLister:
             pipeline.exists(queue.key_prefix + "paused")
         replies = pipeline.execute(raise_on_error=False)
         found = []
+        for reply in replies:
+            if not partly and isinstance(reply, redis.RedisError) and is_passing(reply):
+                raise reply
         for queue, (count, reserved, delayed, dead, waiters, paused) in zip(queues, batched(replies, 6), strict=True):
             holds = (count, reserved, delayed, dead, paused)
             if not all(isinstance(number, int) for number in holds) or not any(holds):

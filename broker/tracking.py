@@ -25,6 +25,8 @@ CHECK_INTERVAL = 5.0  # seconds of silence after which the connection is checked
 RETRY_DELAY = 1.0  # seconds until the next try after the connection was lost
 REFUSED_RETRY_DELAY = 60.0  # ... after the server refused to tell changes: it is too old, or the user may not ask
 
+Observer = Callable[[Iterable[bytes] | None], None]
+
 log = logging.getLogger(__name__)
 
 
@@ -37,7 +39,7 @@ class Subscription:
 
 
 class Tracker:
-    """Follows the changes of all queues with a prefix, as long as anybody is subscribed."""
+    """Follows the changes of all queues with a prefix, as long as anybody is told of them."""
 
     def __init__(self, client: Any, prefix: str) -> None:
         self.client = client
@@ -46,6 +48,7 @@ class Tracker:
         self._followers: dict[Any, threading.Thread] = {}  # of the primaries of a cluster
         self._prefixes = ["PREFIX", prefix, "PREFIX", "{" + prefix] if prefix else []
         self._subscriptions: dict[bytes, set[Subscription]] = {}
+        self._observers: list[Observer] = []
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
 
@@ -60,9 +63,7 @@ class Tracker:
         with self._lock:
             for key in subscription.keys:
                 self._subscriptions.setdefault(key, set()).add(subscription)
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, daemon=True, name="follow-changes")
-                self._thread.start()
+            self._start()
         return subscription
 
     def unsubscribe(self, subscription: Subscription) -> None:
@@ -73,10 +74,33 @@ class Tracker:
                 if not self._subscriptions[key]:
                     del self._subscriptions[key]
 
-    def _is_needed(self) -> bool:
-        """Return whether anybody is subscribed; the thread must end if nobody is."""
+    def observe(self, observer: Observer) -> None:
+        """Call `observer` with the keys that have changed, of any queue, until `ignore`. It must not block.
+
+        It gets None when any key may have changed, and when `is_live` changes.
+        """
         with self._lock:
-            if not self._subscriptions:
+            self._observers.append(observer)
+            self._start()
+
+    def ignore(self, observer: Observer) -> None:
+        """Undo `observe`."""
+        with self._lock:
+            self._observers.remove(observer)
+
+    def _start(self) -> None:
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, daemon=True, name="follow-changes")
+            self._thread.start()
+
+    @property
+    def _has_followers(self) -> bool:
+        return bool(self._subscriptions or self._observers)
+
+    def _is_needed(self) -> bool:
+        """Return whether anybody is told of changes; the thread must end if nobody is."""
+        with self._lock:
+            if not self._has_followers:
                 self._thread = None
             return self._thread is not None
 
@@ -102,7 +126,7 @@ class Tracker:
         cluster.map.note_change(older_than=CHECK_INTERVAL)
 
     def _follow_primary(self, server: Any) -> None:
-        while self._subscriptions and server in self._servers:
+        while self._has_followers and server in self._servers:
             self._try_to_follow(server)
 
     def _try_to_follow(self, server: Any) -> None:
@@ -131,14 +155,17 @@ class Tracker:
                     self._tell(None)
                 if push and push[0] == b"invalidate":
                     self._tell(push[1])
-                if not self._subscriptions or server not in self._servers:
+                if not self._has_followers or server not in self._servers:
                     return
 
     def _tell(self, keys: Iterable[bytes] | None) -> None:
-        """Notify those who follow the queues of these keys; everybody if they are not known."""
+        """Notify those who follow the queues of these keys, and who observes all; everybody if they are not known."""
         with self._lock:
             found = self._subscriptions if keys is None else [part for key in keys for part in _parts(key)]
             told = {subscription for key in found for subscription in self._subscriptions.get(key, ())}
+            observers = list(self._observers)
+        for observer in observers:
+            observer(keys)
         for subscription in told:
             subscription.notify()
 

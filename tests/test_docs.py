@@ -78,7 +78,8 @@ def test_every_route_is_in_the_reference_and_no_other() -> None:
 
 def test_every_parameter_is_in_the_reference_with_its_type_and_default_and_no_other() -> None:
     tables = {f"{verb.method} /api/queue/{verb.name}": verb.parameters for verb in VERBS}
-    tables |= {"GET /api/queues": LIST_PARAMETERS, "GET /healthz": (), "GET /metrics": ()}
+    tables |= dict.fromkeys(("GET /api/queues", "GET /api/events"), LIST_PARAMETERS)
+    tables |= {"GET /healthz": (), "GET /metrics": ()}
     for route, parameters in tables.items():
         rows = parameters_of(sections()[route])
         assert {name: row[:2] for name, row in rows.items()} == {one.name: described(one) for one in parameters}, route

@@ -216,14 +216,19 @@ def held(
 
 def events(request: Request, queue: ReliableQueue) -> Response:
     """The queue's state as server-sent events: at once, and after every change."""
-    shared, peer = request.runtime, Peer(request.environ)
-    shared.waiting.acquire()
+    return stream_answer(request, partial(request.runtime.events.stream, queue))
+
+
+def stream_answer(request: Request, open_stream: Callable[..., Iterator[str]]) -> Response:
+    """Answer a stream of events, which is told whether and when to ask if its client is gone."""
+    waiting, peer = request.runtime.waiting, Peer(request.environ)
+    waiting.acquire()
     peer.shrink_buffer()
     is_signed_out = session_watch(request)
-    stream = shared.events.stream(queue, lambda: peer.is_gone() or is_signed_out(), peer.watch)
+    stream = open_stream(lambda: peer.is_gone() or is_signed_out(), peer.watch)
     response = Response(stream, content_type="text/event-stream; charset=utf-8")
     response.headers["X-Accel-Buffering"] = "no"
-    response.call_on_close(shared.waiting.release)
+    response.call_on_close(waiting.release)
     return response
 
 
@@ -477,7 +482,7 @@ VERBS = (
     Verb("result", "GET", get_result, (JOB, WAIT)),
 )
 
-LIST_PARAMETERS = (Text("match", default="*", maximum=133),)  # of GET /api/queues: a name with `.dead` has up to 133
+LIST_PARAMETERS = (Text("match", default="*", maximum=133),)  # of all queues: a name with `.dead` has up to 133
 
 
 def call(request: Request, verb: Verb, name: str | None) -> Answer | Response:
@@ -583,6 +588,15 @@ def queues() -> Answer:
     refuse_idempotency_key(request)
     match = query_arguments(request, LIST_PARAMETERS)["match"]
     return {"success": True, **request.runtime.lister.list_queues(match or "*").as_dict()}
+
+
+@api.get("/api/events")
+def all_events() -> Response:
+    """The queues that hold something as server-sent events: all at once, and after every change what is new."""
+    request = current_request()
+    refuse_idempotency_key(request)
+    match = query_arguments(request, LIST_PARAMETERS)["match"]
+    return stream_answer(request, partial(request.runtime.overview.stream, match or "*"))
 
 
 @api.get("/healthz")

@@ -14,9 +14,11 @@ MAX_PATH = 300  # characters of an address in a log: a short line stays whole, w
 # What is not a verb of a queue is recorded by the kind of its address; anything else there is "other".
 KINDS = {
     "/": "page",
+    "/queues": "page",
     "/login": "login",
     "/logout": "logout",
     "/api/queues": "queues",
+    "/api/events": "all_events",
     "/api/openapi.json": "openapi",
     "/api/docs": "page",
     "/healthz": "healthz",

@@ -21,6 +21,7 @@ from web.attempts import WrongTokens
 from web.counters import Counters
 from web.events import Events
 from web.fairness import BodyMemory, Turns
+from web.overview import Overview
 from web.waiting import Waiting
 
 BODIES_AT_ONCE = 4  # bodies of MAX_BODY_BYTES that a process may hold
@@ -73,6 +74,11 @@ class Runtime:
     def lister(self) -> QueueLister:
         """The list of all queues."""
         return QueueLister(self.client, self.settings.queue_prefix, self.settings.max_deliveries)
+
+    @cached_property
+    def overview(self) -> Overview:
+        """The stream of all queues."""
+        return Overview(self.lister, self.tracker, self.is_stopping)
 
     @cached_property
     def ended_sessions(self) -> EndedSessions:
