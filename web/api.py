@@ -38,6 +38,7 @@ from web.parameters import (
     validate_name,
 )
 from web.peer import Peer
+from web.record import record_messages
 from web.request import Request, current_request
 from web.results import wait_for_result
 from web.security import session_watch
@@ -77,8 +78,10 @@ def push(
                 raise bad_request(f"A stream of lines cannot have {name}.", "bad_parameter", parameter=name)
         if key:
             raise bad_request("A stream of lines does not keep an Idempotency-Key.", "bad_idempotency_key")
+        request.is_counted = True
+        record = partial(record_messages, request.runtime, "push", queue.name)
         blocks = iter_body(request, eager=True)
-        pushed, count = streams.push_lines(queue, blocks, lines, request.settings.max_message_bytes)
+        pushed, count = streams.push_lines(queue, blocks, lines, request.settings.max_message_bytes, record)
         return {"success": True, "pushed": pushed, "count": count}
     found = one_or_many(message, messages, "message", "bad_message")
     if delay:
@@ -500,8 +503,8 @@ def call(request: Request, verb: Verb, name: str | None) -> Answer | Response:
         answer = error.details  # a stream that failed half way says how many messages it has pushed
         raise
     finally:
-        if not queue.is_repeated:
-            request.runtime.counters.add_messages(verb.name, queue.name, answer)
+        if not queue.is_repeated and not request.is_counted:
+            record_messages(request.runtime, verb.name, queue.name, answer)
         release_memory(request)
 
 
