@@ -94,7 +94,7 @@ def operations(app: Flask) -> Iterator[Operation]:
             yield Operation(verb.method, path, verb.view, verb.parameters, ROUTES[f"{verb.method} {verb.name}"], verb)
     for rule in app.url_map.iter_rules():
         if rule.endpoint.startswith("api.") and not rule.rule.startswith(QUEUE_PATH):
-            parameters = LIST_PARAMETERS if rule.rule == "/api/queues" else ()
+            parameters = LIST_PARAMETERS if rule.rule in ("/api/queues", "/api/events") else ()
             yield Operation("GET", rule.rule, app.view_functions[rule.endpoint], parameters, ROUTES[f"GET {rule.rule}"])
 
 
