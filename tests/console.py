@@ -2,14 +2,27 @@
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 from tests.servers import App
 
 TOKEN = "0123456789abcdef"
+VARIABLE = re.compile(
+    r'(?<="id":")[^"]+|(?<="undo":")[^"]+|(?<="deadline":)[0-9.]+|(?<="at":)[0-9.]+|(?<="died":)[0-9.]+'
+)  # differs each time
+
+
+def need(program: str) -> None:
+    """Skip where a program is not installed; in CI that is a failure."""
+    if not shutil.which(program):
+        assert not os.environ.get("CI"), f"{program} is not installed"
+        pytest.skip(f"{program} is not installed")
 
 
 def blocks(document: str, kind: str) -> list[str]:
@@ -42,3 +55,17 @@ def printed(command: str, app: App, lines: int, folder: Path) -> str:
         found = "".join(shell.stdout.readline() for _ in range(lines))
         os.killpg(shell.pid, signal.SIGKILL)
         return found
+
+
+def check(document: str, app: App, folder: Path, actual: dict[str, str] | None = None) -> None:
+    """Run the commands of a document's console blocks in a folder, and compare what they print.
+
+    `actual` maps what differs each time from the document's value to that of this run, which later commands use.
+    """
+    actual = {} if actual is None else actual
+    for command, expected in examples(document):
+        for written, value in actual.items():
+            command = command.replace(written, value)
+        found = printed(command, app, expected.count("\n"), folder)
+        assert VARIABLE.sub("...", found.rstrip("\n")) == VARIABLE.sub("...", expected.rstrip("\n")), command
+        actual.update(zip(VARIABLE.findall(expected), VARIABLE.findall(found), strict=True))

@@ -1,12 +1,12 @@
 """What stays in Redis after the work is done, and the documented commands that free it."""
 
 import re
-import shutil
 import subprocess
 from typing import Any
 
 import pytest
 
+from tests.console import need
 from tests.servers import ROOT, App, Store
 
 REFERENCE = (ROOT / "docs/api.md").read_text(encoding="utf-8")
@@ -17,8 +17,7 @@ OTHERS = "queue:jobs2", "{queue:other}:cleared:a", "{queue:other}:once:a", "{que
 
 def run(command: str, store: Store) -> None:
     """Run a documented command against a store."""
-    if not shutil.which("redis-cli"):
-        pytest.skip("redis-cli is not installed")
+    need("redis-cli")
     command = command.replace("redis-cli", f"redis-cli -p {store.port}")
     subprocess.run(["bash", "-c", "set -o pipefail; " + command], check=True, capture_output=True, timeout=60)
 
