@@ -46,6 +46,7 @@ SECURITY = {
         "description": "The session of the page, after signing in; its name goes on with what tells tokens apart.",
     },
 }
+OF_ALL_QUEUES = ("/api/queues", "/api/events")
 MEDIA_SCHEMAS: dict[str, Schema] = {BYTES: {"type": "string", "format": "binary"}}  # any other is plain text
 
 
@@ -94,7 +95,7 @@ def operations(app: Flask) -> Iterator[Operation]:
             yield Operation(verb.method, path, verb.view, verb.parameters, ROUTES[f"{verb.method} {verb.name}"], verb)
     for rule in app.url_map.iter_rules():
         if rule.endpoint.startswith("api.") and not rule.rule.startswith(QUEUE_PATH):
-            parameters = LIST_PARAMETERS if rule.rule == "/api/queues" else ()
+            parameters = LIST_PARAMETERS if rule.rule in OF_ALL_QUEUES else ()
             yield Operation("GET", rule.rule, app.view_functions[rule.endpoint], parameters, ROUTES[f"GET {rule.rule}"])
 
 
