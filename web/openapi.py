@@ -268,6 +268,16 @@ def error_response(status: int, codes: Sequence[str]) -> dict[str, Any]:
     return response
 
 
+def groups(made: dict[str, Any]) -> list[tuple[str, list[tuple[str, str, dict[str, Any]]]]]:
+    """Return the operations of a document by tag, as method, address and description, each verb once."""
+    found: dict[str, list[tuple[str, str, dict[str, Any]]]] = {tag: [] for tag in TAGS}
+    for path, item in made["paths"].items():
+        for method, operation in item.items():
+            if "{name}" not in path:
+                found[operation["tags"][0]].append((method.upper(), path, operation))
+    return list(found.items())
+
+
 def openapi() -> Answer:
     """Every route of the API as OpenAPI 3.1: this document."""
     request = current_request()
