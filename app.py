@@ -16,10 +16,12 @@ from web.assets import Assets, compress_page
 from web.codec import compact
 from web.edge import Edge
 from web.openapi import openapi
-from web.pages import AnyText, pages, render_sign_in
+from web.pages import DOCS_PATH, AnyText, pages, render_sign_in
 from web.record import record_error
 from web.request import Request, current_request
 from web.runtime import Runtime
+
+PROGRAM_PATHS = ("/api/", "/healthz", "/metrics")
 
 
 class SimpleJSON(JSONProvider):
@@ -61,11 +63,11 @@ def create_app(settings: Settings, client: Any = None) -> Flask:
 
 
 def render_error(exception: Exception) -> Response:
-    """Answer every failure: JSON under /api/ and to a health probe, the 404 page elsewhere."""
+    """Answer every failure: JSON to programs, the 404 page to people."""
     error = errors.from_exception(exception, reading=request.method in security.SAFE_METHODS)
     no_links = isinstance(request.routing_exception, BadRequest)  # a malformed Host: a page's links cannot be made
     record_error(current_request(), error)
-    if request.path.startswith("/api/") or request.endpoint == "api.healthz" or no_links:
+    if (request.path.startswith(PROGRAM_PATHS) and request.path != DOCS_PATH) or no_links:
         response = make_response(error.answer())
     elif error.status == 401:
         response = make_response(render_sign_in(request.path))

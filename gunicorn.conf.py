@@ -57,6 +57,7 @@ worker_class = "worker.Worker"  # gevent's: a waiting client costs a greenlet, n
 worker_connections = _max_waiting + _other_clients  # those that wait never keep the others out
 control_socket_disable = True
 keepalive = 100  # seconds for an idle connection and the next head; worker.py has shorter limits for each
+limit_request_line = 8190  # bytes, as many as gunicorn can: the text to look for is in the address
 sendfile = False  # static files go through the same limits as all other answers
 # web/proxy.py reads what a proxy says, from TRUSTED_PROXIES alone; gunicorn would believe any client on this machine.
 forwarder_headers = ""

@@ -46,6 +46,7 @@ SECURITY = {
         "description": "The session of the page, after signing in; its name goes on with what tells tokens apart.",
     },
 }
+OF_ALL_QUEUES = ("/api/queues", "/api/events")
 MEDIA_SCHEMAS: dict[str, Schema] = {BYTES: {"type": "string", "format": "binary"}}  # any other is plain text
 
 
@@ -94,7 +95,7 @@ def operations(app: Flask) -> Iterator[Operation]:
             yield Operation(verb.method, path, verb.view, verb.parameters, ROUTES[f"{verb.method} {verb.name}"], verb)
     for rule in app.url_map.iter_rules():
         if rule.endpoint.startswith("api.") and not rule.rule.startswith(QUEUE_PATH):
-            parameters = LIST_PARAMETERS if rule.rule in ("/api/queues", "/api/events") else ()
+            parameters = LIST_PARAMETERS if rule.rule in OF_ALL_QUEUES else ()
             yield Operation("GET", rule.rule, app.view_functions[rule.endpoint], parameters, ROUTES[f"GET {rule.rule}"])
 
 
@@ -265,6 +266,16 @@ def error_response(status: int, codes: Sequence[str]) -> dict[str, Any]:
         name, text, schema = HEADERS[status]
         response["headers"] = {name: {"description": text, "required": True, "schema": schema}}
     return response
+
+
+def groups(made: dict[str, Any]) -> list[tuple[str, list[tuple[str, str, dict[str, Any]]]]]:
+    """Return the operations of a document by tag, as method, address and description, each verb once."""
+    found: dict[str, list[tuple[str, str, dict[str, Any]]]] = {tag: [] for tag in TAGS}
+    for path, item in made["paths"].items():
+        for method, operation in item.items():
+            if "{name}" not in path:
+                found[operation["tags"][0]].append((method.upper(), path, operation))
+    return list(found.items())
 
 
 def openapi() -> Answer:

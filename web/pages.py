@@ -4,24 +4,28 @@ import json
 from pathlib import Path
 from typing import Any
 
-from flask import Blueprint, after_this_request, redirect, render_template, request, url_for
+from flask import Blueprint, after_this_request, current_app, redirect, render_template, request, url_for
 from werkzeug import Response
 from werkzeug.routing import BaseConverter
 
 from broker.names import is_name, parent_name
 from web import __version__, security
 from web.body import read_fields
+from web.openapi import document, groups
 from web.parameters import Text, parse, validate_name
+from web.reference import CODES
 from web.request import current_request
 
 pages = Blueprint("pages", __name__)
 
+DOCS_PATH = "/api/docs"
 ROOT = Path(__file__).parent.parent
 LANGUAGES = {"en": "English", "pt-BR": "Português", "es": "Español"}
 # One catalogue a language, for the templates here and for the page's modules alike.
 CATALOGUES: dict[str, dict[str, Any]] = {
     code: json.loads((ROOT / "translations" / f"{code}.json").read_text(encoding="utf-8")) for code in LANGUAGES
 }
+DOCS_TEXTS = ("docs.waiting", "docs.stopped", "error.offline")  # that docs.js shows
 
 
 class AnyText(BaseConverter):
@@ -95,6 +99,21 @@ def home(name: str | None = None) -> str:
     return render_template("home.html", name=name, parent=parent_name(name) or "", page=page)
 
 
+@pages.get(DOCS_PATH)
+def docs() -> str:
+    """The reference of the API, with a form to try each call."""
+    settings = current_request().settings
+    catalogue = {key: text for key, text in CATALOGUES[language()].items() if key in DOCS_TEXTS}
+    page = {
+        "prefix": settings.url_prefix,
+        "token": bool(settings.tokens),
+        "language": language(),
+        "catalogue": catalogue,
+    }
+    made = document(settings, current_app)
+    return render_template("docs.html", document=made, groups=groups(made), codes=CODES, page=page)
+
+
 # --- signing in
 
 MAX_LOGIN_BYTES = 4096  # it is read before anybody has shown a token
@@ -113,8 +132,9 @@ def render_sign_in(to: str, wrong: bool = False) -> str:
 
 
 def local(path: str) -> str:
-    """Return the path if it is a queue's page, else home's: a link must not lead to another site."""
-    return path if path.startswith("/q/") and is_name(path.removeprefix("/q/")) else "/"
+    """Return the path if it is a queue's page or the reference, else home's: a link must not lead to another site."""
+    is_page = path == DOCS_PATH or (path.startswith("/q/") and is_name(path.removeprefix("/q/")))
+    return path if is_page else "/"
 
 
 @pages.post("/login")

@@ -17,6 +17,8 @@ from web.errors import ApiError, bad_request, printable
 from web.json_text import read_scalar, read_strings
 from web.request import Request
 
+MAX_NUMBER_CHARACTERS = 40  # the longest that a program writes for a number has 25
+
 
 @dataclass(frozen=True)
 class Parameter:
@@ -59,7 +61,9 @@ class Number(Parameter):
 
     def parse(self, text: str) -> float:
         try:
-            number = float(text) if len(text) <= 20 and text.isascii() and "_" not in text else math.nan
+            number = (
+                float(text) if len(text) <= MAX_NUMBER_CHARACTERS and text.isascii() and "_" not in text else math.nan
+            )
         except ValueError:
             number = math.nan
         if not self.minimum <= number <= self.maximum:
@@ -73,6 +77,9 @@ class Number(Parameter):
         return {"type": "number", "minimum": self.minimum, "maximum": self.maximum}
 
 
+NO_FRACTION = re.compile(rb"\.0+\Z")  # some programs write any JSON number as 5.0
+
+
 @dataclass(frozen=True)
 class Integer(Parameter):
     """A whole number from `minimum` to `maximum`."""
@@ -80,6 +87,9 @@ class Integer(Parameter):
     minimum: int = 0
     maximum: int = 10**12
     unit: str = ""
+
+    def from_json(self, text: JsonText) -> Any:
+        return super().from_json(JsonText(NO_FRACTION.sub(b"", text)))
 
     def parse(self, text: str) -> int:
         digits = text.isascii() and text.isdigit() and len(text) <= 15

@@ -55,10 +55,13 @@ CODES = {
     "message_too_large": (413, "a message is larger than `MAX_MESSAGE_BYTES`; `limit` says how large it may be"),
     "too_many_messages": (413, "more than 100,000 messages in one list"),
     "too_many_values": (413, "more than 600,000 values in a list of messages"),
+    "uri_too_long": (414, "the address is longer than 8,190 bytes"),
     "unsupported_type": (415, "the Content-Type or charset is not read here"),
     "unsupported_encoding": (415, "the body is compressed or has another Transfer-Encoding"),
+    "expectation_failed": (417, "there is an `Expect` header other than `100-continue`"),
     "too_many_attempts": (429, "ten answers to wrong tokens from your address are being delayed"),
     "too_many_waiting": (429, "more than `MAX_WAITING` clients wait in this process"),
+    "request_header_fields_too_large": (431, "a header is larger than 8,190 bytes, or there are more than 100"),
     "internal": (500, "a fault of this app"),
     "busy": (503, "all connections to Redis were in use for 5 seconds"),
     "too_many_bodies": (503, "this process is reading four times `MAX_BODY_BYTES` at once"),
@@ -82,7 +85,17 @@ CODES = {
 EVERY_ROUTE = (
     *("untrusted_host", "token_required", "cross_site", "method_not_allowed", "not_found", "bad_name"),
     *("unknown_parameter", "bad_parameter", "duplicate_key", "bad_utf8", "bad_request", "bad_idempotency_key"),
-    *("short_body", "slow_body", "unsupported_encoding", "too_many_attempts", "internal", "redis_away"),
+    *(
+        "short_body",
+        "slow_body",
+        "unsupported_encoding",
+        "uri_too_long",
+        "expectation_failed",
+        "request_header_fields_too_large",
+        "too_many_attempts",
+        "internal",
+        "redis_away",
+    ),
     *("redis_loading", "redis_readonly", "redis_busy", "redis_misconfigured", "disk_full", "redis_too_old"),
     *("redis_error", "wrong_type", "busy"),
 )
@@ -154,6 +167,13 @@ def success(properties: dict[str, Schema], **optional: Schema) -> Schema:
     return fields({"success": {"const": True}, **properties}, **optional)
 
 
+def bytes_schema(about: str, **more: Any) -> Schema:
+    """Return the schema of bytes in JSON."""
+    pattern = "^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$"
+    found = fields({"base64": {"type": "string", "pattern": pattern, **more}})
+    return {**found, "additionalProperties": False, "description": about}
+
+
 def list_of(item: Schema) -> Schema:
     return {"type": "array", "items": item}
 
@@ -164,23 +184,12 @@ PREVIEW: dict[str, Schema] = {"preview": ref("Message"), "bytes": WHOLE}
 DELIVERY = {"id": TEXT, "message": ref("Message"), "deliveries": WHOLE, "deadline": UNIX_TIME}
 
 SCHEMAS: dict[str, Schema] = {
-    "Bytes": {
-        **fields(
-            {
-                "base64": {
-                    "type": "string",
-                    "pattern": "^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$",
-                }
-            }
-        ),
-        "additionalProperties": False,
-        "description": "Bytes that are not valid UTF-8.",
-    },
+    "Bytes": bytes_schema("Bytes that are not valid UTF-8."),
     "Message": {"anyOf": [TEXT, ref("Bytes")], "description": "A message, byte for byte as it was pushed."},
     "NewMessage": {
         "anyOf": [
             {"type": "string", "minLength": 1},
-            ref("Bytes"),
+            bytes_schema("Raw bytes.", minLength=4),
             {"type": ["number", "boolean"]},
             {"type": "array", "items": {}},
             {"type": "object", "not": {"required": ["base64"]}},

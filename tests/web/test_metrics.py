@@ -171,6 +171,15 @@ def test_an_unknown_parameter_is_refused(api: Api, path: str) -> None:
     assert api.http.get(path).status_code == 400
 
 
+@pytest.mark.parametrize("path", ["/metrics", "/healthz"])
+def test_what_a_probe_may_not_do_is_answered_as_json(api: Api, path: str) -> None:
+    for answer, status, error in [
+        (api.http.get(path + "?x=1"), 400, "unknown_parameter"),
+        (api.http.post(path), 405, "method_not_allowed"),
+    ]:
+        check_error(answer, status, error)
+
+
 def test_it_needs_the_token(app_on: AppOn) -> None:
     client = app_on(Settings(api_tokens=(b"correct-horse-battery",)), FakeRedis()).test_client()
     assert client.get("/metrics").status_code == 401

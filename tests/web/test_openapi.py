@@ -2,6 +2,7 @@
 
 import json
 import re
+import urllib.error
 import urllib.request
 from typing import Any
 from urllib.parse import urlencode
@@ -159,6 +160,36 @@ def test_the_error_codes_are_those_of_the_reference() -> None:
             codes = DOCUMENT["components"]["responses"].get(response.get("$ref", "").rpartition("/")[2], {})
             for code in codes.get("x-error-codes", []):
                 assert CODES[code][0] == int(status)
+
+
+# --- the streams, which never end
+
+
+def test_the_streams_answer_as_documented(site: App, name: str) -> None:
+    for key, operation in operations().items():
+        if "text/event-stream" not in operation["responses"]["200"].get("content", {}):
+            continue
+        url = site.url + key.removeprefix("GET ").replace("{name}", name)
+        with urllib.request.urlopen(url) as stream:
+            assert stream.headers["Content-Type"] == "text/event-stream; charset=utf-8"
+            assert re.match(rb"(retry: \d+\n\n)?event: (queue|queues)\ndata: {.*}\n\n", read_event(stream))
+        for method, query, status, code in [
+            ("GET", "?x=1", 400, "unknown_parameter"),
+            ("POST", "", 405, "method_not_allowed"),
+        ]:
+            with pytest.raises(urllib.error.HTTPError) as refused:
+                urllib.request.urlopen(urllib.request.Request(url + query, method=method))
+            response = operation["responses"][str(status)]["$ref"].rpartition("/")[2]
+            assert (refused.value.code, json.load(refused.value)["error"]) == (status, code)
+            assert code in DOCUMENT["components"]["responses"][response]["x-error-codes"]
+
+
+def read_event(stream: Any) -> bytes:
+    """Return what a stream says up to the end of its first event."""
+    said = b""
+    while b"data: " not in said or not said.endswith(b"\n\n"):
+        said += stream.readline()
+    return said
 
 
 # --- the examples

@@ -31,6 +31,12 @@ def test_pop_refuses_a_bad_max_in_the_body(named_api: Api, max: str) -> None:
     assert named_api.messages() == [b"a"]
 
 
+@pytest.mark.parametrize("max", ["1", "1.0", '"1"', "null"])
+def test_a_number_may_be_written_in_several_ways_in_json(named_api: Api, max: str) -> None:
+    push(named_api, "a")
+    assert named_api.post("pop", '{"max": %s}' % max, JSON).json["success"]  # noqa: UP031
+
+
 @pytest.mark.parametrize("parameter", ["offset", "limit", "preview"])
 @pytest.mark.parametrize("value", ["-1", "x", "1.5", "9" * 30, ""])
 def test_all_refuses_bad_numbers(named_api: Api, parameter: str, value: str) -> None:
@@ -49,7 +55,7 @@ def test_a_bad_wait_is_refused_and_takes_nothing(named_api: Api, verb: str, wait
 
 
 @pytest.mark.parametrize("verb", ["pop", "reserve"])
-@pytest.mark.parametrize("wait", ["0", "60", "0.5", "1e1", "+1"])
+@pytest.mark.parametrize("wait", ["0", "60", "0.5", "1e1", "+1", "2.2250738585072014e-308"])
 def test_a_good_wait_is_taken(named_api: Api, verb: str, wait: str) -> None:
     push(named_api, "a")
     assert named_api.post(verb, query_string={"wait": wait}).json["message"] == "a"

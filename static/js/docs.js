@@ -1,0 +1,101 @@
+/** The reference's forms: each shows the curl command of its call, makes the call on a click, and shows the answer. */
+import { quoted } from "./curl.js";
+import { byId, write } from "./dom.js";
+import { translator } from "./i18n.js";
+
+const SHOWN_HEADERS = ["content-type", "content-length", "allow", "retry-after", "www-authenticate"];
+const MAX_SHOWN_CHARACTERS = 100_000; // of an answer; a stream never ends
+
+const page = JSON.parse(byId("page").textContent);
+const { t } = translator(page.catalogue, page.language);
+const queue = byId("queue");
+
+/** Return the address, method, headers and body that a form says. */
+function callOf(form) {
+  const { method, path } = form.dataset;
+  const name = queue.value.trim();
+  const named = name ? path.replace("/api/queue/", `/api/queue/${encodeURIComponent(name)}/`) : path;
+  const url = new URL(page.prefix + named, location.origin);
+  const headers = {};
+  for (const input of form.querySelectorAll("[data-in]")) {
+    const value = input.type === "checkbox" && !input.checked ? "" : input.value;
+    if (value && input.dataset.in === "query") url.searchParams.append(input.name, value);
+    if (value && input.dataset.in === "header") headers[input.name] = value;
+  }
+  const accept = form.querySelector(".accept");
+  if (accept?.selectedIndex > 0) headers.Accept = accept.value;
+  const body = form.querySelector(".body")?.value || undefined;
+  if (body !== undefined) headers["Content-Type"] = form.querySelector(".type").value;
+  return { url, method, headers, body };
+}
+
+/** Return the curl command of a call. */
+function curlOf({ url, method, headers, body }) {
+  const sent = Object.entries(headers).map(([name, value]) => `-H ${quoted(`${name}: ${value}`)}`);
+  if (page.token) sent.push('-H "Authorization: Bearer $API_TOKEN"');
+  if (body !== undefined) sent.push(`--data-raw ${quoted(body)}`);
+  else if (method === "POST") sent.push("-X POST");
+  if (url.pathname.endsWith("/events")) sent.push("-N");
+  return ["curl", ...sent, quoted(url.href)].join(" ");
+}
+
+/** Make a call, and show the answer as it comes. */
+async function send(form, signal) {
+  const { url, ...options } = callOf(form);
+  const shown = form.querySelector(".answer");
+  const status = form.querySelector(".status");
+  write(status, t("docs.waiting"));
+  const answer = await fetch(url, { ...options, signal });
+  write(status, `${answer.status} ${answer.statusText}`);
+  const headers = SHOWN_HEADERS.filter((name) => answer.headers.has(name)).map((name) => `${name}: ${answer.headers.get(name)}\n`);
+  shown.textContent = `${headers.join("")}\n`;
+  shown.hidden = false;
+  const decoder = new TextDecoder();
+  const reader = answer.body?.getReader();
+  while (reader && shown.textContent.length < MAX_SHOWN_CHARACTERS) {
+    const { done, value } = await reader.read();
+    if (done) return;
+    shown.append(decoder.decode(value, { stream: true }));
+  }
+  await reader?.cancel();
+}
+
+function mountForm(form) {
+  const stop = form.querySelector(".stop");
+  let call = null;
+  form.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    call?.abort();
+    const mine = new AbortController();
+    call = mine;
+    stop.hidden = false;
+    try {
+      await send(form, mine.signal);
+    } catch (error) {
+      if (error.name !== "AbortError") write(form.querySelector(".status"), t("error.offline"));
+      else if (call === mine) write(form.querySelector(".status"), t("docs.stopped"));
+    }
+    if (call === mine) stop.hidden = true;
+  });
+  stop.addEventListener("click", () => {
+    call?.abort();
+    form.querySelector(".primary").focus();
+  });
+}
+
+const forms = [...document.querySelectorAll(".try")];
+const showCommand = (form) => write(form.querySelector(".curl"), curlOf(callOf(form)));
+for (const form of forms) {
+  mountForm(form);
+  showCommand(form);
+  form.addEventListener("input", () => showCommand(form));
+}
+queue.addEventListener("input", () => forms.forEach((form) => showCommand(form)));
+
+/** Unfold the operation that the address names. */
+function unfold() {
+  const named = byId(location.hash.slice(1));
+  if (named?.matches("details")) named.open = true;
+}
+unfold();
+addEventListener("hashchange", unfold);

@@ -1,0 +1,100 @@
+"""What `schemathesis run` loads (SCHEMATHESIS_HOOKS) to test the app; tests/web/test_conformance.py runs it.
+
+Some rules are said in words only, as no schema can: a parameter goes in the address or in the body, some exclude each
+other, one of `id` and `ids` is needed. A request that is to be valid is made to keep them.
+"""
+
+import contextlib
+import json
+import random
+from typing import Any
+
+import schemathesis
+from schemathesis import GenerationMode
+
+from web.api import VERBS, Verb
+from web.body import TEXT, JsonText
+from web.errors import ApiError
+from web.json_text import NDJSON
+from web.parameters import MessageParameter
+
+TAKES = {(verb.method, verb.name): verb for verb in VERBS}
+REQUIRED = {"id": "a", "undo": "a", "to": "elsewhere", "job": "a", "position": 0}
+EXCLUSIVE = (("ids", "id"), ("next", "delay"), ("dead", "delay"))  # of each only the second may be sent
+
+
+@schemathesis.serializer(NDJSON)
+def serialize_lines(context: Any, value: Any) -> Any:
+    """Send each line of a text as a JSON string."""
+    return b"".join(json.dumps(line).encode() + b"\n" for line in str(value).splitlines() if line)
+
+
+@schemathesis.hook
+def before_call(context: Any, case: "schemathesis.Case[Any]", kwargs: Any) -> None:
+    """Wait for nothing, ask from an address of its own (wrong tokens slow one down), and keep the rules.
+
+    The request is changed in place: what is assigned would count as new, and be judged again.
+    """
+    case.headers["X-Forwarded-For"] = ".".join(str(random.randrange(1, 255)) for _ in range(4))
+    query, fields = case.query, case.body if isinstance(case.body, dict) else {}
+    for sent in (query, fields):
+        if str(sent.get("wait", "")).replace(".", "").isdigit():
+            sent["wait"] = 0
+    verb = TAKES.get((case.method.upper(), case.path.rpartition("/")[2]))
+    if verb:
+        write_plainly(verb, fields)
+        if case.meta and case.meta.generation.mode == GenerationMode.POSITIVE:
+            keep_the_rules(verb, case, query, fields)
+
+
+def write_plainly(verb: Verb, fields: dict[str, Any]) -> None:
+    """Write a number that is sent as text, and the like, as the document has it; then it counts as valid."""
+    for parameter in verb.parameters:
+        if parameter.name in fields and not isinstance(parameter, MessageParameter):
+            with contextlib.suppress(ApiError):
+                value = parameter.from_json(JsonText(json.dumps(fields[parameter.name]).encode()))
+                if value is None:
+                    del fields[parameter.name]
+                else:
+                    fields[parameter.name] = parameter.parse(value)
+
+
+def keep_the_rules(verb: Verb, case: "schemathesis.Case[Any]", query: dict[str, Any], fields: dict[str, Any]) -> None:
+    """Change a request so that it is valid."""
+
+    def drop(*names: str) -> None:
+        for name in names:
+            query.pop(name, None)
+            fields.pop(name, None)
+
+    for name in fields.keys() & query.keys():
+        del query[name]
+    if case.media_type != TEXT:
+        query.pop("each", None)
+    if case.media_type == NDJSON or "each" in query:
+        drop("next", "delay")
+        case.headers.pop("Idempotency-Key", None)
+    for name, other in EXCLUSIVE:
+        if other in query or other in fields:
+            drop(name)
+    if verb.name == "ack" and not {"id", "job", "result"} <= query.keys() | fields.keys():
+        drop("job", "result")
+    needed = {one.name for one in verb.parameters if one.required and one.in_query}
+    if verb.name in ("ack", "release") and "ids" not in query and "ids" not in fields:
+        needed.add("id")
+    query.update({name: REQUIRED[name] for name in needed - query.keys() - fields.keys()})
+    for sent in (query, fields):
+        if verb.name == "move" and sent.get("to") == case.path_parameters.get("name", "default"):
+            sent["to"] = REQUIRED["to"]
+
+
+@schemathesis.check
+def error_code_conformance(context: Any, response: Any, case: "schemathesis.Case[Any]") -> None:
+    """The code of an error is one that the document names for this route and status."""
+    responses = case.operation.definition.raw["responses"]
+    documented = responses.get(str(response.status_code), {})
+    if name := documented.get("$ref", "").rpartition("/")[2]:
+        documented = case.operation.schema.raw_schema["components"]["responses"][name]
+    if codes := documented.get("x-error-codes"):
+        code = json.loads(response.content)["error"]
+        assert code in codes, f"{code} is not documented for {response.status_code}"
