@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+from unicodedata import combining
 
 import simplejson
 
@@ -17,6 +18,8 @@ MAX_VALUE_BYTES = 512 << 20  # what Redis stores in one value
 BOM = codecs.BOM_UTF8
 UTF16_BOMS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 BASE64 = re.compile(rb'\{"base64":("(?:[^"\\]++|\\.)*+")\}', re.DOTALL)
+JOINER = "\u200d"  # makes one picture of two
+JOINED = {JOINER, "\ufe0f", *"🏻🏼🏽🏾🏿"}  # like accents: part of the character before
 MESSAGES_AT_ONCE = 500  # messages encoded before others get their turn
 
 
@@ -139,12 +142,20 @@ def decode_message(message: bytes) -> Any:
         return {"base64": base64.b64encode(message).decode()}
 
 
+def cut_text(text: str, characters: int) -> str:
+    """Return the first characters of a text, but no letter without its accents: "abe\u0301" is cut to "ab" at 3."""
+    end = characters
+    while 0 < end < len(text) and (combining(text[end]) or text[end] in JOINED or text[end - 1] == JOINER):
+        end -= 1
+    return text[: end or characters]
+
+
 def preview(head: bytes, size: int, characters: int) -> dict[str, Any]:
     """Return the preview of a message of `size` bytes from its first bytes (4 a character are enough)."""
     cuts = min(4, len(head)) if len(head) < size else 1  # a cut head may end inside a character
     for cut in range(cuts):
         try:
-            return {"preview": head[: len(head) - cut].decode()[:characters], "bytes": size}
+            return {"preview": cut_text(head[: len(head) - cut].decode(), characters), "bytes": size}
         except UnicodeDecodeError:
             continue
     return {"preview": decode_message(head[:characters]), "bytes": size}

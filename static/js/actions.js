@@ -264,8 +264,28 @@ export function createActions({ client, store, notices, recent, curl, showComman
     if (to === store.state.name) return notices.fail({ code: "same_queue" });
     const answer = await run(curl.move(to, options), () => client.move(to, options));
     if (!answer) return undefined;
-    notices.say(t("moved", { n: answer.moved, name: to }), { href: pageUrl(to), text: t("dead.open", { name: to }) });
+    const undo = (await isAll(to, answer.moved)) ? { label: t("move.back"), action: () => moveBack(to, answer.moved) } : {};
+    notices.say(t("moved", { n: answer.moved, name: to }), { href: pageUrl(to), text: t("dead.open", { name: to }), ...undo });
     return answer;
+  }
+
+  /** Whether a queue holds so many messages and no others. A move into one that held more cannot be undone: they mix. */
+  async function isAll(name, number) {
+    try {
+      return number > 0 && (await client.of(name).count()).count === number;
+    } catch {
+      return false; // then it is not offered
+    }
+  }
+
+  /** Undo a move into a queue that was empty, unless it has changed since. */
+  async function moveBack(from, number) {
+    const { name } = store.state;
+    const answer = await run("", async () => {
+      if (!(await isAll(from, number))) throw new QueueError("moved", t("move.stale", { name: from }));
+      return client.of(from).move(name, { max: number });
+    });
+    if (answer) notices.say(t("moved", { n: answer.moved, name }));
   }
 
   async function pause() {

@@ -65,6 +65,11 @@ export class QueueClient {
     this.clockOffset = 0;
   }
 
+  /** Return a client of another queue of the same app. @param {string} name */
+  of(name) {
+    return new QueueClient(name, { base: this.base, token: this.token, fetch: this.fetch });
+  }
+
   /** Return the address of a verb. @param {string} verb @param {object} query @returns {URL} */
   url(verb, query = {}) {
     // A URL drops these two, so the address would belong to another queue.

@@ -14,7 +14,11 @@ export function write(element, text) {
 /** Focus an element, unless the focus has moved to something other than a vanished element or one inside `from`. */
 export function refocus(element, from) {
   const now = document.activeElement;
-  if (!now || now === document.body || now.disabled || now.closest("[hidden]") || from?.contains(now)) element.focus();
+  if (!now || now === document.body || now.disabled || now.closest("[hidden]") || from?.contains(now)) {
+    element.focus();
+    // It may be disabled.
+    if (document.activeElement !== element) byId("viewport").focus({ preventScroll: true });
+  }
 }
 
 /** Open a dialog; resolves with the value of the button that closed it, "" if it was cancelled. */

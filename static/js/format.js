@@ -32,8 +32,9 @@ export function oneLine(message) {
 /** Return the beginning of a text, at most so many UTF-16 units, without cutting through what is seen as one character. */
 export function headOf(text, length) {
   if (text.length <= length) return text;
-  const { index } = new Intl.Segmenter().segment(text.slice(0, length + MAX_CHARACTER_UNITS)).containing(length);
-  return text.slice(0, index || length);
+  const start = Math.max(0, length - MAX_CHARACTER_UNITS);
+  const { index } = new Intl.Segmenter().segment(text.slice(start, length + MAX_CHARACTER_UNITS)).containing(length - start);
+  return text.slice(0, index ? start + index : length);
 }
 
 /** Indent a JSON text and leave every token, numbers too, as written; null if it is not JSON. */

@@ -55,7 +55,7 @@ store.subscribe(mountPause(app).update);
 mountPush(app, mountFiles(app));
 const { openMove } = mountClearAndMove(app, suggestNames);
 mountSearch(app, { openMessage, openMove, goTo: waiting.goTo });
-mountDialogs();
+mountDialogs(app);
 
 // --- following the queue
 

@@ -1,6 +1,7 @@
 """Accessibility, theme, language and sign-in: what every visitor needs before the first message."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
@@ -299,7 +300,7 @@ def test_a_skip_link_leads_past_the_bar(tab: Tab) -> None:
 
 
 def test_what_has_the_focus_is_not_under_the_bars(tabs: Callable[..., Tab]) -> None:
-    tab = tabs(width=640, height=400).open()
+    tab = tabs(width=640, height=500).open()
     for _ in range(40):
         tab.press("Tab")
         if tab.focused() in ("BODY", "curl-line"):
@@ -329,6 +330,23 @@ def test_on_a_phone_targets_are_large_nothing_zooms_and_the_curl_bar_is_folded(
     fonts = """[...document.querySelectorAll("input:not([type=checkbox]), textarea, select")]
         .map((one) => parseFloat(getComputedStyle(one).fontSize))"""
     assert min(tab.page.evaluate(fonts)) >= 16
+
+
+def test_a_phone_shows_the_first_messages_and_low_windows_have_no_bars(
+    tabs: Callable[..., Tab], redis: Any, name: str
+) -> None:
+    redis.eval("for i = 1, 100000 do redis.call('LPUSH', KEYS[1], 'm' .. i) end", 1, f"queue:{name}")
+    tab = tabs(width=390, height=844, has_touch=True, is_mobile=True).open()
+    expect(tab.by_id("count")).to_have_text("100,000")
+    expect(tab.rows().nth(3)).to_be_in_viewport(ratio=1)
+    waiters = tab.by_id("waiters").bounding_box()
+    assert waiters
+    assert waiters["height"] < 30  # on one line
+    for width, height in [(740, 360), (320, 256)]:  # a phone on its side, and a zoom of 400 %
+        tab.page.set_viewport_size({"width": width, "height": height})
+        stuck = "[...document.querySelectorAll('*')].some((one) => getComputedStyle(one).position === 'sticky')"
+        assert not tab.page.evaluate(stuck)
+        assert tab.page.evaluate("document.documentElement.scrollWidth") <= width
 
 
 def test_a_removal_leaves_the_list_under_the_finger(tabs: Callable[..., Tab], valkey: Store, name: str) -> None:

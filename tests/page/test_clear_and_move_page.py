@@ -155,6 +155,33 @@ def test_a_name_that_is_new_is_said_to_be_while_it_is_typed(tab: Tab, seed: Call
     expect(tab.by_id("moving-new")).to_have_text("")
 
 
+def test_a_move_into_a_new_queue_is_undone_unless_that_has_changed(
+    tab: Tab, seed: Callable[..., None], redis: Any, name: str
+) -> None:
+    seed("a", "b")
+    back = tab.by_id("toasts").get_by_role("button", name="Move back")
+    for target, offered in [(f"{name}x", True), (f"{name}y", True), (f"{name}z", False)]:
+        redis.lpush(f"queue:{name}z", "older")
+        expect(tab.by_id("count")).to_have_text("2")
+        tab.by_id("move").click()
+        tab.by_id("moving-to").fill(target)
+        tab.press("Enter")
+        expect(tab.by_id("toasts")).to_contain_text(f"2 messages moved to {target}")
+        if not offered:
+            assert back.count() == 0
+            break
+        if target == f"{name}y":
+            redis.lpush(f"queue:{target}", "newer")
+            back.click()
+            expect(tab.page.get_by_role("alert")).to_contain_text(f"{target} has changed since")
+            assert stored(redis, target) == [b"a", b"b", b"newer"]
+            seed("a", "b")
+        else:
+            back.click()
+            tab.shows("a", "b")
+            assert not redis.exists(f"queue:{target}")
+
+
 def test_dead_letters_are_offered_a_move_to_where_they_came_from(tab: Tab, redis: Any, name: str) -> None:
     redis.lpush(f"{{queue:{name}}}:dead", "bad")
     tab.open(name + ".dead")

@@ -27,6 +27,28 @@ def test_open_a_queue_by_name_and_come_back(tab: Tab, seed: Callable[..., None],
     expect(link).to_contain_text("1")
 
 
+def test_a_field_that_is_refused_says_why_in_the_pages_language(tab: Tab, redis: Any, name: str) -> None:
+    redis.lpush("queue:" + name, "hello")
+    tab.by_id("language").select_option("es")
+    tab.shows("hello")
+    tab.by_id("move").click()
+    said = "['moving-to', 'moving-max'].map((id) => document.getElementById(id).validationMessage)"
+    for typed, number, wanted in [
+        ("", "", ["Rellene este campo.", ""]),
+        ("no name", "", ["El nombre de la cola tiene de 1 a 128 caracteres: A-Z a-z 0-9 . _ - :", ""]),
+        (name, "0", ["", "Un número está fuera de los límites."]),
+    ]:
+        tab.by_id("moving-to").fill(typed)
+        tab.by_id("moving-max").fill(number)
+        tab.press("Enter")
+        assert tab.page.evaluate(said) == wanted
+    tab.by_id("moving-to").fill(f"{name}-2")
+    tab.by_id("moving-max").evaluate("field => { field.value = '1' }")  # as the page fills it
+    tab.by_id("moving").get_by_role("button", name="Mover").click()
+    expect(tab.by_id("count")).to_have_text("0")
+    assert tab.focused() == "viewport"  # the button that opened the dialog is disabled
+
+
 def test_a_selection_that_ends_beside_a_dialog_leaves_it_open(tab: Tab, redis: Any, name: str) -> None:
     redis.lpush("queue:" + name, "hello")
     tab.rows().first.click()

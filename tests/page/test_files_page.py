@@ -123,7 +123,9 @@ def test_an_export_is_pushed_as_it_was(tab: Tab, redis: Any, name: str, tmp_path
     [
         (b"", "The file is empty."),
         ("text".encode("utf-16"), "The file is UTF-16; save it as UTF-8."),
+        (b"x" * (5 << 20), "The message is larger than this app takes (at most 1 MiB)."),
     ],
+    ids=["empty", "utf-16", "one long line"],
 )
 def test_a_file_that_cannot_be_pushed_says_why(tab: Tab, tmp_path: Path, content: bytes, sentence: str) -> None:
     (tmp_path / "odd.txt").write_bytes(content)

@@ -300,7 +300,15 @@ def test_no_character_is_cut_and_a_size_counts_bytes(tab: Tab, seed: Callable[..
     seed("x" + "😀" * 60_000)
     tab.page.locator(".row .open").click()
     expect(tab.by_id("message-rest")).to_have_text("Show the rest (39.1 KiB)")
-    assert tab.page.evaluate("document.getElementById('message-body').textContent.isWellFormed()")
+    body = tab.by_id("message-body")
+    assert body.evaluate("body => body.textContent.isWellFormed()")
+    # The rest comes in parts, which are laid out only where they are seen: as one, a megabyte takes seconds.
+    tab.by_id("message-rest").click()
+    assert body.text_content() == "x" + "😀" * 60_000
+    parts = body.locator(".part").evaluate_all(
+        "parts => parts.map((one) => one.textContent.isWellFormed() && getComputedStyle(one).contentVisibility)"
+    )
+    assert parts == ["auto", "auto", "auto"]
 
 
 # --- remove
@@ -352,7 +360,7 @@ def test_what_moved_meanwhile_is_not_removed(tab: Tab, seed: Callable[..., None]
         for width in (360, 390, 520, 1280)
     ],
 )
-def test_a_large_number_stays_beside_the_others(
+def test_a_large_number_is_not_over_the_others(
     tabs: Callable[..., Tab], redis: Any, name: str, width: int, locale: str
 ) -> None:
     many = (
@@ -368,6 +376,8 @@ def test_a_large_number_stays_beside_the_others(
     }"""
     facts = tab.page.locator(".facts").bounding_box()
     assert facts
-    assert tab.page.evaluate(right_of_text) <= facts["x"]
+    count = tab.by_id("count").bounding_box()
+    assert count
+    assert tab.page.evaluate(right_of_text) <= facts["x"] or count["y"] + count["height"] <= facts["y"]
     assert facts["x"] + facts["width"] <= width
     assert tab.page.evaluate("document.documentElement.scrollWidth") <= width

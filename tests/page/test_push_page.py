@@ -6,6 +6,7 @@ from typing import Any
 from playwright.sync_api import Locator, expect
 
 from tests.page.conftest import Tab, stored
+from tests.servers import App, Store
 
 
 def test_push_by_mouse(tab: Tab, redis: Any, name: str) -> None:
@@ -58,6 +59,25 @@ def test_nothing_is_pushed_from_an_empty_field_and_the_page_says_why(tab: Tab, r
     tab.by_id("push-go").click()
     expect(tab.page.get_by_role("alert")).to_have_text("A message must not be empty.×")
     assert stored(redis, name) == []
+
+
+def test_what_is_too_large_is_refused_before_it_is_sent(
+    tabs: Callable[..., Tab], serve: Callable[..., App], valkey: Store
+) -> None:
+    app = serve(REDIS_URL=valkey.url, MAX_MESSAGE_BYTES="1024")
+    tab = tabs(url=app.url).open()
+    sent: list[str] = []
+    tab.page.on("request", lambda request: sent.append(request.url) if "/push" in request.url else None)
+    tab.by_id("push-text").fill("é" * 512 + "x")
+    tab.by_id("push-go").click()
+    alert = tab.page.get_by_role("alert").locator(".text")
+    expect(alert).to_have_text("The message is larger than this app takes (at most 1 KiB).")
+    expect(tab.by_id("push-text")).to_have_value("é" * 512 + "x")
+    assert sent == []
+    tab.by_id("push-each").check()
+    tab.by_id("push-text").fill("é\n" * 512 + "x")  # no line of it is
+    tab.by_id("push-go").click()
+    expect(tab.by_id("count")).to_have_text("513")
 
 
 def test_what_was_typed_outlives_a_refusal_and_a_reload(tab: Tab, redis: Any, name: str) -> None:

@@ -169,8 +169,23 @@ def test_a_preview_is_the_beginning_of_its_message(message: bytes, characters: i
         assert message.startswith(text.encode()) and len(text) <= characters
     else:
         assert message.startswith(base64.b64decode(text["base64"]))
-    if isinstance(decode_message(message), str):
+    if message.isascii():
         assert text == message.decode()[:characters]
+
+
+@pytest.mark.parametrize(
+    ("text", "characters", "shown"),
+    [
+        ("abe\u0301c", 3, "ab"),
+        ("abe\u0301c", 4, "abe\u0301"),
+        ("a👍🏽b", 2, "a"),
+        ("a👩\u200d👧b", 2, "a"),
+        ("a👩\u200d👧b", 3, "a"),
+        ("e\u0301", 1, "e"),  # never nothing
+    ],
+)
+def test_a_preview_cuts_no_accent_from_its_letter(text: str, characters: int, shown: str) -> None:
+    assert preview(text.encode(), len(text.encode()), characters)["preview"] == shown
 
 
 @pytest.mark.parametrize("text", ["a\n\r\x00b", "žluťoučký", "\ud800", "x" * 1000])

@@ -43,7 +43,10 @@ export function mountClearAndMove(app, suggestNames) {
     notices.say(t("restored", { n: answer.restored }));
     refocus(byId("clear"), byId("undo"));
   });
-  byId("undo-close").addEventListener("click", () => setUndos(undos.slice(0, -1)));
+  byId("undo-close").addEventListener("click", () => {
+    setUndos(undos.slice(0, -1));
+    if (!undos.length) refocus(byId("clear"), byId("undo"));
+  });
 
   const [to, max] = [byId("moving-to"), byId("moving-max")];
   let known = null; // the names of all queues, null until they are known

@@ -1,10 +1,32 @@
-/** How every dialog closes, and protection against pressing a button twice. */
-export function mountDialogs() {
+import { byId } from "../dom.js";
+
+/** How every dialog closes, what is said of a field that is filled in wrong, and protection against pressing a button twice. */
+export function mountDialogs({ t }) {
   for (const button of document.querySelectorAll("dialog .close")) {
     button.addEventListener("click", () => button.closest("dialog").close());
   }
-  for (const dialog of document.querySelectorAll("dialog")) closeOnOutsideClick(dialog);
+  for (const dialog of document.querySelectorAll("dialog")) {
+    closeOnOutsideClick(dialog);
+    dialog.addEventListener("close", () => {
+      // What had the focus before may be gone.
+      if (document.activeElement === document.body) byId("viewport").focus({ preventScroll: true });
+    });
+  }
+  explainInvalid(t);
   ignoreRepeats();
+}
+
+/** Say in the page's language why a field is refused: the browser would say it in its own. */
+function explainInvalid(t) {
+  const clear = (field) => field.setCustomValidity?.("");
+  addEventListener("invalid", ({ target }) => {
+    clear(target);
+    const { valueMissing, patternMismatch } = target.validity;
+    target.setCustomValidity(t(valueMissing ? "invalid.missing" : patternMismatch ? "error.bad_name" : "error.bad_parameter"));
+  }, true);
+  addEventListener("input", ({ target }) => clear(target), true);
+  // A field may have been filled by the page meanwhile.
+  addEventListener("click", ({ target }) => [...(target.closest("button")?.form?.elements ?? [])].forEach(clear), true);
 }
 
 /** Close a dialog on a click outside it, but not on a drag that begins or ends inside, such as selecting text. */

@@ -3,8 +3,24 @@ import { bytesOf, headOf, hexOf, indented, kindOf, piecesOf, sizeOf } from "../f
 import { historyOf } from "../history.js";
 
 const MAX_SHOWN_CHARACTERS = 100_000; // the rest is shown on request: laying out text takes long
+const PART_CHARACTERS = 10_000; // of the rest, laid out together
 const FIRST_VIEWS = { json: "json", text: "text", bytes: "hex" }; // by kind
 const TAKEN_TITLES = { pop: "popped", remove: "removed", reserve: "reserved" };
+
+/** Return the beginning of a text, of whole lines unless the first is longer. */
+function linesUpTo(text, length) {
+  const head = headOf(text, length);
+  return head === text ? head : head.slice(0, head.lastIndexOf("\n") + 1 || head.length);
+}
+
+/** Yield a text in blocks that the browser lays out only where they are seen: as one, a megabyte takes seconds. */
+function* partsOf(text) {
+  for (let rest = text; rest; ) {
+    const part = linesUpTo(rest, PART_CHARACTERS);
+    yield Object.assign(document.createElement("span"), { className: "part", textContent: part });
+    rest = rest.slice(part.length);
+  }
+}
 
 /** One whole message: formatted, as text, or as hexadecimal. */
 export function mountMessage({ page, actions, notices, t, n }) {
@@ -43,7 +59,7 @@ export function mountMessage({ page, actions, notices, t, n }) {
     for (const button of buttons) button.setAttribute("aria-pressed", String(button.dataset.view === view));
     const { message } = opened;
     const text = view === "hex" ? hexOf(bytesOf(message)).lines : view === "json" ? indented(message) : message;
-    const head = headOf(text, MAX_SHOWN_CHARACTERS);
+    const head = linesUpTo(text, MAX_SHOWN_CHARACTERS);
     hiddenText = text.slice(head.length);
     body.replaceChildren(...(view === "json" ? coloured(head) : [head]));
     rest.hidden = hiddenText === "";
@@ -66,7 +82,8 @@ export function mountMessage({ page, actions, notices, t, n }) {
     opened = null;
   });
   rest.addEventListener("click", () => {
-    body.append(hiddenText);
+    body.append(...partsOf(hiddenText));
+    hiddenText = "";
     rest.hidden = true;
     body.focus();
   });

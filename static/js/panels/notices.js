@@ -35,7 +35,8 @@ export function mountNotices({ failure, t }) {
     link.hidden = !extra?.href;
     button.hidden = !extra?.action;
     if (extra?.href) link.href = extra.href;
-    link.textContent = button.textContent = extra?.text ?? "";
+    link.textContent = extra?.text ?? "";
+    button.textContent = extra?.label ?? extra?.text ?? "";
     button.addEventListener("click", () => {
       close();
       extra.action();
@@ -50,10 +51,14 @@ export function mountNotices({ failure, t }) {
   }
 
   return {
-    /** @param {string} text @param {{text: string, href?: string, action?: () => void}} [extra] a link or a button */
+    /**
+     * @param {string} text
+     * @param {{text: string, href?: string, action?: () => void, label?: string}} [extra] a link or a button; with both
+     *     the label is the button's
+     */
     say(text, extra) {
       const same = [...document.querySelectorAll(".toast.status .text")].find((one) => one.textContent === text);
-      if (!extra?.action) same?.parentElement.remove();
+      if (!extra?.action && same) end(same.parentElement);
       const toast = show(text, "status", extra);
       const time = extra ? NOTICE_WITH_BUTTON_MS : NOTICE_MS;
       // It waits while it is used: a button must not vanish under the pointer or the focus.

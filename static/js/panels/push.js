@@ -1,5 +1,6 @@
 import { newKey } from "../actions.js";
 import { byId, session } from "../dom.js";
+import { bytesOf, linesOf } from "../format.js";
 import { mountOutbox } from "./outbox.js";
 
 /** The push box. Its content survives a reload, because switching the language is one. */
@@ -26,6 +27,12 @@ export function mountPush(app, files) {
     save();
   }
 
+  /** Whether a message is larger than the app takes. It is counted only where its length leaves a doubt. */
+  function isTooLarge({ typed, lines }) {
+    const limit = page.max_message_bytes;
+    return (lines ? linesOf(typed) : [typed]).some((one) => one.length * 3 > limit && bytesOf(one).length > limit);
+  }
+
   function save() {
     const push = read();
     next.disabled = push.delay > 0; // what is delayed joins the back of the queue
@@ -42,7 +49,8 @@ export function mountPush(app, files) {
     event.preventDefault();
     text.focus();
     const push = read();
-    if (push.typed) {
+    if (isTooLarge(push)) notices.fail({ code: "message_too_large" });
+    else if (push.typed) {
       fill({ lines: push.lines }); // the box is free at once for the next message
       outbox.send(push);
     } else if (!outbox.isSending()) notices.fail({ code: "empty_message" });

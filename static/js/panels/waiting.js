@@ -125,8 +125,10 @@ export function mountWaiting({ client, store, actions, failure, page, t, n }, op
     if (isAbsent) {
       write(byId("absent"), ABSENT_CODES.has(error?.code ?? "offline") ? t(`absent.${connection}`) : failure(error));
     }
-    byId("clear").disabled = count === 0;
-    byId("move").disabled = count === 0;
+    for (const button of [byId("clear"), byId("move")]) {
+      if (count === 0 && button === document.activeElement) view.focus({ preventScroll: true });
+      button.disabled = count === 0;
+    }
   }
 
   /** Make the rows in view exist, and no others. */
