@@ -18,6 +18,7 @@ from web import __version__, metrics, streams
 from web.body import JSON, iter_body, lines_kind, read_fields, refuse_body, release_memory
 from web.codec import BY_REDIS, Limits, decode_message
 from web.errors import ApiError, bad_request, from_redis
+from web.events import MAX_NEXT
 from web.json_text import NDJSON
 from web.parameters import (
     VISIBLE_ASCII,
@@ -217,13 +218,13 @@ def held(
     return list_answer(request, streams.iter_held(queue, kind, offset, limit, preview), count)
 
 
-def events(request: Request, queue: ReliableQueue) -> Response:
+def events(request: Request, queue: ReliableQueue, next: int, history: bool) -> Response:
     """The queue's state as server-sent events: at once, and after every change."""
     shared, peer = request.runtime, Peer(request.environ)
     shared.waiting.acquire()
     peer.shrink_buffer()
     is_signed_out = session_watch(request)
-    stream = shared.events.stream(queue, lambda: peer.is_gone() or is_signed_out(), peer.watch)
+    stream = shared.events.stream(queue, lambda: peer.is_gone() or is_signed_out(), peer.watch, next, history)
     response = Response(stream, content_type="text/event-stream; charset=utf-8")
     response.headers["X-Accel-Buffering"] = "no"
     response.call_on_close(shared.waiting.release)
@@ -422,7 +423,7 @@ VERBS = (
     Verb("pop", "POST", pop, (WAIT, MAX), idempotent=True),
     Verb("count", "GET", count),
     Verb("all", "GET", all_messages, (*WINDOW, CONTAINS, Flag("details"))),
-    Verb("events", "GET", events),
+    Verb("events", "GET", events, (Integer("next", default=MAX_NEXT, maximum=MAX_NEXT), Flag("history"))),
     Verb("reserve", "POST", reserve, (LEASE, WAIT, MAX)),
     Verb("ack", "POST", ack, (*IDS, JobName("job"), Message("result"))),
     Verb("release", "POST", release, (*IDS, DELAY, Flag("dead"), Text("reason", default="", maximum=MAX_REASON))),
