@@ -18,6 +18,7 @@ from web import __version__, metrics, streams
 from web.body import JSON, iter_body, lines_kind, read_fields, refuse_body, release_memory
 from web.codec import BY_REDIS, Limits, decode_message
 from web.errors import ApiError, bad_request, from_redis
+from web.events import MAX_NEXT
 from web.json_text import NDJSON
 from web.parameters import (
     VISIBLE_ASCII,
@@ -217,9 +218,10 @@ def held(
     return list_answer(request, streams.iter_held(queue, kind, offset, limit, preview), count)
 
 
-def events(request: Request, queue: ReliableQueue) -> Response:
+def events(request: Request, queue: ReliableQueue, next: int, history: bool) -> Response:
     """The queue's state as server-sent events: at once, and after every change."""
-    return stream_answer(request, partial(request.runtime.events.stream, queue))
+    open_stream = partial(request.runtime.events.stream, queue, max_next=next, with_history=history)
+    return stream_answer(request, open_stream)
 
 
 def stream_answer(request: Request, open_stream: Callable[..., Iterator[str]]) -> Response:
@@ -452,7 +454,7 @@ VERBS = (
     Verb("pop", "POST", pop, (WAIT, MAX), idempotent=True),
     Verb("count", "GET", count),
     Verb("all", "GET", all_messages, (*WINDOW, CONTAINS, Flag("details"))),
-    Verb("events", "GET", events),
+    Verb("events", "GET", events, (Integer("next", default=MAX_NEXT, maximum=MAX_NEXT), Flag("history"))),
     Verb("reserve", "POST", reserve, (LEASE, WAIT, MAX)),
     Verb("ack", "POST", ack, (*IDS, JobName("job"), Message("result"))),
     Verb("release", "POST", release, (*IDS, DELAY, Flag("dead"), Text("reason", default="", maximum=MAX_REASON))),

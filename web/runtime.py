@@ -60,7 +60,7 @@ class Runtime:
     @cached_property
     def events(self) -> Events:
         """The event streams."""
-        return Events(self.is_stopping, self.tracker)
+        return Events(self.is_stopping, self.tracker, self.samples)
 
     @cached_property
     def tracker(self) -> Tracker:

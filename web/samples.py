@@ -5,10 +5,11 @@ streams tell of a queue. It does so in a mapped file of its own, as with the cou
 together what all of them saw, and a killed process loses nothing. What none of them saw stays unknown.
 """
 
+import math
 import mmap
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,8 +25,9 @@ COUNT_VERBS = ("push", "count", "all")  # whose answers say how many messages wa
 # A file has a table of names, and then for each of them a row of cells, one for each step. Most of it is never touched,
 # and so takes no room.
 NAME_BYTES = 136  # "/", which is in no name, the name, and zeros
-STEP, MOST, LAST, LAST_AT, PUSHED, TAKEN = range(6)  # the numbers of a cell; depths are -1 while they are unknown
-CELL_NUMBERS = 6
+# The numbers of a cell. START: the depth when the step began, as the first look tells it; times are 0 without a look.
+CELL_NUMBERS = 8
+STEP, PUSHED, TAKEN, START, START_AT, LAST, LAST_AT, MOST = range(CELL_NUMBERS)
 ROW_NUMBERS = MAX_STEPS * CELL_NUMBERS
 ROWS_START = MAX_QUEUES * NAME_BYTES
 FILE_BYTES = ROWS_START + MAX_QUEUES * ROW_NUMBERS * 8
@@ -44,18 +46,23 @@ class Step(NamedTuple):
 class _Cell:
     """What the processes have noted in one step."""
 
-    most: float = -1
-    last: float = -1
+    pushed: int = 0
+    taken: int = 0
+    start: int = 0
+    start_at: float = math.inf
+    last: int = 0
     last_at: float = 0
-    pushed: float = 0
-    taken: float = 0
+    most: int = 0
 
-    def add(self, most: float, last: float, last_at: float, pushed: float, taken: float) -> None:
-        self.most = max(self.most, most)
-        if last_at > self.last_at:
-            self.last, self.last_at = last, last_at
-        self.pushed += pushed
-        self.taken += taken
+    def add(self, numbers: Sequence[float]) -> None:
+        """Add what one process has noted."""
+        self.pushed += int(numbers[PUSHED])
+        self.taken += int(numbers[TAKEN])
+        if 0 < numbers[START_AT] < self.start_at:
+            self.start, self.start_at = int(numbers[START]), numbers[START_AT]
+        if numbers[LAST_AT] > self.last_at:
+            self.last, self.last_at = int(numbers[LAST]), numbers[LAST_AT]
+        self.most = max(self.most, int(numbers[MOST]))
 
 
 class Samples:
@@ -88,7 +95,10 @@ class Samples:
     def see(self, queue: str, count: int, watched: bool = False) -> None:
         """Note how many messages wait. A watched queue takes the place of another if there are too many."""
         if cell := self._cell(queue, watched):
-            cell[MOST], cell[LAST], cell[LAST_AT] = max(cell[MOST], count), count, self._clock()
+            now = self._clock()
+            if not cell[START_AT]:
+                cell[START], cell[START_AT] = count - cell[PUSHED] + cell[TAKEN], now
+            cell[LAST], cell[LAST_AT], cell[MOST] = count, now, max(cell[MOST], count)
 
     def add_answer(self, verb: str, queue: str, answer: Any) -> None:
         """Note what a verb's answer tells: messages that came or went, and how many wait."""
@@ -129,8 +139,8 @@ class Samples:
         start = row * ROW_NUMBERS + step % MAX_STEPS * CELL_NUMBERS
         cell = self._numbers[start : start + CELL_NUMBERS]
         if cell[STEP] != step:
-            for at, number in enumerate((step, -1, -1, 0, 0, 0)):
-                cell[at] = number
+            for at in range(CELL_NUMBERS):
+                cell[at] = step if at == STEP else 0
         return cell
 
     def _row(self, queue: str, watched: bool) -> int | None:
@@ -164,7 +174,7 @@ class Samples:
                 start = ROWS_START + entry // NAME_BYTES * ROW_NUMBERS * 8
                 numbers = memoryview(data[start : start + ROW_NUMBERS * 8]).cast("d").tolist()
                 for at in range(0, ROW_NUMBERS, CELL_NUMBERS):
-                    found.setdefault(int(numbers[at + STEP]), _Cell()).add(*numbers[at + MOST : at + CELL_NUMBERS])
+                    found.setdefault(int(numbers[at + STEP]), _Cell()).add(numbers[at : at + CELL_NUMBERS])
         return found
 
     def _maps(self) -> Iterator[mmap.mmap]:
@@ -187,18 +197,17 @@ def tell_steps(cells: Iterable[_Cell]) -> list[Step]:
     guessed: list[Step] = []  # the same, if the next look comes soon
     expected: int | None = None  # the depth, if nobody else has changed it since the last look
     for cell in cells:
-        pushed, taken, before = int(cell.pushed), int(cell.taken), expected
-        if before is not None:
-            expected = before + pushed - taken
+        pushed, taken = cell.pushed, cell.taken
         if cell.last_at:
-            others = 0 if expected is None else int(cell.last) - expected
+            before = cell.start if expected is None else expected
+            others = cell.last - (before + pushed - taken)
             steps += unknown if expected is None else guessed
-            most, expected = max(int(cell.most), before or 0), int(cell.last)
-            steps.append(Step(most, expected, pushed + max(0, others), taken + max(0, -others)))
-            unknown, guessed = [], []
+            steps.append(Step(max(cell.most, before), cell.last, pushed + max(0, others), taken + max(0, -others)))
+            unknown, guessed, expected = [], [], cell.last
             continue
         unknown.append(Step(came=pushed, went=taken) if pushed or taken else Step())
-        if before is not None and expected is not None:
+        if expected is not None:
+            before, expected = expected, expected + pushed - taken
             guessed.append(Step(max(0, before, expected), max(0, expected), pushed, taken))
         if len(unknown) > MAX_SILENT_STEPS:
             expected = None

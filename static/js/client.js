@@ -21,7 +21,7 @@
  *           failed?: number}} Held a message that is reserved or delayed until its deadline, Unix seconds
  * @typedef {Preview & {position: number, message?: Message}} Found
  * @typedef {{count: number, reserved: number, delayed: number, dead: number, waiters: number, paused: boolean}} Counts
- * @typedef {Counts & {name: string, next: Preview[]}} QueueState
+ * @typedef {Counts & {name: string, next: Preview[], history?: import("./chart.js").History}} QueueState
  * @typedef {"connecting" | "live" | "away" | "fault" | "refused"} Connection
  *     away: no answer, retrying; fault: the app answers but Redis does not; refused: not retried (a token is needed)
  */
@@ -301,26 +301,30 @@ export class QueueClient {
   /**
    * Follow the queue: its state now and after every change. The stream reconnects by itself.
    * @param {{queue?: (state: QueueState) => void, connection?: (now: Connection, error?: QueueError) => void}} handlers
+   * @param {{next?: number, history?: boolean}} options next: how many of the first messages to show
    * @returns {() => void} call it to stop
    */
-  events({ queue = () => {}, connection = () => {} }) {
+  events({ queue = () => {}, connection = () => {} }, { next, history } = {}) {
     const stopped = new AbortController();
-    this.#follow(queue, connection, stopped.signal);
+    this.#follow({ next, history }, queue, connection, stopped.signal);
     return () => stopped.abort();
   }
 
-  async #follow(queue, connection, stopped) {
+  async #follow(query, queue, connection, stopped) {
     let failures = 0;
+    let next = []; // the first messages, which an event has only where they changed
     const report = (...now) => stopped.aborted || connection(...now);
     report("connecting");
     while (!stopped.aborted) {
       try {
-        for await (const { event, data } of this.#stream(stopped)) {
+        for await (const { event, data } of this.#stream(query, stopped)) {
           if (stopped.aborted) return;
           failures = 0;
           if (event === "queue") {
             report("live");
-            queue(JSON.parse(data));
+            const state = JSON.parse(data);
+            next = state.next ?? next;
+            queue({ ...state, next });
           } else if (event === "fault") {
             const answer = JSON.parse(data);
             report("fault", new QueueError(answer.error, answer.message, 503, answer));
@@ -337,14 +341,14 @@ export class QueueClient {
   }
 
   /** Yield the events of one stream until it ends, is stopped, or stays silent for too long. */
-  async *#stream(stopped) {
+  async *#stream(query, stopped) {
     const silent = new AbortController();
     const signal = AbortSignal.any([stopped, silent.signal]);
     const end = () => silent.abort();
     let timer = setTimeout(end, SILENCE_TIMEOUT_MS);
     globalThis.addEventListener?.("offline", end); // the connection is gone, but fetch would not notice for a long time
     try {
-      const response = await this.#send(this.url("events"), { headers: { Accept: "text/event-stream" }, signal });
+      const response = await this.#send(this.url("events", query), { headers: { Accept: "text/event-stream" }, signal });
       if (!response.ok) await parseAnswer(response);
       const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
       let rest = "";

@@ -63,19 +63,20 @@ let stop = null; // ends the stream
 let hiddenTimer = 0;
 
 function start() {
-  stop ??= follow(client, {
-    queue: (state) => store.change(received, state, Date.now()),
+  const handlers = {
+    queue: (state) => store.change(received, state, Date.now(), client.clockOffset),
     connection(now, error) {
       if (now === "live" && ["away", "fault"].includes(store.state.connection)) notices.clear(); // the outage is over
-      store.change(connected, now, error);
+      store.change(connected, now, error, Date.now());
     },
-  });
+  };
+  stop ??= follow(client, handlers, { next: waiting.rowsShown(), history: true });
 }
 
 function unfollow() {
   stop?.();
   stop = null;
-  store.change(connected, "idle");
+  store.change(connected, "idle", null, Date.now());
 }
 
 document.addEventListener("visibilitychange", () => {
@@ -84,8 +85,8 @@ document.addEventListener("visibilitychange", () => {
   else start();
 });
 addEventListener("pagehide", () => {
-  session.set(samplesKey, store.state.samples);
   unfollow();
+  session.set(samplesKey, store.state.samples);
 });
 addEventListener("pageshow", () => document.hidden || start());
 if (document.hidden) unfollow(); // a tab opened in the background follows once it is shown

@@ -45,7 +45,7 @@ def test_depths_and_counts_are_kept_by_step(clock: Clock) -> None:
         "step": STEP_SECONDS,
         "max": [9, 9],
         "count": [4, 6],
-        "in": [0, 5],
+        "in": [1, 5],  # 3 waited at first and 4 at the end
         "out": [0, 3],
     }
     assert kept.history("jobs", after=START // STEP_SECONDS) == {
@@ -79,6 +79,16 @@ def test_what_other_clients_push_and_pop_is_told_from_the_depth(clock: Clock) ->
     kept.add_answer("push", "jobs", {"success": True, "id": "d", "message": "a", "count": 3})  # delayed: it joins later
     clock.pass_steps()
     assert flows(kept) == ([0, 9, 0, 0], [0, 0, 16, 0])
+
+
+def test_what_came_in_the_first_step_is_told_too(clock: Clock) -> None:
+    kept = Samples(clock=clock)
+    kept.add_answer("push", "jobs", {"success": True, "pushed": 2, "count": 12})  # ten were there before
+    kept.see("jobs", 15)
+    kept.add_answer("pop", "jobs", {"success": True, "message": "a"})
+    kept.see("jobs", 14)
+    clock.pass_steps()
+    assert flows(kept) == ([5], [1])
 
 
 def test_what_nobody_saw_is_unknown_and_a_short_silence_is_not(clock: Clock) -> None:
