@@ -111,7 +111,9 @@ EVERY_GET = ("unexpected_body",)
 ABOUT = {
     "push.message": "The message: any JSON value but null, or the text of a form field.",
     "messages": "Many messages, instead of `message`: all are stored, or none.",
-    "next": "Put it first: it is popped next. In the query it also lifts the limits, to put back what was popped.",
+    "events.next": "How many of the first messages to show.",
+    "history": "Also tell the last half hour.",
+    "push.next": "Put it first: it is popped next. In the query it also lifts the limits, to put back what was popped.",
     "push.delay": "It joins the back of the queue then.",
     "each": "With a `text/plain` body: push one message per line.",
     "wait": "How long to wait; the answer comes after 55 seconds at the latest, as proxies cut off at 60.",
