@@ -190,7 +190,11 @@ SCHEMAS: dict[str, Schema] = {
             ref("NewBytes"),
             {"type": ["number", "boolean"]},
             {"type": "array", "items": {}},
-            {"type": "object", "title": "JsonObject", "not": {"required": ["base64"]}},
+            {
+                "type": "object",
+                "title": "JsonObject",
+                "not": {"required": ["base64"], "properties": {"base64": TEXT}, "maxProperties": 1},
+            },
         ],
         "description": "A string is the message itself; any other value but null is stored as its JSON text without "
         'white space between tokens; `{"base64": "..."}` is raw bytes.',
