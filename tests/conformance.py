@@ -1,7 +1,8 @@
 """What `schemathesis run` loads (SCHEMATHESIS_HOOKS) to test the app; tests/web/test_conformance.py runs it.
 
 Some rules are said in words only, as no schema can: a parameter goes in the address or in the body, some exclude each
-other, one of `id` and `ids` is needed. A request that is to be valid is made to keep them.
+other, one of `id` and `ids` is needed. Requests are made to keep them, so that one that is meant to be valid is, and
+any other is refused for what is wrong with it.
 """
 
 import contextlib
@@ -10,7 +11,7 @@ import random
 from typing import Any
 
 import schemathesis
-from schemathesis import GenerationMode
+from schemathesis.core.parameters import ParameterLocation
 
 from web.api import VERBS, Verb
 from web.body import TEXT, JsonText
@@ -25,8 +26,10 @@ EXCLUSIVE = (("ids", "id"), ("next", "delay"), ("dead", "delay"))  # of each onl
 
 @schemathesis.serializer(NDJSON)
 def serialize_lines(context: Any, value: Any) -> Any:
-    """Send each line of a text as a JSON string."""
-    return b"".join(json.dumps(line).encode() + b"\n" for line in str(value).splitlines() if line)
+    """Send each line of a text as a JSON string; what is no text as a line that is not JSON."""
+    if not isinstance(value, str):
+        return b"{\n"
+    return b"".join(json.dumps(line).encode() + b"\n" for line in value.splitlines() if line)
 
 
 @schemathesis.hook
@@ -43,8 +46,7 @@ def before_call(context: Any, case: "schemathesis.Case[Any]", kwargs: Any) -> No
     verb = TAKES.get((case.method.upper(), case.path.rpartition("/")[2]))
     if verb:
         write_plainly(verb, fields)
-        if case.meta and case.meta.generation.mode == GenerationMode.POSITIVE:
-            keep_the_rules(verb, case, query, fields)
+        keep_the_rules(verb, case, query, fields)
 
 
 def write_plainly(verb: Verb, fields: dict[str, Any]) -> None:
@@ -60,15 +62,16 @@ def write_plainly(verb: Verb, fields: dict[str, Any]) -> None:
 
 
 def keep_the_rules(verb: Verb, case: "schemathesis.Case[Any]", query: dict[str, Any], fields: dict[str, Any]) -> None:
-    """Change a request so that it is valid."""
+    """Change a request so that it keeps the rules that no schema says."""
 
     def drop(*names: str) -> None:
         for name in names:
             query.pop(name, None)
             fields.pop(name, None)
 
+    is_query_wrong = case.meta is not None and case.meta.is_negative_at(ParameterLocation.QUERY)
     for name in fields.keys() & query.keys():
-        del query[name]
+        del (fields if is_query_wrong else query)[name]
     if case.media_type != TEXT:
         query.pop("each", None)
     if case.media_type == NDJSON or "each" in query:

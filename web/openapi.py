@@ -70,9 +70,11 @@ class Operation:
 def document(settings: Settings, app: Flask) -> dict[str, Any]:
     """Return the OpenAPI document of the app."""
     paths: dict[str, Any] = {}
+    schemas = dict(SCHEMAS)
     responses: dict[str, Any] = {}
     for operation in operations(app):
         paths.setdefault(operation.path, {})[operation.method.lower()] = describe(operation, responses)
+        schemas |= body_schemas(operation.verb, operation.route) if operation.verb else {}
     return {
         "openapi": "3.1.0",
         "info": {"title": "Queue", "version": __version__, "description": ABOUT_API},
@@ -81,7 +83,7 @@ def document(settings: Settings, app: Flask) -> dict[str, Any]:
         "tags": [{"name": name} for name in TAGS],
         "paths": paths,
         "components": {
-            "schemas": SCHEMAS,
+            "schemas": schemas,
             "responses": responses,
             **({"securitySchemes": SECURITY} if settings.tokens else {}),
         },
@@ -144,23 +146,25 @@ def parameters(operation: Operation) -> Iterator[dict[str, Any]]:
 
 def in_address(operation: Operation, parameter: Parameter) -> dict[str, Any]:
     """Return the document's part on a parameter in the query string."""
-    must_be_there = parameter.required and operation.method == "GET"  # of a POST it may be in the body
+    is_get = operation.method == "GET"
+    # A parameter of a POST may be in the body instead. Generated clients send each default, which would be twice then.
     return {
         "name": parameter.name,
         "in": "query",
         "description": about(operation, parameter),
-        **({"required": True} if must_be_there else {}),
-        "schema": schema_of(parameter),
+        **({"required": True} if parameter.required and is_get else {}),
+        "schema": schema_of(parameter) if is_get else parameter.schema(),
         **({"explode": False} if isinstance(parameter, TextList) else {}),
     }
 
 
 def about(of: Operation | Verb, parameter: Parameter) -> str:
-    """Return what a parameter is for, and its unit."""
+    """Return what a parameter is for, its unit and its default."""
     verb = of if isinstance(of, Verb) else of.verb
     text = ABOUT.get(f"{verb.name}.{parameter.name}" if verb else "") or ABOUT[parameter.name]
     unit = getattr(parameter, "unit", "")
-    return f"{text} In {unit}." if unit else text
+    text += f" In {unit}." if unit else ""
+    return f"{text} By default {parameter.default}." if parameter.default else text
 
 
 def schema_of(parameter: Parameter) -> Schema:
@@ -171,52 +175,53 @@ def schema_of(parameter: Parameter) -> Schema:
 
 def request_body(verb: Verb, route: Route) -> dict[str, Any] | None:
     """Return the document's part on the body of a verb; None if it takes none."""
-    fields = [parameter for parameter in verb.parameters if parameter.in_body]
-    if verb.method == "GET" or not fields:
+    schemas = body_schemas(verb, route)
+    if not schemas:
         return None
-    messages = [one for one in fields if isinstance(one, MessageParameter)]
-    as_json = body_schema(verb, fields)
-    content: dict[str, Any] = {JSON: {"schema": as_json}, FORM: {"schema": form_schema(verb, fields)}}
+    form, *as_json = map(ref, schemas)
+    content: dict[str, Any] = {
+        JSON: {"schema": as_json[0] if len(as_json) == 1 else {"anyOf": as_json}},
+        FORM: {"schema": form},
+    }
     if route.example and route.example.body:
         content[JSON]["example"] = route.example.body
-    if lists := {one.name: {"style": "form", "explode": False} for one in fields if isinstance(one, TextList)}:
-        content[FORM]["encoding"] = lists
+    if lists := [one.name for one in verb.parameters if isinstance(one, TextList)]:
+        content[FORM]["encoding"] = {name: {"style": "form", "explode": False} for name in lists}
     if verb.raw_body:
         content[TEXT] = {"schema": {"type": "string", "minLength": 1}}
         content[BYTES] = {"schema": MEDIA_SCHEMAS[BYTES]}
     if verb.streams:
         content[NDJSON] = {"schema": {"type": "string", "description": "A stream of JSON values, one a line."}}
-    return {"required": any(one.required for one in messages) or verb.streams, "content": content}
+    return {"required": any("required" in schema for schema in schemas.values()), "content": content}
 
 
-def body_schema(verb: Verb, fields: Sequence[Parameter]) -> Schema:
-    """Return the schema of a body as JSON; where it takes one message or a list of them, one schema for each."""
+def body_schemas(verb: Verb, route: Route) -> dict[str, Schema]:
+    """Return the schemas of a verb's body by name: as a form, and as JSON; there a list of messages has its own."""
+    fields = [one for one in verb.parameters if one.in_body]
+    if verb.method == "GET" or not fields:
+        return {}
+    name = "".join(word.capitalize() for word in route.id.split("_"))
     lists = [one for one in fields if isinstance(one, MessageList)]
-    if not lists:
-        return object_schema(verb, fields)
-    single = [one for one in fields if isinstance(one, Message)]
-    others = [one for one in fields if not isinstance(one, MessageParameter)]
-    return {"anyOf": [object_schema(verb, [*chosen, *others], chosen) for chosen in (single, lists)]}
+    one_message = [one for one in fields if one not in lists]
+    found = {name + "Form": object_schema(verb, one_message, is_form=True), name: object_schema(verb, one_message)}
+    if lists:
+        found[name + "Many"] = object_schema(verb, lists + [one for one in one_message if not isinstance(one, Message)])
+    return found
 
 
-def form_schema(verb: Verb, fields: Sequence[Parameter]) -> Schema:
-    """Return the schema of a body as a form, which holds text."""
-    schema = object_schema(verb, [one for one in fields if not isinstance(one, MessageList)])
-    for one in fields:
-        if isinstance(one, Message):
-            schema["properties"][one.name] = {"type": "string", "minLength": 1, "description": about(verb, one)}
-            if verb.streams:
-                schema["required"] = [one.name]
-    return schema
-
-
-def object_schema(verb: Verb, fields: Sequence[Parameter], required: Sequence[Parameter] = ()) -> Schema:
-    """Return the schema of an object of parameters; one that may be in the query string is not required here."""
-    names = [one.name for one in fields if one in required or (one.required and not one.in_query)]
+def object_schema(verb: Verb, fields: Sequence[Parameter], is_form: bool = False) -> Schema:
+    """Return the schema of an object of parameters. What can be in the query string instead is not required here."""
+    required = [one.name for one in fields if isinstance(one, MessageParameter) and (one.required or verb.streams)]
     return {
         "type": "object",
-        "properties": {one.name: {**schema_of(one), "description": about(verb, one)} for one in fields},
-        **({"required": names} if names else {}),
+        "properties": {
+            one.name: {
+                **({"type": "string", "minLength": 1} if is_form and isinstance(one, Message) else schema_of(one)),
+                "description": about(verb, one),
+            }
+            for one in fields
+        },
+        **({"required": required} if required else {}),
         "additionalProperties": False,
     }
 

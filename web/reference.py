@@ -188,13 +188,18 @@ DELIVERY = {"id": TEXT, "message": ref("Message"), "deliveries": WHOLE, "deadlin
 SCHEMAS: dict[str, Schema] = {
     "Bytes": bytes_schema("Bytes that are not valid UTF-8."),
     "Message": {"anyOf": [TEXT, ref("Bytes")], "description": "A message, byte for byte as it was pushed."},
+    "NewBytes": bytes_schema("Bytes to push, of any kind.", minLength=4),
     "NewMessage": {
         "anyOf": [
             {"type": "string", "minLength": 1},
-            bytes_schema("Raw bytes.", minLength=4),
+            ref("NewBytes"),
             {"type": ["number", "boolean"]},
             {"type": "array", "items": {}},
-            {"type": "object", "not": {"required": ["base64"]}},
+            {
+                "type": "object",
+                "title": "JsonObject",
+                "not": {"required": ["base64"], "properties": {"base64": TEXT}, "maxProperties": 1},
+            },
         ],
         "description": "A string is the message itself; any other value but null is stored as its JSON text without "
         'white space between tokens; `{"base64": "..."}` is raw bytes.',
@@ -202,7 +207,7 @@ SCHEMAS: dict[str, Schema] = {
     "Nothing": {
         **fields(
             {"success": {"const": False}, "error": {"enum": ["empty", "paused", "no_result"]}, "message": TEXT},
-            messages={"type": "array", "maxItems": 0},
+            messages={"type": "array", "items": {}, "maxItems": 0},
         ),
         "description": "Nothing was taken: not an error. With `max` it has `messages`, an empty list.",
     },

@@ -71,7 +71,8 @@ def test_nothing_is_said_of_what_does_not_exist() -> None:
     assert {key for key in ABOUT if "." in key} <= named
     assert {key for key in ABOUT if "." not in key} <= {name.rpartition(".")[2] for name in named}
     used = set(re.findall(r"#/components/schemas/(\w+)", json.dumps(DOCUMENT)))
-    assert used == set(SCHEMAS)
+    assert used == set(DOCUMENT["components"]["schemas"])
+    assert set(SCHEMAS) <= used
 
 
 # --- line by line with docs/api.md
@@ -108,13 +109,18 @@ def written(default: Any) -> str:
 
 
 def fields_of(operation: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return the schema of each parameter, wherever it goes."""
-    found = {one["name"]: one["schema"] for one in operation["parameters"] if one["in"] == "query"}
+    """Return the schema of each parameter. Where it may be in the body too it has its default there alone."""
+    found: dict[str, dict[str, Any]] = {}
     body = operation.get("requestBody", {}).get("content", {}).get("application/json", {}).get("schema", {})
-    for one in body.get("anyOf", [body]):
-        for name, schema in one.get("properties", {}).items():
+    for one in body.get("anyOf", [body] if body else []):
+        named = DOCUMENT["components"]["schemas"][one["$ref"].rpartition("/")[2]]
+        for name, schema in named["properties"].items():
             shown = {key: value for key, value in schema.items() if key != "description"}
             assert found.setdefault(name, shown) == shown
+    for one in operation["parameters"]:
+        if one["in"] == "query":
+            shown = found.setdefault(one["name"], one["schema"])
+            assert shown == one["schema"] | {key: shown[key] for key in ("default",) if key in shown}
     return found
 
 
@@ -135,6 +141,7 @@ def test_a_route_is_in_the_document_as_in_the_reference(route: str) -> None:
         assert ("in the body only" in text) == (not in_query)
         about = str(in_query[0]["description"] if in_query else "")
         assert (f" In {unit[1]}." in about) if unit and in_query else " In seconds." not in about
+        assert (f" By default {default}." in about) == (default not in ("", "0", "required"))
     codes = set(CODE.findall(section.partition("Errors:")[2].partition("```")[0]))
     key = route.replace("/api/queue/", "")
     assert set(ROUTES[key].codes) == codes
