@@ -251,11 +251,14 @@ def test_a_new_tab_shows_what_happened_before_it_was_opened(tabs: Callable[..., 
     subprocess.run(["curl", "-sSf", "-d", "max=7", f"{api}/pop"], check=True, timeout=20)
     expect(tab.by_id("rate-out")).to_have_text("0.7/s out")
     new = tabs().open()
-    expect(new.by_id("count")).to_have_text("0")
-    expect(new.by_id("chart")).to_have_attribute("aria-label", re.compile("from 0 to 7, now 0"))
-    expect(new.by_id("rates")).to_have_attribute("aria-label", re.compile("up to 0.[3-7] in and 0.7 out"))
-    for line in ("chart-line", "rates-in-line", "rates-out-line"):
-        assert "V" in str(new.by_id(line).get_attribute("d"))
+    beside = tab.page.context.new_page()  # it has the history from the tab that has the stream
+    beside.goto(f"{tab.url}/q/{tab.name}")
+    for page in (new.page, beside):
+        expect(page.locator("#count")).to_have_text("0")
+        expect(page.locator("#chart")).to_have_attribute("aria-label", re.compile("from 0 to 7, now 0"))
+        expect(page.locator("#rates")).to_have_attribute("aria-label", re.compile("up to 0.[3-7] in and 0.7 out"))
+        for line in ("chart-line", "rates-in-line", "rates-out-line"):
+            assert "V" in str(page.locator("#" + line).get_attribute("d"))
 
 
 def test_the_client_module_serves_any_other_page(tab: Tab, name: str) -> None:
