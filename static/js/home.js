@@ -11,6 +11,7 @@ import { mountCurlBar } from "./panels/curlBar.js";
 import { mountDialogs } from "./panels/dialogs.js";
 import { mountFiles } from "./panels/files.js";
 import { mountHeld } from "./panels/held.js";
+import { mountHelp } from "./panels/help.js";
 import { mountLive } from "./panels/live.js";
 import { mountMessage } from "./panels/message.js";
 import { mountNotices } from "./panels/notices.js";
@@ -56,6 +57,7 @@ mountPush(app, mountFiles(app));
 const { openMove } = mountClearAndMove(app, suggestNames);
 mountSearch(app, { openMessage, openMove, goTo: waiting.goTo });
 mountDialogs(app);
+mountHelp();
 
 // --- following the queue
 

@@ -7,6 +7,29 @@ import pytest
 from playwright.sync_api import expect
 
 from tests.page.conftest import Tab, stored
+from tests.servers import App, Store
+
+
+def test_what_another_client_pushed_empty_or_too_large_goes_out_back_and_away(
+    tabs: Callable[..., Tab], serve: Callable[..., App], valkey: Store, redis: Any, name: str
+) -> None:
+    app = serve(REDIS_URL=valkey.url, MAX_MESSAGE_BYTES="1024")
+    tab = tabs(url=app.url).open()
+    messages = [b"", b"x" * 5000, b"\xff" * 5000]
+    redis.lpush("queue:" + name, *messages)
+    expect(tab.rows()).to_have_count(3)
+    for left in (2, 1, 0):
+        tab.by_id("pop").click()
+        expect(tab.by_id("count")).to_have_text(str(left))
+    tab.by_id("put-all-back").click()
+    expect(tab.taken()).to_have_count(0)
+    assert stored(redis, name) == messages
+    for left in (2, 1, 0):
+        tab.page.get_by_role("button", name="Remove message 1").click()
+        expect(tab.by_id("count")).to_have_text(str(left))
+    tab.taken().get_by_role("button", name="Put back").last.click()
+    expect(tab.by_id("count")).to_have_text("1")
+    assert stored(redis, name) == messages[:1]
 
 
 def test_a_put_back_that_takes_long_is_no_second_one_and_takes_no_focus(tab: Tab, redis: Any, name: str) -> None:

@@ -4,15 +4,19 @@ import { parentOf } from "../names.js";
 import { labelOf } from "../state.js";
 
 const CHART_INTERVAL_MS = 1000; // the chart moves with time even if the queue does not change
+const SPEAK_INTERVAL_MS = 30_000; // at most so often a screen reader is told a new count
 const [CHART_WIDTH, DEPTH_HEIGHT, RATES_HEIGHT] = [600, 82, 38]; // the boxes of the SVGs
 
 /** The state of the connection, the numbers, the charts, and the tab's title. */
-export function mountLive({ store, t, n, page }) {
+export function mountLive({ store, notices, t, n, page }) {
+  let spokenCount = null; // that a screen reader was told, or that was there at first
+
   function update(state) {
     const pill = byId("live");
     if (pill.dataset.connection !== state.connection) pill.dataset.connection = state.connection;
     write(byId("live-text"), t(`live.${labelOf(state)}`));
     if (!state.known) return;
+    spokenCount ??= state.count;
     write(byId("count"), n(state.count));
     write(byId("count-label"), t("count.label", { n: state.count }));
     write(byId("reserved"), n(state.reserved));
@@ -58,5 +62,11 @@ export function mountLive({ store, t, n, page }) {
   setInterval(() => {
     if (!document.hidden && store.state.samples.length) draw(store.state);
   }, CHART_INTERVAL_MS);
+  setInterval(() => {
+    const { count } = store.state;
+    if (document.hidden || spokenCount === null || count === spokenCount) return;
+    spokenCount = count;
+    notices.speak(`${n(count)} ${t("count.label", { n: count })}`);
+  }, SPEAK_INTERVAL_MS);
   return { update };
 }

@@ -84,6 +84,10 @@ export function mountNotices({ failure, t }) {
       show(text, "alert").classList.toggle("kept", Boolean(subject));
       console.info(`${error.code ?? error.name}: ${error.message}`);
     },
+    /** Tell a screen reader what the page shows without a notice. */
+    speak(text) {
+      spoken.textContent = text;
+    },
     /** Remove earlier errors: something has worked since. */
     clear: () => document.querySelectorAll(".toast.alert:not(.kept)").forEach(end),
     async copy(text, button) {

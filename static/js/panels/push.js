@@ -40,7 +40,6 @@ export function mountPush(app, files) {
     session.set(draftKey, push);
   }
 
-  if (/Mac|iPhone|iPad/.test(navigator.platform)) byId("push-hint").querySelector("kbd").textContent = "⌘";
   fill(filled);
   const outbox = mountOutbox(app, { read, fill, focus: () => text.focus() }, files);
   for (const input of [text, each, next, delay]) input.addEventListener("input", save);

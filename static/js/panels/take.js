@@ -4,11 +4,12 @@ import { took } from "../state.js";
 
 const CLOCK_INTERVAL_MS = 1000; // how often the remaining time of reservations is shown
 const MAX_CARD_CHARACTERS = 400;
+const MAX_SPOKEN_CHARACTERS = 100;
 const LABELS = { pop: "popped", remove: "removed", reserve: "reserved" };
 const LEASE_BUTTONS = ["ack", "release", "extend", "later"];
 
 /** Pop and reserve. What was taken stays on the page and goes back with one button. */
-export function mountTake({ store, actions, notices, page, t }, openMessage, askRelease) {
+export function mountTake({ store, actions, notices, page, t, n }, openMessage, askRelease) {
   const cards = new Map(); // id -> element
   const list = byId("taken");
   const takenKey = `taken:${page.name}`;
@@ -46,7 +47,10 @@ export function mountTake({ store, actions, notices, page, t }, openMessage, ask
     refocus(byId("pop"), byId("take-stop"));
     byId("take-stop").hidden = true;
     byId("take-status").textContent = taken && !taken.length ? t("take.empty") : "";
-    if (taken?.length) requestAnimationFrame(() => list.firstElementChild?.scrollIntoView({ block: "nearest" }));
+    if (!taken?.length) return;
+    const what = taken.length > 1 ? n(taken.length) : headOf(oneLine(taken[0].message), MAX_SPOKEN_CHARACTERS);
+    notices.speak(`${t(LABELS[how])}: ${what}`);
+    requestAnimationFrame(() => list.firstElementChild?.scrollIntoView({ block: "nearest" }));
   }
 
   byId("pop").addEventListener("click", () => take("pop"));
