@@ -59,6 +59,12 @@ export function curlCommands(client, token) {
     clear: () => line("clear", {}, "-X POST"),
     restore: (undo) => line("restore", {}, ...form({ undo })),
     move: (to, { max, contains } = {}) => line("move", {}, ...form({ to, max, contains })),
+    moveOne: (to, position, message) =>
+      JSON.stringify(message).length > MAX_SHOWN_CHARACTERS
+        ? line("move", {}, ...form({ to, position }), "--data-urlencode message@message.txt")
+        : line("move", {}, ...json({ to, position, message })),
+    /** The commands of another queue. */
+    of: (name) => curlCommands(client.of(name), token),
     pause: () => line("pause", {}, "-X POST"),
     resume: () => line("resume", {}, "-X POST"),
     setResult: (job, result, { keep } = {}) => line("result", {}, ...json({ job, result, keep })),

@@ -1,5 +1,6 @@
 import { byId, openDialog, refocus, session, write } from "../dom.js";
 import { isName, parentOf } from "../names.js";
+import { mountNameField } from "./nameField.js";
 
 const UNDO_TTL_MS = 3600_000; // the app keeps cleared messages for so long
 
@@ -47,28 +48,14 @@ export function mountClearAndMove(app, suggestNames) {
   byId("undo-close").addEventListener("click", () => setUndos(undos.slice(0, -1)));
 
   const [to, max] = [byId("moving-to"), byId("moving-max")];
-  let known = null; // the names of all queues, null until they are known
-
-  /** Say while it is typed that a name is that of a new queue: it may be a typing error. */
-  function showNew() {
-    const isNew = known && isName(to.value) && !known.includes(to.value);
-    write(byId("moving-new"), isNew ? t("move.new") : "");
-  }
-  to.addEventListener("input", showNew);
+  const fillName = mountNameField(to, byId("moving-new"), { suggestNames, t });
 
   /** Ask where to and move; with `contains` only what holds that text. Resolves with the queue's answer if it was done. */
   async function openMove({ contains } = {}) {
-    to.value = "";
     max.value = "";
     byId("moving-contains").hidden = contains === undefined;
     write(byId("moving-contains"), t("move.contains", { text: contains ?? "" }));
-    if (parentOf(page.name)) to.value = parentOf(page.name);
-    known = null;
-    showNew();
-    suggestNames().then((names) => {
-      known = names;
-      showNew();
-    });
+    fillName(parentOf(page.name) ?? "");
     if ((await openDialog(byId("moving"))) !== "go") return undefined;
     if (!isName(to.value)) return void notices.fail({ code: "bad_name" });
     return actions.move(to.value, { max: max.value === "" ? undefined : Number(max.value), contains });

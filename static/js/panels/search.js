@@ -23,7 +23,12 @@ export function mountSearch({ client, notices, curl, showCommand, page, t, n }, 
     hits = [];
     list.replaceChildren();
     status.textContent = "";
-    byId("search-move").hidden = true;
+    offer(false);
+  }
+
+  /** Show what can be done with all that was found, or do not. */
+  function offer(isOffered) {
+    byId("search-move").hidden = !isOffered;
   }
 
   async function search() {
@@ -48,7 +53,7 @@ export function mountSearch({ client, notices, curl, showCommand, page, t, n }, 
     stop = null;
     byId("search-stop").hidden = byId("search-busy").hidden = true;
     write(status, t(outcome, { n: hits.length }));
-    byId("search-move").hidden = !hits.length;
+    offer(hits.length > 0);
     if (document.activeElement === document.body) text.focus();
   }
 
@@ -56,21 +61,41 @@ export function mountSearch({ client, notices, curl, showCommand, page, t, n }, 
     const element = clone("hit-template");
     element.dataset.place = hits.push(hit) - 1;
     const preview = oneLine(hit.preview).slice(0, MAX_ROW_CHARACTERS);
-    write(element.querySelector(".position"), n(hit.position + 1));
     write(element.querySelector(".preview"), preview);
     write(element.querySelector(".size"), sizeOf(hit.bytes, page.language));
-    element.querySelector(".open").setAttribute("aria-label", t("waiting.open", { position: n(hit.position + 1), preview }));
-    element.querySelector(".go").setAttribute("aria-label", t("search.go.to", { position: n(hit.position + 1) }));
+    number(element, hit.position, preview);
     list.append(element);
   }
 
-  list.addEventListener("click", (event) => {
-    const hit = hits[event.target.closest(".hit")?.dataset.place];
+  /** Say where a hit stands in the queue. */
+  function number(element, position, preview = element.querySelector(".preview").textContent) {
+    const place = n(position + 1);
+    write(element.querySelector(".position"), place);
+    element.querySelector(".open").setAttribute("aria-label", t("waiting.open", { position: place, preview }));
+    element.querySelector(".go").setAttribute("aria-label", t("search.go.to", { position: place }));
+  }
+
+  /** Take a hit off the list, as its message was removed or moved: those behind it have gone up one place. */
+  function drop(element, { position }) {
+    const neighbour = element.nextElementSibling ?? element.previousElementSibling;
+    (neighbour?.querySelector(".open") ?? text).focus();
+    element.remove();
+    for (const other of list.children) {
+      const hit = hits[other.dataset.place];
+      if (hit.position > position) number(other, (hit.position -= 1));
+    }
+  }
+
+  list.addEventListener("click", async (event) => {
+    const element = event.target.closest(".hit");
+    const hit = hits[element?.dataset.place];
     if (!hit) return;
-    if (!event.target.closest(".go")) return void openMessage({ position: hit.position, preview: hit });
-    dialog.close();
-    goTo(hit.position);
+    if (event.target.closest(".go")) {
+      dialog.close();
+      goTo(hit.position);
+    } else if (await openMessage({ position: hit.position, preview: hit })) drop(element, hit);
   });
+  text.addEventListener("input", () => offer(false)); // it is not what was found any more
   byId("search-move").addEventListener("click", async () => {
     if (await openMove({ contains: text.value })) search();
   });
