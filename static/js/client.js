@@ -176,6 +176,15 @@ export class QueueClient {
     }
   }
 
+  /**
+   * Read all waiting messages as NDJSON, which `pushLines` takes back, and yield the bytes as they arrive.
+   * @param {{contains?: string, signal?: AbortSignal}} options contains: only those that hold this text
+   * @returns {AsyncGenerator<Uint8Array>}
+   */
+  async *exportLines({ contains, signal } = {}) {
+    yield* piecesOf(await this.#lines({ contains }, signal));
+  }
+
   /** Return the stream of `all`, a line of JSON a message. */
   async #lines(query, signal) {
     const response = await this.#send(this.url("all", query), { headers: { Accept: "application/x-ndjson" }, signal });

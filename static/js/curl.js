@@ -49,6 +49,7 @@ export function curlCommands(client, token) {
       line("release", {}, ...form({ id, delay: delay || undefined, dead: dead ? 1 : undefined, reason: reason || undefined })),
     extend: (id, lease) => line("extend", {}, ...form({ id, lease })),
     read: (position) => line("all", { offset: position, limit: 1, details: true }),
+    exportLines: (file, contains) => line("all", { contains }, "-H 'Accept: application/x-ndjson'", `-o ${quoted(file)}`),
     find: (contains, limit) => line("all", { contains, limit, preview: 200 }, "-H 'Accept: application/x-ndjson'"),
     reserved: () => line("reserved"),
     delayed: () => line("delayed"),

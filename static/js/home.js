@@ -10,6 +10,7 @@ import { mountClearAndMove } from "./panels/clearAndMove.js";
 import { mountCopying } from "./panels/copying.js";
 import { mountCurlBar } from "./panels/curlBar.js";
 import { mountDialogs } from "./panels/dialogs.js";
+import { mountExport } from "./panels/export.js";
 import { mountFiles } from "./panels/files.js";
 import { mountHeld } from "./panels/held.js";
 import { mountLive } from "./panels/live.js";
@@ -56,7 +57,8 @@ store.subscribe(mountHeld(app, openMessage, askRelease).update);
 store.subscribe(mountPause(app).update);
 mountPush(app, mountFiles(app));
 const { openMove } = mountClearAndMove(app, suggestNames);
-mountSearch(app, { openMessage, openMove, goTo: waiting.goTo });
+const { exportQueue } = mountExport(app);
+mountSearch(app, { openMessage, openMove, exportQueue, goTo: waiting.goTo });
 mountDialogs();
 
 // --- following the queue

@@ -145,6 +145,14 @@ test("what is found comes as it is found, also when a piece ends within a line o
   assert.deepEqual(asked, ["?contains=x&limit=5&preview=200", "application/x-ndjson"]);
 });
 
+test("an export gives the bytes of NDJSON as they come", async () => {
+  const { client, asked } = clientOf("a line");
+  let bytes = 0;
+  for await (const piece of client.of("other").exportLines({ contains: "x" })) bytes += piece.length;
+  assert.equal(bytes, '"a line"'.length);
+  assert.deepEqual([asked[0].url, asked[0].headers.Accept], ["/api/queue/other/all?contains=x", "application/x-ndjson"]);
+});
+
 test("a search that is cut or refused rejects", async () => {
   const search = async (response) => {
     for await (const _ of new QueueClient("jobs", { base: BASE, fetch: async () => response }).find("x"));

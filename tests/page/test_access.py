@@ -268,7 +268,7 @@ def test_who_can_only_read_sees_the_messages_and_no_operation(
     tab.shows("a")
     operations = tab.page.locator("button:visible, input:visible, textarea:visible")
     names = operations.evaluate_all("found => found.map((one) => one.id || one.className || one.textContent)")
-    harmless = {"switch", "theme", "quiet", "filter", "open", "curl-copy", "reserved-open"}  # quiet: sign out
+    harmless = {"switch", "theme", "quiet", "filter", "export", "open", "curl-copy", "reserved-open"}  # quiet: sign out
     assert set(names) == harmless
     assert faults(tab) == []
     tab.page.locator(".row .open").click()

@@ -5,7 +5,7 @@ const MAX_HITS = 1000; // the search ends there: a list that long is not read
 const MAX_ROW_CHARACTERS = 300; // shown of one, as hexadecimal is longer than the preview
 
 /** Search the whole queue for a text; the messages found are shown as they come. */
-export function mountSearch({ client, notices, curl, showCommand, page, t, n }, { openMessage, openMove, goTo }) {
+export function mountSearch({ client, notices, curl, showCommand, page, t, n }, { openMessage, openMove, exportQueue, goTo }) {
   const [dialog, text, list, status] = [byId("search"), byId("search-text"), byId("search-hits"), byId("search-status")];
   let hits = []; // as in the list
   let stop = null; // ends the search in progress
@@ -28,7 +28,7 @@ export function mountSearch({ client, notices, curl, showCommand, page, t, n }, 
 
   /** Show what can be done with all that was found, or do not. */
   function offer(isOffered) {
-    byId("search-move").hidden = !isOffered;
+    byId("search-move").hidden = byId("search-export").hidden = !isOffered;
   }
 
   async function search() {
@@ -98,6 +98,9 @@ export function mountSearch({ client, notices, curl, showCommand, page, t, n }, 
   text.addEventListener("input", () => offer(false)); // it is not what was found any more
   byId("search-move").addEventListener("click", async () => {
     if (await openMove({ contains: text.value })) search();
+  });
+  byId("search-export").addEventListener("click", (event) => {
+    exportQueue(event.currentTarget, byId("search-form"), text.value);
   });
   byId("search-form").addEventListener("submit", (event) => {
     event.preventDefault();
