@@ -15,21 +15,23 @@ def post(tab: Tab, verb: str, **fields: Any) -> Any:
 
 
 def test_one_of_fifty_dead_letters_is_found_explained_and_moved_back(tab: Tab, redis: Any, name: str) -> None:
-    orders = [f'{{"order":{number}}}' for number in range(1000, 1050)]
+    orders = [f'{{"order":{number},"after":{number - 11}}}' for number in range(1000, 1050)]
     post(tab, "push", messages=orders)
     ids = [one["id"] for one in post(tab, "reserve", max=50, lease=600)["messages"]]
     post(tab, "release", ids=ids, dead=True, reason="no such customer")
     tab.by_id("dead-link").click()
     tab.by_id("filter").fill("1036")
     tab.press("Enter")
-    tab.page.locator(".hit .open").click()
+    expect(tab.page.locator(".hit .position")).to_have_text(["37", "48"])
+    tab.page.locator(".hit .open").first.click()
     expect(tab.by_id("message-history")).to_contain_text("delivered 1 time · died at ")
     expect(tab.by_id("message-history")).to_contain_text("no such customer")
     redis.rpop(f"{{queue:{name}}}:dead")  # another one leaves meanwhile, so it is at another position
     tab.by_id("message-move").click()
     expect(tab.by_id("message")).to_be_hidden()
-    expect(tab.page.locator(".hit")).to_have_count(0)
-    expect(tab.by_id("search-text")).to_be_focused()
+    expect(tab.page.locator(".hit .position")).to_have_text(["47"])  # it has gone up one place
+    expect(tab.by_id("search-status")).to_have_text("1 found")
+    expect(tab.page.locator(".hit .open")).to_be_focused()
     expect(tab.by_id("search").get_by_role("link", name=f"Open {name}", exact=True)).to_be_visible()
     assert stored(redis, name) == [orders[36].encode()]
     left = [order.encode() for order in orders if order not in (orders[0], orders[36])]

@@ -9,6 +9,7 @@ export function mountSearch({ client, notices, curl, showCommand, page, t, n }, 
   const [dialog, text, list, status] = [byId("search"), byId("search-text"), byId("search-hits"), byId("search-status")];
   let hits = []; // as in the list
   let stop = null; // ends the search in progress
+  let ended = ""; // the text that says how the last one ended
 
   function open() {
     text.value = byId("filter").value;
@@ -51,10 +52,16 @@ export function mountSearch({ client, notices, curl, showCommand, page, t, n }, 
 
   function end(outcome) {
     stop = null;
+    ended = outcome;
     byId("search-stop").hidden = byId("search-busy").hidden = true;
-    write(status, t(outcome, { n: hits.length }));
-    offer(hits.length > 0);
+    sayFound();
     if (document.activeElement === document.body) text.focus();
+  }
+
+  function sayFound() {
+    const found = list.childElementCount;
+    write(status, t(ended, { n: found }));
+    offer(found > 0);
   }
 
   function add(hit) {
@@ -84,6 +91,7 @@ export function mountSearch({ client, notices, curl, showCommand, page, t, n }, 
       const hit = hits[other.dataset.place];
       if (hit.position > position) number(other, (hit.position -= 1));
     }
+    if (!stop) sayFound();
   }
 
   list.addEventListener("click", async (event) => {
