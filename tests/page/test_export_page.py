@@ -42,14 +42,21 @@ def test_an_export_is_pushed_as_it_was(tab: Tab, redis: Any, name: str, tmp_path
 def test_an_export_is_written_as_it_comes_and_can_be_cancelled(tab: Tab, redis: Any, name: str) -> None:
     redis.lpush("queue:" + name, "one", "two", "three")
     tab.shows("one", "two", "three")
-    tab.page.evaluate(f"() => {{ window.showSaveFilePicker = {OPEN_FILE}; }}")
+    tab.page.evaluate(
+        f"""async () => {{
+        window.showSaveFilePicker = {OPEN_FILE};
+        const file = await (await showSaveFilePicker()).createWritable();
+        await file.write("an older export");
+        await file.close();
+    }}"""
+    )
     tab.page.route("**/all", lambda route: None)
     tab.by_id("export").click()
     tab.by_id("export-cancel").click()
     expect(tab.by_id("toasts")).to_contain_text("Export stopped; no file was saved")
     expect(tab.by_id("export-progress")).to_be_hidden()
     expect(tab.by_id("export")).to_be_focused()
-    assert read_file(tab) == ""
+    assert read_file(tab) == "an older export"
     tab.page.unroute("**/all")
     tab.by_id("filter").fill("t")
     tab.press("Enter")

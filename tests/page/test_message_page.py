@@ -114,3 +114,9 @@ def test_a_reserved_or_delayed_message_is_opened_put_back_buried_or_removed(tab:
     assert redis.lrange(f"{{queue:{name}}}:dead", 0, -1) == [b"bad"]
     tab.press("Escape")
     expect(tab.taken().locator(".preview")).to_have_text("never")
+    tab.by_id("reserve").click()  # one that this page has reserved can be put back from its dialog, too
+    tab.taken().get_by_role("button", name="work").click()
+    expect(history).to_contain_text("delivery 2 of 5")
+    tab.by_id("message-back").click()
+    expect(tab.taken()).to_have_count(1)
+    assert stored(redis, name) == [b"work"]
