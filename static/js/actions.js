@@ -120,7 +120,7 @@ export function createActions({ client, store, notices, recent, curl, showComman
     const dead = `${store.state.name}.dead`;
     if (answer.dead) {
       const text = options.dead ? t("buried") : t("buried.often");
-      notices.say(text, { href: pageUrl(dead), text: t("dead.open", { name: dead }) });
+      notices.say(text, linkTo(dead));
     } else notices.say(options.delay ? t("backed.later", { time: clockIn(options.delay) }) : t("backed", { n: 1 }));
     return answer;
   }
@@ -140,12 +140,30 @@ export function createActions({ client, store, notices, recent, curl, showComman
   async function removeDelayed(id, place) {
     let message;
     const answer = await run(curl.ack(id), async () => {
-      const { messages } = await client.delayed({ offset: place, limit: 1 });
-      if (messages[0]?.id !== id) throw new QueueError("moved", t("remove.stale"));
-      ({ message } = messages[0]);
+      ({ message } = await heldAt("delayed", id, place, "remove.stale"));
       return client.ack(id);
     });
     return answer && keep("remove", [{ message }]);
+  }
+
+  /**
+   * Read a whole message that is reserved or delayed.
+   * @param {"reserved" | "delayed"} kind @param {string} id @param {number} place in the list, where it was seen
+   * @returns {Promise<import("./client.js").Held | undefined>}
+   */
+  const readHeld = (kind, id, place) => run(curl[kind](), () => heldAt(kind, id, place, "read.stale"));
+
+  /** Read a whole message near its place in a list; where it is gone, that is said with the text `stale`. */
+  async function heldAt(kind, id, place, stale) {
+    const readAt = async (offset) => (await client[kind]({ offset, limit: 1 })).messages[0];
+    const found = await readAt(place);
+    if (found?.id === id) return found;
+    const start = Math.max(0, place - MAX_MOVED);
+    const { messages } = await client[kind]({ offset: start, limit: 2 * MAX_MOVED, preview: 1 });
+    const at = messages.findIndex((one) => one.id === id);
+    const again = at < 0 ? undefined : await readAt(start + at);
+    if (again?.id !== id) throw new QueueError("moved", t(stale));
+    return again;
   }
 
   /** Return the time of day in some seconds, for people. */
@@ -243,6 +261,42 @@ export function createActions({ client, store, notices, recent, curl, showComman
     return answer;
   }
 
+  /**
+   * Move one message to another queue. It is looked for nearby if others were popped since it was read at its position.
+   * @param {string} to @param {number} position @param {import("./client.js").Message} message
+   */
+  async function moveOne(to, position, message) {
+    const answer = await run(curl.moveOne(to, position, message), async () => {
+      try {
+        return await client.move(to, { position, message });
+      } catch (error) {
+        if (error.code !== "stale") throw error;
+      }
+      const moved = await findNear(position, { preview: message, bytes: bytesOf(message).length });
+      if (moved === undefined) throw new QueueError("moved", t("read.stale"));
+      return client.move(to, { position: moved, message });
+    });
+    if (answer) sayMoved(answer.moved, to);
+    return answer;
+  }
+
+  /**
+   * Push a copy of a message to this queue or another one.
+   * @param {string} to @param {import("./client.js").Message} message @param {string} key makes it safe to repeat
+   */
+  async function pushTo(to, message, key) {
+    const answer = await run(curl.of(to).push(message), () => {
+      return retryWithKey((attempt) => client.of(to).push(message, { key: attempt }), key);
+    });
+    if (answer) notices.say(t("pushed.to", { name: to }), linkTo(to));
+    return answer;
+  }
+
+  /** Return the link that a notice has to the page of another queue; none to this one's. */
+  function linkTo(name) {
+    return name === store.state.name ? undefined : { href: pageUrl(name), text: t("dead.open", { name }) };
+  }
+
   // --- all messages
 
   const clear = () => run(curl.clear(), () => client.clear());
@@ -265,9 +319,11 @@ export function createActions({ client, store, notices, recent, curl, showComman
     const answer = await run(curl.move(to, options), () => client.move(to, options));
     if (!answer) return undefined;
     const undo = (await isAll(to, answer.moved)) ? { label: t("move.back"), action: () => moveBack(to, answer.moved) } : {};
-    notices.say(t("moved", { n: answer.moved, name: to }), { href: pageUrl(to), text: t("dead.open", { name: to }), ...undo });
+    sayMoved(answer.moved, to, undo);
     return answer;
   }
+
+  const sayMoved = (number, to, undo = {}) => notices.say(t("moved", { n: number, name: to }), { ...linkTo(to), ...undo });
 
   /** Whether a queue holds so many messages and no others. A move into one that held more cannot be undone: they mix. */
   async function isAll(name, number) {
@@ -285,7 +341,7 @@ export function createActions({ client, store, notices, recent, curl, showComman
       if (!(await isAll(from, number))) throw new QueueError("moved", t("move.stale", { name: from }));
       return client.of(from).move(name, { max: number });
     });
-    if (answer) notices.say(t("moved", { n: answer.moved, name }));
+    if (answer) sayMoved(answer.moved, name);
   }
 
   async function pause() {
@@ -297,7 +353,8 @@ export function createActions({ client, store, notices, recent, curl, showComman
   }
 
   const taking = { push, pop, reserve, ack, release, extend, putBack, discard };
-  return { ...taking, read, remove, removeDelayed, clear, restore, move, pause, resume };
+  const single = { read, readHeld, remove, removeDelayed, moveOne, pushTo };
+  return { ...taking, ...single, clear, restore, move, pause, resume };
 }
 
 /** Return a new Idempotency-Key. */

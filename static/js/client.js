@@ -167,15 +167,29 @@ export class QueueClient {
    * @returns {AsyncGenerator<Found>}
    */
   async *find(contains, { limit, preview = 200, signal } = {}) {
-    const url = this.url("all", { contains, limit, preview });
-    const response = await this.#send(url, { headers: { Accept: "application/x-ndjson" }, signal });
-    if (!response.ok) await parseAnswer(response);
+    const body = await this.#lines({ contains, limit, preview }, signal);
     let rest = "";
-    for await (const text of textOf(response)) {
+    for await (const text of piecesOf(body.pipeThrough(new TextDecoderStream()))) {
       const lines = (rest + text).split("\n");
       rest = lines.pop();
       yield* lines.map((line) => JSON.parse(line));
     }
+  }
+
+  /**
+   * Read all waiting messages as NDJSON, which `pushLines` takes back, and yield the bytes as they arrive.
+   * @param {{contains?: string, signal?: AbortSignal}} options contains: only those that hold this text
+   * @returns {AsyncGenerator<Uint8Array>}
+   */
+  async *exportLines({ contains, signal } = {}) {
+    yield* piecesOf(await this.#lines({ contains }, signal));
+  }
+
+  /** Return the stream of `all`, a line of JSON a message. */
+  async #lines(query, signal) {
+    const response = await this.#send(this.url("all", query), { headers: { Accept: "application/x-ndjson" }, signal });
+    if (!response.ok) await parseAnswer(response);
+    return response.body;
   }
 
   /**
@@ -256,12 +270,13 @@ export class QueueClient {
 
   /**
    * Move messages to another queue, the oldest first.
-   * @param {string} to @param {{max?: number, contains?: string}} options
-   *     max: how many, all by default; contains: only those that hold this text
+   * @param {string} to @param {{max?: number, contains?: string, position?: number, message?: Message}} options
+   *     max: how many, all by default; contains: only those that hold this text;
+   *     position and message: only the message that is still at that position; if it is not, QueueError "stale"
    * @returns {Promise<{moved: number}>}
    */
-  move(to, { max, contains } = {}) {
-    return this.#post("move", { body: { to, max, contains } });
+  move(to, { max, contains, position, message } = {}) {
+    return this.#post("move", { body: { to, max, contains, position, message } });
   }
 
   /** Let pop and reserve give nothing out. Redis clients that use the list directly are not held. */
@@ -411,9 +426,9 @@ async function parseAnswer(response) {
   throw new QueueError(answer.error ?? "unknown", answer.message ?? "", response.status, answer);
 }
 
-/** Yield the text of an answer as it arrives; reject if it is cut. */
-async function* textOf(response) {
-  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+/** Yield what a stream brings as it arrives; reject if it is cut. @param {ReadableStream} stream */
+async function* piecesOf(stream) {
+  const reader = stream.getReader();
   try {
     for (;;) {
       const { value, done } = await reader.read();

@@ -49,6 +49,7 @@ export function curlCommands(client, token) {
       line("release", {}, ...form({ id, delay: delay || undefined, dead: dead ? 1 : undefined, reason: reason || undefined })),
     extend: (id, lease) => line("extend", {}, ...form({ id, lease })),
     read: (position) => line("all", { offset: position, limit: 1, details: true }),
+    exportLines: (file, contains) => line("all", { contains }, "-H 'Accept: application/x-ndjson'", `-o ${quoted(file)}`),
     find: (contains, limit) => line("all", { contains, limit, preview: 200 }, "-H 'Accept: application/x-ndjson'"),
     reserved: () => line("reserved"),
     delayed: () => line("delayed"),
@@ -59,6 +60,12 @@ export function curlCommands(client, token) {
     clear: () => line("clear", {}, "-X POST"),
     restore: (undo) => line("restore", {}, ...form({ undo })),
     move: (to, { max, contains } = {}) => line("move", {}, ...form({ to, max, contains })),
+    moveOne: (to, position, message) =>
+      JSON.stringify(message).length > MAX_SHOWN_CHARACTERS
+        ? line("move", {}, ...form({ to, position }), "--data-urlencode message@message.txt")
+        : line("move", {}, ...json({ to, position, message })),
+    /** The commands of another queue. */
+    of: (name) => curlCommands(client.of(name), token),
     pause: () => line("pause", {}, "-X POST"),
     resume: () => line("resume", {}, "-X POST"),
     setResult: (job, result, { keep } = {}) => line("result", {}, ...json({ job, result, keep })),

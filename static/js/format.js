@@ -121,12 +121,9 @@ export function linesOf(text) {
   return text.split("\n").map((line) => line.replace(/\r$/, "")).filter((line) => line !== "");
 }
 
-/**
- * Whether every line of a text is a JSON value, as in an export of a queue.
- * @param {string} text @param {boolean} isCut whether there is more of it: then its last line is not looked at
- */
-export function areJsonLines(text, isCut) {
-  const lines = linesOf(isCut ? text.slice(0, text.lastIndexOf("\n") + 1) : text);
+/** Whether every line of a text is a JSON value, as in an export of a queue. @param {string} text */
+export function areJsonLines(text) {
+  const lines = linesOf(text);
   try {
     lines.forEach((line) => JSON.parse(line));
     return lines.length > 0;

@@ -1,5 +1,5 @@
 /** What is known of a message's deliveries, as text. */
-import { timeOf } from "./format.js";
+import { durationOf, timeOf } from "./format.js";
 
 const EXPIRED = "lease expired"; // the app's own reason; all others are written by consumers
 
@@ -17,4 +17,17 @@ export function historyOf({ deliveries, reason, failed, died }, { t, language })
   else if (failed) parts.push(t("history.failed", { time: timeOf(failed * 1000, language) }));
   if (reason) parts.push(reasonOf(reason, t));
   return parts.join(" · ");
+}
+
+/**
+ * Return until when a message is reserved or delayed, and which delivery it is.
+ * @param {{kind: "reserved" | "delayed", deadline: number, deliveries: number}} one deadline: Unix seconds
+ * @param {number} now by the app's clock, milliseconds @param {{t: Function, language: string, max: number}} texts
+ *     max: the deliveries after which it is a dead letter
+ */
+export function untilOf({ kind, deadline, deliveries }, now, { t, language, max }) {
+  const time = durationOf(Math.max(0, Math.ceil(deadline - now / 1000)), language);
+  const isLast = kind === "reserved" && deliveries >= max;
+  const until = t(isLast ? "held.buried.in" : `held.${kind}.in`, { time });
+  return deliveries ? `${until} · ${t("taken.deliveries", { n: deliveries, max })}` : until;
 }

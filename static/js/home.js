@@ -7,8 +7,10 @@ import { follow } from "./following.js";
 import { sizeOf } from "./format.js";
 import { translator } from "./i18n.js";
 import { mountClearAndMove } from "./panels/clearAndMove.js";
+import { mountCopying } from "./panels/copying.js";
 import { mountCurlBar } from "./panels/curlBar.js";
 import { mountDialogs } from "./panels/dialogs.js";
+import { mountExport } from "./panels/export.js";
 import { mountFiles } from "./panels/files.js";
 import { mountHeld } from "./panels/held.js";
 import { mountHelp } from "./panels/help.js";
@@ -44,18 +46,20 @@ const actions = createActions({ client, store, notices, recent, curl, showComman
 const app = Object.freeze({ page, client, store, recent, actions, notices, curl, showCommand, failure, t, n });
 
 const { suggestNames } = mountQueues(app);
-const { openMessage } = mountMessage(app);
 const { askRelease } = mountReleasing();
+const { openCopy } = mountCopying(app, suggestNames);
+const { openMessage } = mountMessage(app, askRelease, openCopy);
 const waiting = mountWaiting(app, openMessage);
 store.subscribe(mountLive(app).update);
 store.subscribe(waiting.update);
 store.subscribe(mountTake(app, openMessage, askRelease).update);
 store.subscribe(mountRecent(app, openMessage).update);
-store.subscribe(mountHeld(app, askRelease).update);
+store.subscribe(mountHeld(app, openMessage, askRelease).update);
 store.subscribe(mountPause(app).update);
 mountPush(app, mountFiles(app));
 const { openMove } = mountClearAndMove(app, suggestNames);
-mountSearch(app, { openMessage, openMove, goTo: waiting.goTo });
+const { exportQueue } = mountExport(app);
+mountSearch(app, { openMessage, openMove, exportQueue, goTo: waiting.goTo });
 mountDialogs(app);
 mountHelp();
 

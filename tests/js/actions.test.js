@@ -182,6 +182,53 @@ test("a message that moved while it was opened is found nearby; one that is gone
   assert.equal(said.at(-1), "failed: moved");
 });
 
+test("one message is moved, found nearby if others were popped, and never another one", async () => {
+  let list = ["x", "one", "two"];
+  const client = {
+    all: async ({ offset, limit }) => ({ messages: list.slice(offset, offset + limit).map((preview) => ({ preview, bytes: preview.length })) }),
+    async move(to, { position, message }) {
+      if (list[position] !== message) throw new QueueError("stale", "");
+      list = list.toSpliced(position, 1);
+      return { moved: 1 };
+    },
+  };
+  const { actions, said, extras } = actionsOf(client);
+  assert.deepEqual(await actions.moveOne("other", 2, "two"), { moved: 1 });
+  list = ["one"];
+  assert.deepEqual(await actions.moveOne("other", 1, "one"), { moved: 1 });
+  assert.match(extras.at(-1).href, /\/q\/other$/);
+  list = ["another"];
+  assert.equal(await actions.moveOne("other", 0, "one"), undefined);
+  assert.deepEqual([list, said.at(-1)], [["another"], "failed: moved"]);
+});
+
+test("a copy is pushed to its queue, once although an answer is lost", async () => {
+  const pushed = [];
+  const of = (name) => ({
+    async push(message, { key }) {
+      pushed.push([name, message, key]);
+      if (pushed.length === 1) throw lost();
+      return { count: 1 };
+    },
+  });
+  const { actions, said, extras } = actionsOf({ of });
+  assert.ok(await actions.pushTo("other", { base64: "/w==" }, "k"));
+  assert.deepEqual(pushed, [["other", { base64: "/w==" }, "k"], ["other", { base64: "/w==" }, "k"]]);
+  assert.match(said[0], /queue\/other\/push$/);
+  assert.match(extras.at(-1).href, /\/q\/other$/);
+  await actions.pushTo("jobs", "a", "k2");
+  assert.equal(extras.at(-1), undefined);
+});
+
+test("a message that is reserved is read whole, also if its place in the list has changed", async () => {
+  const list = [{ id: "1" }, { id: "2", message: "two" }];
+  const { actions, said } = actionsOf({ reserved: async ({ offset, limit }) => ({ messages: list.slice(offset, offset + limit) }) });
+  assert.equal((await actions.readHeld("reserved", "2", 1)).message, "two");
+  assert.equal((await actions.readHeld("reserved", "2", 0)).message, "two");
+  assert.equal(await actions.readHeld("reserved", "3", 0), undefined);
+  assert.equal(said.at(-1), "failed: moved");
+});
+
 test("a put back says when it comes back, or that it was buried", async () => {
   let answer = { released: 1, dead: 0 };
   const released = [];
@@ -198,7 +245,7 @@ test("a put back says when it comes back, or that it was buried", async () => {
 test("a delayed message is removed only where it was seen, and can be put back", async () => {
   const acked = [];
   const { actions, store, said } = actionsOf({
-    delayed: async () => ({ messages: [{ id: "5d", message: "later" }] }),
+    delayed: async ({ offset }) => ({ messages: [{ id: "5d", message: "later" }].slice(offset) }),
     ack: async (id) => acked.push(id),
   });
   assert.equal(await actions.removeDelayed("6d", 0), undefined);

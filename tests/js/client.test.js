@@ -43,7 +43,7 @@ test("pop gives the message, null when there is none, a list with max", async ()
 
 test("every verb asks at its own address", async () => {
   const ok = { success: true, messages: [], id: "1" };
-  const { client, asked } = clientOf(...Array.from({ length: 12 }, () => ok));
+  const { client, asked } = clientOf(...Array.from({ length: 13 }, () => ok));
   await client.count();
   await client.all({ offset: 5, limit: 2, preview: 80 });
   await client.reserve({ lease: 9 });
@@ -55,6 +55,7 @@ test("every verb asks at its own address", async () => {
   await client.clear();
   await client.restore("u");
   await client.move("other", { max: 5 });
+  await client.move("other", { position: 0, message: "x" });
   await client.queues();
   assert.deepEqual(
     asked.map(({ method, url, body }) => [method, url, body ?? ""].join(" ").trim()),
@@ -70,6 +71,7 @@ test("every verb asks at its own address", async () => {
       "POST /api/queue/jobs/clear",
       'POST /api/queue/jobs/restore {"undo":"u"}',
       'POST /api/queue/jobs/move {"to":"other","max":5}',
+      'POST /api/queue/jobs/move {"to":"other","position":0,"message":"x"}',
       "GET /api/queues",
     ],
   );
@@ -141,6 +143,14 @@ test("what is found comes as it is found, also when a piece ends within a line o
   for await (const hit of new QueueClient("jobs", { base: BASE, fetch }).find("x", { limit: 5 })) found.push(hit);
   assert.deepEqual(found, [{ position: 4, preview: "é", bytes: 2 }, { position: 9, preview: "b", bytes: 1 }]);
   assert.deepEqual(asked, ["?contains=x&limit=5&preview=200", "application/x-ndjson"]);
+});
+
+test("an export gives the bytes of NDJSON as they come", async () => {
+  const { client, asked } = clientOf("a line");
+  let bytes = 0;
+  for await (const piece of client.of("other").exportLines({ contains: "x" })) bytes += piece.length;
+  assert.equal(bytes, '"a line"'.length);
+  assert.deepEqual([asked[0].url, asked[0].headers.Accept], ["/api/queue/other/all?contains=x", "application/x-ndjson"]);
 });
 
 test("a search that is cut or refused rejects", async () => {

@@ -59,6 +59,7 @@ test("what a shell cannot carry goes as JSON", () => {
 test("a long message is named, not shown", () => {
   assert.ok(curl.push("x".repeat(5000)).includes("--data-binary @message.txt"));
   assert.ok(curl.remove(3, "x".repeat(5000)).length < 300);
+  assert.ok(curl.moveOne("other", 3, "x".repeat(5000)).length < 300);
   assert.ok(curl.push(Array.from({ length: 900 }, () => "line")).includes("each=line"));
 });
 

@@ -104,20 +104,6 @@ def test_a_dropped_file_is_offered(tab: Tab) -> None:
     tab.shows("a", "b")
 
 
-def test_an_export_is_pushed_as_it_was(tab: Tab, redis: Any, name: str, tmp_path: Path) -> None:
-    redis.lpush("queue:" + name, "plain", '{"a": 1.10}', "two\nlines", b"\xff\x00")
-    backup = tab.page.request.get(f"{tab.url}/api/queue/{name}/all", headers={"Accept": "application/x-ndjson"}).body()
-    (tmp_path / "backup.ndjson").write_bytes(backup)
-    before = stored(redis, name)
-    redis.delete("queue:" + name)
-    tab.by_id("push-file").set_input_files(tmp_path / "backup.ndjson")
-    expect(tab.by_id("dropped-json")).to_be_checked()
-    tab.page.get_by_role("button", name="One message per line").click()
-    expect(tab.by_id("count")).to_have_text("4")
-    assert stored(redis, name) == before
-    expect(tab.by_id("curl-line")).to_contain_text("application/x-ndjson")
-
-
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [

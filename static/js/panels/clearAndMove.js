@@ -1,6 +1,7 @@
 import { UNDO_TTL_MS } from "../actions.js";
 import { byId, openDialog, refocus, session, write } from "../dom.js";
 import { isName, parentOf } from "../names.js";
+import { mountNameField } from "./nameField.js";
 
 /** Clear with undo, move to another queue, and moving dead letters back. */
 export function mountClearAndMove(app, suggestNames) {
@@ -49,28 +50,14 @@ export function mountClearAndMove(app, suggestNames) {
   });
 
   const [to, max] = [byId("moving-to"), byId("moving-max")];
-  let known = null; // the names of all queues, null until they are known
-
-  /** Say while it is typed that a name is that of a new queue: it may be a typing error. */
-  function showNew() {
-    const isNew = known && isName(to.value) && !known.includes(to.value);
-    write(byId("moving-new"), isNew ? t("move.new") : "");
-  }
-  to.addEventListener("input", showNew);
+  const fillName = mountNameField(to, byId("moving-new"), { suggestNames, t });
 
   /** Ask where to and move; with `contains` only what holds that text. Resolves with the queue's answer if it was done. */
   async function openMove({ contains } = {}) {
-    to.value = "";
     max.value = "";
     byId("moving-contains").hidden = contains === undefined;
     write(byId("moving-contains"), t("move.contains", { text: contains ?? "" }));
-    if (parentOf(page.name)) to.value = parentOf(page.name);
-    known = null;
-    showNew();
-    suggestNames().then((names) => {
-      known = names;
-      showNew();
-    });
+    fillName(parentOf(page.name) ?? "");
     if ((await openDialog(byId("moving"))) !== "go") return undefined;
     if (!isName(to.value)) return void notices.fail({ code: "bad_name" });
     return actions.move(to.value, { max: max.value === "" ? undefined : Number(max.value), contains });

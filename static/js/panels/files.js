@@ -1,7 +1,8 @@
+import { nextLines } from "../client.js";
 import { byId, openDialog } from "../dom.js";
 import { areJsonLines, sizeOf } from "../format.js";
 
-const LOOK_BYTES = 1 << 16; // of a file, to see what is in it
+const LOOK_BYTES = 1 << 16; // of a file, to see what is in it; more if its first line is longer
 
 /** Push files of any size, picked or dropped on the page: each line as a message, or the whole file as one. */
 export function mountFiles({ client, notices, page, t, curl, showCommand }) {
@@ -96,7 +97,7 @@ export function mountFiles({ client, notices, page, t, curl, showCommand }) {
   async function kindOfFile(file) {
     let bytes;
     try {
-      bytes = new Uint8Array(await file.slice(0, LOOK_BYTES).arrayBuffer());
+      bytes = await nextLines(file, 0, LOOK_BYTES);
     } catch {
       return "folder";
     }
@@ -104,7 +105,7 @@ export function mountFiles({ client, notices, page, t, curl, showCommand }) {
     if ((bytes[0] === 0xff && bytes[1] === 0xfe) || (bytes[0] === 0xfe && bytes[1] === 0xff)) return "utf16";
     const first = file.slice(0, page.max_message_bytes + 1); // without a line's end there is neither a line nor a whole to push
     if (first.size > page.max_message_bytes && !new Uint8Array(await first.arrayBuffer()).includes(10)) return "message_too_large";
-    return areJsonLines(new TextDecoder().decode(bytes), bytes.length < file.size) ? "json" : "text";
+    return areJsonLines(new TextDecoder().decode(bytes)) ? "json" : "text";
   }
 
   // --- dropping

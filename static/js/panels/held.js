@@ -1,6 +1,6 @@
 import { byId, clone, write } from "../dom.js";
-import { durationOf, oneLine } from "../format.js";
-import { historyOf } from "../history.js";
+import { oneLine } from "../format.js";
+import { historyOf, untilOf } from "../history.js";
 
 const MAX_SHOWN = 100; // cards; the rest is only counted
 const MAX_PREVIEW_CHARACTERS = 200;
@@ -13,7 +13,7 @@ const RELOAD_DELAY_MS = 250; // at most one reading in this time, however fast t
  *
  * @typedef {{element: HTMLElement, one: import("../client.js").Held}} Card
  */
-export function mountHeld({ client, store, actions, failure, curl, showCommand, page, t }, askRelease) {
+export function mountHeld({ client, store, actions, failure, curl, showCommand, page, t }, openMessage, askRelease) {
   const [dialog, list, status] = [byId("held"), byId("held-list"), byId("held-status")];
   const cards = new Map(); // id -> Card
   let kind = "reserved"; // or "delayed"
@@ -98,27 +98,25 @@ export function mountHeld({ client, store, actions, failure, curl, showCommand, 
   /** @param {Card} card */
   function fill({ element, one }) {
     write(element.querySelector(".preview"), oneLine(one.preview));
-    const history = historyOf(one.failed ? { ...one, deliveries: 0 } : {}, { t, language: page.language });
-    write(element.querySelector(".history"), history);
+    write(element.querySelector(".history"), historyOf({ ...one, deliveries: 0 }, { t, language: page.language }));
     showTime({ element, one });
   }
 
   function showTime({ element, one }) {
-    const time = durationOf(Math.max(0, Math.ceil(one.deadline - (Date.now() + client.clockOffset) / 1000)), page.language);
-    const isLast = kind === "reserved" && one.deliveries >= page.max_deliveries;
-    const facts = [t(isLast ? "held.buried.in" : `held.${kind}.in`, { time })];
-    if (one.deliveries) facts.push(t("taken.deliveries", { n: one.deliveries, max: page.max_deliveries }));
-    write(element.querySelector(".until"), facts.join(" · "));
+    const texts = { t, language: page.language, max: page.max_deliveries };
+    write(element.querySelector(".until"), untilOf({ ...one, kind }, Date.now() + client.clockOffset, texts));
   }
   setInterval(() => dialog.open && cards.forEach(showTime), CLOCK_INTERVAL_MS);
 
   // --- what can be done
 
+  const placeOf = (id) => [...cards.keys()].indexOf(id);
   const buttons = {
+    open: ({ id }) => openMessage({ held: { kind, id, place: placeOf(id) } }),
     release: ({ id }) => actions.release(id),
     extend: ({ id }) => actions.extend(id, Number(byId("take-lease").value) || DEFAULT_LEASE_SECONDS),
     ack: ({ id }) => actions.ack(id),
-    "remove-delayed": ({ id }) => actions.removeDelayed(id, [...cards.keys()].indexOf(id)),
+    "remove-delayed": ({ id }) => actions.removeDelayed(id, placeOf(id)),
     async later({ id }) {
       const options = await askRelease();
       if (options) await actions.release(id, options);

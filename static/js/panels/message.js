@@ -1,10 +1,14 @@
 import { byId, write } from "../dom.js";
 import { bytesOf, headOf, hexOf, indented, kindOf, piecesOf, sizeOf } from "../format.js";
-import { historyOf } from "../history.js";
+import { historyOf, untilOf } from "../history.js";
+import { parentOf } from "../names.js";
+import { download } from "../saving.js";
 
 const MAX_SHOWN_CHARACTERS = 100_000; // the rest is shown on request: laying out text takes long
 const PART_CHARACTERS = 10_000; // of the rest, laid out together
+const CLOCK_INTERVAL_MS = 1000; // how often the remaining time is shown
 const FIRST_VIEWS = { json: "json", text: "text", bytes: "hex" }; // by kind
+const FILE_NAMES = { json: "message.json", text: "message.txt", bytes: "message.bin" };
 const TAKEN_TITLES = { pop: "popped", remove: "removed", reserve: "reserved" };
 
 /** Return the beginning of a text, of whole lines unless the first is longer. */
@@ -22,29 +26,31 @@ function* partsOf(text) {
   }
 }
 
-/** One whole message: formatted, as text, or as hexadecimal. */
-export function mountMessage({ page, actions, notices, t, n }) {
+/** One whole message: formatted, as text, or as hexadecimal; what is known of it, and what can be done with it. */
+export function mountMessage({ client, page, actions, notices, t, n }, askRelease, openCopy) {
   const dialog = byId("message");
   const [body, rest] = [byId("message-body"), byId("message-rest")];
   const buttons = dialog.querySelectorAll("[data-view]");
-  let opened = null; // {message, position?, taken?}
+  /** What is shown: {message, position?, taken?, held?, deliveries?, ...}; held: {kind, id, place?, deadline, deliveries} */
+  let opened = null;
   let hiddenText = "";
+  let finish = () => {};
 
-  /** Open a waiting message by its position and what is shown of it (`preview`), or one that was taken. */
-  async function openMessage({ position: shownAt, preview, taken }) {
-    const found = taken ?? (await actions.read(shownAt, preview));
-    if (!found) return;
-    const { message, position } = found;
-    opened = { message, position, taken };
-    const kind = kindOf(message);
-    const history = taken ? "" : historyOf(found, { t, language: page.language });
-    byId("message-history").hidden = history === "";
-    write(byId("message-history"), history);
-    write(byId("message-title"), taken ? t(TAKEN_TITLES[taken.how]) : t("message.title", { position: n(position + 1) }));
-    const facts = [kind === "text" ? "" : t(`waiting.${kind}`), sizeOf(bytesOf(message).length, page.language)];
+  /**
+   * Open a message: one that waits, by its position and what is shown of it (`preview`); one that was `taken`; or one that
+   * is reserved or delayed (`held`: {kind, id, place}). Resolves once it is closed; true if the message is gone from there.
+   */
+  async function openMessage({ position, preview, taken, held }) {
+    const found = taken ?? (held ? await actions.readHeld(held.kind, held.id, held.place) : await actions.read(position, preview));
+    if (!found) return false;
+    const { deadline, deliveries } = found;
+    opened = { ...found, taken, held: held ? { ...held, deadline, deliveries } : taken && reservationOf(taken) };
+    const kind = kindOf(opened.message);
+    showHistory();
+    write(byId("message-title"), titleOf(opened));
+    const facts = [kind === "text" ? "" : t(`waiting.${kind}`), sizeOf(bytesOf(opened.message).length, page.language)];
     write(byId("message-facts"), facts.filter(Boolean).join(" · "));
-    byId("message-remove").hidden = Boolean(taken);
-    byId("message-back").hidden = !taken || taken.how === "reserve";
+    offer(opened);
     for (const button of buttons) {
       const { view } = button.dataset;
       button.hidden = (view === "json" && kind !== "json") || (view === "text" && kind === "bytes");
@@ -53,7 +59,40 @@ export function mountMessage({ page, actions, notices, t, n }) {
     if (!dialog.open) dialog.showModal();
     body.focus();
     body.scrollTop = 0;
+    return new Promise((done) => {
+      finish = done;
+    });
   }
+
+  /** Return what is known of a reservation of this page that is not over. */
+  function reservationOf({ how, reservation, until, deliveries }) {
+    if (how !== "reserve" || until < Date.now()) return undefined;
+    return { kind: "reserved", id: reservation, deadline: (until + client.clockOffset) / 1000, deliveries };
+  }
+
+  function titleOf({ position, taken, held }) {
+    if (taken) return t(TAKEN_TITLES[taken.how]);
+    return held ? t(held.kind) : t("message.title", { position: n(position + 1) });
+  }
+
+  /** Show what can be done with this message, and nothing else. */
+  function offer({ taken, held }) {
+    const isWaiting = !taken && !held;
+    if (parentOf(page.name)) byId("message-move").hidden = !isWaiting;
+    byId("message-back").hidden = !held && (!taken || taken.how === "reserve");
+    byId("message-later").hidden = !held;
+    byId("message-remove").hidden = !isWaiting && held?.kind !== "delayed";
+  }
+
+  /** Show how often it was delivered, why it failed, and until when it is reserved or delayed. */
+  function showHistory() {
+    const texts = { t, language: page.language, max: page.max_deliveries };
+    const { held } = opened;
+    const until = held && untilOf(held, Date.now() + client.clockOffset, texts);
+    const history = historyOf(held ? { ...opened, deliveries: 0 } : opened, texts);
+    write(byId("message-history"), [until, history].filter(Boolean).join(" · "));
+  }
+  setInterval(() => opened?.held && showHistory(), CLOCK_INTERVAL_MS);
 
   function show(view) {
     for (const button of buttons) button.setAttribute("aria-pressed", String(button.dataset.view === view));
@@ -80,6 +119,7 @@ export function mountMessage({ page, actions, notices, t, n }) {
     body.textContent = "";
     hiddenText = "";
     opened = null;
+    finish(false);
   });
   rest.addEventListener("click", () => {
     body.append(...partsOf(hiddenText));
@@ -87,18 +127,41 @@ export function mountMessage({ page, actions, notices, t, n }) {
     rest.hidden = true;
     body.focus();
   });
+
+  // --- what can be done
+
   byId("message-copy").addEventListener("click", (event) => {
     const { message } = opened;
     notices.copy(typeof message === "string" ? message : message.base64, event.currentTarget);
   });
-  byId("message-remove").addEventListener("click", async () => {
-    const { position, message } = opened;
-    if (await actions.remove(position, { preview: message, bytes: bytesOf(message).length })) dialog.close();
+  byId("message-download").addEventListener("click", () => {
+    const { message } = opened;
+    download(new Blob([bytesOf(message)]), `${page.name}-${FILE_NAMES[kindOf(message)]}`);
   });
-  byId("message-back").addEventListener("click", () => {
-    const { taken } = opened;
-    dialog.close();
+  byId("message-edit").addEventListener("click", () => openCopy(opened.message));
+
+  /** Do something with the message; if that worked, it is gone from where it was, so close. */
+  function onClick(id, work) {
+    byId(id)?.addEventListener("click", async () => {
+      const mine = opened;
+      if (!(await work(mine)) || opened !== mine) return;
+      finish(true);
+      dialog.close();
+    });
+  }
+  onClick("message-move", ({ position, message }) => actions.moveOne(parentOf(page.name), position, message));
+  onClick("message-remove", ({ position, message, held }) => {
+    if (held) return actions.removeDelayed(held.id, held.place);
+    return actions.remove(position, { preview: message, bytes: bytesOf(message).length });
+  });
+  onClick("message-back", ({ taken, held }) => {
+    if (held) return actions.release(held.id);
     actions.putBack([taken]);
+    return true;
+  });
+  onClick("message-later", async ({ held }) => {
+    const options = await askRelease();
+    return options && actions.release(held.id, options);
   });
   return { openMessage };
 }

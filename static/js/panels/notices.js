@@ -41,13 +41,17 @@ export function mountNotices({ failure, t }) {
       close();
       extra.action();
     });
-    // A modal dialog covers everything else, so the notice goes into it.
-    const dialog = document.querySelector("dialog[open]");
-    (dialog ?? corner).append(toast);
-    dialog?.addEventListener("close", () => toast.isConnected && corner.append(toast), { once: true });
+    place(toast);
     while (corner.children.length > MAX_NOTICES) corner.firstElementChild.remove();
     toast.querySelector(".text").textContent = text;
     return toast;
+  }
+
+  /** Put a notice into the corner, or into the dialog that is open, as that covers everything else. */
+  function place(toast) {
+    const dialog = document.querySelector("dialog[open]");
+    (dialog ?? corner).append(toast);
+    dialog?.addEventListener("close", () => toast.isConnected && place(toast), { once: true });
   }
 
   return {
