@@ -1,4 +1,4 @@
-"""The pages: a queue's page and the sign-in page, in the visitor's language."""
+"""The pages: a queue's page, that of all queues, and the sign-in page, in the visitor's language."""
 
 import json
 from pathlib import Path
@@ -25,7 +25,8 @@ CATALOGUES: dict[str, dict[str, Any]] = {
 # What home.js imports, so that the browser asks for all at once.
 SCRIPTS = ROOT / "static/js"
 MODULES = sorted(
-    {path.relative_to(SCRIPTS).as_posix() for path in SCRIPTS.rglob("*.js")} - {"home.js", "login.js", "theme.js"}
+    {path.relative_to(SCRIPTS).as_posix() for path in SCRIPTS.rglob("*.js")}
+    - {"home.js", "login.js", "queues.js", "theme.js"}
 )
 
 
@@ -100,6 +101,13 @@ def home(name: str | None = None) -> str:
     return render_template("home.html", name=name, parent=parent_name(name) or "", page=page, modules=MODULES)
 
 
+@pages.get("/queues")
+def queues() -> str:
+    """The page of all queues."""
+    page = {"language": language(), "catalogue": CATALOGUES[language()]}
+    return render_template("queues.html", page=page)
+
+
 # --- signing in
 
 MAX_LOGIN_BYTES = 4096  # it is read before anybody has shown a token
@@ -118,8 +126,9 @@ def render_sign_in(to: str, wrong: bool = False) -> str:
 
 
 def local(path: str) -> str:
-    """Return the path if it is a queue's page, else home's: a link must not lead to another site."""
-    return path if path.startswith("/q/") and is_name(path.removeprefix("/q/")) else "/"
+    """Return the path if it is that of a page of queues, else home's: a link must not lead to another site."""
+    is_page = path == "/queues" or (path.startswith("/q/") and is_name(path.removeprefix("/q/")))
+    return path if is_page else "/"
 
 
 @pages.post("/login")

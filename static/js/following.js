@@ -1,28 +1,70 @@
 /**
- * Follow a queue with one stream for all tabs that show it: a browser opens six connections to a host, and a stream
- * holds one. The tab that holds the queue's lock has the stream and tells the others; when it stops, the next one has it.
+ * Follow a queue, or all of them, with one stream for all tabs that do: a browser opens six connections to a host, and a
+ * stream holds one. The tab that holds the stream's lock has it and tells the others; when it stops, the next one has it.
  */
 import { QueueError } from "./client.js";
+import { merged } from "./overview.js";
+
+const HIDDEN_TIMEOUT_MS = 5000; // then a hidden tab stops following: browsers limit the connections to a host
 
 /**
- * As `client.events`. Browsers offer locks only on https and localhost; elsewhere each tab has a stream of its own.
- * @param {import("./client.js").QueueClient} client
- * @param {{queue: (state: object) => void, connection: (now: string, error?: QueueError) => void}} handlers
+ * Follow while the tab is shown; one that is opened in the background begins then.
+ * @param {() => () => void} start begins to follow, and returns what ends it
+ * @param {() => void} idle called when the tab does not follow any more
+ */
+export function followWhileShown(start, idle) {
+  let stop = null;
+  let hiddenTimer = 0;
+  const follow = () => {
+    stop ??= start();
+  };
+  const unfollow = () => {
+    stop?.();
+    stop = null;
+    idle();
+  };
+  document.addEventListener("visibilitychange", () => {
+    clearTimeout(hiddenTimer);
+    if (document.hidden) hiddenTimer = setTimeout(unfollow, HIDDEN_TIMEOUT_MS);
+    else follow();
+  });
+  addEventListener("pagehide", unfollow);
+  addEventListener("pageshow", () => document.hidden || follow());
+  if (document.hidden) unfollow();
+  else follow();
+}
+
+/** As `client.events`. @param {import("./client.js").QueueClient} client */
+export function follow(client, handlers) {
+  return share(client.url("events").href, (given) => client.events(given), handlers);
+}
+
+/** As `client.allEvents`. @param {import("./client.js").QueueClient} client */
+export function followAll(client, handlers) {
+  return share(client.allEventsUrl.href, (given) => client.allEvents(given), handlers);
+}
+
+/**
+ * Browsers offer locks only on https and localhost; elsewhere each tab has a stream of its own.
+ * @param {string} name @param {(handlers: object) => () => void} open
+ * @param {Record<string, (...values) => void>} handlers
  * @returns {() => void} call it to stop
  */
-export function follow(client, handlers) {
+function share(name, open, handlers) {
   const { locks } = navigator;
-  if (!locks) return client.events(handlers);
-  const name = client.url("events").href;
+  if (!locks) return open(handlers);
   const channel = new BroadcastChannel(name);
   const stopped = new AbortController();
   const last = new Map(); // what this tab told the others last, by kind, while it has the stream
 
   function tell(kind, ...values) {
-    last.set(kind, values);
+    if (kind === "changed") last.set("queues", [merged(last.get("queues")[0], values[0])]);
+    else last.set(kind, values);
     handlers[kind](...values.map(decode));
     channel.postMessage({ kind, values });
   }
+
+  const teller = (kind) => (...values) => tell(kind, ...values.map(encode));
 
   channel.addEventListener("message", ({ data: { kind, values } }) => {
     if (kind in handlers) handlers[kind](...values.map(decode));
@@ -34,10 +76,7 @@ export function follow(client, handlers) {
   /** Have the stream until this tab stops following. */
   const hold = () =>
     new Promise((done) => {
-      const stop = client.events({
-        queue: (state) => tell("queue", state),
-        connection: (now, error) => tell("connection", now, encode(error)),
-      });
+      const stop = open(Object.fromEntries(Object.keys(handlers).map((kind) => [kind, teller(kind)])));
       stopped.signal.addEventListener("abort", () => done(stop()));
     });
   locks.request(name, { signal: stopped.signal }, hold).catch((error) => {
@@ -49,9 +88,10 @@ export function follow(client, handlers) {
   };
 }
 
-/** An error as it can be sent to another tab. */
-function encode(error) {
-  return error && { isError: true, code: error.code, message: error.message, status: error.status, answer: error.answer };
+/** A value as it can be sent to another tab. */
+function encode(value) {
+  if (!(value instanceof QueueError)) return value;
+  return { isError: true, code: value.code, message: value.message, status: value.status, answer: value.answer };
 }
 
 function decode(value) {

@@ -3,7 +3,7 @@ import { createActions } from "./actions.js";
 import { QueueClient } from "./client.js";
 import { curlCommands } from "./curl.js";
 import { byId, session } from "./dom.js";
-import { follow } from "./following.js";
+import { follow, followWhileShown } from "./following.js";
 import { sizeOf } from "./format.js";
 import { translator } from "./i18n.js";
 import { mountClearAndMove } from "./panels/clearAndMove.js";
@@ -24,8 +24,6 @@ import { mountTake } from "./panels/take.js";
 import { mountWaiting } from "./panels/waiting.js";
 import { createRecent, sharedStorage } from "./recent.js";
 import { connected, createStore, initial, received } from "./state.js";
-
-const HIDDEN_TIMEOUT_MS = 5000; // then a hidden tab stops following: browsers limit the connections to a host
 
 const page = JSON.parse(byId("page").textContent);
 const samplesKey = `samples:${page.name}`;
@@ -59,34 +57,15 @@ mountDialogs();
 
 // --- following the queue
 
-let stop = null; // ends the stream
-let hiddenTimer = 0;
-
-function start() {
-  stop ??= follow(client, {
-    queue: (state) => store.change(received, state, Date.now()),
-    connection(now, error) {
-      if (now === "live" && ["away", "fault"].includes(store.state.connection)) notices.clear(); // the outage is over
-      store.change(connected, now, error);
-    },
-  });
-}
-
-function unfollow() {
-  stop?.();
-  stop = null;
-  store.change(connected, "idle");
-}
-
-document.addEventListener("visibilitychange", () => {
-  clearTimeout(hiddenTimer);
-  if (document.hidden) hiddenTimer = setTimeout(unfollow, HIDDEN_TIMEOUT_MS);
-  else start();
-});
-addEventListener("pagehide", () => {
-  session.set(samplesKey, store.state.samples);
-  unfollow();
-});
-addEventListener("pageshow", () => document.hidden || start());
-if (document.hidden) unfollow(); // a tab opened in the background follows once it is shown
-else start();
+followWhileShown(
+  () =>
+    follow(client, {
+      queue: (state) => store.change(received, state, Date.now()),
+      connection(now, error) {
+        if (now === "live" && ["away", "fault"].includes(store.state.connection)) notices.clear(); // the outage is over
+        store.change(connected, now, error);
+      },
+    }),
+  () => store.change(connected, "idle"),
+);
+addEventListener("pagehide", () => session.set(samplesKey, store.state.samples));
