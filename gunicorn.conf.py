@@ -189,7 +189,7 @@ def pre_fork(server: Any, worker: Any) -> None:
     """Give a worker the file of counts that belonged to one that has ended, else a new one."""
     used = {other.number for other in server.WORKERS.values()}
     worker.number = next(number for number in itertools.count() if number not in used)
-    worker.counts_file = server.counts_folder / str(worker.number)
+    worker.counts_file = server.counts_folder / f"{worker.number}.counts"
 
 
 def post_fork(server: Any, worker: Any) -> None:

@@ -18,6 +18,7 @@ from web import __version__, metrics, streams
 from web.body import JSON, iter_body, lines_kind, read_fields, refuse_body, release_memory
 from web.codec import BY_REDIS, Limits, decode_message
 from web.errors import ApiError, bad_request, from_redis
+from web.events import MAX_NEXT
 from web.json_text import NDJSON
 from web.parameters import (
     VISIBLE_ASCII,
@@ -38,6 +39,7 @@ from web.parameters import (
     validate_name,
 )
 from web.peer import Peer
+from web.record import record_messages
 from web.request import Request, current_request
 from web.results import wait_for_result
 from web.security import session_watch
@@ -77,8 +79,10 @@ def push(
                 raise bad_request(f"A stream of lines cannot have {name}.", "bad_parameter", parameter=name)
         if key:
             raise bad_request("A stream of lines does not keep an Idempotency-Key.", "bad_idempotency_key")
+        request.is_counted = True
+        record = partial(record_messages, request.runtime, "push", queue.name)
         blocks = iter_body(request, eager=True)
-        pushed, count = streams.push_lines(queue, blocks, lines, request.settings.max_message_bytes)
+        pushed, count = streams.push_lines(queue, blocks, lines, request.settings.max_message_bytes, record)
         return {"success": True, "pushed": pushed, "count": count}
     found = one_or_many(message, messages, "message", "bad_message")
     if delay:
@@ -214,9 +218,10 @@ def held(
     return list_answer(request, streams.iter_held(queue, kind, offset, limit, preview), count)
 
 
-def events(request: Request, queue: ReliableQueue) -> Response:
+def events(request: Request, queue: ReliableQueue, next: int, history: bool) -> Response:
     """The queue's state as server-sent events: at once, and after every change."""
-    return stream_answer(request, partial(request.runtime.events.stream, queue))
+    open_stream = partial(request.runtime.events.stream, queue, max_next=next, with_history=history)
+    return stream_answer(request, open_stream)
 
 
 def stream_answer(request: Request, open_stream: Callable[..., Iterator[str]]) -> Response:
@@ -424,7 +429,7 @@ VERBS = (
     Verb("pop", "POST", pop, (WAIT, MAX), idempotent=True),
     Verb("count", "GET", count),
     Verb("all", "GET", all_messages, (*WINDOW, CONTAINS, Flag("details"))),
-    Verb("events", "GET", events),
+    Verb("events", "GET", events, (Integer("next", default=MAX_NEXT, maximum=MAX_NEXT), Flag("history"))),
     Verb("reserve", "POST", reserve, (LEASE, WAIT, MAX)),
     Verb("ack", "POST", ack, (*IDS, JobName("job"), Message("result"))),
     Verb("release", "POST", release, (*IDS, DELAY, Flag("dead"), Text("reason", default="", maximum=MAX_REASON))),
@@ -466,8 +471,8 @@ def call(request: Request, verb: Verb, name: str | None) -> Answer | Response:
         answer = error.details  # a stream that failed half way says how many messages it has pushed
         raise
     finally:
-        if not queue.is_repeated:
-            request.runtime.counters.add_messages(verb.name, queue.name, answer)
+        if not queue.is_repeated and not request.is_counted:
+            record_messages(request.runtime, verb.name, queue.name, answer)
         release_memory(request)
 
 

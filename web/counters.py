@@ -37,7 +37,7 @@ class Counters:
 
     def __init__(self, file: Path | None = None) -> None:
         """Count in a file, whose folder has those of the other processes; without one only in this process."""
-        self._folder = file and file.parent
+        self._path = file
         self._file: Any = MmapedDict(str(file)) if file else None  # type: ignore[no-untyped-call]
         self._counts = {key: _Count(key, *values) for key, *values in _read(file)} if file else {}
         self._names = {key[1] for key in self._counts if key[0] in _QUEUE_COUNTS} - {OTHERS}
@@ -56,22 +56,22 @@ class Counters:
 
     def add_messages(self, verb: str, queue: str, answer: Any) -> None:
         """Count the messages that a verb's answer tells of: a JSON answer, or a message as the body itself."""
-        if verb not in MESSAGES:
+        event, number = messages_in(verb, answer)
+        if not event:
             return
         if queue not in self._names:
             if len(self._names) < MAX_QUEUES:
                 self._names.add(queue)
             else:
                 queue = OTHERS
-        event, field = MESSAGES[verb]
-        self.add((event, queue), _number(answer, field))
+        self.add((event, queue), number)
 
     def totals(self) -> dict[Key, tuple[float, float]]:
         """Return the counts of all processes together: number and seconds."""
-        if not self._folder:
+        if not self._path:
             return {key: (count.number, count.seconds) for key, count in self._counts.items()}
         found: dict[Key, tuple[float, float]] = {}
-        for file in self._folder.iterdir():
+        for file in self._path.parent.glob("*" + self._path.suffix):
             for key, number, seconds in _read(file):
                 before = found.get(key, (0.0, 0.0))
                 found[key] = (before[0] + number, before[1] + seconds)
@@ -99,9 +99,12 @@ def _read(file: Path) -> list[tuple[Key, float, float]]:
     return [(tuple(json.loads(text)), number, seconds) for text, number, seconds, _ in values]
 
 
-def _number(answer: Any, field: str) -> int:
-    found: Any
+def messages_in(verb: str, answer: Any) -> tuple[str, int]:
+    """Return what a verb's answer counts, and of how many messages; "" for a verb that counts nothing."""
+    event, field = MESSAGES.get(verb, ("", ""))
+    if not event:
+        return "", 0
     if not isinstance(answer, dict):
-        return int(answer.status_code == 200)
-    found = answer.get(field, answer.get("success", False))
-    return len(found) if isinstance(found, list) else int(found)
+        return event, int(answer.status_code == 200)
+    found: Any = answer.get(field, answer.get("success", False))
+    return event, len(found) if isinstance(found, list) else int(found)

@@ -11,8 +11,11 @@ import math
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
 
 import redis
 
@@ -21,6 +24,7 @@ from broker.reliable import ReliableQueue, State
 from broker.tracking import Subscription, Tracker
 from web.codec import compact, preview
 from web.errors import from_redis
+from web.samples import Samples
 
 EVENT_INTERVAL = 0.04  # seconds between two polls of a queue that changes all the time
 QUIET_POLL_INTERVAL = 30.0  # seconds between two polls of a queue of which no change is told
@@ -39,16 +43,39 @@ PEER_CHECK_INTERVAL = 1.0  # how often a stream checks for a disconnect and for 
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class Event:
+    """What is known of a queue, for all its streams. `heads` are the previews of the first messages."""
+
+    kind: str
+    data: dict[str, Any]
+    heads: list[dict[str, Any]] = field(default_factory=list)
+    _heads_text: dict[int, str] = field(default_factory=dict, compare=False)
+
+    @cached_property
+    def text(self) -> str:
+        """The data as JSON."""
+        return compact(self.data)
+
+    def heads_text(self, number: int) -> str:
+        """Return up to so many of the heads as JSON."""
+        if number not in self._heads_text:
+            self._heads_text[number] = compact(self.heads[:number])
+        return self._heads_text[number]
+
+
 class Watch:
     """The last event of one queue, kept up to date while anybody listens, and when to poll it next."""
 
-    def __init__(self, queue: ReliableQueue) -> None:
+    def __init__(self, queue: ReliableQueue, samples: Samples) -> None:
         self.queue = queue
+        self.samples = samples
         self.listeners = 0
         self.subscription: Subscription | None = None
         self.changed = threading.Condition()
-        self.event = ""
+        self.event: Event | None = None
         self.version = 0
+        self.polled_step = 0  # of the samples, in which Redis answered last
         self.due = math.inf  # monotonic; infinite while it is polled
         self.polled_at = -math.inf
         self.is_polled = False
@@ -65,8 +92,10 @@ class Watch:
         except redis.RedisError as error:
             self.publish_fault(error)
             raise
+        self.samples.see(self.queue.name, state.count, watched=True)
+        self.polled_step = self.samples.step()
         heads = [preview(head, size, PREVIEW_CHARACTERS) for head, size in state.heads]
-        self.publish("queue", {"name": self.queue.name, **state.counts(), "next": heads})
+        self.publish(Event("queue", {"name": self.queue.name, **state.counts()}, heads))
         return state
 
     def wake(self) -> None:
@@ -76,11 +105,10 @@ class Watch:
 
     def publish_fault(self, error: redis.RedisError) -> None:
         """Tell the listeners why the queue could not be polled."""
-        self.publish("fault", from_redis(error, reading=True).answer())
+        self.publish(Event("fault", from_redis(error, reading=True).answer()))
 
-    def publish(self, kind: str, data: dict[str, object]) -> None:
+    def publish(self, event: Event) -> None:
         """Give the listeners an event, unless it is the one that they have."""
-        event = f"event: {kind}\ndata: {compact(data)}\n\n"
         if event != self.event:
             with self.changed:
                 self.event = event
@@ -88,12 +116,70 @@ class Watch:
                 self.changed.notify_all()
 
 
+class Listener:
+    """What one stream has told its client, so that it tells only what is new."""
+
+    def __init__(self, watch: Watch, max_next: int, with_history: bool) -> None:
+        self.watch = watch
+        self.samples = watch.samples
+        self.max_next = max_next
+        self.with_history = with_history
+        self._version = 0
+        self._told: Event | None = None
+        self._heads = ""
+        self._step = 0  # the last step of the history that was told
+        self._checked_step = 0  # the last in which nothing can be found that was not told
+
+    def has_news(self) -> bool:
+        """Return whether there may be something to tell."""
+        has_ended = self._checked_step < self.watch.polled_step <= self._last_step()
+        return self._version != self.watch.version or (self.with_history and has_ended)
+
+    def patience(self) -> float:
+        """Return the seconds after which there may be something to tell if no event is published."""
+        is_awaited = self.with_history and self._checked_step < self.watch.polled_step
+        return self.samples.seconds_left() + 0.01 if is_awaited else math.inf
+
+    def tell(self) -> str:
+        """Return the text of an event; "" if nothing is new."""
+        self._version, event = self.watch.version, self.watch.event
+        if event is None:
+            return ""
+        is_new = self._told is None or (event.kind, event.data) != (self._told.kind, self._told.data)
+        text = event.text[:-1]
+        if event.kind == "queue":
+            heads = event.heads_text(self.max_next)
+            if heads != self._heads:
+                is_new, self._heads = True, heads
+                text += f',"next":{heads}'
+            history = self._history(event) if self.with_history else None
+            if history and (is_new or any(history["in"] + history["out"])):
+                is_new, self._step = True, self._checked_step
+                text += f',"history":{compact(history)}'
+        self._told = event
+        return f"event: {event.kind}\ndata: {text}}}\n\n" if is_new else ""
+
+    def _last_step(self) -> int:
+        return self.samples.step() - 1
+
+    def _history(self, event: Event) -> dict[str, Any] | None:
+        """Return the steps that were not told yet, once a step. The event is true now, however old the last poll is."""
+        if self._last_step() <= self._checked_step:
+            return None
+        self._checked_step = self._last_step()
+        self.samples.see(event.data["name"], event.data["count"], watched=True)
+        return self.samples.history(event.data["name"], after=self._step)
+
+
 class Events:
     """All the streams of one process. Without a tracker the watched queues are polled all the time."""
 
-    def __init__(self, is_stopping: Callable[[], bool], tracker: Tracker | None = None) -> None:
+    def __init__(
+        self, is_stopping: Callable[[], bool], tracker: Tracker | None = None, samples: Samples | None = None
+    ) -> None:
         self.is_stopping = is_stopping
         self.tracker = tracker
+        self.samples = samples or Samples()
         self.watches: dict[str, Watch] = {}
         self._schedule: list[tuple[float, int, Watch]] = []  # a heap; an entry counts if its watch is due then
         self._numbers = itertools.count()  # entries that are due at once are in order
@@ -106,29 +192,33 @@ class Events:
         queue: ReliableQueue,
         is_gone: Callable[[], bool],
         watch_client: Callable[[Callable[[], object]], AbstractContextManager[float]] | None = None,
-    ) -> Iterator[str]:
+        max_next: int = MAX_NEXT,
+        with_history: bool = False,
+    ) -> Generator[str, None, None]:
         """Yield the queue's state as an event, at once and after every change, until the client is gone.
 
-        `watch_client` says when to ask whether it is (see `Peer.watch`).
+        An event has up to `max_next` messages, and the queue's history if that is wanted. `watch_client` says when to
+        ask whether the client is gone (see `Peer.watch`).
         """
         watch = self._join(queue)
         try:
             yield "retry: 1000\n\n"
             with watch_client(watch.wake) if watch_client else nullcontext(PEER_CHECK_INTERVAL) as interval:
-                yield from self._follow(watch, is_gone, min(interval, HEARTBEAT_INTERVAL))
+                yield from self._follow(
+                    Listener(watch, max_next, with_history), is_gone, min(interval, HEARTBEAT_INTERVAL)
+                )
         finally:
             self._leave(watch)
 
-    def _follow(self, watch: Watch, is_gone: Callable[[], bool], interval: float) -> Iterator[str]:
-        seen, sent_at = 0, time.monotonic()
+    def _follow(self, listener: Listener, is_gone: Callable[[], bool], interval: float) -> Iterator[str]:
+        changed, sent_at = listener.watch.changed, time.monotonic()
         while not self.is_stopping() and not is_gone():
-            with watch.changed:
-                if watch.version == seen:
-                    watch.changed.wait(interval)
-                event, version = watch.event, watch.version
-            if version != seen:
-                seen, sent_at = version, time.monotonic()
-                yield event
+            with changed:
+                if not listener.has_news():
+                    changed.wait(min(interval, listener.patience()))
+            if text := listener.tell():
+                sent_at = time.monotonic()
+                yield text
             elif time.monotonic() - sent_at >= HEARTBEAT_INTERVAL - 0.1:
                 sent_at = time.monotonic()
                 yield ": nothing new\n\n"
@@ -137,7 +227,7 @@ class Events:
         with self._lock:
             watch = self.watches.get(queue.key)
             if watch is None:
-                watch = self.watches[queue.key] = Watch(queue)
+                watch = self.watches[queue.key] = Watch(queue, self.samples)
                 if self.tracker:
                     watch.subscription = self.tracker.subscribe(queue, lambda: self._poll_soon(watch))
                 self._set_due(watch, time.monotonic())

@@ -131,11 +131,13 @@ class Metrics:
     def _measure(self, name: str) -> _Queue | None:
         queue = self.runtime.queue(name)
         try:
-            return _Queue(name, queue.state(), queue.measure())
+            found = _Queue(name, queue.state(), queue.measure())
         except redis.ResponseError as error:
             if is_passing(error):
                 raise
             return None  # one broken queue must not hide the others
+        self.runtime.samples.see(name, found.state.count)
+        return found
 
     def _gauges(self, queues: list[_Queue], others: list[Counts]) -> Iterator[Metric]:
         rest = {

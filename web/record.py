@@ -43,6 +43,12 @@ def record_error(request: Request, error: ApiError) -> None:
         )
 
 
+def record_messages(runtime: Runtime, verb: str, queue: str, answer: Any) -> None:
+    """Count the messages that a verb's answer tells of."""
+    runtime.counters.add_messages(verb, queue, answer)
+    runtime.samples.add_answer(verb, queue, answer)
+
+
 def record_answer(
     runtime: Runtime, environ: dict[str, Any], kind: str, queue: str, status: str, seconds: float
 ) -> None:

@@ -22,6 +22,7 @@ from web.counters import Counters
 from web.events import Events
 from web.fairness import BodyMemory, Turns
 from web.overview import Overview
+from web.samples import Samples
 from web.waiting import Waiting
 
 BODIES_AT_ONCE = 4  # bodies of MAX_BODY_BYTES that a process may hold
@@ -41,6 +42,7 @@ class Runtime:
         self.wrong_tokens = WrongTokens()
         self.turns = Turns()
         self.counters = Counters()
+        self.samples = Samples()
         self.body_memory = BodyMemory(BODIES_AT_ONCE * settings.max_body_bytes)
         self._client = client
 
@@ -58,7 +60,7 @@ class Runtime:
     @cached_property
     def events(self) -> Events:
         """The event streams."""
-        return Events(self.is_stopping, self.tracker)
+        return Events(self.is_stopping, self.tracker, self.samples)
 
     @cached_property
     def tracker(self) -> Tracker:
@@ -90,8 +92,9 @@ class Runtime:
         return ReliableQueue(self.client, name, self.settings.queue_prefix, self.settings.max_deliveries)
 
     def count_in(self, file: Path) -> None:
-        """Count in a file beside those of the other processes, so that each can tell what all have counted."""
+        """Count in files beside those of the other processes, so that each can tell what all have counted and seen."""
         self.counters = Counters(file)
+        self.samples = Samples(file.with_suffix(".samples"))
 
     def log_warning(self) -> None:
         """Wait until Redis can be reached, then log what may lose messages there."""

@@ -45,18 +45,24 @@ _encoder = msgspec.json.Encoder()
 LinesRead = tuple[list[bytes], int, ApiError | None]
 
 
-def push_lines(queue: RedisQueue, blocks: Iterable[bytes], kind: str, max_bytes: int) -> tuple[int, int]:
+def push_lines(
+    queue: RedisQueue,
+    blocks: Iterable[bytes],
+    kind: str,
+    max_bytes: int,
+    record: Callable[[dict[str, int]], object] = lambda _: None,
+) -> tuple[int, int]:
     """Push one message per line, soon after the line came; return how many, and the queue's length after.
 
     The lines are JSON values (`kind` NDJSON) or text. Empty lines are skipped; CR LF ends a line too, and a byte order
     mark before the first line is dropped. A last line without an end counts if the body is complete. A message may
-    have `max_bytes` bytes.
+    have `max_bytes` bytes. `record` is told of each batch what the answer tells of all.
 
     Raises:
         ApiError: a line cannot be taken, or the body is cut, or Redis refuses. `pushed` says how many messages were
             stored until then, `line` which line it was.
     """
-    writer, line, failure = _Writer(queue), 0, None
+    writer, line, failure = _Writer(queue, record), 0, None
     read, limits = _read_json_lines if kind == NDJSON else _read_text_lines, Limits(max_bytes)
     try:
         try:
@@ -83,8 +89,9 @@ class _Writer:
     its error.
     """
 
-    def __init__(self, queue: RedisQueue) -> None:
+    def __init__(self, queue: RedisQueue, record: Callable[[dict[str, int]], object]) -> None:
         self.queue = queue
+        self.record = record
         self.pushed = 0
         self._count: int | None = None
         self._messages: list[bytes] = []
@@ -138,6 +145,7 @@ class _Writer:
             batch = messages[start : start + BATCH_MESSAGES]
             self._count = self.queue.push(*batch)
             self.pushed += len(batch)
+            self.record({"pushed": len(batch), "count": self._count})
 
 
 def _read_text_lines(lines: list[bytes], limits: Limits) -> LinesRead:

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import socket
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -118,6 +119,28 @@ def test_an_event_holds_the_beginnings_of_twenty_messages(
     data = watch(f"/api/queue/{name}/events").next()[1]
     assert data["next"] == [{"preview": "🐎" * 160, "bytes": 4000}] * 20
     assert data["count"] == 30
+
+
+@pytest.mark.slow
+def test_every_process_tells_what_came_and_went(
+    watch: Callable[..., Stream], site: App, valkey: Store, name: str
+) -> None:
+    path = f"/api/queue/{name}/events?next=0&history=1"
+    stream, raw = watch(path), valkey.client()
+    stream.until(count=0)
+    for number in range(4):
+        subprocess.run(["curl", "-sSfd", f"message={number}", f"{site.url}/api/queue/{name}/push"], check=True)
+    raw.lpush(f"queue:{name}", *"abc")
+    stream.until(count=7)
+    subprocess.run(["curl", "-sSfd", "max=5", f"{site.url}/api/queue/{name}/pop"], check=True)
+    came = went = 0
+    while came < 7 or went < 5:  # until the step ends, and the next if it ended meanwhile
+        history = stream.next()[1].get("history", {"in": [], "out": []})
+        came, went = came + sum(filter(None, history["in"])), went + sum(filter(None, history["out"]))
+    for other in [watch(path) for _ in range(6)]:  # they have both processes
+        history = other.next()[1]["history"]
+        assert (max(filter(None, history["max"])), history["count"][-1]) == (7, 2)
+        assert (sum(filter(None, history["in"])), sum(filter(None, history["out"]))) == (came, went)
 
 
 def test_dead_letters_and_the_default_queue_have_events_too(

@@ -123,7 +123,7 @@ def valid_fields(api: Api) -> dict[str, dict[str, Any]]:
         "pop": {},
         "count": {},
         "all": {},
-        "events": {},
+        "events": {"next": "5", "history": "1"},
         "reserve": {},
         "ack": {"id": held},
         "release": {"id": held},

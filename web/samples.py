@@ -1,0 +1,226 @@
+"""The last half hour of each queue, for charts: how many messages waited, and how many came in and went out.
+
+Nothing is asked of Redis for it. Each process notes, in steps of ten seconds, what its answers and its polls for event
+streams tell of a queue. It does so in a mapped file of its own, as with the counts for /metrics, so any process can put
+together what all of them saw, and a killed process loses nothing. What none of them saw stays unknown.
+"""
+
+import math
+import mmap
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from web.counters import messages_in
+
+STEP_SECONDS = 10
+MAX_STEPS = 180
+MAX_QUEUES = 500  # of which a process notes something
+MAX_SILENT_STEPS = 6  # between two looks at a queue; what was between looks further apart is unknown
+COUNT_VERBS = ("push", "count", "all")  # whose answers say how many messages wait
+
+# A file has a table of names, and then for each of them a row of cells, one for each step. Most of it is never touched,
+# and so takes no room.
+NAME_BYTES = 136  # "/", which is in no name, the name, and zeros
+# The numbers of a cell. START: the depth when the step began, as the first look tells it; times are 0 without a look.
+CELL_NUMBERS = 8
+STEP, PUSHED, TAKEN, START, START_AT, LAST, LAST_AT, MOST = range(CELL_NUMBERS)
+ROW_NUMBERS = MAX_STEPS * CELL_NUMBERS
+ROWS_START = MAX_QUEUES * NAME_BYTES
+FILE_BYTES = ROWS_START + MAX_QUEUES * ROW_NUMBERS * 8
+
+
+class Step(NamedTuple):
+    """What is known of one step (None: nothing): the most messages that waited, those at its end, those in and out."""
+
+    most: int | None = None
+    depth: int | None = None
+    came: int | None = None
+    went: int | None = None
+
+
+@dataclass
+class _Cell:
+    """What the processes have noted in one step."""
+
+    pushed: int = 0
+    taken: int = 0
+    start: int = 0
+    start_at: float = math.inf
+    last: int = 0
+    last_at: float = 0
+    most: int = 0
+
+    def add(self, numbers: Sequence[float]) -> None:
+        """Add what one process has noted."""
+        self.pushed += int(numbers[PUSHED])
+        self.taken += int(numbers[TAKEN])
+        if 0 < numbers[START_AT] < self.start_at:
+            self.start, self.start_at = int(numbers[START]), numbers[START_AT]
+        if numbers[LAST_AT] > self.last_at:
+            self.last, self.last_at = int(numbers[LAST]), numbers[LAST_AT]
+        self.most = max(self.most, int(numbers[MOST]))
+
+
+class Samples:
+    """What this process notes, and the history that all processes have noted.
+
+    Nothing here waits, so greenlets cannot get in each other's way, and there is no lock.
+    """
+
+    def __init__(self, file: Path | None = None, clock: Callable[[], float] = time.time) -> None:
+        """Note in a file, whose folder has those of the other processes; without one only in this process."""
+        self._clock = clock
+        self._file = file
+        self._map = _map(file)
+        self._numbers = memoryview(self._map)[ROWS_START:].cast("d")
+        self._free = [row for row in range(MAX_QUEUES) if not self._map[row * NAME_BYTES]]
+        # The rows of queues and when they were used last, the one that was not used for longest first.
+        self._rows: OrderedDict[str, tuple[int, float]] = OrderedDict()
+        for row in set(range(MAX_QUEUES)).difference(self._free):
+            name = self._map[row * NAME_BYTES : (row + 1) * NAME_BYTES].strip(b"/\0").decode()
+            self._rows[name] = row, 0.0
+
+    def step(self) -> int:
+        """Return the number of the present step."""
+        return int(self._clock() // STEP_SECONDS)
+
+    def seconds_left(self) -> float:
+        """Return the seconds until the present step ends."""
+        return STEP_SECONDS - self._clock() % STEP_SECONDS
+
+    def see(self, queue: str, count: int, watched: bool = False) -> None:
+        """Note how many messages wait. A watched queue takes the place of another if there are too many."""
+        if cell := self._cell(queue, watched):
+            now = self._clock()
+            if not cell[START_AT]:
+                cell[START], cell[START_AT] = count - cell[PUSHED] + cell[TAKEN], now
+            cell[LAST], cell[LAST_AT], cell[MOST] = count, now, max(cell[MOST], count)
+
+    def add_answer(self, verb: str, queue: str, answer: Any) -> None:
+        """Note what a verb's answer tells: messages that came or went, and how many wait."""
+        event, number = messages_in(verb, answer)
+        fields = answer if isinstance(answer, dict) else {}
+        is_delayed = verb == "push" and not fields.keys().isdisjoint(("id", "ids"))
+        at = {"pushed": PUSHED, "popped": TAKEN, "reserved": TAKEN}.get(event)
+        if at and number and not is_delayed and (cell := self._cell(queue)):
+            cell[at] += number
+        if verb in COUNT_VERBS and "count" in fields:
+            self.see(queue, fields["count"])
+        elif fields.get("error") == "empty":
+            self.see(queue, 0)
+
+    def history(self, queue: str, after: int = 0) -> dict[str, Any] | None:
+        """Return the steps that have ended since the step `after`; None if nothing is known of them.
+
+        `at` is when the first of them began, `step` how many seconds each has; the rest has a number for each of them.
+        """
+        now, cells = self.step(), self._cells(queue)
+        first = now - MAX_STEPS + 1
+        steps = tell_steps(cells.get(number, _Cell()) for number in range(first, now + 1))[:-1]
+        skipped = max(0, after + 1 - first)
+        while skipped < len(steps) and steps[skipped] == Step():
+            skipped += 1
+        if skipped >= len(steps):
+            return None
+        most, depth, came, went = map(list, zip(*steps[skipped:], strict=True))
+        at = (first + skipped) * STEP_SECONDS
+        return {"at": at, "step": STEP_SECONDS, "max": most, "count": depth, "in": came, "out": went}
+
+    def _cell(self, queue: str, watched: bool = False) -> "memoryview[float] | None":
+        """Return where to note something now; None if there are too many queues."""
+        row = self._row(queue, watched)
+        if row is None:
+            return None
+        step = self.step()
+        start = row * ROW_NUMBERS + step % MAX_STEPS * CELL_NUMBERS
+        cell = self._numbers[start : start + CELL_NUMBERS]
+        if cell[STEP] != step:
+            for at in range(CELL_NUMBERS):
+                cell[at] = step if at == STEP else 0
+        return cell
+
+    def _row(self, queue: str, watched: bool) -> int | None:
+        """Return the row of a queue; a new one gets a free row, or one of which nothing is known any more."""
+        now = self._clock()
+        if queue in self._rows:
+            row = self._rows[queue][0]
+        elif self._free:
+            row = self._free.pop(0)
+            self._begin(row, queue)
+        else:
+            oldest, (row, used_at) = next(iter(self._rows.items()))
+            if not watched and now - used_at < MAX_STEPS * STEP_SECONDS:
+                return None
+            del self._rows[oldest]
+            self._begin(row, queue)
+        self._rows[queue] = row, now
+        self._rows.move_to_end(queue)
+        return row
+
+    def _begin(self, row: int, queue: str) -> None:
+        self._map[row * NAME_BYTES : (row + 1) * NAME_BYTES] = _entry(queue)
+        self._numbers[row * ROW_NUMBERS : (row + 1) * ROW_NUMBERS] = memoryview(bytes(ROW_NUMBERS * 8)).cast("d")
+
+    def _cells(self, queue: str) -> dict[int, _Cell]:
+        """Return what all processes have noted of a queue, by step."""
+        found: dict[int, _Cell] = {}
+        for data in self._maps():
+            entry = data.find(_entry(queue), 0, ROWS_START)
+            if entry >= 0:
+                start = ROWS_START + entry // NAME_BYTES * ROW_NUMBERS * 8
+                numbers = memoryview(data[start : start + ROW_NUMBERS * 8]).cast("d").tolist()
+                for at in range(0, ROW_NUMBERS, CELL_NUMBERS):
+                    found.setdefault(int(numbers[at + STEP]), _Cell()).add(numbers[at : at + CELL_NUMBERS])
+        return found
+
+    def _maps(self) -> Iterator[mmap.mmap]:
+        yield self._map
+        for file in self._file.parent.glob("*" + self._file.suffix) if self._file else ():
+            if file != self._file:
+                with _map(file) as data:
+                    yield data
+
+
+def tell_steps(cells: Iterable[_Cell]) -> list[Step]:
+    """Return what is known of each step.
+
+    Messages in and out are at least so many: what this instance has counted, and what the depths tell beyond that. If
+    10 more wait although it counted 2 in and 1 out, others have pushed 9. Between two looks at a queue its depth is
+    what was counted since the first of them.
+    """
+    steps: list[Step] = []
+    unknown: list[Step] = []  # the steps since the last look
+    guessed: list[Step] = []  # the same, if the next look comes soon
+    expected: int | None = None  # the depth, if nobody else has changed it since the last look
+    for cell in cells:
+        pushed, taken = cell.pushed, cell.taken
+        if cell.last_at:
+            before = cell.start if expected is None else expected
+            others = cell.last - (before + pushed - taken)
+            steps += unknown if expected is None else guessed
+            steps.append(Step(max(cell.most, before), cell.last, pushed + max(0, others), taken + max(0, -others)))
+            unknown, guessed, expected = [], [], cell.last
+            continue
+        unknown.append(Step(came=pushed, went=taken) if pushed or taken else Step())
+        if expected is not None:
+            before, expected = expected, expected + pushed - taken
+            guessed.append(Step(max(0, before, expected), max(0, expected), pushed, taken))
+        if len(unknown) > MAX_SILENT_STEPS:
+            expected = None
+    return steps + unknown
+
+
+def _entry(queue: str) -> bytes:
+    return b"/" + queue.encode().ljust(NAME_BYTES - 1, b"\0")
+
+
+def _map(file: Path | None) -> mmap.mmap:
+    if file is None:
+        return mmap.mmap(-1, FILE_BYTES)
+    with file.open("a+b") as opened:
+        opened.truncate(FILE_BYTES)
+        return mmap.mmap(opened.fileno(), FILE_BYTES)
