@@ -22,7 +22,9 @@
  * @typedef {Preview & {position: number, message?: Message}} Found
  * @typedef {{count: number, reserved: number, delayed: number, dead: number, waiters: number, paused: boolean}} Counts
  * @typedef {Counts & {name: string, next: Preview[]}} QueueState
- * @typedef {{queues: Array<Counts & {name: string}>, complete: boolean, unnamed: number}} QueueList
+ * @typedef {{at: number, step: number, count: Array<number | null>, out: Array<number | null>}} QueueHistory
+ *     at: when its first step began, Unix seconds; step: seconds of each; out: messages taken in it; null: not known
+ * @typedef {{queues: Array<Counts & {name: string, history?: QueueHistory}>, complete: boolean, unnamed: number}} QueueList
  *     complete: whether these are all; unnamed: lists of other clients whose names are not allowed here
  * @typedef {QueueList & {removed: string[]}} QueueListChange the queues that are new or have other counts; removed: the
  *     names of those that hold nothing any more
@@ -304,9 +306,9 @@ export class QueueClient {
     return this.#start(this.url("events"), { queue }, connection);
   }
 
-  /** The address of the stream of all queues. @returns {URL} */
+  /** The address of the stream of all queues, with their history. @returns {URL} */
   get allEventsUrl() {
-    return new URL("api/events", this.base);
+    return new URL("api/events?history=1", this.base);
   }
 
   /**

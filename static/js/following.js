@@ -3,7 +3,7 @@
  * stream holds one. The tab that holds the stream's lock has it and tells the others; when it stops, the next one has it.
  */
 import { QueueError } from "./client.js";
-import { merged } from "./overview.js";
+import { merged, onThisClock } from "./overview.js";
 
 const HIDDEN_TIMEOUT_MS = 5000; // then a hidden tab stops following: browsers limit the connections to a host
 
@@ -41,7 +41,9 @@ export function follow(client, handlers) {
 
 /** As `client.allEvents`. @param {import("./client.js").QueueClient} client */
 export function followAll(client, handlers) {
-  return share(client.allEventsUrl.href, (given) => client.allEvents(given), handlers);
+  const { href } = client.allEventsUrl;
+  const queues = (given) => (list) => given.queues(onThisClock(list, client.clockOffset));
+  return share(href, (given) => client.allEvents({ ...given, queues: queues(given) }), handlers);
 }
 
 /**

@@ -23,6 +23,12 @@ export function merged(list, { queues, removed, complete, unnamed }) {
   return { queues: [...list.queues.filter(({ name }) => !others.has(name)), ...queues], complete, unnamed };
 }
 
+/** Return a list whose histories tell time as this computer does. @param {number} offset of the app's clock, milliseconds */
+export function onThisClock(list, offset) {
+  const moved = ({ history, ...queue }) => ({ ...queue, history: history && { ...history, at: history.at - offset / 1000 } });
+  return { ...list, queues: list.queues.map(moved) };
+}
+
 /** The state before anything is known. */
 export const initialOverview = () => ({
   connection: "connecting",
@@ -38,7 +44,22 @@ export const initialOverview = () => ({
 export function listed(state, { queues, complete, unnamed }, now) {
   const held = new Set(queues.map(({ name }) => name));
   const removed = [...state.queues.keys()].filter((name) => !held.has(name));
-  return { ...changed(state, { queues, removed, complete, unnamed }, now), known: true, since: state.since ?? now };
+  const before = new Map(state.queues);
+  for (const queue of queues) if (queue.history && !before.has(queue.name)) before.set(queue.name, remembered(queue));
+  const starts = [...before.values()].map(({ samples: [first] }) => first?.time ?? now);
+  const since = state.since ?? starts.reduce((a, b) => Math.min(a, b), now);
+  return { ...changed({ ...state, queues: before }, { queues, removed, complete, unnamed }, now), known: true, since };
+}
+
+/** Return a queue as its history tells it. */
+function remembered({ history: { at, step, count, out }, ...queue }) {
+  let known;
+  count.forEach((number, i) => {
+    if (number === null) return;
+    const counts = { ...queue, count: number, reserved: 0, waiters: 0 };
+    known = seen(known, out[i] > 0 ? { ...counts, waiters: 1 } : counts, null, (at + (i + 1) * step) * 1000);
+  });
+  return known;
 }
 
 /** A change of the list was received. */
@@ -60,7 +81,7 @@ export function aged(state, now) {
 }
 
 /** Return what is known of a queue, after its counts were received. @param {Queue | undefined} before @returns {Queue} */
-function seen(before, counts, emptySince, now) {
+function seen(before, { history: _history, ...counts }, emptySince, now) {
   const samples = sampled(before?.samples ?? [], counts.count, now);
   const grows = before !== undefined && counts.count > before.count;
   const isConsumed = counts.waiters > 0 || counts.reserved > 0 || counts.count < before?.count;

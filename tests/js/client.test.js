@@ -290,7 +290,7 @@ test("the stream of all queues has an address of its own, and a list and changes
       changed: ({ removed }) => done(stop(told.push(...removed))),
     });
   });
-  assert.equal(asked, `${BASE}api/events`);
+  assert.equal(asked, `${BASE}api/events?history=1`);
   assert.deepEqual(told, [1, "a"]);
 });
 

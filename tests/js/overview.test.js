@@ -1,7 +1,7 @@
 /** All queues as the page knows them: what changes, which are in trouble, and in which order they stand. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { aged, arranged, changed, initialOverview, listed, merged, sparkMinutes, sparkline, troublesOf } from "../../static/js/overview.js";
+import { aged, arranged, changed, initialOverview, listed, merged, onThisClock, sparkMinutes, sparkline, troublesOf } from "../../static/js/overview.js";
 
 const counts = (name, others = {}) => ({ name, count: 0, reserved: 0, delayed: 0, dead: 0, waiters: 0, paused: false, ...others });
 const list = (...queues) => ({ queues, complete: true, unnamed: 0 });
@@ -44,6 +44,18 @@ test("a queue grows while more wait and nobody consumes", () => {
   assert.deepEqual(after(1, { count: 5, paused: true }), []); // which is reason enough
   assert.deepEqual(after(1, 5, ...Array(12).fill(5)), []); // it stopped growing
   assert.deepEqual(after(1, { count: 5, dead: 1 }), ["dead", "growing"]);
+});
+
+test("what the app knows of the last minutes is known at once", () => {
+  const history = { at: 1000, step: 10, count: [null, 2, 2, 5], out: [null, 0, 0, 0] };
+  let state = listed(initialOverview(), list(counts("a", { count: 5, history }), counts("b")), 1_050_000);
+  assert.deepEqual(state.queues.get("a").samples, [{ time: 1_020_000, count: 2 }, { time: 1_040_000, count: 5 }]);
+  assert.equal(state.since, 1_020_000);
+  assert.deepEqual(troublesOf(state.queues.get("a"), 1_050_000), ["growing"]);
+  const consumed = { ...history, out: [null, 0, 0, 3] };
+  state = listed(initialOverview(), list(counts("a", { count: 5, history: consumed })), 1_050_000);
+  assert.deepEqual(troublesOf(state.queues.get("a"), 1_050_000), []);
+  assert.equal(onThisClock(list({ history }, {}), 5000).queues[0].history.at, 995);
 });
 
 test("a message that has just come is no trouble", () => {

@@ -200,7 +200,7 @@ def test_hostile_text_in_errors_names_and_files_is_text(tab: Tab, tmp_path: Any)
     expect(tab.page.get_by_role("alert").locator(".text")).to_have_text(hostile)
     queue = {"name": hostile, "count": hostile, "reserved": 0, "delayed": 0, "dead": hostile, "waiters": 0}
     found = f"event: queues\ndata: {json.dumps({'queues': [queue], 'complete': True, 'unnamed': 0})}\n\n"
-    tab.page.route("**/api/events", lambda route: route.fulfill(body=found, content_type="text/event-stream"))
+    tab.page.route("**/api/events?*", lambda route: route.fulfill(body=found, content_type="text/event-stream"))
     tab.by_id("switch").click()
     expect(tab.page.locator("#queues-list .queue-name")).to_have_text(hostile)
     expect(tab.page.locator("#queues-list a[href]")).to_have_count(0)  # no address leads to a queue of this name
