@@ -28,7 +28,8 @@ from web.samples import Samples
 
 EVENT_INTERVAL = 0.1  # seconds between two counts while queues change all the time, at the least,
 REST_FACTOR = 4  # and how many times as long as a count took: many queues that change all the time cost a fifth
-LIST_INTERVAL = 60.0  # seconds between two scans of all keys, in case a change was not told
+LIST_INTERVAL = 60.0  # seconds between two scans of all keys, in case a change was not told, at the least,
+LIST_REST_FACTOR = 100  # and how many times as long as a scan took
 UNTOLD_LIST_INTERVAL = 1.0  # the same where Redis tells no changes
 SCAN_TIMEOUT = 20.0  # seconds; the first scan ends sooner, so that the first event comes soon
 HISTORY_STEPS = 60  # of the samples, which is ten minutes
@@ -239,8 +240,8 @@ class Overview:
         with self._lock:
             self._listed_at = now = time.monotonic()
             is_settled = self.tracker.is_live and (listing.complete or not is_first)
-            interval = LIST_INTERVAL if is_settled else UNTOLD_LIST_INTERVAL
-            self._listing_due = min(self._listing_due, now + max(interval, REST_FACTOR * (now - began)))
+            interval, factor = (LIST_INTERVAL, LIST_REST_FACTOR) if is_settled else (UNTOLD_LIST_INTERVAL, REST_FACTOR)
+            self._listing_due = min(self._listing_due, now + max(interval, factor * (now - began)))
             self._rests_until = now + EVENT_INTERVAL
 
     def _count(self) -> None:
