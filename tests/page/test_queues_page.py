@@ -106,6 +106,8 @@ def test_ten_thousand_queues_are_a_few_rows_on_a_phone_too(tabs: Callable[..., T
     assert names(tab).count() < 40
     redis.lpush("queue:05000.a-long-name-", "b", "c")
     expect(row(tab, "05000.a-long-name-").locator(".count")).to_contain_text("3")
+    ReliableQueue(redis, "05000.a-long-name-").reserve(600)
+    expect(row(tab, "05000.a-long-name-").locator(".why-more")).to_have_text("1 reserved")
     view.evaluate("view => { view.scrollTop = view.scrollHeight }")
     expect(names(tab).last).to_have_text("09998.a-long-name-")
     until(lambda: names(tab).count() < 40)
@@ -115,7 +117,13 @@ def test_tabs_share_the_stream_and_a_reader_may_follow_it(
     tabs: Callable[..., Tab], serve: Callable[..., App], own_store: Callable[..., Store]
 ) -> None:
     store = own_store()
-    app = serve(REDIS_URL=store.url, API_TOKEN="a-token-that-writes", READ_TOKEN="a-token-that-reads", MAX_WAITING="1")
+    app = serve(
+        REDIS_URL=store.url,
+        API_TOKEN="a-token-that-writes",
+        READ_TOKEN="a-token-that-reads",
+        MAX_WAITING="1",
+        WEB_CONCURRENCY="1",
+    )
     tab = tabs(app.url)
     tab.page.goto(f"{app.url}/queues")
     tab.by_id("token").fill("a-token-that-reads")

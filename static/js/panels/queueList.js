@@ -9,6 +9,7 @@ const TICK_MS = 500; // the lines move with time, and a queue may be due for ano
 const HANDS_OFF_MS = 1500; // and not so soon after somebody has pointed at them or moved among them
 const [SPARK_WIDTH, SPARK_HEIGHT] = [100, 26]; // the box of the SVG
 const NUMBERS = SORTS.slice(2); // the columns of numbers
+const MORE = ["reserved", "delayed", "waiters"]; // shown below the name where there is no room for columns
 
 /**
  * A list of queues, of which only the visible rows exist, so that ten thousand are as smooth as ten.
@@ -79,6 +80,7 @@ export function createQueueList(view, list, { t, n }, current = "") {
     write(element.querySelector(".queue-name"), name);
     write(element.querySelector(".why-dead"), whyDead);
     write(element.querySelector(".why-rest"), whyRest);
+    write(element.querySelector(".why-more"), numbersOf(queue, MORE).join(" · "));
     set(open, "aria-label", fullNameOf(queue, whyRest));
     set(open, "aria-current", name === current ? "page" : null);
     set(open, "href", isName(name) ? pageUrl(name) : null);
@@ -110,8 +112,12 @@ export function createQueueList(view, list, { t, n }, current = "") {
 
   /** The name of a row for who does not see it: the queue, its numbers, and what is wrong. */
   function fullNameOf(queue, why) {
-    const numbers = NUMBERS.filter((key) => key === "count" || queue[key] > 0);
-    return [queue.name, ...numbers.map((key) => `${n(queue[key])} ${t(`${key}.label`, { n: queue[key] })}`), why].filter(Boolean).join(", ");
+    return [queue.name, ...numbersOf(queue, ["count"], 0), ...numbersOf(queue, NUMBERS.slice(1)), why].filter(Boolean).join(", ");
+  }
+
+  /** Some numbers of a queue, each with what it counts, without those that are lower than `least`. */
+  function numbersOf(queue, keys, least = 1) {
+    return keys.filter((key) => queue[key] >= least).map((key) => `${n(queue[key])} ${t(`${key}.label`, { n: queue[key] })}`);
   }
 
   // --- mouse and keyboard
