@@ -78,6 +78,8 @@ class Samples:
         self._map = _map(file)
         self._numbers = memoryview(self._map)[ROWS_START:].cast("d")
         self._free = [row for row in range(MAX_QUEUES) if not self._map[row * NAME_BYTES]]
+        self._kept: dict[str, list[Step]] = {}  # the histories that were asked for in the step `_kept_in`
+        self._kept_in = 0
         # The rows of queues and when they were used last, the one that was not used for longest first.
         self._rows: OrderedDict[str, tuple[int, float]] = OrderedDict()
         for row in set(range(MAX_QUEUES)).difference(self._free):
@@ -98,6 +100,7 @@ class Samples:
             now = self._clock()
             if not cell[START_AT]:
                 cell[START], cell[START_AT] = count - cell[PUSHED] + cell[TAKEN], now
+                self._kept.pop(queue, None)  # the first look of a step tells what was before it
             cell[LAST], cell[LAST_AT], cell[MOST] = count, now, max(cell[MOST], count)
 
     def add_answer(self, verb: str, queue: str, answer: Any) -> None:
@@ -118,9 +121,8 @@ class Samples:
 
         `at` is when the first of them began, `step` how many seconds each has; the rest has a number for each of them.
         """
-        now, cells = self.step(), self._cells(queue)
-        first = now - MAX_STEPS + 1
-        steps = tell_steps(cells.get(number, _Cell()) for number in range(first, now + 1))[:-1]
+        steps = self._ended_steps(queue)
+        first = self._kept_in - len(steps)
         skipped = max(0, after + 1 - first)
         while skipped < len(steps) and steps[skipped] == Step():
             skipped += 1
@@ -129,6 +131,16 @@ class Samples:
         most, depth, came, went = map(list, zip(*steps[skipped:], strict=True))
         at = (first + skipped) * STEP_SECONDS
         return {"at": at, "step": STEP_SECONDS, "max": most, "count": depth, "in": came, "out": went}
+
+    def _ended_steps(self, queue: str) -> list[Step]:
+        """Return what is known of the steps that have ended: read once in a step, however many ask."""
+        now = self.step()
+        if self._kept_in != now:
+            self._kept, self._kept_in = {}, now
+        if queue not in self._kept:
+            cells = self._cells(queue)
+            self._kept[queue] = tell_steps(cells.get(now - age, _Cell()) for age in range(MAX_STEPS - 1, -1, -1))[:-1]
+        return self._kept[queue]
 
     def _cell(self, queue: str, watched: bool = False) -> "memoryview[float] | None":
         """Return where to note something now; None if there are too many queues."""

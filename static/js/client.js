@@ -21,7 +21,7 @@
  *           failed?: number}} Held a message that is reserved or delayed until its deadline, Unix seconds
  * @typedef {Preview & {position: number, message?: Message}} Found
  * @typedef {{count: number, reserved: number, delayed: number, dead: number, waiters: number, paused: boolean}} Counts
- * @typedef {Counts & {name: string, next: Preview[]}} QueueState
+ * @typedef {Counts & {name: string, next: Preview[], history?: import("./chart.js").History}} QueueState
  * @typedef {{at: number, step: number, count: Array<number | null>, out: Array<number | null>}} QueueHistory
  *     at: when its first step began, Unix seconds; step: seconds of each; out: messages taken in it; null: not known
  * @typedef {{queues: Array<Counts & {name: string, history?: QueueHistory}>, complete: boolean, unnamed: number}} QueueList
@@ -300,10 +300,16 @@ export class QueueClient {
   /**
    * Follow the queue: its state now and after every change. The stream reconnects by itself.
    * @param {{queue?: (state: QueueState) => void, connection?: (now: Connection, error?: QueueError) => void}} handlers
+   * @param {{next?: number, history?: boolean}} options next: how many of the first messages to show
    * @returns {() => void} call it to stop
    */
-  events({ queue = () => {}, connection = () => {} }) {
-    return this.#start(this.url("events"), { queue }, connection);
+  events({ queue = () => {}, connection = () => {} }, { next, history } = {}) {
+    let heads = []; // the first messages, which an event has only where they changed
+    const whole = (state) => {
+      heads = state.next ?? heads;
+      queue({ ...state, next: heads });
+    };
+    return this.#start(this.url("events", { next, history }), { queue: whole }, connection);
   }
 
   /** The address of the stream of all queues, with their history. @returns {URL} */

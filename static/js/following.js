@@ -2,6 +2,7 @@
  * Follow a queue, or all of them, with one stream for all tabs that do: a browser opens six connections to a host, and a
  * stream holds one. The tab that holds the stream's lock has it and tells the others; when it stops, the next one has it.
  */
+import { joinHistories } from "./chart.js";
 import { QueueError } from "./client.js";
 import { merged, onThisClock } from "./overview.js";
 
@@ -35,32 +36,38 @@ export function followWhileShown(start, idle) {
 }
 
 /** As `client.events`. @param {import("./client.js").QueueClient} client */
-export function follow(client, handlers) {
-  return share(client.url("events").href, (given) => client.events(given), handlers);
+export function follow(client, handlers, options) {
+  const whole = (before, state) => ({ ...state, history: joinHistories(before?.history, state.history) });
+  const open = (given) => client.events(given, options);
+  return share(client.url("events").href, open, handlers, { queue: { kind: "queue", whole } });
 }
 
 /** As `client.allEvents`. @param {import("./client.js").QueueClient} client */
 export function followAll(client, handlers) {
   const { href } = client.allEventsUrl;
   const queues = (given) => (list) => given.queues(onThisClock(list, client.clockOffset));
-  return share(href, (given) => client.allEvents({ ...given, queues: queues(given) }), handlers);
+  const open = (given) => client.allEvents({ ...given, queues: queues(given) });
+  return share(href, open, handlers, { changed: { kind: "queues", whole: merged } });
 }
 
 /**
  * Browsers offer locks only on https and localhost; elsewhere each tab has a stream of its own.
  * @param {string} name @param {(handlers: object) => () => void} open
  * @param {Record<string, (...values) => void>} handlers
+ * @param {Record<string, {kind: string, whole: (before: object, value: object) => object}>} sums
+ *     the kinds of events that are a part: a tab that comes later is told the whole, as an event of another kind
  * @returns {() => void} call it to stop
  */
-function share(name, open, handlers) {
+function share(name, open, handlers, sums) {
   const { locks } = navigator;
   if (!locks) return open(handlers);
   const channel = new BroadcastChannel(name);
   const stopped = new AbortController();
-  const last = new Map(); // what this tab told the others last, by kind, while it has the stream
+  const last = new Map(); // what a tab that comes is told, by kind, while this one has the stream
 
   function tell(kind, ...values) {
-    if (kind === "changed") last.set("queues", [merged(last.get("queues")[0], values[0])]);
+    const sum = sums[kind];
+    if (sum) last.set(sum.kind, [sum.whole(last.get(sum.kind)?.[0], values[0])]);
     else last.set(kind, values);
     handlers[kind](...values.map(decode));
     channel.postMessage({ kind, values });

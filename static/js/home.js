@@ -58,14 +58,16 @@ mountDialogs();
 // --- following the queue
 
 followWhileShown(
-  () =>
-    follow(client, {
-      queue: (state) => store.change(received, state, Date.now()),
+  () => {
+    const handlers = {
+      queue: (state) => store.change(received, state, Date.now(), client.clockOffset),
       connection(now, error) {
         if (now === "live" && ["away", "fault"].includes(store.state.connection)) notices.clear(); // the outage is over
-        store.change(connected, now, error);
+        store.change(connected, now, error, Date.now());
       },
-    }),
-  () => store.change(connected, "idle"),
+    };
+    return follow(client, handlers, { next: waiting.rowsShown(), history: true });
+  },
+  () => store.change(connected, "idle", null, Date.now()),
 );
-addEventListener("pagehide", () => session.set(samplesKey, store.state.samples));
+addEventListener("pagehide", () => session.set(samplesKey, store.state.samples)); // after the end of following

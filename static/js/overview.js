@@ -34,21 +34,28 @@ export const initialOverview = () => ({
   connection: "connecting",
   error: null,
   known: false,
+  isStale: false, // whether changes may have been missed since the last list
   complete: true,
   unnamed: 0,
   since: null, // when the first list was received
   queues: new Map(), // name -> Queue
 });
 
-/** The whole list was received. */
+/** The connection changed; a fault carries the error that caused it. */
+export function connected(state, connection, error = null) {
+  const isLive = connection === "live";
+  return { ...state, connection, error: isLive ? null : error, isStale: state.isStale || !isLive };
+}
+
+/** The whole list was received. After an interruption what was seen before is forgotten: what was between is not known. */
 export function listed(state, { queues, complete, unnamed }, now) {
+  const before = new Map(state.isStale ? [] : state.queues);
   const held = new Set(queues.map(({ name }) => name));
-  const removed = [...state.queues.keys()].filter((name) => !held.has(name));
-  const before = new Map(state.queues);
+  const removed = [...before.keys()].filter((name) => !held.has(name));
   for (const queue of queues) if (queue.history && !before.has(queue.name)) before.set(queue.name, remembered(queue));
   const starts = [...before.values()].map(({ samples: [first] }) => first?.time ?? now);
-  const since = state.since ?? starts.reduce((a, b) => Math.min(a, b), now);
-  return { ...changed({ ...state, queues: before }, { queues, removed, complete, unnamed }, now), known: true, since };
+  const since = (state.isStale ? null : state.since) ?? starts.reduce((a, b) => Math.min(a, b), now);
+  return { ...changed({ ...state, queues: before }, { queues, removed, complete, unnamed }, now), known: true, isStale: false, since };
 }
 
 /** Return a queue as its history tells it. */

@@ -3,9 +3,9 @@ import { QueueClient } from "./client.js";
 import { byId, session, write } from "./dom.js";
 import { followAll, followWhileShown } from "./following.js";
 import { translator } from "./i18n.js";
-import { SORTS, aged, changed, initialOverview, listed, sparkMinutes, troublesOf } from "./overview.js";
+import { SORTS, aged, changed, connected, initialOverview, listed, sparkMinutes, troublesOf } from "./overview.js";
 import { createQueueList, leadToRows } from "./panels/queueList.js";
-import { connected, createStore, labelOf } from "./state.js";
+import { createStore, labelOf } from "./state.js";
 
 const SPOKEN_INTERVAL_MS = 10_000; // what changes by itself is spoken so often at most
 const TICK_MS = 1000;

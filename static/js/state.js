@@ -1,4 +1,4 @@
-import { addSample } from "./chart.js";
+import { addSample, addSteps, fillSamples } from "./chart.js";
 
 /**
  * The page's state, without any DOM. The functions below `createStore` take a state and return a new one.
@@ -48,16 +48,19 @@ export function initial(name, samples = []) {
     next: [],
     version: 0, // increases with every state received
     samples,
+    steps: [], // messages in and out
     taken: [],
   };
 }
 
-/** The queue's state was received. */
-export function received(state, event, now) {
-  const { count, reserved = 0, delayed = 0, dead = 0, waiters = 0, paused = false, next = [] } = event;
-  const samples = addSample(state.samples, count, now);
+/** The queue's state was received. `offset`: milliseconds that the app's clock is ahead of this one. */
+export function received(state, event, now, offset = 0) {
+  const { count, reserved = 0, delayed = 0, dead = 0, waiters = 0, paused = false, next = [], history } = event;
+  const filled = history ? fillSamples(state.samples, history, offset) : state.samples;
+  const steps = history ? addSteps(state.steps, history, offset) : state.steps;
+  const samples = addSample(filled, count, now);
   const version = state.version + 1;
-  return { ...state, known: true, count, reserved, delayed, dead, waiters, paused, next, samples, version };
+  return { ...state, known: true, count, reserved, delayed, dead, waiters, paused, next, samples, steps, version };
 }
 
 /** The queue was paused or resumed here: shown at once, before the stream says so. */
@@ -65,9 +68,11 @@ export function paused(state, isPaused) {
   return { ...state, paused: isPaused };
 }
 
-/** The connection changed; a fault carries the error that caused it. */
-export function connected(state, connection, error = null) {
-  return { ...state, connection, error: connection === "live" ? null : error };
+/** The connection changed; a fault carries the error that caused it. Unless it is live, the depth is unknown from now on. */
+export function connected(state, connection, error, now) {
+  const isLive = connection === "live";
+  const samples = isLive ? state.samples : addSample(state.samples, null, now);
+  return { ...state, connection, error: isLive ? null : (error ?? null), samples };
 }
 
 /** Return the label of the connection: a fault means that Redis is away, that Redis fails, or that the app does. */

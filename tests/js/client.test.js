@@ -294,6 +294,21 @@ test("the stream of all queues has an address of its own, and a list and changes
   assert.deepEqual(told, [1, "a"]);
 });
 
+test("a state has the first messages although its event left them out", async () => {
+  const asked = [];
+  const fetch = async (url) => {
+    asked.push(url.search);
+    return streamOf('event: queue\ndata: {"count":1,"next":["a"]}\n\nevent: queue\ndata: {"count":2}\n\nevent: queue\ndata: {"count":0,"next":[]}\n\n');
+  };
+  const states = [];
+  await new Promise((done) => {
+    const queue = (state) => states.push(state) === 3 && (stop(), done());
+    const stop = new QueueClient("jobs", { base: BASE, fetch }).events({ queue }, { next: 0, history: true });
+  });
+  assert.deepEqual(states.map(({ count, next }) => [count, next]), [[1, ["a"]], [2, ["a"]], [0, []]]);
+  assert.deepEqual(asked, ["?next=0&history=1"]);
+});
+
 test("a stopped stream asks for nothing more", async () => {
   let asked = 0;
   const fetch = async (url, { signal }) => {

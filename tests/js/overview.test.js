@@ -1,7 +1,7 @@
 /** All queues as the page knows them: what changes, which are in trouble, and in which order they stand. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { aged, arranged, changed, initialOverview, listed, merged, onThisClock, sparkMinutes, sparkline, troublesOf } from "../../static/js/overview.js";
+import { aged, arranged, changed, connected, initialOverview, listed, merged, onThisClock, sparkMinutes, sparkline, troublesOf } from "../../static/js/overview.js";
 
 const counts = (name, others = {}) => ({ name, count: 0, reserved: 0, delayed: 0, dead: 0, waiters: 0, paused: false, ...others });
 const list = (...queues) => ({ queues, complete: true, unnamed: 0 });
@@ -23,6 +23,17 @@ test("a change replaces what it names, and nothing else", () => {
   state = listed(state, list(counts("c")), 2000);
   assert.deepEqual([...state.queues.values()].map(({ emptySince }) => emptySince), [2000, 1000, null]);
   assert.deepEqual(merged(list(counts("a"), counts("b")), change([counts("c"), counts("a", { count: 3 })], ["b"])).queues.map(({ name, count }) => [name, count]), [["c", 0], ["a", 3]]);
+});
+
+test("what was seen before an interruption is forgotten when the list comes again", () => {
+  let state = listed(initialOverview(), list(counts("a", { count: 1 })), 0);
+  state = connected(connected(state, "away", { code: "offline" }), "live");
+  assert.equal(state.error, null);
+  state = listed(state, list(counts("b", { count: 1 })), 600_000);
+  assert.deepEqual([...state.queues.keys()], ["b"]);
+  assert.equal(state.since, 600_000);
+  state = listed(state, list(counts("c")), 700_000); // told again, without an interruption
+  assert.deepEqual([[...state.queues.keys()], state.since], [["b", "c"], 600_000]);
 });
 
 test("an empty queue is shown for a minute", () => {

@@ -11,6 +11,19 @@ test("a state that comes in replaces the numbers and is drawn", () => {
   assert.equal(received(state, { count: 3 }, 2000).version, 2);
 });
 
+test("the app's history comes before what is seen, and fills the time in which the page did not follow", () => {
+  const history = { at: 0, step: 10, max: [6, 2], count: [6, 2], in: [6, 0], out: [0, 4] };
+  let state = received(initial("jobs"), { count: 1, history }, 25_000);
+  assert.deepEqual(state.samples.map(({ count }) => count), [6, 2, 1]);
+  assert.deepEqual(state.steps.map(({ in: came, out }) => [came, out]), [[0.6, 0], [0, 0.4]]);
+  state = connected(state, "away", undefined, 30_000);
+  state = connected(state, "connecting", undefined, 31_000);
+  assert.deepEqual(state.samples.at(-1), { time: 30_000, count: null });
+  state = received(connected(state, "live"), { count: 5, history: { ...history, at: 30, max: [9, 5], count: [9, 5] } }, 51_000);
+  assert.deepEqual(state.samples.map(({ count }) => count), [6, 2, 1, null, 9, 5]);
+  assert.equal(received(state, { count: 5 }, 52_000).steps, state.steps);
+});
+
 test("what is delayed is counted, and a pause is known", () => {
   const state = received(initial("jobs"), { count: 0, delayed: 2, paused: true }, 0);
   assert.deepEqual([state.delayed, state.paused], [2, true]);

@@ -145,6 +145,8 @@ def test_a_name_that_redis_uses_for_something_else_says_so(tabs: Callable[..., T
 
 def test_a_tab_that_nobody_sees_stops_following_and_goes_on_when_it_is_seen(tab: Tab, valkey: Store, name: str) -> None:
     tab.page.clock.install()
+    valkey.client().lpush("queue:" + name, "before")
+    tab.shows("before")
     hide = """hidden => {
         Object.defineProperty(document, "hidden", { value: hidden, configurable: true });
         document.dispatchEvent(new Event("visibilitychange"));
@@ -152,10 +154,16 @@ def test_a_tab_that_nobody_sees_stops_following_and_goes_on_when_it_is_seen(tab:
     tab.page.evaluate(hide, True)
     tab.page.clock.fast_forward(5100)
     expect(tab.by_id("live")).to_have_text("Not following")
+    expect(tab.page).to_have_title(name)  # nobody knows whether what it knew last is still true
+    expect(tab.by_id("chart")).to_have_attribute("aria-label", re.compile("not following the queue now"))
+    expect(tab.by_id("rate-in")).to_have_text("–/s in")
     valkey.client().lpush("queue:" + name, "meanwhile")
     tab.page.evaluate(hide, False)
-    tab.shows("meanwhile")
+    tab.shows("before", "meanwhile")
     expect(tab.by_id("live")).to_have_text("Live")
+    expect(tab.page).to_have_title(f"(2) {name}")
+    line = tab.by_id("chart-line").get_attribute("d") or ""
+    assert line.count("M") == 2, "there is no gap between what was seen before and after"
 
 
 def test_all_tabs_of_a_queue_share_one_stream(tabs: Callable[..., Tab], valkey: Store, name: str) -> None:
@@ -231,6 +239,26 @@ def test_the_chart_outlives_a_reload(tab: Tab, valkey: Store, name: str) -> None
     expect(tab.by_id("count")).to_have_text("1")
     tab.page.reload()
     expect(tab.by_id("chart")).to_have_attribute("aria-label", re.compile("from 0 to 5, now 1"))
+
+
+def test_a_new_tab_shows_what_happened_before_it_was_opened(tabs: Callable[..., Tab], site: App, valkey: Store) -> None:
+    tab = tabs().open()
+    api = f"{site.url}/api/queue/{tab.name}"
+    subprocess.run(["curl", "-sSf", "-d", '{"messages":["a","b","c"]}', f"{api}/push"], check=True, timeout=20)
+    valkey.client().lpush("queue:" + tab.name, *"wxyz")
+    expect(tab.by_id("count")).to_have_text("7")
+    expect(tab.by_id("rates")).to_have_attribute("aria-label", re.compile("up to 0.[3-7] in and 0 out"))
+    subprocess.run(["curl", "-sSf", "-d", "max=7", f"{api}/pop"], check=True, timeout=20)
+    expect(tab.by_id("rate-out")).to_have_text("0.7/s out")
+    new = tabs().open()
+    beside = tab.page.context.new_page()  # it has the history from the tab that has the stream
+    beside.goto(f"{tab.url}/q/{tab.name}")
+    for page in (new.page, beside):
+        expect(page.locator("#count")).to_have_text("0")
+        expect(page.locator("#chart")).to_have_attribute("aria-label", re.compile("from 0 to 7, now 0"))
+        expect(page.locator("#rates")).to_have_attribute("aria-label", re.compile("up to 0.[3-7] in and 0.7 out"))
+        for line in ("chart-line", "rates-in-line", "rates-out-line"):
+            assert "V" in str(page.locator("#" + line).get_attribute("d"))
 
 
 def test_the_client_module_serves_any_other_page(tab: Tab, name: str) -> None:

@@ -1,12 +1,12 @@
-import { chartLines } from "../chart.js";
+import { currentRates, depthLines, rateLines, spanOf } from "../chart.js";
 import { byId, write } from "../dom.js";
 import { parentOf } from "../names.js";
 import { labelOf } from "../state.js";
 
 const CHART_INTERVAL_MS = 1000; // the chart moves with time even if the queue does not change
-const [CHART_WIDTH, CHART_HEIGHT] = [600, 82]; // the box of the SVG
+const [CHART_WIDTH, DEPTH_HEIGHT, RATES_HEIGHT] = [600, 82, 38]; // the boxes of the SVGs
 
-/** The state of the connection, the numbers, the chart, and the tab's title. */
+/** The state of the connection, the numbers, the charts, and the tab's title. */
 export function mountLive({ store, t, n, page }) {
   function update(state) {
     const pill = byId("live");
@@ -27,19 +27,33 @@ export function mountLive({ store, t, n, page }) {
     byId("dead-link").classList.toggle("some", state.dead > 0);
     write(byId("waiters"), state.waiters ? t("waiters", { n: state.waiters }) : t("waiters.none"));
     byId("waiters").classList.toggle("some", state.waiters > 0);
-    document.title = state.count && state.connection !== "idle" ? `(${n(state.count)}) ${page.name}` : page.name;
+    document.title = state.count && state.connection === "live" ? `(${n(state.count)}) ${page.name}` : page.name;
     draw(state);
   }
 
-  function draw({ samples, count }) {
-    const { line, area, top, least, most, minutes } = chartLines(samples, Date.now(), CHART_WIDTH, CHART_HEIGHT);
+  function draw(state) {
+    const [now, isLive] = [Date.now(), state.connection === "live"];
+    const span = spanOf(state.samples, now);
+    const minutes = span / 60_000;
+    byId("overview").classList.toggle("stale", !isLive);
+    write(byId("chart-ago"), t("chart.ago", { n: minutes }));
+    // A label is not a live region, so a screen reader reads it only on request.
+    const { line, area, top, least, most } = depthLines(state.samples, now, span, CHART_WIDTH, DEPTH_HEIGHT);
     byId("chart-line").setAttribute("d", line);
     byId("chart-area").setAttribute("d", area);
     write(byId("chart-top"), n(top));
-    write(byId("chart-ago"), t("chart.ago", { n: minutes }));
-    // A label is not a live region, so a screen reader reads it only on request.
-    byId("chart").setAttribute("aria-label", t("chart.range", { n: minutes, least, most, now: count }));
+    label("chart", isLive ? t("chart.range", { n: minutes, least, most, now: state.count }) : t("chart.stale"));
+    const rates = rateLines(state.steps, now, span, CHART_WIDTH, RATES_HEIGHT, isLive);
+    byId("rates-in-line").setAttribute("d", rates.in);
+    byId("rates-out-line").setAttribute("d", rates.out);
+    const current = currentRates(state.steps, now);
+    write(byId("rate-in"), t("rate.in", { rate: isLive ? perSecond(current.in) : "–" }));
+    write(byId("rate-out"), t("rate.out", { rate: isLive ? perSecond(current.out) : "–" }));
+    label("rates", t("rates.range", { n: minutes, in: perSecond(rates.most.in), out: perSecond(rates.most.out) }));
   }
+
+  const label = (id, text) => byId(id).setAttribute("aria-label", text);
+  const perSecond = (rate) => n(rate < 10 ? Math.round(rate * 10) / 10 : Math.round(rate));
 
   setInterval(() => {
     if (!document.hidden && store.state.samples.length) draw(store.state);

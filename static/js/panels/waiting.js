@@ -8,6 +8,7 @@ const ROW_HEIGHT_PX = 44; // as in home.css
 const MAX_PREVIEW_CHARACTERS = 200; // read from the app for a row
 const MAX_ROW_CHARACTERS = 300; // shown in a row, as hexadecimal is longer
 const MAX_FILTERED_MESSAGES = 1000; // the texts `filter` name this number
+const MAX_NEXT_MESSAGES = 20; // that an event can have
 const RELOAD_DELAY_MS = 100;
 const FILTER_RELOAD_DELAY_MS = 1000; // a filter reads much more
 const ABSENT_CONNECTIONS = new Set(["fault", "away", "refused"]);
@@ -252,5 +253,10 @@ export function mountWaiting({ client, store, actions, failure, page, t, n }, op
     focus(position);
     load();
   }
-  return { update, goTo };
+
+  /** Return how many of the first messages a state should have: those in view. Dead letters are read with why they died. */
+  function rowsShown() {
+    return details ? 0 : Math.min(MAX_NEXT_MESSAGES, visibleRows({ ...box(), count: MAX_NEXT_MESSAGES }).last);
+  }
+  return { update, goTo, rowsShown };
 }
