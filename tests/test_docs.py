@@ -9,7 +9,7 @@ from app import create_app
 from settings import Settings
 from tests.console import examples, printed
 from tests.servers import ROOT, App
-from web.api import LIST_PARAMETERS, VERBS
+from web.api import ALL_EVENTS_PARAMETERS, LIST_PARAMETERS, VERBS
 from web.errors import REDIS_ERRORS
 from web.parameters import Message, MessageList, Parameter
 
@@ -79,7 +79,7 @@ def test_every_route_is_in_the_reference_and_no_other() -> None:
 
 def test_every_parameter_is_in_the_reference_with_its_type_and_default_and_no_other() -> None:
     tables = {f"{verb.method} /api/queue/{verb.name}": verb.parameters for verb in VERBS}
-    tables |= dict.fromkeys(("GET /api/queues", "GET /api/events"), LIST_PARAMETERS)
+    tables |= {"GET /api/queues": LIST_PARAMETERS, "GET /api/events": ALL_EVENTS_PARAMETERS}
     tables |= {"GET /healthz": (), "GET /metrics": ()}
     for route, parameters in tables.items():
         rows = parameters_of(sections()[route])

@@ -487,7 +487,8 @@ VERBS = (
     Verb("result", "GET", get_result, (JOB, WAIT)),
 )
 
-LIST_PARAMETERS = (Text("match", default="*", maximum=133),)  # of all queues: a name with `.dead` has up to 133
+LIST_PARAMETERS = (Text("match", default="*", maximum=133),)  # of GET /api/queues: a name with `.dead` has up to 133
+ALL_EVENTS_PARAMETERS = (*LIST_PARAMETERS, Flag("history"))  # of GET /api/events
 
 
 def call(request: Request, verb: Verb, name: str | None) -> Answer | Response:
@@ -600,8 +601,9 @@ def all_events() -> Response:
     """The queues that hold something as server-sent events: all at once, and after every change what is new."""
     request = current_request()
     refuse_idempotency_key(request)
-    match = query_arguments(request, LIST_PARAMETERS)["match"]
-    return stream_answer(request, partial(request.runtime.overview.stream, match or "*"))
+    wanted = query_arguments(request, ALL_EVENTS_PARAMETERS)
+    open_stream = partial(request.runtime.overview.stream, wanted["match"] or "*", with_history=wanted["history"])
+    return stream_answer(request, open_stream)
 
 
 @api.get("/healthz")

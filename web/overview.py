@@ -12,7 +12,7 @@ import re
 import threading
 import time
 from collections import ChainMap, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
@@ -24,12 +24,16 @@ from broker.tracking import Tracker
 from web.codec import compact
 from web.errors import from_redis
 from web.events import HEARTBEAT_INTERVAL, RETRY_DELAY
+from web.samples import Samples
 
 EVENT_INTERVAL = 0.1  # seconds between two counts while queues change all the time, at the least,
 REST_FACTOR = 4  # and how many times as long as a count took: many queues that change all the time cost a fifth
-LIST_INTERVAL = 60.0  # seconds between two scans of all keys, in case a change was not told
+LIST_INTERVAL = 60.0  # seconds between two scans of all keys, in case a change was not told, at the least,
+LIST_REST_FACTOR = 100  # and how many times as long as a scan took
 UNTOLD_LIST_INTERVAL = 1.0  # the same where Redis tells no changes
 SCAN_TIMEOUT = 20.0  # seconds; the first scan ends sooner, so that the first event comes soon
+HISTORY_STEPS = 60  # of the samples, which is ten minutes
+MAX_HISTORIES = 100  # queues whose history is told
 MAX_CHANGES = 50  # kept for streams that read slowly; one that is further behind gets the whole list
 
 log = logging.getLogger(__name__)
@@ -46,8 +50,11 @@ class Change:
 class Overview:
     """The list of all queues, kept up to date while anybody follows it."""
 
-    def __init__(self, lister: QueueLister, tracker: Tracker, is_stopping: Callable[[], bool]) -> None:
+    def __init__(
+        self, lister: QueueLister, tracker: Tracker, is_stopping: Callable[[], bool], samples: Samples | None = None
+    ) -> None:
         self.lister, self.tracker, self.is_stopping = lister, tracker, is_stopping
+        self.samples = samples or Samples()
         self._lock = threading.Lock()
         self._news = threading.Condition(self._lock)  # the streams wait for it,
         self._work = threading.Condition(self._lock)  # and the poller for this
@@ -62,7 +69,7 @@ class Overview:
         self._fault = ""  # the event that says why Redis cannot be asked
         self._version = 0  # of the list; 0 before the first
         self._changes: deque[Change] = deque(maxlen=MAX_CHANGES)
-        self._texts: dict[tuple[int, str], str] = {}  # events that lead from a version to this one, by pattern
+        self._texts: dict[tuple[int, str, bool], str] = {}  # events that lead from a version to this one, by wishes
         self._listed_at = self._listing_due = self._rests_until = -math.inf  # monotonic
 
     def stream(
@@ -70,27 +77,29 @@ class Overview:
         match: str,
         is_gone: Callable[[], bool],
         watch_client: Callable[[Callable[[], object]], AbstractContextManager[float]],
+        with_history: bool = False,
     ) -> Iterator[str]:
         """Yield the queues that match a pattern as an event, then every change, until the client is gone.
 
-        `watch_client` says when to ask whether it is (see `Peer.watch`).
+        The list comes with the history of some, if that is wanted. `watch_client` says when to ask whether the client
+        is gone (see `Peer.watch`).
         """
         self._join()
         try:
             yield "retry: 1000\n\n"
             with watch_client(self._wake) as interval:
-                yield from self._follow(match, is_gone, min(interval, HEARTBEAT_INTERVAL))
+                yield from self._follow((match, with_history), is_gone, min(interval, HEARTBEAT_INTERVAL))
         finally:
             self._leave()
 
-    def _follow(self, match: str, is_gone: Callable[[], bool], interval: float) -> Iterator[str]:
+    def _follow(self, wishes: tuple[str, bool], is_gone: Callable[[], bool], interval: float) -> Iterator[str]:
         known, seen, sent_at = 0, (0, ""), time.monotonic()
         while not self.is_stopping() and not is_gone():
             with self._lock:
                 if (self._version, self._fault) == seen:
                     self._news.wait(interval)
                 is_new, seen = (self._version, self._fault) != seen, (self._version, self._fault)
-                event = self._event_since(known, match) if is_new else ""
+                event = self._event_since(known, *wishes) if is_new else ""
                 known = 0 if self._fault else self._version
             if not event and time.monotonic() - sent_at >= HEARTBEAT_INTERVAL - 0.1:
                 event = ": nothing new\n\n"
@@ -118,20 +127,23 @@ class Overview:
 
     # --- events
 
-    def _event_since(self, version: int, match: str) -> str:
+    def _event_since(self, version: int, match: str, with_history: bool = False) -> str:
         """Return the event for a stream that knows a version of the list (0: none), "" if it says nothing new to it."""
         if self._fault:
             return self._fault
-        if (version, match) not in self._texts:
-            self._texts[version, match] = self._make_event(version, match)
-        return self._texts[version, match]
+        key = version, match, with_history
+        if key not in self._texts:
+            self._texts[key] = self._make_event(*key)
+        return self._texts[key]
 
-    def _make_event(self, version: int, match: str) -> str:
+    def _make_event(self, version: int, match: str, with_history: bool) -> str:
         matches = re.compile(fnmatch.translate(match)).match
         facts = {"complete": self._complete, "unnamed": self._unnamed}
         missed = [change.queues for change in self._changes if change.version > version]
         if version == 0 or len(missed) < self._version - version:
-            queues = [vars(self._queues[name]) for name in sorted(self._queues) if matches(name)]
+            found = [self._queues[name] for name in sorted(self._queues) if matches(name)]
+            histories = self._histories(found) if with_history else {}
+            queues = [vars(counts) | histories.get(counts.name, {}) for counts in found]
             return f"event: queues\ndata: {compact({'queues': queues, **facts})}\n\n"
         changes = dict(ChainMap(*reversed(missed)))
         queues = [vars(counts) for name, counts in changes.items() if counts and matches(name)]
@@ -139,6 +151,15 @@ class Overview:
         if changes and not queues and not removed:
             return ""
         return f"event: changed\ndata: {compact({'queues': queues, 'removed': removed, **facts})}\n\n"
+
+    def _histories(self, found: Sequence[Counts]) -> dict[str, dict[str, object]]:
+        """Return what is known of the last minutes of those queues that are most likely to be in trouble."""
+        histories: dict[str, dict[str, object]] = {}
+        after = self.samples.step() - HISTORY_STEPS - 1
+        for counts in sorted(found, key=lambda counts: (-counts.dead, -counts.count))[:MAX_HISTORIES]:
+            if history := self.samples.history(counts.name, after):
+                histories[counts.name] = {"history": {key: history[key] for key in ("at", "step", "count", "out")}}
+        return histories
 
     def _publish(self, queues: Mapping[str, Counts | None], complete: bool, unnamed: int) -> None:
         """Tell the streams the counts of queues, None for those that hold nothing."""
@@ -152,6 +173,7 @@ class Overview:
             self._changes.append(Change(self._version, changes))
             self._texts.clear()
             for name, counts in changes.items():
+                self.samples.see(name, counts.count if counts else 0)
                 if counts:
                     self._queues[name] = counts
                 else:
@@ -218,8 +240,8 @@ class Overview:
         with self._lock:
             self._listed_at = now = time.monotonic()
             is_settled = self.tracker.is_live and (listing.complete or not is_first)
-            interval = LIST_INTERVAL if is_settled else UNTOLD_LIST_INTERVAL
-            self._listing_due = min(self._listing_due, now + max(interval, REST_FACTOR * (now - began)))
+            interval, factor = (LIST_INTERVAL, LIST_REST_FACTOR) if is_settled else (UNTOLD_LIST_INTERVAL, REST_FACTOR)
+            self._listing_due = min(self._listing_due, now + max(interval, factor * (now - began)))
             self._rests_until = now + EVENT_INTERVAL
 
     def _count(self) -> None:

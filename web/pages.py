@@ -1,4 +1,4 @@
-"""The pages: a queue's page and the sign-in page, in the visitor's language."""
+"""The pages: a queue's page, that of all queues, and the sign-in page, in the visitor's language."""
 
 import json
 from pathlib import Path
@@ -18,7 +18,7 @@ from web.request import current_request
 
 pages = Blueprint("pages", __name__)
 
-DOCS_PATH = "/api/docs"
+ALL_QUEUES_PATH, DOCS_PATH = "/queues", "/api/docs"
 ROOT = Path(__file__).parent.parent
 LANGUAGES = {"en": "English", "pt-BR": "Português", "es": "Español"}
 # One catalogue a language, for the templates here and for the page's modules alike.
@@ -114,6 +114,13 @@ def docs() -> str:
     return render_template("docs.html", document=made, groups=groups(made), codes=CODES, page=page)
 
 
+@pages.get(ALL_QUEUES_PATH)
+def queues() -> str:
+    """The page of all queues."""
+    page = {"language": language(), "catalogue": CATALOGUES[language()]}
+    return render_template("queues.html", page=page)
+
+
 # --- signing in
 
 MAX_LOGIN_BYTES = 4096  # it is read before anybody has shown a token
@@ -132,8 +139,8 @@ def render_sign_in(to: str, wrong: bool = False) -> str:
 
 
 def local(path: str) -> str:
-    """Return the path if it is a queue's page or the reference, else home's: a link must not lead to another site."""
-    is_page = path == DOCS_PATH or (path.startswith("/q/") and is_name(path.removeprefix("/q/")))
+    """Return the path if it is that of a page here, else home's: a link must not lead to another site."""
+    is_page = path in (ALL_QUEUES_PATH, DOCS_PATH) or (path.startswith("/q/") and is_name(path.removeprefix("/q/")))
     return path if is_page else "/"
 
 

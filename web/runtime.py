@@ -80,7 +80,7 @@ class Runtime:
     @cached_property
     def overview(self) -> Overview:
         """The stream of all queues."""
-        return Overview(self.lister, self.tracker, self.is_stopping)
+        return Overview(self.lister, self.tracker, self.is_stopping, self.samples)
 
     @cached_property
     def ended_sessions(self) -> EndedSessions:

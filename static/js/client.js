@@ -22,6 +22,12 @@
  * @typedef {Preview & {position: number, message?: Message}} Found
  * @typedef {{count: number, reserved: number, delayed: number, dead: number, waiters: number, paused: boolean}} Counts
  * @typedef {Counts & {name: string, next: Preview[], history?: import("./chart.js").History}} QueueState
+ * @typedef {{at: number, step: number, count: Array<number | null>, out: Array<number | null>}} QueueHistory
+ *     at: when its first step began, Unix seconds; step: seconds of each; out: messages taken in it; null: not known
+ * @typedef {{queues: Array<Counts & {name: string, history?: QueueHistory}>, complete: boolean, unnamed: number}} QueueList
+ *     complete: whether these are all; unnamed: lists of other clients whose names are not allowed here
+ * @typedef {QueueList & {removed: string[]}} QueueListChange the queues that are new or have other counts; removed: the
+ *     names of those that hold nothing any more
  * @typedef {"connecting" | "live" | "away" | "fault" | "refused"} Connection
  *     away: no answer, retrying; fault: the app answers but Redis does not; refused: not retried (a token is needed)
  */
@@ -308,7 +314,7 @@ export class QueueClient {
     return answer.success ? { job: answer.job, result: answer.result, at: answer.at } : null;
   }
 
-  /** List all queues. @returns {Promise<{queues: Array<Counts & {name: string}>}>} */
+  /** List all queues. @returns {Promise<QueueList>} */
   queues() {
     return this.#answer(new URL("api/queues", this.base), { method: "GET" });
   }
@@ -320,26 +326,48 @@ export class QueueClient {
    * @returns {() => void} call it to stop
    */
   events({ queue = () => {}, connection = () => {} }, { next, history } = {}) {
+    let heads = []; // the first messages, which an event has only where they changed
+    const whole = (state) => {
+      heads = state.next ?? heads;
+      queue({ ...state, next: heads });
+    };
+    return this.#start(this.url("events", { next, history }), { queue: whole }, connection);
+  }
+
+  /** The address of the stream of all queues, with their history. @returns {URL} */
+  get allEventsUrl() {
+    return new URL("api/events?history=1", this.base);
+  }
+
+  /**
+   * Follow all queues: the whole list now, and again after every interruption; then what changes.
+   * @param {{queues?: (list: QueueList) => void, changed?: (change: QueueListChange) => void,
+   *          connection?: (now: Connection, error?: QueueError) => void}} handlers
+   * @returns {() => void} call it to stop
+   */
+  allEvents({ queues = () => {}, changed = () => {}, connection = () => {} }) {
+    return this.#start(this.allEventsUrl, { queues, changed }, connection);
+  }
+
+  /** Give the data of each event to the handler of its name, until the function that is returned is called. */
+  #start(url, handlers, connection) {
     const stopped = new AbortController();
-    this.#follow({ next, history }, queue, connection, stopped.signal);
+    this.#follow(url, handlers, connection, stopped.signal);
     return () => stopped.abort();
   }
 
-  async #follow(query, queue, connection, stopped) {
+  async #follow(url, handlers, connection, stopped) {
     let failures = 0;
-    let next = []; // the first messages, which an event has only where they changed
     const report = (...now) => stopped.aborted || connection(...now);
     report("connecting");
     while (!stopped.aborted) {
       try {
-        for await (const { event, data } of this.#stream(query, stopped)) {
+        for await (const { event, data } of this.#stream(url, stopped)) {
           if (stopped.aborted) return;
           failures = 0;
-          if (event === "queue") {
+          if (event in handlers) {
             report("live");
-            const state = JSON.parse(data);
-            next = state.next ?? next;
-            queue({ ...state, next });
+            handlers[event](JSON.parse(data));
           } else if (event === "fault") {
             const answer = JSON.parse(data);
             report("fault", new QueueError(answer.error, answer.message, 503, answer));
@@ -356,14 +384,14 @@ export class QueueClient {
   }
 
   /** Yield the events of one stream until it ends, is stopped, or stays silent for too long. */
-  async *#stream(query, stopped) {
+  async *#stream(url, stopped) {
     const silent = new AbortController();
     const signal = AbortSignal.any([stopped, silent.signal]);
     const end = () => silent.abort();
     let timer = setTimeout(end, SILENCE_TIMEOUT_MS);
     globalThis.addEventListener?.("offline", end); // the connection is gone, but fetch would not notice for a long time
     try {
-      const response = await this.#send(this.url("events", query), { headers: { Accept: "text/event-stream" }, signal });
+      const response = await this.#send(url, { headers: { Accept: "text/event-stream" }, signal });
       if (!response.ok) await parseAnswer(response);
       const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
       let rest = "";

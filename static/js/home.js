@@ -3,7 +3,7 @@ import { createActions } from "./actions.js";
 import { QueueClient } from "./client.js";
 import { curlCommands } from "./curl.js";
 import { byId, session } from "./dom.js";
-import { follow } from "./following.js";
+import { follow, followWhileShown } from "./following.js";
 import { sizeOf } from "./format.js";
 import { translator } from "./i18n.js";
 import { mountClearAndMove } from "./panels/clearAndMove.js";
@@ -27,8 +27,6 @@ import { mountTake } from "./panels/take.js";
 import { mountWaiting } from "./panels/waiting.js";
 import { createRecent, sharedStorage } from "./recent.js";
 import { connected, createStore, initial, received } from "./state.js";
-
-const HIDDEN_TIMEOUT_MS = 5000; // then a hidden tab stops following: browsers limit the connections to a host
 
 const page = JSON.parse(byId("page").textContent);
 const samplesKey = `samples:${page.name}`;
@@ -65,35 +63,17 @@ mountHelp();
 
 // --- following the queue
 
-let stop = null; // ends the stream
-let hiddenTimer = 0;
-
-function start() {
-  const handlers = {
-    queue: (state) => store.change(received, state, Date.now(), client.clockOffset),
-    connection(now, error) {
-      if (now === "live" && ["away", "fault"].includes(store.state.connection)) notices.clear(); // the outage is over
-      store.change(connected, now, error, Date.now());
-    },
-  };
-  stop ??= follow(client, handlers, { next: waiting.rowsShown(), history: true });
-}
-
-function unfollow() {
-  stop?.();
-  stop = null;
-  store.change(connected, "idle", null, Date.now());
-}
-
-document.addEventListener("visibilitychange", () => {
-  clearTimeout(hiddenTimer);
-  if (document.hidden) hiddenTimer = setTimeout(unfollow, HIDDEN_TIMEOUT_MS);
-  else start();
-});
-addEventListener("pagehide", () => {
-  unfollow();
-  session.set(samplesKey, store.state.samples);
-});
-addEventListener("pageshow", () => document.hidden || start());
-if (document.hidden) unfollow(); // a tab opened in the background follows once it is shown
-else start();
+followWhileShown(
+  () => {
+    const handlers = {
+      queue: (state) => store.change(received, state, Date.now(), client.clockOffset),
+      connection(now, error) {
+        if (now === "live" && ["away", "fault"].includes(store.state.connection)) notices.clear(); // the outage is over
+        store.change(connected, now, error, Date.now());
+      },
+    };
+    return follow(client, handlers, { next: waiting.rowsShown(), history: true });
+  },
+  () => store.change(connected, "idle", null, Date.now()),
+);
+addEventListener("pagehide", () => session.set(samplesKey, store.state.samples)); // after the end of following

@@ -4,11 +4,14 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import redis
 
 from broker import listing
+from broker.connection import connect
 from broker.listing import QueueLister
 from broker.reliable import ReliableQueue
 from tests.broker.helpers import end_leases
+from tests.engines import Cluster
 from tests.servers import FakeRedis, Store
 
 
@@ -83,6 +86,41 @@ def test_a_broken_queue_does_not_hide_the_others(backend: Any, name: str) -> Non
         f"{name}.broken": counts_of(1, 1, 0),
         f"{name}.whole": counts_of(1, 0, 0),
     }
+
+
+def test_the_queues_that_keys_belong_to_are_counted_again(backend: Any, name: str) -> None:
+    lister, queue = QueueLister(backend, "queue:", 5), queue_of(backend, name)
+    keys = [queue.key, queue.key_prefix + "waiters", queue.key_prefix + "bodies", f"queue:{name}.dead", "other"]
+    assert [lister.names_of([key.encode()]) for key in keys] == [{name}, {name}, set(), set(), set()]
+    queue.push(b"a")
+    assert [counts.count for counts in lister.count_queues([name, f"{name}.none"])] == [1]
+
+
+def test_a_primary_that_is_away_is_an_error_where_queues_are_counted_again(cluster: Cluster, name: str) -> None:
+    client = connect(cluster.url)
+    client.lpush(f"queue:{name}", "a")
+    away = redis.ConnectionError("It is away.")
+    client.map.client = lambda node: Away(away)
+    lister = QueueLister(client, "queue:", 5)
+    assert lister._counts([name]) == []
+    with pytest.raises(redis.ConnectionError):
+        lister.count_queues([name])
+
+
+class Away:
+    """A client whose server does not answer."""
+
+    def __init__(self, error: redis.RedisError) -> None:
+        self.error = error
+
+    def pipeline(self, transaction: bool) -> "Away":
+        return self
+
+    def execute_command(self, *args: Any, **options: Any) -> None:
+        pass
+
+    def execute(self, raise_on_error: bool) -> None:
+        raise self.error
 
 
 @pytest.mark.parametrize(

@@ -285,6 +285,25 @@ test("the stream is opened again after it ended, and tells how the connection is
   assert.deepEqual(told, ["connecting", "live", 1, "away", "away offline", "fault redis_away", "live", 2, "away", "refused token_required"]);
 });
 
+test("the stream of all queues has an address of its own, and a list and changes", async () => {
+  const texts = ['event: queues\ndata: {"queues":[{"name":"a"}]}\n\n', ': nothing new\n\nevent: changed\ndata: {"queues":[],"removed":["a"]}\n\n'];
+  const stream = new Response(new ReadableStream({ start: (control) => texts.forEach((text) => control.enqueue(new TextEncoder().encode(text))) }));
+  let asked = "";
+  const fetch = async (url) => {
+    asked = url.href;
+    return stream;
+  };
+  const told = [];
+  await new Promise((done) => {
+    const stop = new QueueClient(null, { base: BASE, fetch }).allEvents({
+      queues: ({ queues }) => told.push(queues.length),
+      changed: ({ removed }) => done(stop(told.push(...removed))),
+    });
+  });
+  assert.equal(asked, `${BASE}api/events?history=1`);
+  assert.deepEqual(told, [1, "a"]);
+});
+
 test("a state has the first messages although its event left them out", async () => {
   const asked = [];
   const fetch = async (url) => {

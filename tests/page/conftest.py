@@ -65,6 +65,12 @@ class Tab:
         expect(self.by_id("live")).to_have_attribute("data-connection", connection)
         return self
 
+    def open_queues(self) -> "Tab":
+        """Open the page of all queues and wait until it is live."""
+        self.page.goto(f"{self.url}/queues")
+        expect(self.by_id("live")).to_have_attribute("data-connection", "live")
+        return self
+
     def by_id(self, id: str) -> Locator:
         return self.page.locator("#" + id)
 

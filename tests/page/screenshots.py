@@ -12,6 +12,7 @@ from typing import Any
 
 from playwright.sync_api import Page, expect, sync_playwright
 
+from broker.reliable import ReliableQueue
 from tests.page.conftest import ARGUMENTS
 from tests.servers import ROOT, App, Store, running
 
@@ -22,6 +23,21 @@ ORDERS = [
     '{"order":1042,"items":["flat white"],"to_go":true}',
     "Remember to refill the beans ☕",
 ]
+
+QUEUES = {  # how many messages wait at first, how that changes with time, and how many consumers wait
+    "audit": (88, -9, 0),
+    "emails.receipts": (128, -25, 4),
+    "emails.welcome": (3, 0, 2),
+    "exports": (5, -1, 1),
+    "orders": (41, -6, 3),
+    "payments": (7, 0, 2),
+    "payments.refunds": (2, 0, 1),
+    "reports.nightly": (12, 0, 0),
+    "search.index": (530, -90, 1),
+    "sms": (14, 17, 0),
+    "thumbnails": (2044, -260, 0),
+    "webhooks.stripe": (1, 0, 0),
+}
 
 
 class Scene:
@@ -120,6 +136,33 @@ def search(scene: Scene) -> None:
     expect(scene.page.locator("#search-status")).to_have_text("111 found")
 
 
+def queues(scene: Scene) -> None:
+    for name, (depth, _, waiters) in QUEUES.items():
+        queue = ReliableQueue(scene.redis, name)
+        queue.push(*[b"x"] * depth)
+        queue.report_waiters("worker", waiters, 600)
+    for name in ("payments", "payments", "webhooks.stripe"):
+        queue = ReliableQueue(scene.redis, name)
+        queue.release(queue.reserve().messages[0].id, dead=True)
+    ReliableQueue(scene.redis, "thumbnails").reserve(600, 16)
+    ReliableQueue(scene.redis, "emails.receipts").push_later(5400, [b"x"])
+    ReliableQueue(scene.redis, "reports.nightly").pause()
+    # The app remembers the queues of the picture before.
+    scene.page.route("**/api/events?history=1", lambda route: route.continue_(url=route.request.url.split("?")[0]))
+    scene.page.goto(scene.page.url.replace("/q/orders", "/queues"))
+    expect(scene.page.locator(".queue-row").first).to_be_visible()
+    for number in range(12):  # some minutes, in which the page's clock is moved on
+        for name, (depth, growth, _) in QUEUES.items():
+            count = depth + growth * number if growth > 0 else depth + growth * (number * 7 % 5)
+            scene.redis.ltrim("queue:" + name, 0, count - 1)
+            if missing := count - scene.redis.llen("queue:" + name):
+                scene.redis.lpush("queue:" + name, *["x"] * missing)
+        growing = scene.page.locator(".queue-row").filter(has_text="sms").locator(".count .cell-number")
+        expect(growing).to_have_text(f"{QUEUES['sms'][0] + QUEUES['sms'][1] * number:,}")
+        scene.page.clock.fast_forward(20_000)
+    expect(scene.page.locator("#summary")).to_have_text("12 queues · 3 in trouble")
+
+
 def away(scene: Scene) -> None:
     scene.push(*ORDERS)
     scene.store.end()
@@ -127,7 +170,7 @@ def away(scene: Scene) -> None:
 
 
 SCENES: list[Callable[[Scene], None]] = [
-    *(empty, three, many, popped, message, cleared, dead, held, paused, search, away),
+    *(empty, three, many, popped, message, cleared, dead, held, paused, search, queues, away),
 ]
 
 
@@ -145,7 +188,7 @@ def shots(browser: Any, app: App, store: Store) -> Iterator[Path]:
                 scene = Scene(page, store, "orders")
                 scene.history()
                 take(scene)
-                if size == "narrow" and take not in (empty, popped, paused):
+                if size == "narrow" and take not in (empty, popped, paused, queues):
                     page.locator("#waiting-title").evaluate("title => title.closest('.card').scrollIntoView()")
                 page.mouse.move(0, 0)
                 path = FOLDER / f"{take.__name__}-{size}-{theme}.png"

@@ -109,6 +109,7 @@ def test_every_control_is_reached_by_tab_and_seen(tab: Tab, valkey: Store, name:
             break
     wanted = [
         "switch",
+        "all-queues",
         "language",
         "theme",
         "reserved-open",

@@ -22,9 +22,10 @@ def test_open_a_queue_by_name_and_come_back(tab: Tab, seed: Callable[..., None],
     expect(tab.page).to_have_url(f"{tab.url}/q/{name}")
     tab.shows("here")
     tab.by_id("switch").click()
+    tab.page.keyboard.type(name)
     link = tab.page.locator(f"#queues-list a[href$='/q/{name}']")
     expect(link).to_have_attribute("aria-current", "page")
-    expect(link).to_contain_text("1")
+    expect(link).to_have_accessible_name(f"{name}, 1 waiting")
 
 
 def test_a_field_that_is_refused_says_why_in_the_pages_language(tab: Tab, redis: Any, name: str) -> None:

@@ -198,10 +198,12 @@ def test_hostile_text_in_errors_names_and_files_is_text(tab: Tab, tmp_path: Any)
     tab.page.route("**/pop", lambda route: route.fulfill(status=400, body=answer, content_type="application/json"))
     tab.by_id("pop").click()
     expect(tab.page.get_by_role("alert").locator(".text")).to_have_text(hostile)
-    found = json.dumps({"success": True, "queues": [{"name": "fine", "count": hostile, "reserved": 0, "dead": 0}]})
-    tab.page.route("**/api/queues", lambda route: route.fulfill(body=found, content_type="application/json"))
+    queue = {"name": hostile, "count": hostile, "reserved": 0, "delayed": 0, "dead": hostile, "waiters": 0}
+    found = f"event: queues\ndata: {json.dumps({'queues': [queue], 'complete': True, 'unnamed': 0})}\n\n"
+    tab.page.route("**/api/events?*", lambda route: route.fulfill(body=found, content_type="text/event-stream"))
     tab.by_id("switch").click()
-    expect(tab.page.locator("#queues-list a")).to_have_count(1)
+    expect(tab.page.locator("#queues-list .queue-name")).to_have_text(hostile)
+    expect(tab.page.locator("#queues-list a[href]")).to_have_count(0)  # no address leads to a queue of this name
     tab.press("Escape")
     (tmp_path / "<img src=x onerror=alert(1)>.txt").write_text("a")
     tab.by_id("push-file").set_input_files(tmp_path / "<img src=x onerror=alert(1)>.txt")

@@ -20,6 +20,7 @@ from tests.web.helpers import NO_OTHERS
 from tests.web.test_events_over_http import Stream
 from web import overview
 from web.overview import Overview
+from web.samples import Samples
 
 
 class Board:
@@ -160,9 +161,8 @@ def test_only_what_has_changed_is_counted_once_for_all_streams(
 def test_a_slow_stream_gets_what_it_missed_or_the_whole_list(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(overview, "MAX_CHANGES", 2)
     board = Overview(QueueLister(FakeRedis(), "queue:", 5), Tracker(FakeRedis(), "queue:"), lambda: False)
-    counts = listing.Counts("a", 1, 0, 0, 0, 0, False)
     for number in range(1, 5):
-        board._publish({f"q{number}": counts, "q0": None}, True, 0)
+        board._publish({f"q{number}": counts_of("a", 1, 0), "q0": None}, True, 0)
     assert board._event_since(4, "*").startswith("event: changed")
     assert board._event_since(2, "*").startswith("event: changed")
     assert board._event_since(1, "*").startswith("event: queues")
@@ -205,6 +205,28 @@ def test_a_redis_that_is_away_is_a_fault_and_its_return_the_whole_list(
     store.client().lpush(f"queue:{name}", "a")
     followed.until(name, count=1)
     assert followed.board.kinds[:3] == ["queues", "fault", "queues"]
+
+
+def test_a_list_comes_with_the_history_of_the_queues_in_most_trouble(
+    monkeypatch: pytest.MonkeyPatch, follow: Any
+) -> None:
+    monkeypatch.setattr(overview, "MAX_HISTORIES", 2)
+    now = [1_000_000.0]
+    samples = Samples(clock=lambda: now[0])
+    board = Overview(QueueLister(FakeRedis(), "queue:", 5), Tracker(FakeRedis(), "queue:"), lambda: False, samples)
+    for count in (1, 4, 6):
+        queues = {"few": (count, 0), "many": (10 * count, 0), "dead": (count, 1)}
+        board._publish({name: counts_of(name, *held) for name, held in queues.items()}, True, 0)
+        now[0] += 10
+    _, _, data = board._event_since(0, "*", True).partition("data: ")
+    histories = {queue["name"]: queue.get("history") for queue in json.loads(data)["queues"]}
+    known = {"at": 1_000_000, "step": 10, "count": [1, 4, 6], "out": [0, 0, 0]}
+    assert histories == {"few": None, "dead": known, "many": {**known, "count": [10, 40, 60]}}
+    assert "history" not in board._event_since(0, "*") + board._event_since(1, "*", True)
+
+
+def counts_of(name: str, count: int, dead: int) -> listing.Counts:
+    return listing.Counts(name, count, 0, 0, dead, 0, False)
 
 
 def test_a_process_asks_and_keeps_nothing_once_nobody_follows(valkey: Store, follow: Any, name: str) -> None:

@@ -1,21 +1,45 @@
-import { byId, clone } from "../dom.js";
+import { byId } from "../dom.js";
+import { followAll } from "../following.js";
 import { isName, pageUrl } from "../names.js";
+import { changed, initialOverview, listed } from "../overview.js";
+import { createQueueList, leadToRows } from "./queueList.js";
 
 /** Switch to another queue, or open one by name. Every queue has its own address, so links and "back" work. */
-export function mountQueues({ client, notices, page, n }) {
+export function mountQueues({ client, notices, page, t, n }) {
+  const [dialog, field] = [byId("queues"), byId("queues-name")];
+  const queueList = createQueueList(byId("queues-view"), byId("queues-list"), { t, n }, page.name);
+  leadToRows(field, queueList);
+  let state = initialOverview();
+  let stop = null;
+
+  const on = (transition) => (event) => {
+    state = transition(state, event, Date.now());
+    update();
+  };
+
   byId("switch").addEventListener("click", () => {
-    byId("queues-name").value = "";
-    byId("queues").showModal();
-    suggestNames();
+    field.value = "";
+    dialog.showModal();
+    stop = followAll(client, { queues: on(listed), changed: on(changed), connection });
   });
+  dialog.addEventListener("close", () => stop?.());
+  field.addEventListener("input", update);
   byId("queues-form").addEventListener("submit", (event) => {
     event.preventDefault();
-    const name = byId("queues-name").value.trim();
+    const name = field.value.trim();
     if (isName(name)) location.assign(pageUrl(name));
     else notices.fail({ code: "bad_name" });
   });
 
-  /** Load the names of all queues for the list and for the suggestions of the name fields; resolves with them, or null. */
+  function update() {
+    if (dialog.open) queueList.update(state, { filter: field.value.trim() });
+  }
+
+  function connection(now, error) {
+    if (dialog.open && error) notices.fail(error);
+  }
+
+  /** Load the names of all queues for the suggestions of the name fields; resolves with them, or null. */
   async function suggestNames() {
     let queues;
     try {
@@ -24,20 +48,9 @@ export function mountQueues({ client, notices, page, n }) {
       notices.fail(error);
       return null;
     }
-    queues.sort((a, b) => a.name.localeCompare(b.name));
-    byId("names").replaceChildren(...queues.map(({ name }) => new Option("", name)));
-    byId("queues-list").replaceChildren(...queues.filter(({ name }) => isName(name)).map(itemOf));
-    return queues.map(({ name }) => name);
-  }
-
-  function itemOf({ name, count }) {
-    const item = clone("queue-template");
-    const link = item.querySelector("a");
-    link.href = pageUrl(name);
-    if (name === page.name) link.setAttribute("aria-current", "page");
-    item.querySelector(".queue-name").textContent = name;
-    item.querySelector(".queue-count").textContent = n(count);
-    return item;
+    const names = queues.map(({ name }) => name);
+    byId("names").replaceChildren(...names.map((name) => new Option("", name)));
+    return names;
   }
   return { suggestNames };
 }
