@@ -10,7 +10,16 @@ from flask import Flask, current_app
 
 from settings import Settings
 from web import __version__
-from web.api import LIST_PARAMETERS, QUEUE_PATH, VERBS, Answer, Verb, query_arguments, refuse_idempotency_key
+from web.api import (
+    ALL_EVENTS_PARAMETERS,
+    LIST_PARAMETERS,
+    QUEUE_PATH,
+    VERBS,
+    Answer,
+    Verb,
+    query_arguments,
+    refuse_idempotency_key,
+)
 from web.body import BYTES, FORM, JSON, TEXT
 from web.json_text import NDJSON
 from web.parameters import VISIBLE_ASCII, Message, MessageList, MessageParameter, Parameter, QueueName, TextList
@@ -46,7 +55,7 @@ SECURITY = {
         "description": "The session of the page, after signing in; its name goes on with what tells tokens apart.",
     },
 }
-OF_ALL_QUEUES = ("/api/queues", "/api/events")
+OF_ALL_QUEUES = {"/api/queues": LIST_PARAMETERS, "/api/events": ALL_EVENTS_PARAMETERS}
 MEDIA_SCHEMAS: dict[str, Schema] = {BYTES: {"type": "string", "format": "binary"}}  # any other is plain text
 
 
@@ -97,7 +106,7 @@ def operations(app: Flask) -> Iterator[Operation]:
             yield Operation(verb.method, path, verb.view, verb.parameters, ROUTES[f"{verb.method} {verb.name}"], verb)
     for rule in app.url_map.iter_rules():
         if rule.endpoint.startswith("api.") and not rule.rule.startswith(QUEUE_PATH):
-            parameters = LIST_PARAMETERS if rule.rule in OF_ALL_QUEUES else ()
+            parameters = OF_ALL_QUEUES.get(rule.rule, ())
             yield Operation("GET", rule.rule, app.view_functions[rule.endpoint], parameters, ROUTES[f"GET {rule.rule}"])
 
 
