@@ -11,14 +11,16 @@ export function write(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
 
+/** Focus the list: where the focus goes when what had it is gone, so that it never falls to the body. */
+export const focusList = () => byId("viewport").focus({ preventScroll: true });
+
 /** Focus an element, unless the focus has moved to something other than a vanished element or one inside `from`. */
 export function refocus(element, from) {
   const now = document.activeElement;
-  if (!now || now === document.body || now.disabled || now.closest("[hidden]") || from?.contains(now)) {
-    element.focus();
-    // It may be disabled.
-    if (document.activeElement !== element) byId("viewport").focus({ preventScroll: true });
-  }
+  const isLost = !now || now === document.body || now === byId("viewport") || now.disabled || now.closest("[hidden]");
+  if (!isLost && !from?.contains(now)) return;
+  element.focus();
+  if (document.activeElement !== element) focusList(); // it may be disabled
 }
 
 /** Open a dialog; resolves with the value of the button that closed it, "" if it was cancelled. */

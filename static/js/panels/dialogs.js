@@ -1,4 +1,4 @@
-import { byId } from "../dom.js";
+import { focusList } from "../dom.js";
 
 /** How every dialog closes, what is said of a field that is filled in wrong, and protection against pressing a button twice. */
 export function mountDialogs({ t }) {
@@ -9,7 +9,7 @@ export function mountDialogs({ t }) {
     closeOnOutsideClick(dialog);
     dialog.addEventListener("close", () => {
       // What had the focus before may be gone.
-      if (document.activeElement === document.body) byId("viewport").focus({ preventScroll: true });
+      if (document.activeElement === document.body) focusList();
     });
   }
   explainInvalid(t);

@@ -1,4 +1,4 @@
-import { byId, clone } from "../dom.js";
+import { byId, clone, focusList } from "../dom.js";
 
 const MAX_NOTICES = 3; // in the corner
 const NOTICE_MS = 5000;
@@ -19,7 +19,7 @@ export function mountNotices({ failure, t }) {
     toast.remove();
     if (!hadFocus) return;
     from?.focus();
-    if (document.activeElement === document.body) byId("viewport").focus({ preventScroll: true });
+    if (document.activeElement === document.body) focusList();
   }
 
   function show(text, role, extra) {

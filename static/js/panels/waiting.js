@@ -1,4 +1,4 @@
-import { byId, clone, write } from "../dom.js";
+import { byId, clone, focusList, write } from "../dom.js";
 import { headOf, kindOfPreview, oneLine, sizeOf } from "../format.js";
 import { reasonOf } from "../history.js";
 import { parentOf } from "../names.js";
@@ -127,7 +127,7 @@ export function mountWaiting({ client, store, actions, failure, page, t, n }, op
       write(byId("absent"), ABSENT_CODES.has(error?.code ?? "offline") ? t(`absent.${connection}`) : failure(error));
     }
     for (const button of [byId("clear"), byId("move")]) {
-      if (count === 0 && button === document.activeElement) view.focus({ preventScroll: true });
+      if (count === 0 && button === document.activeElement) focusList();
       button.disabled = count === 0;
     }
   }
