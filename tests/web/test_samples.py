@@ -95,7 +95,11 @@ def test_what_nobody_saw_is_unknown_and_a_short_silence_is_not(clock: Clock) -> 
     kept = Samples(clock=clock)
     kept.see("jobs", 4)
     clock.pass_steps(3)
+    before = kept.history("jobs")
+    assert before and before["count"] == [4, None, None]  # until somebody looks again
     kept.see("jobs", 7)
+    after = kept.history("jobs")
+    assert after and after["count"] == [4, 4, 4]
     clock.pass_steps(MAX_SILENT_STEPS + 2)
     kept.see("jobs", 1)
     clock.pass_steps()
