@@ -15,6 +15,7 @@ TOKEN = "a-token-for-this-test"
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)  # a machine that does other work too
 @pytest.mark.parametrize(
     ("examples", "least"), [(5, 2000), pytest.param(600, 20_000, marks=[pytest.mark.soak, pytest.mark.timeout(3600)])]
 )
