@@ -6,8 +6,9 @@ any other is refused for what is wrong with it.
 """
 
 import contextlib
+import itertools
 import json
-import random
+from ipaddress import ip_address
 from typing import Any
 
 import schemathesis
@@ -21,6 +22,7 @@ from web.parameters import MessageParameter
 
 TAKES = {(verb.method, verb.name): verb for verb in VERBS}
 REQUIRED = {"id": "a", "undo": "a", "to": "elsewhere", "job": "a", "position": 0}
+addresses = itertools.count(int(ip_address("10.0.0.1")))
 EXCLUSIVE = (("ids", "id"), ("next", "delay"), ("dead", "delay"))  # of each only the second may be sent
 
 
@@ -38,7 +40,7 @@ def before_call(context: Any, case: "schemathesis.Case[Any]", kwargs: Any) -> No
 
     The request is changed in place: what is assigned would count as new, and be judged again.
     """
-    case.headers["X-Forwarded-For"] = ".".join(str(random.randrange(1, 255)) for _ in range(4))
+    case.headers["X-Forwarded-For"] = str(ip_address(next(addresses)))
     query, fields = case.query, case.body if isinstance(case.body, dict) else {}
     for sent in (query, fields):
         if str(sent.get("wait", "")).replace(".", "").isdigit():
