@@ -23,8 +23,9 @@ from redis.retry import Retry
 from broker.address import Address, Kind, parse_address
 from broker.cluster import ClusterClient, ClusterMap
 from broker.refusals import NotSent, needs_reconnect
-from broker.sentinel import Sentinels
+from broker.sentinel import Sentinels, ask_once
 from broker.sharing import Packer, SharingClient
+from broker.silence import SILENCE_TIMEOUT, Silence
 from broker.unix_socket import short_path
 
 MAX_CONNECTIONS = 10  # that a process uses at once; further commands wait for one
@@ -42,24 +43,37 @@ class _Careful:
     connected_at = 0.0  # monotonic, as are the others
     idle_since = 0.0
     is_outdated = False  # its server refused to serve, and another one may have taken over
+    sent_at = 0.0  # when the command was sent that has no reply yet; 0: there is none
+    has_timed_out = False  # its server did not answer in time
 
     def connect(self) -> None:
         if not self.is_connected:  # type: ignore[attr-defined]
-            self.connected_at, self.is_outdated = time.monotonic(), False
+            self.connected_at, self.is_outdated, self.has_timed_out = time.monotonic(), False, False
+            self.sent_at = self.connected_at
         try:
             super().connect()  # type: ignore[misc]
         except (redis.AuthenticationError, redis.BusyLoadingError):
             raise
         except (redis.ConnectionError, redis.TimeoutError, redis.InvalidResponse) as error:
+            self.has_timed_out = isinstance(error, redis.TimeoutError)
             raise NotSent(str(error), status_code=error.status_code) from error
+        self.sent_at = 0.0
+
+    def send_packed_command(self, *args: Any, **options: Any) -> None:
+        self.sent_at = time.monotonic()
+        super().send_packed_command(*args, **options)  # type: ignore[misc]
 
     def read_response(self, *args: Any, **options: Any) -> Any:
         try:
-            return super().read_response(*args, **options)  # type: ignore[misc]
+            reply = super().read_response(*args, **options)  # type: ignore[misc]
         except redis.RedisError as error:
-            is_hung = isinstance(error, redis.TimeoutError)
-            self.is_outdated = self.is_outdated or is_hung or needs_reconnect(error)
+            self.has_timed_out = isinstance(error, redis.TimeoutError)
+            self.is_outdated = self.is_outdated or self.has_timed_out or needs_reconnect(error)
+            if isinstance(error, redis.ResponseError):
+                self.sent_at = 0.0
             raise
+        self.sent_at = 0.0
+        return reply
 
 
 class _Connection(_Careful, redis.Connection):
@@ -116,8 +130,11 @@ class _FairPool(redis.ConnectionPool):
         self._slot_lock = threading.Lock()
         self._valid_since = 0.0  # connections made before are outdated
         self._closer: threading.Thread | None = None
+        self.silence = Silence(weakref.proxy(self))
 
     def get_connection(self, *_: Any, **__: Any) -> Any:
+        if self._waits:
+            self.silence.wait()
         self._acquire_slot()
         try:
             connection = self._take_open()
@@ -137,6 +154,11 @@ class _FairPool(redis.ConnectionPool):
                 self.disconnect(inuse_connections=False)
             if connection.connected_at < self._valid_since:
                 connection.disconnect()
+            if connection.has_timed_out:
+                self.silence.suspect()
+            elif not connection.sent_at:
+                self.silence.hear()
+            connection.sent_at = 0.0
             connection.idle_since = time.monotonic()
             self._put_back(connection)
             self._start_closer()
@@ -172,11 +194,17 @@ class _FairPool(redis.ConnectionPool):
                 raise redis.MaxConnectionsError("No connection available.")
             turn = threading.Event()
             self._queue.append(turn)
-        if not turn.wait(SLOT_TIMEOUT):
+        try:
+            if turn.wait(min(SILENCE_TIMEOUT, SLOT_TIMEOUT)):
+                return
+            self.silence.wait()
+            if not turn.wait(SLOT_TIMEOUT - SILENCE_TIMEOUT):
+                raise redis.MaxConnectionsError("No connection available.")
+        except redis.ConnectionError:
             with self._slot_lock:
                 if not turn.is_set():
                     self._queue.remove(turn)
-                    raise redis.MaxConnectionsError("No connection available.")
+                    raise
 
     def _release_slot(self) -> None:
         with self._slot_lock:
@@ -184,6 +212,15 @@ class _FairPool(redis.ConnectionPool):
                 self._queue.popleft().set()
             else:
                 self._free_slots += 1
+
+    def sent_times(self) -> list[float]:
+        """Return when each command was sent that has no reply yet, among zeros."""
+        return [connection.sent_at for connection in tuple(self._in_use_connections)]
+
+    def ping(self, timeout: float) -> None:
+        """Ask the server on a connection of its own; see `Server` in silence.py."""
+        options = {**self.connection_kwargs, "socket_timeout": timeout, "socket_connect_timeout": timeout}
+        ask_once(lambda: self.connection_class(**options), "PING")
 
     def _close_idle(self) -> bool:
         """Close the connections that were idle for too long; return whether any other is idle."""

@@ -14,6 +14,7 @@ from broker.cluster import ClusterClient, each_primary
 from broker.connection import find_sentinels, open_connection
 from broker.refusals import error_text, lacks_flags
 from broker.sentinel import ask_once
+from broker.sharing import SharingClient
 
 # A script that does nothing. It may write, as those of the queue may, so it is refused when they are: on a replica, or
 # when Redis cannot save.
@@ -27,6 +28,8 @@ def check_server(client: Any) -> None:
         redis.RedisError: Redis is away, or would refuse the queue's scripts; of a cluster, a part of it.
     """
     for primary in each_primary(client):
+        if isinstance(primary, SharingClient):
+            primary.check_silence()
         _check_role(primary)
         if isinstance(client, ClusterClient):
             _check_cluster(primary)

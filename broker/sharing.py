@@ -18,6 +18,9 @@ import hiredis
 import redis
 from redis.connection import HiredisRespSerializer
 
+from broker.refusals import NotSent
+from broker.silence import SILENCE_TIMEOUT, Silence
+
 SHARED_COMMANDS = frozenset({"LPUSH", "RPUSH", "LLEN", "EVALSHA"})
 MAX_COMMAND_BYTES = 16 << 10  # a larger command goes alone
 MAX_BATCH_COMMANDS = 128  # commands in one write
@@ -60,6 +63,21 @@ class SharingClient(redis.Redis):
         """A client on the same connections whose commands, with replies that may be large, share nothing."""
         return redis.Redis(connection_pool=self.connection_pool)
 
+    @cached_property
+    def silence(self) -> Silence:
+        """Whether the server answers commands, as the pool of connections knows it."""
+        found: Silence = self.connection_pool.silence  # type: ignore[attr-defined]
+        return found
+
+    def check_silence(self) -> None:
+        """Ask whether the server answers commands.
+
+        Raises:
+            NotSent: it has not answered for SILENCE_TIMEOUT.
+        """
+        self.silence.suspect()
+        self.silence.wait()
+
     def execute_command(self, *args: Any, **options: Any) -> Any:
         if args[0] not in SHARED_COMMANDS:
             return super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
@@ -74,6 +92,7 @@ class SharingClient(redis.Redis):
 
     def _share(self, call: _Call) -> None:
         """Do a command with those that come at the same moment."""
+        self.silence.wait()
         with self._line_lock:
             self._line.append(call)
             if self._is_led:
@@ -81,13 +100,26 @@ class SharingClient(redis.Redis):
             self._is_led = True
         if call.turn:
             try:
-                call.turn.acquire()
+                self._wait_for_turn(call, call.turn)
             except BaseException:  # its thread or greenlet ends
                 self._abandon(call)
                 raise
             self._turns.append(call.turn)
         if not call.is_done:
             self._lead(call)
+
+    def _wait_for_turn(self, call: _Call, turn: threading.Lock) -> None:
+        """Return when the call is done or is to lead.
+
+        Raises:
+            NotSent: the server is silent.
+        """
+        while not turn.acquire(timeout=SILENCE_TIMEOUT):
+            try:
+                self.silence.wait()
+            except NotSent:
+                if self._abandon(call):
+                    raise
 
     def _lead(self, leader: _Call) -> None:
         """Send the batch at the head of the line, then let the next in line lead."""
@@ -113,13 +145,15 @@ class SharingClient(redis.Redis):
             self._line[0].leads = True
             turn.release()
 
-    def _abandon(self, call: _Call) -> None:
-        """Take a call out of the line."""
+    def _abandon(self, call: _Call) -> bool:
+        """Take a call out of the line; return whether it was in there, so that it is not sent."""
         with self._line_lock:
-            if call in self._line:
-                self._line.remove(call)
-                if call.leads:
-                    self._hand_over()
+            if call not in self._line:
+                return False
+            self._line.remove(call)
+            if call.leads:
+                self._hand_over()
+            return True
 
     def _do(self, batch: list[_Call]) -> None:
         """Do a batch; each call then has its reply or its error."""

@@ -89,6 +89,16 @@ class Store:
         pool = self.client().connection_pool
         return ask_once(lambda: pool.connection_class(**pool.connection_kwargs), *command)
 
+    @contextlib.contextmanager
+    def stopped(self) -> Iterator[None]:
+        """Let the server hang in a `with` block: it takes connections and commands, and answers none."""
+        assert self.process
+        self.process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self.process.send_signal(signal.SIGCONT)
+
     def end(self, how: signal.Signals = signal.SIGTERM) -> None:
         """End the server: SIGTERM politely, SIGKILL as a crash."""
         if self.process:

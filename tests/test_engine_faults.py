@@ -69,6 +69,35 @@ def names_of(cluster: Cluster, store: Store, name: str) -> tuple[str, str]:
     return names[on.index(True)], names[on.index(False)]
 
 
+# --- one server
+
+
+def test_a_hung_server_gets_no_more_commands_and_serves_at_once_when_it_goes_on(
+    own_store: Callable[..., Store], serve: Serve, name: str
+) -> None:
+    store = own_store("valkey", *ALWAYS)
+    app = serve(REDIS_URL=store.url + "?socket_timeout=3", WEB_CONCURRENCY="1")
+
+    def push(message: str) -> tuple[str, str]:
+        answer = ask(app, f"{name}/push", f"message={message}")[1]
+        return message, answer.get("error", "success")
+
+    assert push("before") == ("before", "success")
+    with store.stopped(), ThreadPoolExecutor(40) as pool:
+        answers = dict(pool.map(push, map(str, range(40))))
+        status, answer = ask(app, f"{name}/push", "message=late")
+        assert (status, answer["error"]) == (503, "redis_away") and "nothing was changed" in answer["message"]
+        status, answer = ask(app, "/healthz")
+        assert (status, answer["error"]) == (503, "redis_away")
+    assert push("after") == ("after", "success")
+    assert is_healthy(app)
+    unknown = {message for message, error in answers.items() if error == "unknown"}
+    assert set(answers.values()) == {"unknown", "redis_away"} and len(unknown) < 20
+    messages = ask(app, f"{name}/all")[1]["messages"]
+    assert len(messages) == len(set(messages))
+    assert {"before", "after"} <= set(messages) <= {"before", "after", *unknown}
+
+
 # --- Sentinels
 
 
@@ -113,6 +142,21 @@ def test_a_hung_primary_is_replaced_too(own_sentinels: SentinelSet, serve: Serve
 
 
 # --- a cluster
+
+
+def test_a_hung_primary_holds_up_its_own_queues_alone(own_cluster: Cluster, serve: Serve, name: str) -> None:
+    app = serve(REDIS_URL=own_cluster.url + "?socket_timeout=2", WEB_CONCURRENCY="1")
+    node = own_cluster.nodes[1]
+    hung, there = names_of(own_cluster, node, name)
+    until(lambda: ask(app, f"{hung}/push", "message=a")[0] == 200)
+    with node.stopped():
+        assert ask(app, f"{hung}/push", "message=b")[1]["error"] in ("unknown", "redis_away")
+        until(lambda: ask(app, f"{there}/push", "message=a")[0] == 200)
+        assert ask(app, f"{hung}/push", "message=c")[1]["error"] == "redis_away"
+        until(lambda: ask(app, f"{there}/push", "message=a")[0] == 200)
+    until(lambda: ask(app, f"{hung}/push", "message=d")[0] == 200)
+    assert "c" not in ask(app, f"{hung}/all")[1]["messages"]
+    until(lambda: is_healthy(app))
 
 
 def test_a_killed_primary_takes_its_queues_with_it_and_no_others(own_cluster: Cluster, serve: Serve, name: str) -> None:
