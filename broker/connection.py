@@ -132,10 +132,9 @@ class _FairPool(redis.ConnectionPool):
         self._closer: threading.Thread | None = None
         self.silence = Silence(weakref.proxy(self))
 
-    def get_connection(self, *_: Any, since: float | None = None, **__: Any) -> Any:
-        """Return a connection for a command that has waited `since` some time for its turn."""
+    def get_connection(self, *_: Any, **__: Any) -> Any:
         if self._waits:
-            self.silence.wait(time.monotonic() if since is None else since)
+            self.silence.wait()
         self._acquire_slot()
         try:
             connection = self._take_open()
@@ -195,16 +194,17 @@ class _FairPool(redis.ConnectionPool):
                 raise redis.MaxConnectionsError("No connection available.")
             turn = threading.Event()
             self._queue.append(turn)
-        if turn.wait(min(SILENCE_TIMEOUT, SLOT_TIMEOUT)):
-            return
-        is_silent = self.silence.is_on()
-        if is_silent or not turn.wait(SLOT_TIMEOUT - SILENCE_TIMEOUT):
+        try:
+            if turn.wait(min(SILENCE_TIMEOUT, SLOT_TIMEOUT)):
+                return
+            self.silence.wait()
+            if not turn.wait(SLOT_TIMEOUT - SILENCE_TIMEOUT):
+                raise redis.MaxConnectionsError("No connection available.")
+        except redis.ConnectionError:
             with self._slot_lock:
                 if not turn.is_set():
                     self._queue.remove(turn)
-                    if is_silent:
-                        raise NotSent("The server does not answer.")
-                    raise redis.MaxConnectionsError("No connection available.")
+                    raise
 
     def _release_slot(self) -> None:
         with self._slot_lock:

@@ -76,7 +76,7 @@ class SharingClient(redis.Redis):
             NotSent: it has not answered for SILENCE_TIMEOUT.
         """
         self.silence.suspect()
-        self.silence.wait(time.monotonic())
+        self.silence.wait()
 
     def execute_command(self, *args: Any, **options: Any) -> Any:
         if args[0] not in SHARED_COMMANDS:
@@ -92,6 +92,7 @@ class SharingClient(redis.Redis):
 
     def _share(self, call: _Call) -> None:
         """Do a command with those that come at the same moment."""
+        self.silence.wait()
         with self._line_lock:
             self._line.append(call)
             if self._is_led:
@@ -114,8 +115,11 @@ class SharingClient(redis.Redis):
             NotSent: the server is silent.
         """
         while not turn.acquire(timeout=SILENCE_TIMEOUT):
-            if self.silence.is_on() and self._abandon(call):
-                raise NotSent("The server does not answer.")
+            try:
+                self.silence.wait()
+            except NotSent:
+                if self._abandon(call):
+                    raise
 
     def _lead(self, leader: _Call) -> None:
         """Send the batch at the head of the line, then let the next in line lead."""
@@ -164,7 +168,7 @@ class SharingClient(redis.Redis):
     def _exchange(self, batch: list[_Call]) -> None:
         """Send a batch in one write and read its replies."""
         pool = self.connection_pool
-        connection = pool.get_connection(since=batch[0].came_at)
+        connection = pool.get_connection()
         try:
             packed = b"".join([call.packed for call in batch])
             connection.send_packed_command([packed])  # type: ignore[no-untyped-call]

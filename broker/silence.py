@@ -57,16 +57,16 @@ class Silence:
             self._is_on = self._heard_at < end and any(0 < sent < end for sent in self._server.sent_times())
         return self._is_on
 
-    def wait(self, since: float) -> None:
+    def wait(self) -> None:
         """Wait until the server answers, if it is silent.
 
         Raises:
-            NotSent: it is still silent SILENCE_TIMEOUT after `since`.
+            NotSent: it is still silent after SILENCE_TIMEOUT.
         """
         if not self.is_on():
             return
-        end = since + SILENCE_TIMEOUT
-        if self._asking.acquire(timeout=max(0.0, end - time.monotonic())):
+        end = time.monotonic() + SILENCE_TIMEOUT
+        if self._asking.acquire(timeout=SILENCE_TIMEOUT):
             try:
                 if self._is_on and (seconds := end - time.monotonic()) > 0:
                     self._ask(seconds)
