@@ -423,7 +423,7 @@ ROUTES = {  # by method and verb, or by method and path
         ),
     ),
     "GET /api/events": Route("queues_events", SERVICE, media=(EVENTS,), codes=WAITING_CODES),
-    "GET /healthz": Route("healthz", SERVICE, ("Health",), example=Example(ok(version="0.2.0"))),
+    "GET /healthz": Route("healthz", SERVICE, ("Health",), example=Example(ok(version="1.0.0"))),
     "GET /metrics": Route("metrics", SERVICE, media=(PLAIN, "application/openmetrics-text")),
     "GET /api/openapi.json": Route("openapi", SERVICE, ("OpenAPI",)),
 }
