@@ -421,6 +421,16 @@ class EveryVerb(RuleBasedStateMachine):
         assert real == outcome(lambda: model.remove(position, message))
         self.taken.update([message] if real is None else [])
 
+    @rule(q=QUEUES, pick=st.integers(0, 5))
+    def undo_a_removal(self, q: str, pick: int) -> None:
+        """Remove a message and put it back, which changes nothing."""
+        waiting = self.up_to_date(q).waiting
+        if not waiting:
+            return
+        position = pick % len(waiting)
+        undo = self.queue(q).remove(position, waiting[position], undo=True)
+        assert self.queue(q).restore(undo or "") == 1
+
     @rule(q=QUEUES)
     def clear(self, q: str) -> None:
         model = self.up_to_date(q)
