@@ -4,6 +4,7 @@ import errno
 import ipaddress
 import os
 import socket
+import time
 from typing import Any
 
 from gunicorn import systemd
@@ -11,6 +12,8 @@ from gunicorn import systemd
 from settings import BadSetting, Settings
 
 CONNECT_TIMEOUT = 1.0  # seconds to wait for a program that may listen on our address
+LEAVING_TIMEOUT = 1.5  # seconds to wait for the workers of a killed master, which notice that every second
+LEAVING_INTERVAL = 0.1  # seconds between two looks whether they are gone
 
 
 def bind_addresses(settings: Settings) -> list[str]:
@@ -79,21 +82,27 @@ def _check_closed(host: str, port: int) -> None:
 
 def _check_free(host: str, port: int, reuse_port: bool) -> None:
     """Refuse an address that this machine does not have, or on which another program listens."""
+    end = time.monotonic() + LEAVING_TIMEOUT
+    while _is_used(host, port, reuse_port):
+        if time.monotonic() > end:
+            airplay = " (on macOS it may be the AirPlay Receiver)" if port == 5000 else ""
+            raise BadSetting(
+                f"{host} port {port} is in use, another program listens there{airplay}; set PORT to another port"
+            )
+        time.sleep(LEAVING_INTERVAL)
+
+
+def _is_used(host: str, port: int, reuse_port: bool) -> bool:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         socket.create_server((host, port), family=family, reuse_port=reuse_port).close()
-        # macOS lets us listen on a loopback address beside a program that listens on all addresses.
-        is_used = not reuse_port and _answers(host, port)
     except OSError as error:
-        if error.errno != errno.EADDRINUSE:
-            why = str(error.strerror).partition(" (")[0]
-            raise BadSetting(f"{host} port {port}: {why}; set HOST or PORT") from None
-        is_used = True
-    if is_used:
-        airplay = " (on macOS it may be the AirPlay Receiver)" if port == 5000 else ""
-        raise BadSetting(
-            f"{host} port {port} is in use, another program listens there{airplay}; set PORT to another port"
-        )
+        if error.errno == errno.EADDRINUSE:
+            return True
+        why = str(error.strerror).partition(" (")[0]
+        raise BadSetting(f"{host} port {port}: {why}; set HOST or PORT") from None
+    # macOS lets us listen on a loopback address beside a program that listens on all addresses.
+    return not reuse_port and _answers(host, port)
 
 
 def _answers(host: str, port: int) -> bool:

@@ -23,7 +23,8 @@ from web.parameters import MessageParameter
 TAKES = {(verb.method, verb.name): verb for verb in VERBS}
 REQUIRED = {"id": "a", "undo": "a", "to": "elsewhere", "job": "a", "position": 0}
 addresses = itertools.count(int(ip_address("10.0.0.1")))
-EXCLUSIVE = (("ids", "id"), ("next", "delay"), ("dead", "delay"))  # of each only the second may be sent
+# Of each only the second may be sent.
+EXCLUSIVE = (("ids", "id"), ("next", "delay"), ("dead", "delay"), ("max", "position"), ("contains", "position"))
 
 
 @schemathesis.serializer(NDJSON)
@@ -79,6 +80,8 @@ def keep_the_rules(verb: Verb, case: "schemathesis.Case[Any]", query: dict[str, 
     if case.media_type == NDJSON or "each" in query:
         drop("next", "delay")
         case.headers.pop("Idempotency-Key", None)
+    if verb.name == "move" and not {"position", "message"} <= query.keys() | fields.keys():
+        drop("position", "message")
     for name, other in EXCLUSIVE:
         if other in query or other in fields:
             drop(name)

@@ -129,7 +129,10 @@ class App:
         until(self.answers, 60)
 
     def answers(self) -> bool:
+        """Return whether its own workers answer: those of a master that was killed do for a moment, too."""
         assert self.process.poll() is None, self.log.read_text()
+        if not self.workers():
+            return False
         try:
             urllib.request.urlopen(self.url + "/static/js/client.js", timeout=5)
         except urllib.error.HTTPError:

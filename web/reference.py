@@ -139,7 +139,7 @@ ABOUT = {
     "to": "The other queue.",
     "move.max": "Move up to so many; by default those that wait now.",
     "move.contains": "Move only messages that hold this text; ASCII letters match in either case.",
-    "move.position": "Move the one message at this position; 0 is the message to be popped next.",
+    "move.position": "Move only the message at this position (0 is popped next); without `max` or `contains`.",
     "move.message": "With `position`: the message that should be there.",
     "keep": "How long to keep the result.",
     "match": "A pattern with `*`, `?` and `[abc]`.",

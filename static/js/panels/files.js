@@ -103,9 +103,9 @@ export function mountFiles({ client, notices, page, t, curl, showCommand }) {
     }
     if (!bytes.length) return "empty_file";
     if ((bytes[0] === 0xff && bytes[1] === 0xfe) || (bytes[0] === 0xfe && bytes[1] === 0xff)) return "utf16";
-    const first = file.slice(0, page.max_message_bytes + 1); // without a line's end there is neither a line nor a whole to push
-    if (first.size > page.max_message_bytes && !new Uint8Array(await first.arrayBuffer()).includes(10)) return "message_too_large";
-    return areJsonLines(new TextDecoder().decode(bytes)) ? "json" : "text";
+    if (areJsonLines(new TextDecoder().decode(bytes))) return "json"; // its lines may be longer than the messages in them
+    const isOneLine = !bytes.subarray(0, page.max_message_bytes + 1).includes(10);
+    return isOneLine && file.size > page.max_message_bytes ? "message_too_large" : "text";
   }
 
   // --- dropping
