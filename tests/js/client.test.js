@@ -287,11 +287,10 @@ test("the stream is opened again after it ended, and tells how the connection is
 
 test("the stream of all queues has an address of its own, and a list and changes", async () => {
   const texts = ['event: queues\ndata: {"queues":[{"name":"a"}]}\n\n', ': nothing new\n\nevent: changed\ndata: {"queues":[],"removed":["a"]}\n\n'];
-  const stream = new Response(new ReadableStream({ start: (control) => texts.forEach((text) => control.enqueue(new TextEncoder().encode(text))) }));
   let asked = "";
   const fetch = async (url) => {
     asked = url.href;
-    return stream;
+    return streamOf(...texts);
   };
   const told = [];
   await new Promise((done) => {
