@@ -52,6 +52,7 @@ PARSE_SIZE = 8192  # bytes that gunicorn reads at once to parse heads and the si
 TURN_SIZE = 2048  # and what it gets in a turn: 340 chunks of one byte take some milliseconds
 MAX_ACCEPT = 16  # connections taken in one round of the event loop; the next ones may find another worker idle
 SPARE_CONNECTIONS = 100  # kept free for new clients; of few connections, a tenth
+MIN_PATIENCE = 1.0  # seconds that a client may take before its connection is closed to make room: its request may come
 
 ANSWER_START = b"HTTP/1."  # what every answer begins with
 HEAD_END = b"\r\n\r\n"
@@ -219,6 +220,10 @@ class Connection(socket.socket):  # type: ignore[misc]
         """Return how many bytes have come and were not read."""
         return int.from_bytes(fcntl.ioctl(self._sock, termios.FIONREAD, bytes(4)), sys.byteorder)
 
+    def has_request(self) -> bool:
+        """Return whether the client's next request has begun to come."""
+        return self.phase is IDLE and self.unread_bytes() > 0
+
     def send_early(self) -> bool:
         """Send the answer's next byte before the answer is known; return whether that was possible.
 
@@ -357,14 +362,16 @@ class Worker(GeventWorker):  # type: ignore[misc]
             sock.flush()
             sock.enter(IDLE)
 
-    def _make_room(self) -> None:
-        """When nearly all connections are in use, close the one that has waited longest for its client."""
+    def _make_room(self, max_cut: int = 1) -> None:
+        """When nearly all connections are in use, close those that have waited longest for their clients."""
         spare = min(SPARE_CONNECTIONS, self.worker_connections // 10)
-        if len(self.connections) < self.worker_connections - spare:
-            return
-        idle = [connection for connection in self.connections if connection.waiting_since is not None]
-        if idle:
-            min(idle, key=lambda one: (one.phase.rank, one.waiting_since)).cut()
+        wanted = min(max_cut, len(self.connections) + 1 - (self.worker_connections - spare))
+        if wanted > 0:
+            before = time.monotonic() - MIN_PATIENCE
+            idle = [one for one in self.connections if one.waiting_since is not None and one.waiting_since < before]
+            idle.sort(key=lambda one: (one.phase.rank, one.waiting_since))
+            for connection in itertools.islice((one for one in idle if not one.has_request()), wanted):
+                connection.cut()
 
     def _watch_connections(self) -> None:
         """End what clients are too slow for; one timer for all costs less than one for each read and write.
@@ -375,6 +382,7 @@ class Worker(GeventWorker):  # type: ignore[misc]
         for number in itertools.count():
             gevent.sleep(CHECK_INTERVAL)
             now = time.monotonic()
+            self._make_room(SPARE_CONNECTIONS)
             if number % LEAVING_CHECKS == 0:
                 self.departures.look()
             if not self.alive:
