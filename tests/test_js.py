@@ -1,6 +1,7 @@
 """The page's modules: linted, and their pure parts tested by node, which a wheel carries."""
 
 import json
+import re
 import subprocess
 import sysconfig
 from pathlib import Path
@@ -20,6 +21,9 @@ const [one, other] = JSON.parse(require("fs").readFileSync(0, "utf8")).map((text
     ["start", "end", "raw"].includes(key) ? undefined : value));
 console.log(one === other);
 """
+ENTRIES = sorted(
+    {name for file in (ROOT / "templates").iterdir() for name in re.findall(r"js/(\w+\.js)", file.read_text())}
+)
 OPTIONS: dict[str, Any] = {"cwd": ROOT, "capture_output": True, "text": True, "timeout": 120}
 
 
@@ -36,7 +40,7 @@ def test_the_modules_pass_the_linter() -> None:
     assert done.returncode == 0, done.stdout
 
 
-@pytest.mark.parametrize("name", ["home.js", "login.js", "theme.js"])
+@pytest.mark.parametrize("name", ENTRIES)
 def test_a_script_without_its_comments_is_the_same_program(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     file = ROOT / "static/js" / name
     shortened = web.bundle.Bundle(file).text

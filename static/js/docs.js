@@ -31,7 +31,7 @@ function callOf(form) {
 
 /** Return the curl command of a call. */
 function curlOf({ url, method, headers, body }) {
-  const sent = Object.entries(headers).map(([name, value]) => `-H ${quoted(`${name}: ${value}`)}`);
+  const sent = Object.entries(headers).map((header) => `-H ${quoted(header.join(": "))}`);
   if (page.token) sent.push('-H "Authorization: Bearer $API_TOKEN"');
   if (body !== undefined) sent.push(`--data-raw ${quoted(body)}`);
   else if (method === "POST") sent.push("-X POST");
