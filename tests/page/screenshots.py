@@ -3,6 +3,7 @@
 Run by `make screenshots`; needs Chromium.
 """
 
+import itertools
 import shutil
 import sys
 import tempfile
@@ -17,7 +18,10 @@ from tests.page.conftest import ARGUMENTS
 from tests.servers import ROOT, App, Store, running
 
 FOLDER = ROOT / "docs/screenshots"
-WIDTHS = {"wide": (1280, 800), "narrow": (390, 844)}
+SIZES: dict[str, dict[str, Any]] = {
+    "wide": {"viewport": {"width": 1280, "height": 800}},
+    "narrow": {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True},  # a phone
+}
 ORDERS = [
     '{"order":1041,"items":["espresso","croissant"],"table":7}',
     '{"order":1042,"items":["flat white"],"to_go":true}',
@@ -56,9 +60,11 @@ class Scene:
     def history(self) -> None:
         """Give the chart some minutes: the page's clock is moved on while the queue goes up and down."""
         for depth in [0, 2, 5, 9, 7, 12, 10, 6, 8, 4, 1, 0]:
-            self.redis.delete("queue:" + self.name)
-            if depth:
-                self.redis.lpush("queue:" + self.name, *["x"] * depth)
+            with self.redis.pipeline() as pipeline:
+                pipeline.delete("queue:" + self.name)
+                if depth:
+                    pipeline.lpush("queue:" + self.name, *["x"] * depth)
+                pipeline.execute()
             expect(self.page.locator("#count")).to_have_text(str(depth))
             self.page.clock.fast_forward(20_000)
 
@@ -147,8 +153,6 @@ def queues(scene: Scene) -> None:
     ReliableQueue(scene.redis, "thumbnails").reserve(600, 16)
     ReliableQueue(scene.redis, "emails.receipts").push_later(5400, [b"x"])
     ReliableQueue(scene.redis, "reports.nightly").pause()
-    # The app remembers the queues of the picture before.
-    scene.page.route("**/api/events?history=1", lambda route: route.continue_(url=route.request.url.split("?")[0]))
     scene.page.goto(scene.page.url.replace("/q/orders", "/queues"))
     expect(scene.page.locator(".queue-row").first).to_be_visible()
     for number in range(12):  # some minutes, in which the page's clock is moved on
@@ -174,29 +178,28 @@ SCENES: list[Callable[[Scene], None]] = [
 ]
 
 
-def shots(browser: Any, app: App, store: Store) -> Iterator[Path]:
-    for take in SCENES:
-        for size, (width, height) in WIDTHS.items():
-            for theme in ("light", "dark"):
-                store.client().flushall()  # a store of this script's own
-                options = {"viewport": {"width": width, "height": height}, "color_scheme": theme, "locale": "en-US"}
-                context = browser.new_context(**options, reduced_motion="reduce")
-                page = context.new_page()
-                page.clock.install()
-                page.goto(f"{app.url}/q/orders")
-                expect(page.locator("#live")).to_have_text("Live")
-                scene = Scene(page, store, "orders")
-                scene.history()
-                take(scene)
-                if size == "narrow" and take not in (empty, popped, paused, queues):
-                    page.locator("#waiting-title").evaluate("title => title.closest('.card').scrollIntoView()")
-                page.mouse.move(0, 0)
-                path = FOLDER / f"{take.__name__}-{size}-{theme}.png"
-                page.screenshot(path=path, animations="disabled")
-                if take is away:
-                    store.start()
-                context.close()
-                yield path
+def shots(browser: Any, folder: Path, store: Store) -> Iterator[Path]:
+    pictures = itertools.product(SCENES, SIZES.items(), ("light", "dark"))
+    for number, (take, (size, options), theme) in enumerate(pictures):
+        store.client().flushall()  # a store of this script's own
+        with running(App(folder / str(number), REDIS_URL=store.url)) as app:  # one that remembers no other picture
+            context = browser.new_context(**options, color_scheme=theme, locale="en-US", reduced_motion="reduce")
+            page = context.new_page()
+            page.clock.install()
+            page.goto(f"{app.url}/q/orders")
+            expect(page.locator("#live")).to_have_text("Live")
+            scene = Scene(page, store, "orders")
+            scene.history()
+            take(scene)
+            if size == "narrow" and take not in (empty, popped, paused, queues):
+                page.locator("#waiting-title").evaluate("title => title.closest('.card').scrollIntoView()")
+            page.mouse.move(0, 0)
+            path = FOLDER / f"{take.__name__}-{size}-{theme}.png"
+            page.screenshot(path=path, animations="disabled")
+            if take is away:
+                store.start()
+            context.close()
+        yield path
 
 
 def main() -> None:
@@ -207,11 +210,10 @@ def main() -> None:
     with (
         tempfile.TemporaryDirectory(prefix="q") as folder,
         running(Store("valkey", Path(folder) / "store")) as store,
-        running(App(Path(folder) / "app", REDIS_URL=store.url)) as app,
         sync_playwright() as playwright,
     ):
         browser = playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
-        for made in shots(browser, app, store):
+        for made in shots(browser, Path(folder), store):
             print(f"{made.relative_to(ROOT)}  {made.stat().st_size // 1024} kB", flush=True)
         browser.close()
 
