@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from broker.reliable import ReliableQueue
 from RedisQueue import RedisQueue
 from tests.broker.helpers import numbered
-from tests.servers import FakeRedis, Proxy, Store
+from tests.servers import FakeRedis, Proxy, Store, until
 from tests.web.helpers import NDJSON, TEXT, in_blocks
 from web import streams
 from web.codec import decode_message
@@ -140,11 +140,31 @@ def test_when_redis_fails_half_way_the_error_says_how_many_were_stored(valkey: S
     queue = ReliableQueue(redis.Redis.from_url(proxy.url), name)
     proxy.cut("LPUSH", skip=2, before=True)
     body = b"".join(b"%d\n" % number for number in range(10_000))
-    error = error_of(lambda: streams.push_lines(queue, in_blocks(body, 8000), TEXT, LIMIT))
+    told: list[dict[str, int]] = []
+    error = error_of(lambda: streams.push_lines(queue, in_blocks(body, 8000), TEXT, LIMIT, told.append))
     pushed = error.details["pushed"]
     assert error.status == 503
+    assert sum(one["pushed"] for one in told) == pushed
     assert 0 < pushed < 10_000
     assert RedisQueue(valkey.client(), name).all() == [b"%d" % number for number in range(pushed)]
+
+
+def test_what_is_pushed_is_recorded_as_it_comes_and_to_the_last_message(
+    queue: ReliableQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[dict[str, int]] = []
+
+    def recorded() -> Iterator[bytes]:
+        yield b"a\nb\n"
+        until(lambda: len(told) == 1)
+        monkeypatch.setattr(streams, "RECORD_INTERVAL", 0)
+        yield b"c\n"
+        until(lambda: len(told) == 2)
+        monkeypatch.setattr(streams, "RECORD_INTERVAL", 60)
+        yield b"d\ne\n\xff\n"
+
+    error_of(lambda: streams.push_lines(queue, recorded(), TEXT, LIMIT, told.append))
+    assert [(one["pushed"], one["count"]) for one in told] == [(2, 2), (1, 3), (2, 5)]
 
 
 # --- answers out
