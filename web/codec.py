@@ -109,10 +109,10 @@ def validate_message(message: bytes, limits: Limits) -> bytes:
 
 
 def validate_messages(messages: list[bytes], limits: Limits) -> list[bytes]:
-    """Return the messages if each is valid. Looking at the shortest and the longest is faster than at each."""
-    sizes = list(map(len, messages))
-    for size in (min(sizes), max(sizes)) if sizes else ():
-        validate_message(messages[sizes.index(size)], limits)
+    """Return the messages if each is valid. A look at all of them is much faster than one at each."""
+    if messages and not (all(messages) and max(map(len, messages)) <= limits.max_bytes):
+        for message in messages:
+            validate_message(message, limits)
     return messages
 
 

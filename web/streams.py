@@ -87,7 +87,7 @@ def push_lines(
 
 
 class _Writer:
-    """Pushes the messages of a stream in order: a full batch at once, fewer when they have been here for a moment.
+    """Pushes the messages of a stream in order: full batches at once, what is left when it has been here for a moment.
 
     The next batch is read while the last is pushed. After a failed push nothing more is pushed; the next call raises
     its error.
@@ -110,13 +110,19 @@ class _Writer:
         """Take messages; they are pushed within MAX_DELAY, whether more come or not."""
         with self._lock:
             self._messages += messages
-            self._size += sum(map(len, messages))
-            if len(self._messages) >= BATCH_MESSAGES or self._size >= BATCH_BYTES:
-                self._start_push()
-            elif self._messages and self._timer is None:
+            number = len(self._messages)
+            if number >= BATCH_MESSAGES:
+                self._start_push(number - number % BATCH_MESSAGES)
+            elif self._add_size(messages) >= BATCH_BYTES:
+                self._start_push(number)
+            if self._messages and self._timer is None:
                 self._timer = threading.Timer(MAX_DELAY, self._push_late)
                 self._timer.daemon = True
                 self._timer.start()
+
+    def _add_size(self, messages: list[bytes]) -> int:
+        self._size += sum(map(len, messages))
+        return self._size
 
     def close(self) -> int:
         """Push what is left; return the queue's length after the last push."""
@@ -124,7 +130,7 @@ class _Writer:
             with self._lock:
                 if self._timer:
                     self._timer.cancel()
-                self._start_push()
+                self._start_push(len(self._messages))
                 self._wait()
         finally:
             self._thread.shutdown(wait=False)
@@ -133,11 +139,12 @@ class _Writer:
     def _push_late(self) -> None:
         with self._lock, contextlib.suppress(Exception):  # the next call raises it
             self._timer = None
-            self._start_push()
+            self._start_push(len(self._messages))
 
-    def _start_push(self) -> None:
+    def _start_push(self, number: int) -> None:
+        """Push so many messages. Few that are left over are not counted in the size."""
         self._wait()
-        messages, self._messages, self._size = self._messages, [], 0
+        messages, self._messages, self._size = self._messages[:number], self._messages[number:], 0
         self._pushing = self._thread.submit(self._push, messages)
         time.sleep(0)  # let it send the first batch now
 
