@@ -6,11 +6,12 @@ Every tab checks at its end that no script failed, no policy was violated and no
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, Request, expect, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, Request, Route, expect, sync_playwright
 
 from tests.servers import App, Store
 
@@ -57,6 +58,16 @@ class Tab:
     def _asked(self, request: Request) -> None:
         if urlsplit(request.url).scheme in ("http", "https", "ws") and not request.url.startswith(self.url + "/"):
             self.foreign.append(request.url)
+
+    @contextmanager
+    def holding(self, address: str) -> Iterator[None]:
+        """Hold requests on their way until the end. Their route stays: to end it while one comes can lose that one."""
+        held: list[Route] | None = []
+        self.page.route(address, lambda route: route.continue_() if held is None else held.append(route))
+        yield
+        on_their_way, held = held or [], None
+        for route in on_their_way:
+            route.continue_()
 
     def open(self, name: str | None = None, connection: str = "live") -> "Tab":
         """Open the queue's page and wait until it is live."""

@@ -207,12 +207,11 @@ def test_a_tab_opened_in_the_background_follows_once_it_is_shown(tabs: Callable[
 def test_an_answer_that_takes_long_is_said_to_be_waited_for(tab: Tab, seed: Callable[..., None]) -> None:
     seed("a")
     tab.page.clock.install()
-    tab.page.route("**/pop", lambda route: None)
-    with tab.page.expect_request("**/pop"):
-        tab.by_id("pop").click()
-    tab.page.clock.fast_forward(3100)
-    expect(tab.by_id("toasts")).to_contain_text("Still waiting for the app…")
-    tab.page.unroute("**/pop")
+    with tab.holding("**/pop"):
+        with tab.page.expect_request("**/pop"):
+            tab.by_id("pop").click()
+        tab.page.clock.fast_forward(3100)
+        expect(tab.by_id("toasts")).to_contain_text("Still waiting for the app…")
 
 
 def test_without_scripts_the_page_says_so_and_does_not_connect_for_ever(tabs: Callable[..., Tab]) -> None:

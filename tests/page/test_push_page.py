@@ -92,15 +92,14 @@ def test_what_was_typed_outlives_a_refusal_and_a_reload(tab: Tab, redis: Any, na
 
 
 def test_one_types_on_while_a_push_is_on_its_way(tab: Tab) -> None:
-    tab.page.route("**/push", lambda route: None)  # held on its way
     tab.by_id("push-text").focus()
-    with tab.page.expect_request("**/push"):
-        for word in ("first", "second", "third"):
-            tab.page.keyboard.type(word)
-            tab.press("Control+Enter")
-            expect(tab.by_id("push-text")).to_have_value("")
-    tab.page.keyboard.type("a fo")
-    tab.page.unroute("**/push")
+    with tab.holding("**/push"):
+        with tab.page.expect_request("**/push"):
+            for word in ("first", "second", "third"):
+                tab.page.keyboard.type(word)
+                tab.press("Control+Enter")
+                expect(tab.by_id("push-text")).to_have_value("")
+        tab.page.keyboard.type("a fo")
     tab.page.keyboard.type("urth")
     tab.shows("first", "second", "third")
     expect(tab.by_id("push-text")).to_have_value("a fourth")
@@ -112,14 +111,12 @@ def unsent(tab: Tab) -> Locator:
 
 def test_what_did_not_get_in_stays_apart_from_what_is_typed(tab: Tab, redis: Any, name: str) -> None:
     redis.set("queue:" + name, "not a list")
-    with tab.page.expect_request("**/push"):
-        tab.page.route("**/push", lambda route: None)  # held on its way
+    with tab.holding("**/push"), tab.page.expect_request("**/push"):
         for word in ("first", "second\nlines"):
             tab.by_id("push-text").fill(word)
             tab.by_id("push-each").set_checked(word != "first")
             tab.by_id("push-go").click()
         tab.by_id("push-text").fill("thi")
-    tab.page.unroute("**/push")
     expect(tab.page.get_by_role("alert")).to_contain_text("something other than a list")
     expect(unsent(tab)).to_have_text(["first", "second ↵ lines"])
     tab.by_id("push-text").press_sequentially("rd")
@@ -137,13 +134,11 @@ def test_what_did_not_get_in_stays_apart_from_what_is_typed(tab: Tab, redis: Any
 
 def test_what_did_not_get_in_can_be_edited_and_taken_off(tab: Tab, redis: Any, name: str) -> None:
     redis.set("queue:" + name, "not a list")
-    with tab.page.expect_request("**/push?next*"):
-        tab.page.route("**/push?next*", lambda route: None)
+    with tab.holding("**/push?next*"), tab.page.expect_request("**/push?next*"):
         tab.by_id("push-text").fill("first")
         tab.by_id("push-next").check()
         tab.by_id("push-go").click()
         tab.by_id("push-text").fill("second")
-    tab.page.unroute("**/push?next*")
     expect(unsent(tab)).to_have_text(["first"])
     tab.page.get_by_role("button", name="Edit").click()
     expect(tab.by_id("push-text")).to_have_value("first")
