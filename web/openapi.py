@@ -198,7 +198,7 @@ def request_body(verb: Verb, route: Route) -> dict[str, Any] | None:
         content[FORM]["encoding"] = {name: {"style": "form", "explode": False} for name in lists}
     if verb.raw_body:
         content[TEXT] = {"schema": {"type": "string", "minLength": 1}}
-        content[BYTES] = {"schema": MEDIA_SCHEMAS[BYTES]}
+        content[BYTES] = {"schema": MEDIA_SCHEMAS[BYTES] | {"minLength": 1}}
     if verb.streams:
         content[NDJSON] = {"schema": {"type": "string", "description": "A stream of JSON values, one a line."}}
     return {"required": any("required" in schema for schema in schemas.values()), "content": content}

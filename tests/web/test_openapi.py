@@ -241,3 +241,13 @@ def test_the_examples_are_what_a_server_answers(site: App, name: str) -> None:
         assert shape(answer) == shape(example.answer), route
         given |= answer
     assert {key for key, route in ROUTES.items() if route.example} == set(STORY)
+
+
+@pytest.mark.parametrize("media", ["text/plain", "application/octet-stream"])
+def test_a_body_that_is_the_message_is_not_empty(site: App, name: str, media: str) -> None:
+    content = operations()["POST /api/queue/push"]["requestBody"]["content"]
+    assert content[media]["schema"]["minLength"] == 1
+    asked = urllib.request.Request(f"{site.url}/api/queue/{name}/push", b"", {"Content-Type": media}, method="POST")
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(asked)
+    assert json.load(refused.value)["error"] == "empty_message"
