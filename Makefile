@@ -1,7 +1,7 @@
 # Each target sets up what it needs in .venv, on a machine that has only make and Python 3.11 or later.
 #
 #   make run      serve the page and the API; prints the URL
-#   make quick    the tests without a browser and without killing processes, under a minute
+#   make quick    the tests without a browser and without killing processes, in about two minutes
 #   make test     checks, then every test (ARGS="-k push" picks some)
 #   make check    lint, format and types
 #   make format   let the linter and the formatter fix what they can
