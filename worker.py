@@ -8,6 +8,7 @@ When the worker stops, connections end soon.
 import contextlib
 import errno
 import fcntl
+import heapq
 import itertools
 import math
 import select
@@ -363,15 +364,26 @@ class Worker(GeventWorker):  # type: ignore[misc]
             sock.enter(IDLE)
 
     def _make_room(self, max_cut: int = 1) -> None:
-        """When nearly all connections are in use, close those that have waited longest for their clients."""
+        """When nearly all connections are in use, close those that have waited longest for their clients.
+
+        A heap, since thousands may wait and each new connection asks for one of them.
+        """
         spare = min(SPARE_CONNECTIONS, self.worker_connections // 10)
         wanted = min(max_cut, len(self.connections) + 1 - (self.worker_connections - spare))
-        if wanted > 0:
-            before = time.monotonic() - MIN_PATIENCE
-            idle = [one for one in self.connections if one.waiting_since is not None and one.waiting_since < before]
-            idle.sort(key=lambda one: (one.phase.rank, one.waiting_since))
-            for connection in itertools.islice((one for one in idle if not one.has_request()), wanted):
+        if wanted <= 0:
+            return
+        before = time.monotonic() - MIN_PATIENCE
+        idle = [
+            (one.phase.rank, one.waiting_since, number, one)
+            for number, one in enumerate(self.connections)
+            if one.waiting_since is not None and one.waiting_since < before
+        ]
+        heapq.heapify(idle)
+        while idle and wanted:
+            *_, connection = heapq.heappop(idle)
+            if not connection.has_request():
                 connection.cut()
+                wanted -= 1
 
     def _watch_connections(self) -> None:
         """End what clients are too slow for; one timer for all costs less than one for each read and write.
