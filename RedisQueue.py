@@ -1,9 +1,9 @@
-"""A FIFO queue on a plain Redis list. `broker/names.py` has the map of keys."""
+"""A FIFO queue on a plain Redis list. `broker/keys.py` has the map of keys."""
 
 from typing import Any
 
-from broker.many import MAX_COMMAND_MESSAGES, push_many
-from broker.names import queue_keys
+from broker.bulk_push import MAX_COMMAND_MESSAGES, push_many
+from broker.keys import queue_keys
 
 
 class RedisQueue:

@@ -10,16 +10,18 @@ from flask.json.provider import JSONProvider
 from werkzeug.exceptions import BadRequest
 
 from settings import ROOT, Settings, from_environment
-from web import errors, peer, security
-from web.api import api
-from web.assets import Assets, compress_page
-from web.codec import compact
-from web.edge import Edge
-from web.openapi import openapi
+from web import auth as security
+from web import errors
+from web.assets.assets import Assets, compress_page
+from web.fast_path import Edge
+from web.input.codec import compact
+from web.instrumentation import record_error
+from web.live import disconnects as peer
+from web.operations import api
 from web.pages import DOCS_PATH, AnyText, pages, render_sign_in
-from web.record import record_error
+from web.reference.openapi import openapi
 from web.request import Request, current_request
-from web.runtime import Runtime
+from web.services import Runtime
 
 PROGRAM_PATHS = ("/api/", "/healthz", "/metrics")
 

@@ -19,7 +19,7 @@ from gunicorn import util
 from gunicorn.http.errors import InvalidHeader, UnsupportedTransferCoding
 
 import embedded
-from addresses import bind_addresses, check_addresses, page_url
+from server.listen import bind_addresses, check_addresses, page_url
 from settings import ROOT, BadSetting, from_environment, read
 
 MAX_OTHER_CLIENTS = 1000  # in each process, beside those that wait
@@ -53,10 +53,10 @@ _max_waiting = min(_settings.max_waiting, (_free_files - _other_clients) // 2)
 wsgi_app = "app:app"
 bind = bind_addresses(_settings)
 workers = _settings.web_concurrency
-worker_class = "worker.Worker"  # gevent's: a waiting client costs a greenlet, not a thread
+worker_class = "server.worker.Worker"  # gevent's: a waiting client costs a greenlet, not a thread
 worker_connections = _max_waiting + _other_clients  # those that wait never keep the others out
 control_socket_disable = True
-keepalive = 100  # seconds for an idle connection and the next head; worker.py has shorter limits for each
+keepalive = 100  # seconds for an idle connection and the next head; server/worker.py has shorter limits for each
 limit_request_line = 8190  # bytes, as many as gunicorn can: the text to look for is in the address
 sendfile = False  # static files go through the same limits as all other answers
 # web/proxy.py reads what a proxy says, from TRUSTED_PROXIES alone; gunicorn would believe any client on this machine.
@@ -65,7 +65,7 @@ secure_scheme_headers = dict[str, str]()
 
 # The order of time limits: longest wait (55) < graceful_timeout (65) < stop_grace_period in docker-compose.yaml (75).
 # On SIGTERM waiting requests are answered within a second or two, idle connections closed, and after five seconds slow
-# readers and senders cut off (worker.py); the limits bound everything else.
+# readers and senders cut off (server/worker.py); the limits bound everything else.
 graceful_timeout = 65  # seconds
 
 
@@ -94,7 +94,7 @@ def _check_redis_url() -> None:
     """
     if _settings.embedded:
         return
-    command = [sys.executable, "-m", "broker.health"]
+    command = [sys.executable, "-m", "broker.connections.health"]
     with contextlib.suppress(subprocess.TimeoutExpired):
         asked = subprocess.run(
             command, cwd=ROOT, input=_settings.redis_url, text=True, capture_output=True, timeout=MAX_CHECK_SECONDS

@@ -10,8 +10,8 @@ from functools import cached_property
 from pathlib import Path
 from urllib.parse import parse_qsl, quote, urlsplit
 
-from broker.address import SENTINEL_OPTIONS, Kind, parse_address
-from broker.names import NAME_RULE, is_name
+from broker.connections.address import SENTINEL_OPTIONS, Kind, parse_address
+from broker.keys import NAME_RULE, is_name
 
 ROOT = Path(__file__).parent  # what relative paths are relative to
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network

@@ -12,8 +12,8 @@ from typing import Any
 
 import redis
 
-from broker.refusals import error_text, is_passing
-from broker.reliable import Delivery, ReliableQueue, Stale
+from broker.connections.errors import error_text, is_passing
+from broker.queue import Delivery, ReliableQueue, Stale
 
 STOP_INTERVAL = 1.0  # how often a waiting consumer checks whether to stop, seconds
 RETRY_DELAY = 1.0  # seconds until the next try while Redis is away or refuses

@@ -13,10 +13,10 @@ from typing import Any
 
 import redis
 
-from broker.cluster import each_primary
-from broker.names import NAME_PATTERN, beside_pattern, name_beside, parent_name
-from broker.refusals import is_passing
-from broker.reliable import ReliableQueue
+from broker.connections.cluster import each_primary
+from broker.connections.errors import is_passing
+from broker.keys import NAME_PATTERN, beside_pattern, name_beside, parent_name
+from broker.queue import ReliableQueue
 
 LIST_TIMEOUT = 1.5  # seconds; what was not seen and counted by then is left out, and `complete` is false
 SCAN_COUNT = 200  # keys in one step, which takes the process some milliseconds

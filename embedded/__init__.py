@@ -1,7 +1,7 @@
 """The embedded Valkey: a real server on a unix socket in the data folder, for when no REDIS_URL is set.
 
-gunicorn's master calls `start`, which runs a keeper process (`keeper.py`). The keeper runs the server, restarts it if
-it dies, and ends it once the master and all its workers are gone, however they went.
+gunicorn's master calls `start`, which runs a keeper process (`supervisor.py`). The keeper runs the server, restarts it
+if it dies, and ends it once the master and all its workers are gone, however they went.
 """
 
 import os
@@ -10,9 +10,9 @@ import sys
 import time
 from pathlib import Path
 
-from embedded import keeper
-from embedded.keeper import INSTEAD, LOCK_FILE, RESTART_DELAY
-from embedded.keeper import CannotStart as CannotStart
+from embedded import supervisor
+from embedded.supervisor import INSTEAD, LOCK_FILE, RESTART_DELAY
+from embedded.supervisor import CannotStart as CannotStart
 
 
 class Embedded:
@@ -28,7 +28,7 @@ class Embedded:
         self._started_at = time.monotonic()
         self._keeper = subprocess.Popen(
             # UTF-8 mode: whatever the locale, it writes the names of files as it was given them.
-            [sys.executable, "-X", "utf8", "-u", keeper.__file__, str(self.data_dir), str(os.getpid()), *again],
+            [sys.executable, "-X", "utf8", "-u", supervisor.__file__, str(self.data_dir), str(os.getpid()), *again],
             stdin=self._pipe,
             stdout=subprocess.PIPE,
             start_new_session=True,  # Ctrl-C is for the master, which ends the server last
@@ -71,7 +71,7 @@ def start(data_dir: Path) -> Embedded:
         with open(data_dir / LOCK_FILE, "ab"):
             pass
     except OSError as error:
-        raise keeper.cannot_write(data_dir, error) from None
+        raise supervisor.cannot_write(data_dir, error) from None
     embedded = Embedded(data_dir)
     report = embedded.report()
     if report != "ready":

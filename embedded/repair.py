@@ -12,7 +12,7 @@ import sys
 import time
 from pathlib import Path
 
-from embedded.keeper import (
+from embedded.supervisor import (
     APPEND_ONLY_DIR,
     MANIFEST,
     CannotStart,

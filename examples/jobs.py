@@ -9,9 +9,9 @@ import json
 import logging
 import time
 
-from broker.connection import connect
+from broker.connections.connection import connect
 from broker.consumer import Message, Reject, consume
-from broker.reliable import ReliableQueue
+from broker.queue import ReliableQueue
 from settings import from_environment
 
 

@@ -2,9 +2,9 @@
 
 import sys
 
-from broker.connection import connect
+from broker.connections.connection import connect
 from broker.consumer import consume
-from broker.reliable import ReliableQueue
+from broker.queue import ReliableQueue
 from settings import from_environment
 
 settings = from_environment()  # REDIS_URL, or the embedded server that `make run` has started

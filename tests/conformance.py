@@ -1,4 +1,4 @@
-"""What `schemathesis run` loads (SCHEMATHESIS_HOOKS) to test the app; tests/web/test_conformance.py runs it.
+"""What `schemathesis run` loads (SCHEMATHESIS_HOOKS) to test the app; tests/web/reference/test_conformance.py runs it.
 
 Some rules are said in words only, as no schema can: a parameter goes in the address or in the body, some exclude each
 other, one of `id` and `ids` is needed. Requests are made to keep them, so that one that is meant to be valid is, and
@@ -14,11 +14,11 @@ from typing import Any
 import schemathesis
 from schemathesis.core.parameters import ParameterLocation
 
-from web.api import VERBS, Verb
-from web.body import TEXT, JsonText
 from web.errors import ApiError
-from web.json_text import NDJSON
-from web.parameters import MessageParameter
+from web.input.body import TEXT, JsonText
+from web.input.parameters import MessageParameter
+from web.input.raw_json import NDJSON
+from web.operations import VERBS, Verb
 
 TAKES = {(verb.method, verb.name): verb for verb in VERBS}
 REQUIRED = {"id": "a", "undo": "a", "to": "elsewhere", "job": "a", "position": 0}

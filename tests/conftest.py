@@ -12,12 +12,12 @@ import pytest
 from flask import Flask
 
 from app import create_app
-from broker.connection import connect
-from broker.reliable import ReliableQueue
+from broker.connections.connection import connect
+from broker.queue import ReliableQueue
 from settings import Settings
 from tests.engines import Cluster, SentinelSet
 from tests.servers import BINARIES, App, FakeRedis, Proxy, Scripted, Store, running
-from web.runtime import Runtime
+from web.services import Runtime
 
 _numbers = itertools.count()
 

@@ -9,7 +9,7 @@ from typing import Any
 import redis
 from redis.crc import key_slot
 
-from broker.connection import connect
+from broker.connections.connection import connect
 from tests.servers import Store, free_port, until
 
 SLOTS = 16384

@@ -27,9 +27,9 @@ from typing import Any
 from unittest import mock
 from urllib.parse import urlsplit
 
-from broker.connection import connect
+from broker.connections.connection import connect
 from broker.consumer import consume as consume_messages
-from broker.reliable import ReliableQueue, Stale
+from broker.queue import ReliableQueue, Stale
 from tests.servers import ROOT, App, Proxy, Store, running, until
 
 QUEUE = "ledger"

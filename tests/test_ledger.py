@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from broker.connection import connect
+from broker.connections.connection import connect
 from RedisQueue import RedisQueue
 from tests import ledger
 from tests.ledger import Api

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import redis
 
-from broker.connection import connect
-from broker.refusals import NotSent
+from broker.connections.connection import connect
+from broker.connections.errors import NotSent
 from RedisQueue import RedisQueue
 from tests.servers import Proxy, Store, free_port
 

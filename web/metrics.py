@@ -13,12 +13,12 @@ import redis
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
+from broker.connections.errors import is_passing
 from broker.listing import Counts, Listing
-from broker.refusals import is_passing
-from broker.reliable import Measures, State
+from broker.queue import Measures, State
 from web import __version__
 from web.counters import BOUNDS, MAX_QUEUES, OTHERS, Key
-from web.runtime import Runtime
+from web.services import Runtime
 
 REDIS_UP = "1 if Redis answered this scrape."
 # Of each queue, from Redis: metric -> help, and how it comes from the state and the measures.

@@ -8,12 +8,13 @@ from flask import Blueprint, after_this_request, current_app, redirect, render_t
 from werkzeug import Response
 from werkzeug.routing import BaseConverter
 
-from broker.names import is_name, parent_name
-from web import __version__, security
-from web.body import read_fields
-from web.openapi import document, groups
-from web.parameters import Text, parse, validate_name
-from web.reference import CODES
+from broker.keys import is_name, parent_name
+from web import __version__
+from web import auth as security
+from web.input.body import read_fields
+from web.input.parameters import Text, parse, validate_name
+from web.reference.openapi import document, groups
+from web.reference.texts import CODES
 from web.request import current_request
 
 pages = Blueprint("pages", __name__)

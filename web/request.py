@@ -9,7 +9,7 @@ from werkzeug.http import parse_options_header
 from werkzeug.utils import cached_property
 
 from settings import Settings
-from web.runtime import Runtime
+from web.services import Runtime
 
 NO_ARGUMENTS: MultiDict[str, str] = ImmutableMultiDict()
 

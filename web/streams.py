@@ -11,10 +11,11 @@ from typing import Any, TypeVar
 import msgspec
 import redis
 
-from broker.browse import iter_messages
-from broker.reliable import Details, ReliableQueue, Search
+from broker.queue import Details, ReliableQueue, Search
+from broker.scan import iter_messages
 from RedisQueue import RedisQueue
-from web.codec import (
+from web.errors import ApiError, from_redis
+from web.input.codec import (
     BOM,
     MAX_VALUE_BYTES,
     Limits,
@@ -26,8 +27,7 @@ from web.codec import (
     validate_messages,
     validate_utf8,
 )
-from web.errors import ApiError, from_redis
-from web.json_text import NDJSON, compact_json, is_plain
+from web.input.raw_json import NDJSON, compact_json, is_plain
 
 BATCH_MESSAGES = 1000  # messages in one LPUSH
 BATCH_BYTES = 1 << 20  # about how much is pushed at once

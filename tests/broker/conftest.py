@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from broker.reliable import ReliableQueue
+from broker.queue import ReliableQueue
 
 
 @pytest.fixture

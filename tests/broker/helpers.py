@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from broker.reliable import Delivery, ReliableQueue, Search
+from broker.queue import Delivery, ReliableQueue, Search
 
 # For tests that make thousands of script calls, which fakeredis does slowly, or that ask the server who waits.
 on_real_servers = pytest.mark.parametrize("backend", ["valkey", "redis"], indirect=True)

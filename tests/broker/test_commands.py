@@ -7,8 +7,8 @@ from collections.abc import Callable
 import pytest
 import redis
 
-from broker.connection import connect
-from broker.reliable import ReliableQueue
+from broker.connections.connection import connect
+from broker.queue import ReliableQueue
 from tests.broker.helpers import each_verb, reserve, use_every_verb
 from tests.servers import Proxy, Scripted, Store
 from web.errors import from_redis

@@ -13,9 +13,9 @@ import pytest
 import redis
 
 from broker import consumer
-from broker.connection import connect
+from broker.connections.connection import connect
 from broker.consumer import Reject, backoff, consume
-from broker.reliable import Delivery, ReliableQueue
+from broker.queue import Delivery, ReliableQueue
 from tests.broker.helpers import counts, dead_letters, end_leases, on_real_servers
 from tests.servers import ROOT, Proxy, Store, free_port, until
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from broker.reliable import Details, ReliableQueue, Search
+from broker.queue import Details, ReliableQueue, Search
 from tests.broker.helpers import dead_letters, end_leases, numbered, on_real_servers, reserve
 
 

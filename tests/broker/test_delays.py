@@ -5,7 +5,7 @@ import time
 import pytest
 import redis
 
-from broker.reliable import Conflict, ReliableQueue, Stale
+from broker.queue import Conflict, ReliableQueue, Stale
 from tests.broker.helpers import counts, end_leases, numbered, on_real_servers, reserve
 
 

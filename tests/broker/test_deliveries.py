@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from broker.reliable import ReliableQueue
+from broker.queue import ReliableQueue
 from tests.broker.helpers import counts, dead_letters, end_leases, numbered, reserve, with_one_delivery
 
 

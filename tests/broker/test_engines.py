@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from redis.exceptions import OutOfMemoryError
 
-from broker.browse import iter_messages
-from broker.connection import connect
-from broker.health import check_server, find_mistake, find_warning
+from broker.changes.notifications import Tracker
+from broker.connections.connection import connect
+from broker.connections.health import check_server, find_mistake, find_warning
 from broker.listing import Counts, QueueLister
-from broker.reliable import Conflict, ReliableQueue, Stale
-from broker.tracking import Tracker
+from broker.queue import Conflict, ReliableQueue, Stale
+from broker.scan import iter_messages
 from tests.broker.helpers import counts, dead_letters, end_leases, numbered, reserve, use_every_verb, with_one_delivery
 from tests.engines import Cluster
 from tests.servers import Store, until

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import redis
 
-from broker.reliable import ReliableQueue
+from broker.queue import ReliableQueue
 from tests.broker.helpers import counts, numbered, reserve, with_one_delivery
 from tests.conftest import need
 from tests.servers import Store

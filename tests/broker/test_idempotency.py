@@ -2,7 +2,7 @@
 
 import pytest
 
-from broker.reliable import Conflict, ReliableQueue
+from broker.queue import Conflict, ReliableQueue
 from tests.broker.helpers import numbered
 
 DAY = 24 * 3600  # seconds

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import redis
 
-import broker.names
-from broker.names import queue_keys
-from broker.reliable import ReliableQueue
+import broker.keys
+from broker.keys import queue_keys
+from broker.queue import ReliableQueue
 from tests.broker.helpers import counts, end_leases, numbered, reserve, use_every_verb
 from tests.conftest import need
 from tests.servers import BINARIES, Store, free_port, until
@@ -26,9 +26,9 @@ def test_the_keys_of_a_queue_have_the_list_as_their_hash_tag() -> None:
 
 
 def documented() -> dict[str, str]:
-    """Return the map of keys in broker/names.py: a pattern of each key, and its type."""
+    """Return the map of keys in broker/keys.py: a pattern of each key, and its type."""
     rows = re.findall(
-        r"^ +(\{queue:jobs\}:\S+[a-z>]|queue:jobs) +(list|zset|hash|string) ", str(broker.names.__doc__), re.MULTILINE
+        r"^ +(\{queue:jobs\}:\S+[a-z>]|queue:jobs) +(list|zset|hash|string) ", str(broker.keys.__doc__), re.MULTILINE
     )
     assert len(rows) == 16, rows
     return {re.sub("<[a-z]+>", "[0-9a-f]+", re.escape(key)): kind for key, kind in rows}

@@ -7,9 +7,9 @@ import pytest
 import redis
 
 from broker import listing
-from broker.connection import connect
+from broker.connections.connection import connect
 from broker.listing import QueueLister
-from broker.reliable import ReliableQueue
+from broker.queue import ReliableQueue
 from tests.broker.helpers import end_leases
 from tests.engines import Cluster
 from tests.servers import FakeRedis, Store

@@ -13,7 +13,7 @@ import pytest
 
 from broker import listing
 from broker.listing import MAX_QUEUES, Listing, QueueLister
-from broker.reliable import ReliableQueue
+from broker.queue import ReliableQueue
 from tests.servers import App, Store
 
 MANY = 300_000

@@ -19,9 +19,9 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
-from broker.browse import iter_messages
-from broker.connection import connect
-from broker.reliable import Conflict, Delivery, ReliableQueue, Search, Stale
+from broker.connections.connection import connect
+from broker.queue import Conflict, Delivery, ReliableQueue, Search, Stale
+from broker.scan import iter_messages
 from RedisQueue import RedisQueue
 from tests.servers import Store
 

@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from broker.reliable import ReliableQueue
+from broker.queue import ReliableQueue
 from tests.broker.helpers import counts, end_leases, on_real_servers, reserve
 from tests.servers import until
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from broker.reliable import ReliableQueue, Stale
+from broker.queue import ReliableQueue, Stale
 from tests.broker.helpers import counts, dead_letters, end_leases, numbered, on_real_servers, reserve, with_one_delivery
 
 

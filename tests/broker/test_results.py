@@ -3,7 +3,7 @@
 import pytest
 import redis
 
-from broker.reliable import ReliableQueue, Stale
+from broker.queue import ReliableQueue, Stale
 from tests.broker.helpers import counts, end_leases, on_real_servers, reserve
 
 

@@ -1,6 +1,6 @@
 """What `state` returns: the first messages and the waiting clients. Its counts are tested with the verbs."""
 
-from broker.reliable import ReliableQueue
+from broker.queue import ReliableQueue
 
 
 def test_state_shows_the_first_bytes_and_the_whole_size_of_messages(queue: ReliableQueue) -> None:

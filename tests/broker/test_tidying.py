@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from broker.reliable import ReliableQueue, Stale
+from broker.queue import ReliableQueue, Stale
 from tests.broker.helpers import dead_letters, numbered, reserve
 
 HOUR = 3600  # seconds

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import redis
 
-from broker.reliable import _KEYS, ReliableQueue, Stale
+from broker.queue import _KEYS, ReliableQueue, Stale
 from tests.broker.helpers import counts, dead_letters, each_verb, end_leases, reserve
 from web.errors import from_redis
 

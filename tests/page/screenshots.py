@@ -13,7 +13,7 @@ from typing import Any
 
 from playwright.sync_api import Page, expect, sync_playwright
 
-from broker.reliable import ReliableQueue
+from broker.queue import ReliableQueue
 from tests.page.conftest import ARGUMENTS
 from tests.servers import ROOT, App, Store, running
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Locator, expect
 
-from broker.reliable import ReliableQueue
+from broker.queue import ReliableQueue
 from tests.page.conftest import Tab
 from tests.page.test_access import faults
 from tests.servers import App, Store, until

@@ -6,7 +6,7 @@ import pytest
 
 from tests.conftest import Api
 from tests.web.helpers import JSON, check_error, everything, push
-from web.api import VERBS, Verb
+from web.operations import VERBS, Verb
 
 INVALID_NAMES = [
     "x" * 129,

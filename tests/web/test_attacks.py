@@ -16,14 +16,16 @@ from urllib.parse import unquote_plus
 
 import pytest
 
-from broker import browse
+from broker import scan as browse
 from RedisQueue import RedisQueue
 from tests.conftest import Api
 from tests.servers import ROOT, App, Store
-from web import body, codec, json_text, streams
-from web.api import MAX_FIELDS_BYTES
+from web import streams
 from web.errors import ApiError
 from web.fairness import BodyMemory
+from web.input import body, codec
+from web.input import raw_json as json_text
+from web.operations import MAX_FIELDS_BYTES
 from web.pages import MAX_LOGIN_BYTES
 
 FORM, JSON = "application/x-www-form-urlencoded", "application/json"

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import redis
 
-from broker import connection
+from broker.connections import connection
 from tests.conftest import Api
 from tests.servers import Proxy, Scripted, Store, free_port, until
 from web.errors import ApiError, from_exception, from_redis

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from broker.reliable import ReliableQueue
+from broker.queue import ReliableQueue
 from tests.servers import App, Store, until
-from tests.web.test_waiting_over_http import answer, ask, waiters
+from tests.web.live.test_long_poll_over_http import answer, ask, waiters
 
 
 def wait_for_result(app: App, name: str, job: str) -> http.client.HTTPConnection:

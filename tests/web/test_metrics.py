@@ -12,7 +12,7 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from broker.reliable import ReliableQueue
+from broker.queue import ReliableQueue
 from settings import Settings
 from tests.broker.helpers import end_leases
 from tests.conftest import Api, AppOn

@@ -12,8 +12,8 @@ from settings import BadSetting, Settings, read
 from tests.conftest import AppOn
 from tests.servers import FakeRedis
 from tests.web.test_token import cookie_of
-from web.attempts import FREE_ATTEMPTS, WrongTokens
 from web.proxy import client_address
+from web.throttle import FREE_ATTEMPTS, WrongTokens
 
 TOKEN = "correct-horse-battery"
 PROXY, CLIENT = "192.0.2.1", "203.0.113.7"

@@ -11,7 +11,7 @@ import pytest
 
 from tests.conftest import Api
 from tests.servers import App, FakeRedis, Store
-from web.codec import MAX_VALUE_BYTES
+from web.input.codec import MAX_VALUE_BYTES
 
 FORM, JSON = "application/x-www-form-urlencoded", "application/json"
 TEXT, BYTES, NDJSON = "text/plain", "application/octet-stream", "application/x-ndjson"

@@ -4,7 +4,7 @@ import json
 import urllib.request
 
 from app import create_app
-from broker.reliable import ReliableQueue
+from broker.queue import ReliableQueue
 from settings import Settings
 from tests.servers import App, FakeRedis, Store
 from tests.web.helpers import NO_OTHERS

@@ -9,14 +9,14 @@ import redis
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.reliable import ReliableQueue
+from broker.queue import ReliableQueue
 from RedisQueue import RedisQueue
 from tests.broker.helpers import numbered
 from tests.servers import FakeRedis, Proxy, Store, until
 from tests.web.helpers import NDJSON, TEXT, in_blocks
 from web import streams
-from web.codec import decode_message
 from web.errors import ApiError
+from web.input.codec import decode_message
 
 LIMIT = 100  # bytes a message may have here
 

@@ -1,0 +1,200 @@
+"""A server that takes commands and answers none: it gets no more of them until it answers again."""
+
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+import redis
+
+from broker.connections import batching as sharing
+from broker.connections.circuit_breaker import SILENCE_TIMEOUT, Silence
+from broker.connections.connection import MAX_CONNECTIONS, connect
+from broker.connections.errors import NotSent
+from broker.connections.health import check_server
+from tests.broker.connections.networks import Forgetful
+from tests.servers import Store, running, until
+
+Stores = Callable[..., Store]
+
+
+def outcome(command: Callable[[], Any]) -> str:
+    """Return the name of a command's error, "done" without one."""
+    try:
+        command()
+    except redis.RedisError as error:
+        return type(error).__name__
+    return "done"
+
+
+@pytest.mark.slow
+def test_a_server_that_hangs_gets_no_further_commands(
+    own_store: Stores, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = own_store("valkey")
+    client = connect(store.url + "?socket_timeout=2.5")
+
+    def push(text: str) -> str:
+        return outcome(lambda: client.lpush(name, text))
+
+    def push_alone(text: str) -> str:
+        return outcome(lambda: client.lpush(name, text + "x" * 20_000))
+
+    def push_together(text: str) -> str:
+        with client.pipeline() as pipeline:
+            pipeline.lpush(name, text)
+            return outcome(pipeline.execute)
+
+    assert push("before") == "done"
+    with store.stopped(), ThreadPoolExecutor(4 * MAX_CONNECTIONS) as pool:
+        first = pool.submit(push, "first")
+        until(client.silence.is_on)
+        monkeypatch.setattr(client, "_wait_for_turn", pytest.fail)  # they do not even join the line behind the first
+        later = [pool.submit(kind, "later") for kind in (push, push_alone, push_together) * 10]
+        assert {one.result() for one in later} == {"NotSent"}
+        assert first.result() == "TimeoutError"
+        assert push("still") == "NotSent"
+        assert outcome(lambda: check_server(client)) == "NotSent"
+    assert push("after") == "done"
+    assert outcome(lambda: check_server(client)) == "done"
+    until(lambda: client.llen(name) == 3)
+    assert sorted(client.lrange(name, 0, -1)) == [b"after", b"before", b"first"]
+    assert client.connection_pool._free_slots == MAX_CONNECTIONS
+
+
+@pytest.mark.slow
+def test_what_waits_for_its_turn_when_a_server_hangs_is_not_sent(
+    own_store: Stores, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the line of small commands, and for one of the connections."""
+    monkeypatch.setattr(sharing, "LINE_TIMEOUT", 2 * SILENCE_TIMEOUT)  # those that wait so long are told another reason
+    store = own_store("valkey")
+    client = connect(store.url + "?socket_timeout=4")
+    assert client.ping()
+
+    def push(text: str) -> str:
+        return outcome(lambda: client.lpush(name, text))
+
+    with store.stopped(), ThreadPoolExecutor(4 * MAX_CONNECTIONS) as pool:
+        small = [pool.submit(push, "small") for _ in range(10)]
+        large = [pool.submit(push, "x" * 20_000) for _ in range(2 * MAX_CONNECTIONS)]
+        outcomes = [one.result() for one in small + large]
+    assert set(outcomes) == {"NotSent", "TimeoutError"}
+    assert outcomes.count("NotSent") >= 10 + MAX_CONNECTIONS - 1
+    until(lambda: push("after") == "done")
+    until(lambda: client.llen(name) == 1 + len(outcomes) - outcomes.count("NotSent"))
+
+
+@pytest.mark.slow
+def test_a_check_is_the_first_to_see_that_a_server_hangs(own_store: Stores, name: str) -> None:
+    store = own_store("valkey")
+    client = connect(store.url)
+    assert outcome(lambda: check_server(client)) == "done"
+    with store.stopped():
+        assert outcome(lambda: check_server(client)) == "NotSent"
+        assert outcome(lambda: client.lpush(name, "a")) == "NotSent"
+    assert client.lpush(name, "b") == 1
+
+
+@pytest.mark.slow
+def test_one_connection_that_is_lost_is_no_silence(valkey: Store, name: str) -> None:
+    """What waits in line behind its command is done when that one has timed out."""
+    with running(Forgetful(valkey.port)) as network:
+        client = connect(network.url + "?socket_timeout=2.5")
+        assert client.lpush(name, "a") == 1
+        network.forget()
+        with ThreadPoolExecutor(1) as pool:
+            lost = pool.submit(outcome, lambda: client.lpush(name, "lost"))
+            until(client.silence.is_on)
+            assert client.lpush(name, "b") == 2
+            assert lost.result() == "TimeoutError"
+
+
+def test_the_outcome_of_any_command_begins_or_ends_a_silence(own_store: Stores, name: str) -> None:
+    store = own_store("valkey")
+    client = connect(store.url + "?socket_timeout=0.2")
+    with store.stopped():
+        assert outcome(lambda: client.get(name)) in ("TimeoutError", "NotSent")
+        assert client.silence.is_on()
+    connection = client.connection_pool.connection_class(**client.connection_pool.connection_kwargs)
+    until(lambda: outcome(connection.connect) == "done")
+    client.connection_pool.release(connection)
+    assert not client.silence.is_on()
+
+
+@pytest.mark.slow
+def test_a_command_that_only_takes_long_holds_up_nobody(valkey: Store, name: str) -> None:
+    client = connect(valkey.url)
+    with ThreadPoolExecutor(1) as pool:
+        blocked = pool.submit(client.execute_command, "BLPOP", name, 0)
+        until(client.silence.is_on)
+        assert client.lpush(f"{name}-other", "a") == 1
+        assert not client.silence.is_on()
+        client.lpush(name, "b")
+        assert blocked.result() == (name.encode(), b"b")
+
+
+class Server:
+    """Answers pings as it is told, and counts them."""
+
+    def __init__(self, *sent: float) -> None:
+        self.sent, self.pings = sent, 0
+        self.error: redis.RedisError | None = None
+        self.silence = Silence(self)
+
+    def sent_times(self) -> tuple[float, ...]:
+        return self.sent
+
+    def ping(self, timeout: float) -> None:
+        assert 0 < timeout <= SILENCE_TIMEOUT
+        self.pings += 1
+        if self.error:
+            raise self.error
+
+    def wait(self) -> None:
+        self.silence.wait()
+
+
+@pytest.mark.parametrize("sent", [(), (0.0,), (time.monotonic() + 1000,)], ids=["none", "answered", "just now"])
+def test_a_server_is_not_asked_before_it_is_late(sent: tuple[float, ...]) -> None:
+    server = Server(*sent)
+    server.wait()
+    assert server.pings == 0
+
+
+def test_a_late_server_is_asked_once_and_trusted_if_it_answers() -> None:
+    server = Server(0.0, time.monotonic() - 2 * SILENCE_TIMEOUT)
+    server.wait()
+    server.wait()
+    assert server.pings == 1
+
+
+def test_a_reply_to_any_other_command_ends_a_silence() -> None:
+    server = Server(time.monotonic() - 2 * SILENCE_TIMEOUT)
+    server.silence.suspect()
+    server.silence.hear()
+    server.wait()
+    assert server.pings == 0
+
+
+def test_a_silent_server_is_asked_for_each_command_until_it_answers() -> None:
+    server = Server()
+    server.silence.suspect()
+    server.error = redis.TimeoutError()
+    for _ in range(2):
+        with pytest.raises(NotSent):
+            server.wait()
+    assert server.pings == 2
+    server.error = None
+    server.wait()
+    assert not server.silence.is_on()
+
+
+def test_a_server_that_refuses_is_not_silent() -> None:
+    for error in (redis.ConnectionError("refused"), redis.AuthenticationError(), redis.ResponseError("LOADING")):
+        server = Server()
+        server.silence.suspect()
+        server.error = error
+        server.wait()
+        assert not server.silence.is_on()

@@ -1,0 +1,140 @@
+"""The client of a cluster follows slots, and sends nothing twice."""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import pytest
+import redis
+from redis.crc import key_slot
+
+from broker.connections import cluster as cluster_module
+from broker.connections.address import parse_address
+from broker.connections.cluster import ClusterClient, ClusterMap
+from broker.connections.connection import connect, open_connection
+from broker.connections.errors import NotSent
+from broker.queue import ReliableQueue
+from tests.engines import Cluster
+from tests.servers import Proxy, Store, free_port, running
+from web.errors import from_redis
+
+
+@pytest.fixture
+def queue(cluster: Cluster, name: str) -> ReliableQueue:
+    return ReliableQueue(connect(cluster.url), name)
+
+
+@pytest.fixture
+def target(cluster: Cluster, queue: ReliableQueue) -> Store:
+    """A primary that does not serve the queue."""
+    return next(node for node in cluster.nodes if node is not cluster.owner(queue.key))
+
+
+@pytest.fixture
+def lossy(cluster: Cluster, queue: ReliableQueue) -> Iterator[Proxy]:
+    """A proxy in front of the primary of the queue; `queue` goes by it from now on."""
+    with running(Proxy(cluster.owner(queue.key).port)) as proxy:
+
+        def make_client(host: str, port: int) -> Any:
+            return connect(f"redis://{host}:{proxy.port if port == proxy.target else port}")
+
+        address = parse_address(cluster.url)
+        queue.client = ClusterClient(ClusterMap(address.hosts, make_client, partial(open_connection, address)))
+        yield proxy
+
+
+def test_a_moved_slot_is_followed(cluster: Cluster, queue: ReliableQueue, target: Store) -> None:
+    queue.push(b"a")
+    cluster.move_slot(queue.key, target)
+    assert queue.push(b"b") == 2
+    assert queue.pop(2) == [b"a", b"b"]
+
+
+def test_a_slot_on_its_way_is_asked_for_at_both_ends(
+    cluster: Cluster, queue: ReliableQueue, target: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster_module, "TRYAGAIN_TIMEOUT", 0.1)
+    source = cluster.begin_move(queue.key, target)
+    assert queue.push(b"a") == 1
+    assert target.ask("CLUSTER", "COUNTKEYSINSLOT", key_slot(queue.key.encode())) == 1
+    with queue.client.pipeline() as transaction:
+        transaction.lpush(queue.key, b"b")
+        transaction.llen(queue.key)
+        assert transaction.execute() == [2, 2]
+    with queue.client.pipeline(transaction=False) as pipeline:
+        pipeline.llen(queue.key)
+        assert pipeline.execute() == [2]
+    queue.wait(1)
+    with pytest.raises(redis.RedisError) as raised:  # a script of several keys, none of which is known to have moved
+        queue.pop()
+    assert from_redis(raised.value).error == "redis_busy"
+    cluster.end_move(queue.key, target, source)
+    assert queue.pop(2) == [b"a", b"b"]
+
+
+def test_a_transaction_follows_a_moved_slot(cluster: Cluster, queue: ReliableQueue, target: Store) -> None:
+    queue.push(b"a")
+    cluster.move_slot(queue.key, target)
+    with queue.client.pipeline() as transaction:
+        transaction.lpush(queue.key, b"b")
+        transaction.llen(queue.key)
+        assert transaction.execute() == [2, 2]
+
+
+@pytest.mark.parametrize("verb", ["push", "pop", "many"])
+def test_nothing_is_sent_twice(queue: ReliableQueue, lossy: Proxy, verb: str) -> None:
+    queue.push(b"a", b"b")
+    queue.pop()
+    lossy.commands.clear()
+    lossy.cut()
+    with pytest.raises(redis.ConnectionError) as raised:
+        if verb == "many":
+            with queue.client.pipeline(transaction=False) as pipeline:
+                pipeline.lpush(queue.key, b"c")
+                pipeline.execute()
+        else:
+            queue.push(b"c") if verb == "push" else queue.pop()
+    assert from_redis(raised.value).error == "unknown"
+    assert len(lossy.commands) == 1
+
+
+def test_a_primary_that_is_away_gets_nothing(queue: ReliableQueue, lossy: Proxy) -> None:
+    lossy.refuse()
+    with pytest.raises(NotSent):
+        queue.push(b"a")
+    lossy.accept()
+    assert queue.push(b"b") == 1
+
+
+def test_a_cluster_that_is_away_is_said_to_be(cluster: Cluster, name: str) -> None:
+    away = ReliableQueue(connect("redis+cluster://127.0.0.1:1,127.0.0.1:2"), name)
+    for _ in range(2):
+        with pytest.raises(NotSent):
+            away.push(b"a")
+    some = ReliableQueue(connect(f"redis+cluster://127.0.0.1:1,127.0.0.1:{cluster.nodes[0].port}"), name)
+    assert some.push(b"a") == 1
+
+
+def test_a_node_that_knows_no_other_does_not_hide_the_cluster(
+    own_store: Callable[..., Store], cluster: Cluster, name: str
+) -> None:
+    stray = own_store("valkey", "--cluster-enabled", "yes", "--cluster-port", str(free_port()))
+    url = f"redis+cluster://127.0.0.1:{stray.port},127.0.0.1:{cluster.nodes[0].port}"
+    assert ReliableQueue(connect(url), name).push(b"a") == 1
+    with pytest.raises(redis.RedisError) as raised:
+        ReliableQueue(connect(f"redis+cluster://127.0.0.1:{stray.port}"), name).push(b"a")
+    assert from_redis(raised.value).error == "redis_away"
+
+
+def test_a_server_that_is_no_cluster_is_a_wrong_setting(valkey: Store, name: str) -> None:
+    with pytest.raises(redis.RedisError) as raised:
+        ReliableQueue(connect(f"redis+cluster://127.0.0.1:{valkey.port}"), name).push(b"a")
+    error = from_redis(raised.value)
+    assert error.error == "redis_misconfigured" and "redis://" in error.message
+
+
+def test_a_command_without_a_key_is_refused(cluster: Cluster) -> None:
+    client = connect(cluster.url)
+    for ask in (client.ping, client.scan, client.info, client.dbsize, lambda: client.eval("return 1", 0)):
+        with pytest.raises(redis.DataError):
+            ask()

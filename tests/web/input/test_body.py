@@ -1,0 +1,259 @@
+"""Reading the body of a request: which media types hold a message, byte for byte, and which bodies are refused."""
+
+import base64
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app import create_app
+from settings import Settings
+from tests.conftest import Api
+from tests.servers import FakeRedis
+from tests.web.helpers import BYTES, FORM, JSON, TEXT
+from web.errors import ApiError
+from web.input.body import read_fields
+from web.request import current_request
+
+MIB = 1 << 20
+
+
+@pytest.fixture
+def api(named_api: Api) -> Api:
+    """Reading a body does not depend on how the queue is addressed."""
+    return named_api
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "stored"),
+    [
+        (JSON, '{"message": "hello"}', "hello"),
+        (JSON, '{"message": "žluťoučký kůň 🐎\\n\\u0000\\t\\""}', 'žluťoučký kůň 🐎\n\0\t"'),
+        (JSON, '{"message": "\\ud83d\\udc0e"}', "🐎"),
+        (JSON, '{"message": " "}', " "),
+        (JSON, '{"message": "null"}', "null"),
+        (JSON, '{"message": "{\\"a\\": 1}"}', '{"a": 1}'),
+        (JSON, '\ufeff{"message": "a"}', "a"),
+        (JSON, '\r\n\t {"message":"a"} \n', "a"),
+        (JSON, '{"message": 1.10}', "1.10"),
+        (JSON, '{"message": -0}', "-0"),
+        (JSON, '{"message": -0.0}', "-0.0"),
+        (JSON, '{"message": 1E+400}', "1E+400"),
+        (JSON, '{"message": 1e-999}', "1e-999"),
+        (JSON, '{"message": %s}' % ("9" * 10_000), "9" * 10_000),
+        (JSON, '{"message": 0.1000000000000000055511151231257827}', "0.1000000000000000055511151231257827"),
+        (JSON, '{"message": true}', "true"),
+        (JSON, '{"message": false}', "false"),
+        (JSON, '{"message": 0}', "0"),
+        (JSON, '{"message": []}', "[]"),
+        (JSON, '{"message": {}}', "{}"),
+        (JSON, '{"message": {"b": [1.10, null, "ž", {"a" : ""}], "a": 1 }}', '{"b":[1.10,null,"ž",{"a":""}],"a":1}'),
+        (JSON, '{"message": {"\\u0001</script>\\u2028": "\\u001f"}}', '{"\\u0001</script>\\u2028":"\\u001f"}'),
+        (JSON, '{"message": {"base64": "/wAK"}}', b"\xff\x00\n"),
+        (JSON, '{"message": {"base64": "YQ=="}}', "a"),
+        (JSON, '{"message": {"base64": 5}}', '{"base64":5}'),
+        (JSON, '{"message": {"a": [{"b": 1, "b": 1}]}}', '{"a":[{"b":1,"b":1}]}'),
+        (JSON, '{"message": {"base64": "YQ==", "more": 1}}', '{"base64":"YQ==","more":1}'),
+        (JSON, '{"message": %s}' % ("[" * 32 + "]" * 32), "[" * 32 + "]" * 32),
+        ("application/json; charset=utf-8", '{"message": "ž"}', "ž"),
+        ('Application/JSON;charset="UTF-8"', '{"message": "ž"}', "ž"),
+        (FORM, "message=hello", "hello"),
+        (FORM, "message=a+b%20c%0A%26%C5%BE", "a b c\n&ž"),
+        (FORM, "message=ž", "ž"),
+        (FORM, "message=a;b=c;message=d", "a;b=c;message=d"),
+        (FORM, "message=a=b==", "a=b=="),
+        (FORM, "message={1}", "{1}"),
+        (FORM, "message=%00", "\0"),
+        (FORM, '{"message": "people forget the header"}', "people forget the header"),
+        (FORM, ' \n{"message": {"a": 1.10}}', '{"a":1.10}'),
+        (FORM, '{"message": "a&b=c%20"}', "a&b=c%20"),
+        (TEXT, "hello\n", "hello\n"),
+        (TEXT, "\ufeffž\r\n\0", "\ufeffž\r\n\0"),
+        (TEXT, '{"message": "this is text"}', '{"message": "this is text"}'),
+        ("text/plain; charset=us-ascii", "a", "a"),
+        (BYTES, bytes(range(256)), bytes(range(256))),
+        (BYTES, "ž", "ž"),
+        (TEXT, b"x" * MIB, b"x" * MIB),
+        (JSON, '{"message": "%s"}' % ("ž" * (MIB // 2)), "ž" * (MIB // 2)),
+    ],
+    ids=lambda value: repr(value)[:40],
+)
+def test_a_message_is_stored_byte_for_byte_and_comes_back(api: Api, kind: str, body: Any, stored: Any) -> None:
+    stored = stored.encode() if isinstance(stored, str) else stored
+    answer = api.post("push", body.encode() if isinstance(body, str) else body, kind)
+    assert (answer.status_code, api.messages()) == (200, [stored])
+    back = api.post("pop").json["message"]
+    assert answer.json["message"] == back
+    assert (base64.b64decode(back["base64"]) if isinstance(back, dict) else back.encode()) == stored
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "status", "error"),
+    [
+        (JSON, "", 400, "bad_message"),
+        (JSON, " ", 400, "bad_json"),
+        (JSON, "{", 400, "bad_json"),
+        (JSON, "hello", 400, "bad_json"),
+        (JSON, '"hello"', 400, "bad_json"),
+        (JSON, "[]", 400, "bad_json"),
+        (JSON, "null", 400, "bad_json"),
+        (JSON, "1", 400, "bad_json"),
+        (JSON, "{}", 400, "bad_message"),
+        (JSON, '{"mesage": "a"}', 400, "unknown_parameter"),
+        (JSON, '{"message": "a", "other": [[1]]}', 400, "unknown_parameter"),
+        (JSON, '{"message": null}', 400, "empty_message"),
+        (JSON, '{"message": ""}', 400, "empty_message"),
+        (JSON, '{"messages": []}', 400, "bad_message"),
+        (JSON, '{"messages": null}', 400, "bad_message"),
+        (JSON, '{"messages": "ab"}', 400, "bad_message"),
+        (JSON, '{"messages": {"a": 1}}', 400, "bad_message"),
+        (JSON, '{"messages": ["a", null]}', 400, "empty_message"),
+        (JSON, '{"messages": ["a", ""]}', 400, "empty_message"),
+        (JSON, '{"messages": ["a", {"base64": "!"}]}', 400, "bad_base64"),
+        (JSON, '{"message": "a", "messages": ["b"]}', 400, "bad_message"),
+        (JSON, '{"message": "a", "message": "b"}', 400, "duplicate_key"),
+        (JSON, '{"message": {"\\ud800": 1}}', 400, "bad_utf8"),
+        (JSON, '{"message": NaN}', 400, "bad_json"),
+        (JSON, '{"message": [Infinity]}', 400, "bad_json"),
+        (JSON, '{"message": -Infinity}', 400, "bad_json"),
+        (JSON, '{"message": "a", "other": NaN}', 400, "bad_json"),
+        (JSON, '{"message": 01}', 400, "bad_json"),
+        (JSON, '{"message": 1.}', 400, "bad_json"),
+        (JSON, '{"message": .5}', 400, "bad_json"),
+        (JSON, '{"message": +1}', 400, "bad_json"),
+        (JSON, '{"message": "a",}', 400, "bad_json"),
+        (JSON, '{"message": "a"} x', 400, "bad_json"),
+        (JSON, '{"message": "a"}{"message": "b"}', 400, "bad_json"),
+        (JSON, '{"message": "a\nb"}', 400, "bad_json"),
+        (JSON, "{'message': 'a'}", 400, "bad_json"),
+        (JSON, '{"message": "\\ud800"}', 400, "bad_utf8"),
+        (JSON, '{"message": "\\udc00\\ud800"}', 400, "bad_utf8"),
+        (JSON, '{"message": ["\\ud800"]}', 400, "bad_utf8"),
+        (JSON, '{"message": {"\\udfff": 1}}', 400, "bad_utf8"),
+        (JSON, '{"message": {"base64": "\\ud800"}}', 400, "bad_utf8"),
+        (JSON, b'{"message": "\xff"}', 400, "bad_utf8"),
+        (JSON, b'{"message": "\xed\xa0\x80"}', 400, "bad_utf8"),
+        (JSON, b'{"message": "\xc0\x80"}', 400, "bad_utf8"),
+        (JSON, '{"message": "a"}'.encode("utf-16"), 400, "bad_utf8"),
+        (JSON, '{"message": {"base64": ""}}', 400, "empty_message"),
+        (JSON, '{"message": {"base64": "YQ"}}', 400, "bad_base64"),
+        (JSON, '{"message": {"base64": "YQ==\\n"}}', 400, "bad_base64"),
+        (JSON, '{"message": {"base64": "Y-_="}}', 400, "bad_base64"),
+        (JSON, '{"message": {"base64": "ž"}}', 400, "bad_base64"),
+        (JSON, '{"message": %s}' % ("[" * 33 + "]" * 33), 400, "too_deep"),
+        (JSON, '{"message": ' + '{"a":' * 33 + "1" + "}" * 34, 400, "too_deep"),
+        (JSON, '{"message": %s}' % ("[" * 100_000 + "]" * 100_000), 400, "too_deep"),
+        (JSON, '{"message": ' + "[" * 500_000, 400, "too_deep"),
+        (JSON, '{"message": ' + "[" * 1_000_000, 400, "too_deep"),
+        (JSON, '{"message": ' + '{"a":' * 100_000, 400, "too_deep"),
+        (JSON, '{"message": "%s"}' % ("x" * (MIB + 1)), 413, "message_too_large"),
+        (JSON, '{"messages": ["a", "%s"]}' % ("ž" * (MIB // 2 + 1)), 413, "message_too_large"),
+        (JSON, '{"message": %s}' % ("1" * (MIB + 1)), 413, "message_too_large"),
+        (JSON, '{"messages": [' + "1," * 100_000 + "1]}", 413, "too_many_messages"),
+        (JSON, " " * (16 * MIB + 1), 413, "body_too_large"),
+        (FORM, "", 400, "bad_message"),
+        (FORM, "hello", 400, "unknown_parameter"),
+        (FORM, "message", 400, "empty_message"),
+        (FORM, "message=", 400, "empty_message"),
+        (FORM, "messages=a", 400, "bad_message"),
+        (FORM, "message=a&message=b", 400, "duplicate_key"),
+        (FORM, "message=a&other=1&other=2", 400, "duplicate_key"),
+        (FORM, "other=1&message=a&=", 400, "unknown_parameter"),
+        (FORM, "message=%FF", 400, "bad_utf8"),
+        (FORM, b"message=\xff", 400, "bad_utf8"),
+        (FORM, "message=%ED%A0%80", 400, "bad_utf8"),
+        (FORM, "&".join(f"a{n}=" for n in range(1001)), 400, "bad_form"),
+        (FORM, "{message: 1}", 400, "bad_json"),
+        (TEXT, "", 400, "empty_message"),
+        (TEXT, b"\xff", 400, "bad_utf8"),
+        (TEXT, b"\xed\xa0\x80", 400, "bad_utf8"),
+        (TEXT, "x" * (MIB + 1), 413, "message_too_large"),
+        (BYTES, "", 400, "empty_message"),
+        (BYTES, "x" * (MIB + 1), 413, "message_too_large"),
+        (BYTES, "x" * (16 * MIB + 1), 413, "body_too_large"),
+        (None, '{"message": "a"}', 415, "unsupported_type"),
+        ("", "message=a", 415, "unsupported_type"),
+        ("text/html", "a", 415, "unsupported_type"),
+        ("application/xml", "<a/>", 415, "unsupported_type"),
+        ("application/vnd.api+json", '{"message": "a"}', 415, "unsupported_type"),
+        ("nonsense", "a", 415, "unsupported_type"),
+        (";;=,", "a", 415, "unsupported_type"),
+        ("text/plain; charset=latin-1", "a", 415, "unsupported_type"),
+        ("application/json; charset=utf-16", '{"message": "a"}'.encode("utf-16"), 415, "unsupported_type"),
+        ("multipart/form-data; boundary=x", "--x\r\n\r\na\r\n--x--\r\n", 415, "unsupported_type"),
+    ],
+    ids=lambda value: repr(value)[:40],
+)
+def test_a_body_that_holds_no_valid_message_is_refused_and_nothing_is_stored(
+    api: Api, kind: str | None, body: Any, status: int, error: str
+) -> None:
+    answer = api.post("push", body.encode() if isinstance(body, str) else body, kind)
+    assert (answer.status_code, answer.json["success"], answer.json["error"]) == (status, False, error)
+    assert isinstance(answer.json["message"], str) and len(answer.json["message"]) < 300
+    assert "\n" not in answer.json["message"]
+    if status == 413:
+        assert str(answer.json["limit"]) in answer.json["message"]
+    assert api.messages() == []
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "br", "deflate", "identity, gzip", "nonsense"])
+def test_an_encoded_body_is_refused(api: Api, encoding: str) -> None:
+    answer = api.post("push", b"message=a", FORM, headers={"Content-Encoding": encoding})
+    assert (answer.status_code, answer.json["error"], api.messages()) == (415, "unsupported_encoding", [])
+    assert api.post("push", b"message=a", FORM, headers={"Content-Encoding": "Identity"}).json["success"]
+
+
+@pytest.mark.parametrize("kind", [JSON, FORM, TEXT, BYTES, None])
+def test_pop_takes_an_empty_body_of_any_type(api: Api, kind: str | None) -> None:
+    api.post("push", json={"message": "a"})
+    assert api.post("pop", b"", kind).json["message"] == "a"
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "status"),
+    [(JSON, b"[]", 400), (JSON, b"{", 400), (TEXT, b"a", 415), (FORM, b"max=1&max=1", 400), (FORM, b"%FF=%FF", 400)],
+)
+def test_pop_with_a_bad_body_takes_nothing(api: Api, kind: str, body: bytes, status: int) -> None:
+    api.post("push", json={"message": "a"})
+    assert (api.post("pop", body, kind).status_code, api.messages()) == (status, [b"a"])
+
+
+def test_all_tells_text_from_bytes(api: Api) -> None:
+    api.post("push", json={"messages": ["ž", {"base64": "xL4="}, {"base64": "xA=="}, '{"base64": "xA=="}']})
+    assert api.get("all").json["messages"] == ["ž", "ľ", {"base64": "xA=="}, '{"base64": "xA=="}']
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("value", ["1,", "{},", "1e1,"])
+def test_a_body_of_very_many_values_is_refused_before_it_holds_others_up(api: Api, value: str) -> None:
+    body = '{"messages":[' + value * 1_100_000 + "1]}"
+    answer = api.post("push", body, JSON)
+    assert (answer.status_code, answer.json["error"], answer.json["limit"]) == (413, "too_many_values", 600_000)
+    assert api.messages() == []
+
+
+@pytest.mark.slow
+def test_a_list_that_no_message_can_hold_is_too_large(api: Api) -> None:
+    answer = api.post("push", '{"message":[' + "[]," * 400_000 + "1]}", JSON)
+    assert (answer.status_code, answer.json["error"]) == (413, "message_too_large")
+
+
+@pytest.mark.slow
+def test_half_a_million_numbers_are_a_message(api: Api) -> None:
+    message = "[" + "1," * 500_000 + "1]"
+    padding = " " * 100_000
+    assert api.post("push", f'{{"message":{padding}{message}}}', JSON).status_code == 200
+    assert api.messages() == [message.encode()]
+
+
+APP = create_app(Settings(), FakeRedis())  # for the contexts of many requests; nothing is kept in it
+
+
+@given(st.binary(max_size=200))
+def test_any_form_is_read_or_refused(data: bytes) -> None:
+    with APP.test_request_context(method="POST", data=data, content_type=FORM):
+        try:
+            read_fields(current_request(), 1000, raw=True)
+        except ApiError as error:
+            assert error.status in (400, 413, 415)

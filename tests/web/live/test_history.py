@@ -1,0 +1,201 @@
+"""The history of a queue that the processes keep: depths, messages in and out, and what nobody saw."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import Api
+from tests.web.helpers import NDJSON, TEXT, push
+from web.live.history import MAX_QUEUES, MAX_SILENT_STEPS, MAX_STEPS, STEP_SECONDS, Samples
+
+START = 1_000_000 * STEP_SECONDS
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = float(START)
+
+    def __call__(self) -> float:
+        return self.now
+
+    def pass_steps(self, steps: float = 1) -> None:
+        self.now += steps * STEP_SECONDS
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+def test_depths_and_counts_are_kept_by_step(clock: Clock) -> None:
+    kept = Samples(clock=clock)
+    for depth in (3, 9, 4):
+        kept.see("jobs", depth)
+    assert kept.history("jobs") is None  # the step has not ended
+    clock.pass_steps()
+    kept.add_answer("push", "jobs", {"success": True, "pushed": 5, "count": 9})
+    kept.add_answer("pop", "jobs", {"success": True, "message": "a"})
+    kept.add_answer("reserve", "jobs", {"success": True, "messages": ["b", "c"]})
+    kept.see("jobs", 6)
+    clock.pass_steps()
+    assert kept.history("jobs") == {
+        "at": START,
+        "step": STEP_SECONDS,
+        "max": [9, 9],
+        "count": [4, 6],
+        "in": [1, 5],  # 3 waited at first and 4 at the end
+        "out": [0, 3],
+    }
+    assert kept.history("jobs", after=START // STEP_SECONDS) == {
+        "at": START + STEP_SECONDS,
+        "step": STEP_SECONDS,
+        "max": [9],
+        "count": [6],
+        "in": [5],
+        "out": [3],
+    }
+    assert kept.history("jobs", after=START // STEP_SECONDS + 1) is None
+    assert kept.history("other") is None
+
+
+def flows(kept: Samples) -> tuple[list[int | None], list[int | None]]:
+    found = kept.history("jobs")
+    assert found
+    return found["in"], found["out"]
+
+
+def test_what_other_clients_push_and_pop_is_told_from_the_depth(clock: Clock) -> None:
+    kept = Samples(clock=clock)
+    kept.see("jobs", 10)
+    clock.pass_steps()
+    kept.add_answer("push", "jobs", {"success": True, "pushed": 2, "count": 12})
+    kept.see("jobs", 19)
+    clock.pass_steps()
+    kept.add_answer("pop", "jobs", {"success": True, "message": "a"})
+    kept.see("jobs", 3)
+    clock.pass_steps()
+    kept.add_answer("push", "jobs", {"success": True, "id": "d", "message": "a", "count": 3})  # delayed: it joins later
+    clock.pass_steps()
+    assert flows(kept) == ([0, 9, 0, 0], [0, 0, 16, 0])
+
+
+def test_what_came_in_the_first_step_is_told_too(clock: Clock) -> None:
+    kept = Samples(clock=clock)
+    kept.add_answer("push", "jobs", {"success": True, "pushed": 2, "count": 12})  # ten were there before
+    kept.see("jobs", 15)
+    kept.add_answer("pop", "jobs", {"success": True, "message": "a"})
+    kept.see("jobs", 14)
+    clock.pass_steps()
+    assert flows(kept) == ([5], [1])
+
+
+def test_what_nobody_saw_is_unknown_and_a_short_silence_is_not(clock: Clock) -> None:
+    kept = Samples(clock=clock)
+    kept.see("jobs", 4)
+    clock.pass_steps(3)
+    before = kept.history("jobs")
+    assert before and before["count"] == [4, None, None]  # until somebody looks again
+    kept.see("jobs", 7)
+    after = kept.history("jobs")
+    assert after and after["count"] == [4, 4, 4]
+    clock.pass_steps(MAX_SILENT_STEPS + 2)
+    kept.see("jobs", 1)
+    clock.pass_steps()
+    found = kept.history("jobs")
+    assert found
+    nothing = [None] * (MAX_SILENT_STEPS + 1)
+    assert found["count"] == [4, 4, 4, 7, *nothing, 1]
+    assert found["in"] == [0, 0, 0, 3, *nothing, 0]  # nobody knows when the six left, so no step tells of them
+    assert found["out"] == [0, 0, 0, 0, *nothing, 0]
+    clock.pass_steps(3)
+    kept.add_answer("pop", "jobs", {"success": True, "message": "a"})
+    clock.pass_steps()
+    assert flows(kept)[1][-4:] == [None, None, None, 1]  # counted, whatever the depth
+
+
+def test_it_ends_after_half_an_hour(clock: Clock) -> None:
+    kept = Samples(clock=clock)
+    for depth in range(2 * MAX_STEPS):
+        kept.see("jobs", depth)
+        clock.pass_steps()
+    found = kept.history("jobs")
+    assert found
+    assert found["count"] == list(range(MAX_STEPS + 1, 2 * MAX_STEPS))
+    clock.pass_steps(MAX_STEPS)
+    assert kept.history("jobs") is None
+
+
+def test_all_processes_tell_one_story_and_a_new_one_goes_on(clock: Clock, tmp_path: Path) -> None:
+    one, two = (Samples(tmp_path / f"{number}.samples", clock) for number in range(2))
+    for number in range(3):
+        two.see(f"other{number}", 1)  # so that the queue has different rows
+    one.add_answer("push", "jobs", {"success": True, "message": "a", "count": 1})
+    clock.now += 1
+    two.add_answer("push", "jobs", {"success": True, "message": "b", "count": 2})
+    two.add_answer("pop", "jobs", {"success": True, "message": "a"})
+    two.see("jobs", 1)
+    clock.pass_steps()
+    again = Samples(tmp_path / "1.samples", clock)  # instead of one that was killed
+    again.add_answer("pop", "jobs", {"success": True, "message": "b"})
+    again.see("jobs", 0)
+    clock.pass_steps()
+    stories = [kept.history("jobs") for kept in (one, again)]
+    assert stories[0] == stories[1]
+    assert stories[0] == {
+        "at": START,
+        "step": STEP_SECONDS,
+        "max": [2, 1],
+        "count": [1, 0],
+        "in": [2, 0],
+        "out": [1, 1],
+    }
+
+
+def test_a_watched_queue_has_room_however_many_there_are(clock: Clock) -> None:
+    kept = Samples(clock=clock)
+    for number in range(MAX_QUEUES):
+        kept.see(f"q{number}", 1)
+    kept.see("late", 1)
+    kept.see("watched", 1, watched=True)
+    clock.pass_steps()
+    known = {name for name in ("q0", "q1", "late", "watched") if kept.history(name)}
+    assert known == {"q1", "watched"}  # it has the place of the one that was not heard of for longest
+    clock.pass_steps(MAX_STEPS)
+    kept.see("late", 1)  # of the others nothing is known any more
+    clock.pass_steps()
+    assert kept.history("late")
+
+
+@pytest.fixture
+def noted(named_api: Api, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Callable[[], dict[str, Any]]:
+    """The history that the app's answers make; it ends the step."""
+    runtime = named_api.app.extensions["queue"]
+    runtime.samples = Samples(clock=clock)
+
+    def end_step() -> dict[str, Any]:
+        clock.pass_steps()
+        found: dict[str, Any] = runtime.samples.history("jobs")
+        return {key: found[key][-1] for key in ("max", "count", "in", "out")}
+
+    return end_step
+
+
+def test_the_answers_of_the_app_are_noted(named_api: Api, noted: Callable[[], dict[str, Any]]) -> None:
+    api = named_api
+    push(api, "a", "b", "c", "d")
+    api.post("push", b'"e"\n"f"\n', NDJSON)
+    for _ in range(2):  # the second has the answer of the first, and changes nothing
+        api.post("push", b"g", TEXT, headers={"Idempotency-Key": "key"})
+    api.post("push?delay=100", b"later", TEXT)
+    api.post("pop")
+    api.post("reserve?max=2")
+    api.get("count")
+    assert noted() == {"max": 7, "count": 4, "in": 7, "out": 3}
+    api.client.lpush(api.key, "x")  # another client
+    api.http.get("/metrics")
+    assert noted() == {"max": 5, "count": 5, "in": 1, "out": 0}
+    api.post("pop?max=10")
+    api.post("pop")  # empty
+    assert noted() == {"max": 5, "count": 0, "in": 0, "out": 5}

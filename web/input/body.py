@@ -1,0 +1,195 @@
+"""Reading a request's body: its bytes, its media type, and the fields that it holds."""
+
+import re
+from collections.abc import Callable, Iterator
+from itertools import product
+from string import hexdigits
+from typing import Any
+
+from web.errors import ApiError, bad_request, printable
+from web.fairness import FREE_BODY_BYTES
+from web.input.codec import BOM, decode_utf8, validate_utf8
+from web.input.raw_json import NDJSON, compact_json, read_object
+from web.live.disconnects import READ_SIZE, Peer
+from web.request import Request
+
+FORM, JSON = "application/x-www-form-urlencoded", "application/json"
+TEXT, BYTES = "text/plain", "application/octet-stream"
+MAX_FORM_FIELDS = 1000
+BODY_TIMEOUT = 30.0  # seconds a body may take that is no stream of lines, and more for a large one:
+MIN_BYTES_PER_SECOND = 1 << 15
+UNQUOTE_SIZE = 1 << 16  # bytes of a form unquoted at once
+ESCAPE = re.compile(rb"%([0-9A-Fa-f]{2})")
+ESCAPED_BYTES = {digits.encode(): bytes([int(digits, 16)]) for digits in map("".join, product(hexdigits, repeat=2))}
+
+
+class JsonText(bytes):
+    """The compact JSON text of a field's value."""
+
+
+def iter_body(request: Request, eager: bool = False) -> Iterator[bytes]:
+    """Yield the request's body in blocks of up to 64 KiB; when `eager`, each as soon as anything has come.
+
+    Raises:
+        ApiError: the body is cut or its chunks are malformed (400), too slow (408), or encoded (415).
+    """
+    encoding = request.headers.get("Content-Encoding", "identity").strip().lower()
+    if encoding != "identity":
+        raise ApiError(415, "unsupported_encoding", "Send the body without Content-Encoding.")
+    transfer = request.headers.get("Transfer-Encoding", "").strip().lower()
+    if transfer not in ("", "chunked"):
+        raise ApiError(415, "unsupported_encoding", "Send the body without a Transfer-Encoding other than chunked.")
+    missing = request.content_length if transfer or request.content_length else 0
+    while missing is None or missing > 0:
+        block = _read_block(request, READ_SIZE if missing is None else min(READ_SIZE, missing), eager)
+        if not block and missing:
+            raise bad_request(f"The body is {missing} bytes shorter than its Content-Length.", "short_body")
+        if not block:
+            break
+        if missing is not None:
+            missing -= len(block)
+        yield block
+    request.is_body_read = True
+
+
+def _read_block(request: Request, size: int, eager: bool) -> bytes:
+    peer = Peer(request.environ)
+    try:
+        block: bytes = peer.read_some(size) if eager else request.environ["wsgi.input"].read(size)
+        return block
+    except TimeoutError:
+        peer.mark_malformed()
+        raise ApiError(408, "slow_body", "The body did not come in time.") from None
+    except Exception as error:  # whatever the server's reader raises for a cut connection or a malformed chunk
+        peer.mark_malformed()
+        raise bad_request("The body is cut off or its chunks are malformed.", "short_body") from error
+
+
+def read_body(request: Request, limit: int) -> bytes:
+    """Return the whole body, of up to `limit` bytes. Its memory is counted until the request ends.
+
+    Raises:
+        ApiError: it is cut (400), too slow (408), larger (413) or encoded (415), or too many are being read (503).
+    """
+    name = "MAX_BODY_BYTES" if limit == request.settings.max_body_bytes else "what is read here"
+    too_large = ApiError(413, "body_too_large", f"The body is larger than {name} ({limit} bytes).", limit=limit)
+    if (request.content_length or 0) > limit:
+        raise too_large
+    Peer(request.environ).limit_body(BODY_TIMEOUT + (request.content_length or limit) / MIN_BYTES_PER_SECOND)
+    blocks, size = [], 0
+    for block in iter_body(request):
+        size += len(block)
+        if size > limit:
+            raise too_large
+        if size > FREE_BODY_BYTES:
+            _count_memory(request, len(block))
+        blocks.append(block)
+    return b"".join(blocks)
+
+
+def _count_memory(request: Request, size: int) -> None:
+    request.runtime.body_memory.reserve(size, request.counted_body_bytes)
+    request.counted_body_bytes += size
+
+
+def release_memory(request: Request) -> None:
+    """Count the memory of the request's body as free; to be called when the request has ended."""
+    request.runtime.body_memory.release(request.counted_body_bytes)
+    request.counted_body_bytes = 0
+
+
+def media_type(request: Request) -> str:
+    """Return the body's media type, without parameters.
+
+    Raises:
+        ApiError: it names a charset other than UTF-8 (415).
+    """
+    kind, charset = request.media
+    if charset not in ("utf-8", "utf8", "us-ascii"):
+        raise ApiError(415, "unsupported_type", f"Send text as UTF-8, not as {charset}.")
+    return kind
+
+
+def read_fields(request: Request, limit: int, raw: bool = False) -> dict[str, Any]:
+    """Return the fields of a form, as text, or of a JSON object, as `JsonText`; {} without a body.
+
+    The body may have up to `limit` bytes.
+
+    With `raw` a body of plain text or bytes is taken too, as the field `message`.
+
+    Raises:
+        ApiError: anything else (400, 413, 415).
+    """
+    kind, data = media_type(request), read_body(request, limit)
+    if raw and kind in (TEXT, BYTES):
+        return {"message": validate_utf8(data) if kind == TEXT else data}
+    data = data.removeprefix(BOM)
+    if not data:
+        return {}
+    if kind == JSON or (kind == FORM and data.lstrip().startswith(b"{")):
+        decode_utf8(data, "The body")
+        return {name: JsonText(text) for name, text in read_object(compact_json(data)).items()}
+    if kind == FORM:
+        return _read_form(data, request.runtime.turns.pace)
+    raise ApiError(
+        415, "unsupported_type", f"Content-Type {kind or '(none)'} is not read here; send {JSON} or a form ({FORM})."
+    )
+
+
+def _read_form(data: bytes, pace: Callable[[], object]) -> dict[str, Any]:
+    decode_utf8(data, "The form")
+    if data.startswith(b"&") or data.endswith(b"&") or b"&&" in data:
+        sentence = "The form holds an empty field. In a form & separates fields; curl's --data-urlencode escapes it."
+        raise bad_request(sentence, "bad_form")  # it may be the end of a message that was cut
+    fields = data.split(b"&", MAX_FORM_FIELDS)
+    if len(fields) > MAX_FORM_FIELDS:
+        raise bad_request(f"The form has more than {MAX_FORM_FIELDS} fields.", "bad_form")
+    pairs = [field.partition(b"=") for field in fields]
+    try:
+        return _unique([(_unquote(name, pace), _unquote(value, pace)) for name, _, value in pairs])
+    except UnicodeDecodeError:
+        raise bad_request("The form is not valid UTF-8.", "bad_utf8") from None
+
+
+def _unique(pairs: list[tuple[str, str]]) -> dict[str, Any]:
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        name = next(name for number, (name, _) in enumerate(pairs) if name in dict(pairs[:number]))
+        raise bad_request(f"{printable(name)} is given twice.", "duplicate_key")
+    return fields
+
+
+def _unquote(text: bytes, pace: Callable[[], object]) -> str:
+    """Return the text of a form's name or value; %XX that is none stays as it is.
+
+    It takes turns with other requests, as 16 MiB of escapes take a second.
+
+    Raises:
+        UnicodeDecodeError: it is not UTF-8.
+    """
+    parts, start = [], 0
+    while start < len(text):
+        end = start + UNQUOTE_SIZE
+        if end < len(text) and (escape := text.rfind(b"%", end - 2, end)) >= 0:
+            end = escape  # it may go on behind the end
+        if start:
+            pace()
+        parts.append(ESCAPE.sub(lambda found: ESCAPED_BYTES[found[1]], text[start:end].replace(b"+", b" ")))
+        start = end
+    return b"".join(parts).decode()
+
+
+def lines_kind(request: Request) -> str | None:
+    """Return what the lines of a streamed body are: NDJSON or TEXT (with each=line); None where it is not streamed."""
+    kind, each = media_type(request), request.args.get("each")
+    if each and kind != TEXT:
+        raise ApiError(415, "unsupported_type", f"each=line reads {TEXT}.")
+    if kind == NDJSON:
+        return NDJSON
+    return TEXT if each else None
+
+
+def refuse_body(request: Request) -> None:
+    """Refuse a body that holds something of a media type (400), such as the fields of `curl -X GET -d`."""
+    if request.mimetype and next(iter_body(request, eager=True), None):
+        raise bad_request("A GET takes its parameters from the address; send no body.", "unexpected_body")

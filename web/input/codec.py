@@ -1,0 +1,161 @@
+"""A message and its JSON value: encoding what comes in, decoding what goes out. Knows neither HTTP nor Redis."""
+
+import base64
+import binascii
+import codecs
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+from unicodedata import combining
+
+import simplejson
+
+from web.errors import ApiError, bad_request
+from web.input.raw_json import check_depth, check_number_of_values, read_lines, read_list, read_string, read_strings
+
+MAX_VALUE_BYTES = 512 << 20  # what Redis stores in one value
+BOM = codecs.BOM_UTF8
+UTF16_BOMS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+BASE64 = re.compile(rb'\{"base64":("(?:[^"\\]++|\\.)*+")\}', re.DOTALL)
+JOINER = "\u200d"  # makes one picture of two
+JOINED = {JOINER, "\ufe0f", *"🏻🏼🏽🏾🏿"}  # like accents: part of the character before
+MESSAGES_AT_ONCE = 500  # messages encoded before others get their turn
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a message may be. One that comes from a queue may be empty, nested, and as large as Redis stores it."""
+
+    max_bytes: int
+    is_new: bool = True
+
+
+BY_REDIS = Limits(MAX_VALUE_BYTES, is_new=False)
+
+_encoder = simplejson.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
+
+
+def compact(value: Any) -> str:
+    """Return the JSON text of a value, without white space."""
+    text: str = _encoder.encode(value)
+    return text
+
+
+def encode_message(text: bytes, limits: Limits) -> bytes:
+    """Return the message that a compact JSON text stands for.
+
+    A string is itself, {"base64": "..."} is raw bytes, any other value is the text as it is written.
+
+    Raises:
+        ApiError: null, empty, bad base64, too deep (400), too large (413).
+    """
+    if text.startswith(b'"'):
+        return validate_message(read_string(text).encode(), limits)
+    if text == b"null":
+        raise bad_request("A message cannot be null.", "empty_message")
+    if found := BASE64.fullmatch(text):
+        try:
+            return validate_message(base64.b64decode(read_string(found[1]).encode(), validate=True), limits)
+        except binascii.Error as error:
+            raise bad_request(f"The base64 is not valid: {error}.", "bad_base64") from None
+    validate_message(text, limits)
+    if limits.is_new:
+        check_depth(text)
+    return text
+
+
+def encode_messages(text: bytes, limits: Limits, pace: Callable[[], object]) -> list[bytes]:
+    """Return the messages that the values of a compact JSON list stand for. `pace` is called now and then.
+
+    Raises:
+        ApiError: as of `encode_message`, or there are too many values (413).
+    """
+    check_number_of_values(text)
+    texts = read_strings(text)
+    if texts is not None:
+        return validate_messages([one.encode() for one in texts], limits)
+    messages: list[bytes] = []
+    for one in read_list(text):
+        if messages and len(messages) % MESSAGES_AT_ONCE == 0:
+            pace()
+        messages.append(encode_message(one, limits))
+    return messages
+
+
+def encode_lines(lines: list[bytes], limits: Limits) -> list[bytes] | None:
+    """Return the messages that lines of JSON stand for, if they are of one common kind and none is at fault; else None.
+
+    That is much faster than one line after the other.
+    """
+    messages = read_lines(lines) if lines else []
+    if messages is None:
+        return None
+    try:
+        return validate_messages(messages, limits)
+    except ApiError:
+        return None
+
+
+def validate_message(message: bytes, limits: Limits) -> bytes:
+    """Return the message if it is neither empty (400) nor larger than MAX_MESSAGE_BYTES, or than Redis stores (413)."""
+    if not message and limits.is_new:
+        raise bad_request("A message must not be empty.", "empty_message")
+    if len(message) > limits.max_bytes:
+        limit = "MAX_MESSAGE_BYTES" if limits.is_new else "Redis stores"
+        sentence = f"A message is larger than {limit} ({limits.max_bytes} bytes)."
+        raise ApiError(413, "message_too_large", sentence, limit=limits.max_bytes)
+    return message
+
+
+def validate_messages(messages: list[bytes], limits: Limits) -> list[bytes]:
+    """Return the messages if each is valid. A look at all of them is much faster than one at each."""
+    if messages and not (all(messages) and max(map(len, messages)) <= limits.max_bytes):
+        for message in messages:
+            validate_message(message, limits)
+    return messages
+
+
+def validate_utf8(data: bytes) -> bytes:
+    """Return the bytes if they are UTF-8 (else 400)."""
+    decode_utf8(data, "The text", "; send bytes as application/octet-stream")
+    return data
+
+
+def decode_utf8(data: bytes, what: str, advice: str = "") -> str:
+    """Return the text of UTF-8 bytes; other bytes are refused (400) with a sentence about `what`."""
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        if data.startswith(UTF16_BOMS):
+            sentence = f"{what} is UTF-16; convert it to UTF-8{advice}."
+        else:
+            sentence = f"{what} is not valid UTF-8 (byte {error.start}){advice}."
+        raise bad_request(sentence, "bad_utf8") from None
+
+
+def decode_message(message: bytes) -> Any:
+    """Return the JSON value for a message: its text, or {"base64": ...} where it is not UTF-8."""
+    try:
+        return message.decode()
+    except UnicodeDecodeError:
+        return {"base64": base64.b64encode(message).decode()}
+
+
+def cut_text(text: str, characters: int) -> str:
+    """Return the first characters of a text, but no letter without its accents: "abe\u0301" is cut to "ab" at 3."""
+    end = characters
+    while 0 < end < len(text) and (combining(text[end]) or text[end] in JOINED or text[end - 1] == JOINER):
+        end -= 1
+    return text[: end or characters]
+
+
+def preview(head: bytes, size: int, characters: int) -> dict[str, Any]:
+    """Return the preview of a message of `size` bytes from its first bytes (4 a character are enough)."""
+    cuts = min(4, len(head)) if len(head) < size else 1  # a cut head may end inside a character
+    for cut in range(cuts):
+        try:
+            return {"preview": cut_text(head[: len(head) - cut].decode(), characters), "bytes": size}
+        except UnicodeDecodeError:
+            continue
+    return {"preview": decode_message(head[:characters]), "bytes": size}
