@@ -11,7 +11,7 @@ RUN pip install --no-cache-dir --only-binary :all: --require-hashes --root-user-
 # .dockerignore lets only the app's own files through.
 COPY . .
 
-# It listens on all server.listen of the container, and starts only with API_TOKEN, or with ALLOW_OPEN=1 where the port is
+# It listens on all server.listen of the container, and starts only with API_TOKEN, or with ALLOW_UNAUTHENTICATED=1 where the port is
 # published on 127.0.0.1 only, as docker-compose.yaml does.
 # Without REDIS_URL the app runs its own Valkey in /data: mount a volume there to keep the messages.
 ENV HOST=0.0.0.0 DATA_DIR=/data

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from broker.bulk_push import MAX_COMMAND_MESSAGES, push_many
+from broker.bulk_push import MAX_COMMAND_MESSAGES, bulk_push
 from broker.keys import queue_keys
 
 
@@ -15,17 +15,17 @@ class RedisQueue:
         self.prefix = prefix
         self.key, self.key_prefix = queue_keys(name, prefix)
 
-    def push(self, *messages: bytes, next: bool = False) -> int:
+    def push(self, *messages: bytes, front: bool = False) -> int:
         """Add messages, all or none, and return the queue's new length.
 
-        With `next` they go to the front, the first of them to be popped next. No messages change nothing.
+        With `front` they go to the front, the first of them to be popped next. No messages change nothing.
         """
         if not messages:
             return self.count()
         if len(messages) > MAX_COMMAND_MESSAGES:
-            ordered = messages[::-1] if next else messages
-            return push_many(self.client, "RPUSH" if next else "LPUSH", self.key, ordered)
-        if next:
+            ordered = messages[::-1] if front else messages
+            return bulk_push(self.client, "RPUSH" if front else "LPUSH", self.key, ordered)
+        if front:
             return int(self.client.rpush(self.key, *reversed(messages)))
         return int(self.client.lpush(self.key, *messages))
 

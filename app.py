@@ -13,7 +13,7 @@ from settings import ROOT, Settings, from_environment
 from web import auth as security
 from web import errors
 from web.assets.assets import Assets, compress_page
-from web.fast_path import Edge
+from web.fast_path import FastPath
 from web.input.codec import compact
 from web.instrumentation import record_error
 from web.live import disconnects as peer
@@ -21,7 +21,7 @@ from web.operations import api
 from web.pages import DOCS_PATH, AnyText, pages, render_sign_in
 from web.reference.openapi import openapi
 from web.request import Request, current_request
-from web.services import Runtime
+from web.services import Services
 
 PROGRAM_PATHS = ("/api/", "/healthz", "/metrics")
 
@@ -48,8 +48,8 @@ def create_app(settings: Settings, client: Any = None) -> Flask:
     app.json = SimpleJSON(app)
     app.url_map.merge_slashes = False
     app.url_map.converters["any"] = AnyText
-    runtime = app.extensions["queue"] = Runtime(settings, client)
-    request_class = app.request_class = type("AppRequest", (Request,), {"runtime": runtime})
+    services = app.extensions["queue"] = Services(settings, client)
+    request_class = app.request_class = type("AppRequest", (Request,), {"services": services})
     app.before_request(lambda: security.check_request(current_request()))
     app.after_request(lambda response: peer.drain_body(current_request(), response))
     app.after_request(compress_page)
@@ -60,7 +60,7 @@ def create_app(settings: Settings, client: Any = None) -> Flask:
     app.register_blueprint(api)
     app.add_url_rule("/api/openapi.json", "api.openapi", openapi)
     app.register_blueprint(pages)
-    app.wsgi_app = Edge(app.wsgi_app, request_class)  # type: ignore[method-assign]
+    app.wsgi_app = FastPath(app.wsgi_app, request_class)  # type: ignore[method-assign]
     return app
 
 

@@ -45,10 +45,10 @@ def _max_open_files(wanted: int) -> int:
 
 
 # A client that waits needs a socket, and in the worst case a connection to Redis for its queue.
-_open_files = _max_open_files(RESERVED_FILES + MAX_OTHER_CLIENTS + 2 * _settings.max_waiting)
+_open_files = _max_open_files(RESERVED_FILES + MAX_OTHER_CLIENTS + 2 * _settings.max_blocked_clients)
 _free_files = max(4, _open_files - RESERVED_FILES)
 _other_clients = min(MAX_OTHER_CLIENTS, _free_files // 2)
-_max_waiting = min(_settings.max_waiting, (_free_files - _other_clients) // 2)
+_max_waiting = min(_settings.max_blocked_clients, (_free_files - _other_clients) // 2)
 
 wsgi_app = "app:app"
 bind = bind_addresses(_settings)
@@ -107,9 +107,9 @@ def _check_open_files(log: Any) -> None:
     """Refuse a limit of open files that is too low; say what a low one costs."""
     if _open_files < MIN_OPEN_FILES:
         raise BadSetting(f"this shell's limit of open files is {_open_files}; raise it with: ulimit -n 4096")
-    if _max_waiting < _settings.max_waiting:
+    if _max_waiting < _settings.max_blocked_clients:
         said = "With this limit of open files (ulimit -n: %d) %d clients can wait in each process, instead of %d."
-        log.warning(said, _open_files, _max_waiting, _settings.max_waiting)
+        log.warning(said, _open_files, _max_waiting, _settings.max_blocked_clients)
 
 
 def _check_before_reload(server: Any) -> None:
@@ -146,7 +146,7 @@ def _hold_sigterm_at_forks(server: Any) -> None:
 
 
 def _check_regularly(server: Any) -> None:
-    """Let the master look after the embedded server's keeper whenever it looks after its workers."""
+    """Let the master look after the embedded server's supervisor whenever it looks after its workers."""
     manage_workers = server.manage_workers
 
     def manage_all() -> None:
@@ -218,12 +218,12 @@ def post_worker_init(worker: Any) -> None:
     Also tell the app how many clients can wait and where it counts, let it take the same turns as its worker, start its
     timer, and let the first worker log what may lose messages in Redis.
     """
-    runtime = worker.wsgi.extensions["queue"]
-    runtime.stopping = lambda: not worker.alive
-    runtime.max_waiting = _max_waiting
-    runtime.count_in(worker.counts_file)
-    worker.turns = runtime.turns
-    runtime.timer.start()
+    services = worker.wsgi.extensions["queue"]
+    services.stopping = lambda: not worker.alive
+    services.max_blocked_clients = _max_waiting
+    services.count_in(worker.counts_file)
+    worker.scheduler = services.scheduler
+    services.timer.start()
     gc.freeze()  # what is loaded now stays, so the garbage collector need not go through it again and again
     if worker.age == 1:
-        threading.Thread(target=runtime.log_warning, daemon=True, name="log-warning").start()
+        threading.Thread(target=services.log_warning, daemon=True, name="log-warning").start()

@@ -54,11 +54,11 @@ class Settings:
     max_message_bytes: int = 1 << 20
     max_body_bytes: int = 16 << 20
     max_deliveries: int = 5
-    max_waiting: int = 5000
+    max_blocked_clients: int = 5000
     data_dir: Path = ROOT / "instance"
     host: str = "localhost"  # both loopback addresses
     port: int = 5000
-    allow_open: bool = False  # may other machines come in without a token?
+    allow_unauthenticated: bool = False  # may other machines come in without a token?
     web_concurrency: int = 2
     log_requests: bool = False  # one JSON line for each request
 
@@ -97,11 +97,11 @@ def read(env: Mapping[str, str]) -> Settings:
         max_message_bytes=_number(env, "MAX_MESSAGE_BYTES", default.max_message_bytes, 1, 512 << 20),
         max_body_bytes=_number(env, "MAX_BODY_BYTES", default.max_body_bytes, 1, 1 << 30),
         max_deliveries=_number(env, "MAX_DELIVERIES", default.max_deliveries, 1, 1_000_000),
-        max_waiting=_number(env, "MAX_WAITING", default.max_waiting, 0, 100_000),
+        max_blocked_clients=_number(env, "MAX_BLOCKED_CLIENTS", default.max_blocked_clients, 0, 100_000),
         data_dir=_data_dir(env, default.data_dir),
         host=_host(env, default.host),
         port=_number(env, "PORT", default.port, 1, 65535),
-        allow_open=_flag(env, "ALLOW_OPEN"),
+        allow_unauthenticated=_flag(env, "ALLOW_UNAUTHENTICATED"),
         web_concurrency=_number(env, "WEB_CONCURRENCY", default.web_concurrency, 1, 256),
         log_requests=_flag(env, "LOG_REQUESTS"),
     )

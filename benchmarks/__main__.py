@@ -378,7 +378,7 @@ def rest(store: Store, folder: Path) -> Iterator[Row]:
                 yield at_most("Redis commands a second, 500 streams on one quiet queue", max(0.0, asked), 1)
             yield at_most(f"% CPU of a process with {number} {what} at rest", percent, 2)
             yield Row(f"MiB of a process with {number} {what}", memory(workers) / (1 << 20), "told", True)
-    options = {"REDIS_URL": store.url, "WEB_CONCURRENCY": "1", "MAX_WAITING": "5000"}
+    options = {"REDIS_URL": store.url, "WEB_CONCURRENCY": "1", "MAX_BLOCKED_CLIENTS": "5000"}
     with running(App(folder / "rest5000", **options)) as app, contextlib.ExitStack() as stack:
         for _ in range(5000):
             stack.enter_context(_open(app.port, "POST /api/queue/waits/pop?wait=55"))

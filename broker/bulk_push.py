@@ -10,7 +10,7 @@ from typing import Any
 MAX_COMMAND_MESSAGES = 1000  # in one command
 
 
-def push_many(client: Any, command: str, key: str, messages: Sequence[bytes]) -> int:
+def bulk_push(client: Any, command: str, key: str, messages: Sequence[bytes]) -> int:
     """Push messages to a list by LPUSH or RPUSH, all or none, and return its new length."""
     with client.pipeline() as transaction:
         for start in range(0, len(messages), MAX_COMMAND_MESSAGES):
@@ -18,7 +18,7 @@ def push_many(client: Any, command: str, key: str, messages: Sequence[bytes]) ->
         return int(_execute(transaction)[-1])
 
 
-class Staging:
+class StagedScript:
     """Runs a script that begins with `staged.lua`, with more arguments than a command may have, as a client would.
 
     They are staged in a list, the last of the script's keys, which no one sees: it is made, read and removed in one

@@ -12,7 +12,7 @@ from typing import Any
 
 import redis
 
-from broker.connections.errors import error_text, is_passing
+from broker.connections.errors import error_text, is_transient
 from broker.queue import Delivery, ReliableQueue, Stale
 
 STOP_INTERVAL = 1.0  # how often a waiting consumer checks whether to stop, seconds
@@ -139,7 +139,7 @@ def _next(queue: ReliableQueue, lease: float, wait: float) -> Delivery | None:
             return batch.messages[0]
         queue.wait(min(wait, batch.next_due or wait), paused=batch.paused)
     except redis.RedisError as error:
-        if not is_passing(error):
+        if not is_transient(error):
             raise
         log.warning("Redis is away or refuses (%s); trying again.", error_text(error))
         time.sleep(RETRY_DELAY)
@@ -158,7 +158,7 @@ def _retry(operation: Callable[[], Any], *, seconds: float) -> None:
         except Stale:
             log.warning("The lease ended before the work did; the message was delivered again.")
         except redis.RedisError as error:
-            if not is_passing(error):
+            if not is_transient(error):
                 raise
             if time.monotonic() < end:
                 log.warning("Redis is away or refuses (%s); trying again.", error_text(error))

@@ -36,7 +36,7 @@ sees: one transaction makes it, pushes them and removes it.
 
 What belongs to no queue has the prefix alone as its hash tag; no queue has an empty name:
 
-    {queue:}:ended:<session>      string  a session of the page that was signed out, until it would end by itself
+    {queue:}:revoked:<session>      string  a session of the page that was signed out, until it would end by itself
 """
 
 import re
@@ -76,6 +76,6 @@ def name_beside(match: re.Match[str]) -> str:
     return match[1] + DEAD_SUFFIX * match[2].count(":")
 
 
-def ended_session_key(session: str, prefix: str = "queue:") -> str:
+def revoked_session_key(session: str, prefix: str = "queue:") -> str:
     """Return the key that exists where a session of the page was signed out."""
-    return "{" + prefix + "}:ended:" + session
+    return "{" + prefix + "}:revoked:" + session

@@ -14,7 +14,7 @@ from typing import Any
 import redis
 
 from broker.connections.cluster import each_primary
-from broker.connections.errors import is_passing
+from broker.connections.errors import is_transient
 from broker.keys import NAME_PATTERN, beside_pattern, name_beside, parent_name
 from broker.queue import ReliableQueue
 
@@ -192,7 +192,7 @@ class QueueLister:
         replies = pipeline.execute(raise_on_error=False)
         found = []
         for reply in replies:
-            if not partly and isinstance(reply, redis.RedisError) and is_passing(reply):
+            if not partly and isinstance(reply, redis.RedisError) and is_transient(reply):
                 raise reply
         for queue, (count, reserved, delayed, dead, waiters, paused) in zip(queues, batched(replies, 6), strict=True):
             holds = (count, reserved, delayed, dead, paused)

@@ -14,7 +14,7 @@ from typing import Any, Generic, TypeVar
 
 from redis.exceptions import NoScriptError, OutOfMemoryError, ResponseError
 
-from broker.bulk_push import MAX_COMMAND_MESSAGES, Staging
+from broker.bulk_push import MAX_COMMAND_MESSAGES, StagedScript
 from broker.connections.errors import lacks_flags
 from broker.keys import queue_keys
 from RedisQueue import RedisQueue
@@ -133,7 +133,7 @@ class Batch(Generic[M]):
 
 
 @dataclass(frozen=True)
-class Measures:
+class QueueStats:
     """How many leases ran out, how many messages were buried, and seconds for which the same message has been next.
 
     The numbers start anew 30 days after their last change. The seconds are 0 for an empty queue.
@@ -196,7 +196,7 @@ _PUSH = Script("helpers.lua", "push.lua", flags="")
 _PUSH_STAGED = Script("staged.lua", "helpers.lua", "push.lua", flags="")
 _FIND = Script("helpers.lua", "find.lua", flags="allow-oom", without_flags=_FREE_WRITE)
 _POP = Script("pop.lua", flags="allow-oom")
-_MEASURE = Script("helpers.lua", "stats.lua", flags="allow-oom")
+_STATS = Script("helpers.lua", "stats.lua", flags="allow-oom")
 
 
 _POP_KEYS = ("reserved", "delayed", "returned", "paused", "causes")
@@ -211,30 +211,30 @@ class ReliableQueue(RedisQueue):
 
     def __init__(self, client: Any, name: str = "default", prefix: str = "queue:", max_deliveries: int = 5) -> None:
         super().__init__(client, name, prefix)
-        self.client_for_large = getattr(client, "alone", client)  # for commands whose reply may be large
+        self.client_for_large = getattr(client, "unbatched", client)  # for commands whose reply may be large
         self.max_deliveries = max_deliveries
         self.is_repeated = False  # whether the last answer was one that is kept for an Idempotency-Key
         self._pop_keys = [self.key, *(self.key_prefix + key for key in _POP_KEYS)]
         self._keys = [self.key, *(self.key_prefix + key for key in _KEYS)]
 
-    def push_once(self, idempotency_key: str, messages: Sequence[bytes], next: bool = False) -> int:
+    def push_once(self, idempotency_key: str, messages: Sequence[bytes], front: bool = False) -> int:
         """Push as `push` does, once for an idempotency key within 24 hours; return the length after that push.
 
         Raises:
             Conflict: the key was used with another request.
         """
-        command = "push_front" if next else "push"
-        fingerprint = _digest(b"push-next" if next else b"push", *messages)
+        command = "push_front" if front else "push"
+        fingerprint = _digest(b"push-front" if front else b"push", *messages)
         return int(
             self._push(command, messages, fingerprint=fingerprint, extra_key=self._answer_key(idempotency_key))[0]
         )
 
-    def push(self, *messages: bytes, next: bool = False) -> int:
+    def push(self, *messages: bytes, front: bool = False) -> int:
         """Add messages and return the queue's new length.
 
-        With `next` they go to the front, the first of them to be popped next. No messages change nothing.
+        With `front` they go to the front, the first of them to be popped next. No messages change nothing.
         """
-        return int(self._push("push_front", messages)[0]) if next and messages else super().push(*messages)
+        return int(self._push("push_front", messages)[0]) if front and messages else super().push(*messages)
 
     def push_later(
         self, delay: float, messages: Sequence[bytes], idempotency_key: str | None = None
@@ -273,7 +273,7 @@ class ReliableQueue(RedisQueue):
     def _push_staged(self, messages: Sequence[bytes], arguments: list[Any], extra_key: str | None) -> list[Any]:
         staged = self.key_prefix + "staged:" + secrets.token_hex(8)
         keys = [*self._keys, *filter(None, [extra_key]), staged]
-        return _PUSH_STAGED.run(Staging(self.client, staged, messages), keys, arguments)
+        return _PUSH_STAGED.run(StagedScript(self.client, staged, messages), keys, arguments)
 
     def pop(self, max: int = 1) -> list[bytes]:
         """Take up to `max` messages, oldest first; [] from an empty queue."""
@@ -508,10 +508,10 @@ class ReliableQueue(RedisQueue):
         """Return the key of a job's result."""
         return self.key_prefix + "result:" + _digest(job.encode())
 
-    def measure(self) -> Measures:
+    def stats(self) -> QueueStats:
         """Return what is counted of the queue in Redis, and note which message is next."""
-        expired, buried, next_milliseconds = self._run("measure", script=_MEASURE)
-        return Measures(expired, buried, next_milliseconds / 1000)
+        expired, buried, next_milliseconds = self._run("stats", script=_STATS)
+        return QueueStats(expired, buried, next_milliseconds / 1000)
 
     def report_waiters(self, process: str, waiters: int, valid: float) -> None:
         """Tell Redis how many clients of a process wait, which holds for `valid` seconds."""

@@ -3,10 +3,10 @@
 import math
 from typing import Any
 
-from broker.keys import ended_session_key
+from broker.keys import revoked_session_key
 
 
-class EndedSessions:
+class RevokedSessions:
     """Remembers in Redis which sessions have ended, so that all processes know."""
 
     def __init__(self, client: Any, prefix: str) -> None:
@@ -15,7 +15,7 @@ class EndedSessions:
 
     def add(self, session: str, seconds: float) -> None:
         """End a session, which would end by itself after `seconds`."""
-        self.client.set(ended_session_key(session, self.prefix), b"1", ex=math.ceil(seconds))
+        self.client.set(revoked_session_key(session, self.prefix), b"1", ex=math.ceil(seconds))
 
     def __contains__(self, session: str) -> bool:
-        return bool(self.client.exists(ended_session_key(session, self.prefix)))
+        return bool(self.client.exists(revoked_session_key(session, self.prefix)))

@@ -1,7 +1,7 @@
 """The embedded Valkey: a real server on a unix socket in the data folder, for when no REDIS_URL is set.
 
-gunicorn's master calls `start`, which runs a keeper process (`supervisor.py`). The keeper runs the server, restarts it
-if it dies, and ends it once the master and all its workers are gone, however they went.
+gunicorn's master calls `start`, which runs a supervisor process (`supervisor.py`). The supervisor runs the server,
+restarts it if it dies, and ends it once the master and all its workers are gone, however they went.
 """
 
 import os
@@ -22,11 +22,11 @@ class Embedded:
         self.data_dir = data_dir
         # The server ends when the writing end of this pipe is closed in this process and in all its children.
         self._pipe, self._life = os.pipe()
-        self._start_keeper()
+        self._start_supervisor()
 
-    def _start_keeper(self, *again: str) -> None:
+    def _start_supervisor(self, *again: str) -> None:
         self._started_at = time.monotonic()
-        self._keeper = subprocess.Popen(
+        self._supervisor = subprocess.Popen(
             # UTF-8 mode: whatever the locale, it writes the names of files as it was given them.
             [sys.executable, "-X", "utf8", "-u", supervisor.__file__, str(self.data_dir), str(os.getpid()), *again],
             stdin=self._pipe,
@@ -35,29 +35,32 @@ class Embedded:
         )
 
     def report(self) -> str:
-        """Return the keeper's next line: "ready", or why it ended; "" if it was killed."""
-        assert self._keeper.stdout
-        return os.fsdecode(self._keeper.stdout.readline()).strip()
+        """Return the supervisor's next line: "ready", or why it ended; "" if it was killed."""
+        assert self._supervisor.stdout
+        return os.fsdecode(self._supervisor.stdout.readline()).strip()
 
     def check(self) -> None:
-        """Start another keeper if this one was killed; the server runs on meanwhile. This never waits."""
-        if self._keeper.poll() is None or time.monotonic() - self._started_at < RESTART_DELAY:
+        """Start another supervisor if this one was killed; the server runs on meanwhile. This never waits."""
+        if self._supervisor.poll() is None or time.monotonic() - self._started_at < RESTART_DELAY:
             return
         reason = self.report()
-        print(f"The keeper of the embedded server ended{reason and f' ({reason})'}; starting another.", file=sys.stderr)
-        self._start_keeper("again")
+        print(
+            f"The supervisor of the embedded server ended{reason and f' ({reason})'}; starting another.",
+            file=sys.stderr,
+        )
+        self._start_supervisor("again")
 
     def stop(self) -> None:
         """End the server and wait until it has written everything."""
-        if self._keeper.poll() is not None:
-            self._start_keeper("again")  # it ends the server that the killed one left
+        if self._supervisor.poll() is not None:
+            self._start_supervisor("again")  # it ends the server that the killed one left
         self.close()
 
     def close(self) -> None:
-        """Let the keeper end, and wait for it."""
+        """Let the supervisor end, and wait for it."""
         os.close(self._life)
         os.close(self._pipe)
-        self._keeper.wait()
+        self._supervisor.wait()
 
 
 def start(data_dir: Path) -> Embedded:

@@ -1,14 +1,14 @@
 """The process that keeps the embedded server: `python embedded/supervisor.py DATA_DIR MASTER_PID [again]`.
 
 It holds the folder's lock, runs the server, restarts it if it dies, and ends it when its standard input closes. The
-server inherits the lock: while any writer lives, the folder is taken, even if its keeper was killed. The lock file
-says who holds it: "<master> <keeper>", process ids. When a keeper is killed, its master starts one `again`, which goes
-on with the same server.
+server inherits the lock: while any writer lives, the folder is taken, even if its supervisor was killed. The lock file
+says who holds it: "<master> <supervisor>", process ids. When a supervisor is killed, its master starts one `again`,
+which goes on with the same server.
 
-What the server answers is on the disk (`appendfsync always`). With `everysec` it holds a write back while it syncs
-the previous one, and a kill -9 in that moment loses what was answered.
+What the server answers is on the disk (`appendfsync always`). With `everysec` it holds a write back while it syncs the
+previous one, and a kill -9 in that moment loses what was answered.
 
-The keeper works in the data folder and names files relative to it, because the path of a socket must be short.
+The supervisor works in the data folder and names files relative to it, because the path of a socket must be short.
 """
 
 import contextlib
@@ -36,7 +36,7 @@ MANIFEST = "appendonly.aof.manifest"  # names the files of APPEND_ONLY_DIR that 
 FIRST_BASE = "appendonly.aof.1.base.rdb"
 START_TIMEOUT = 20.0  # seconds for the server to answer at all; while it says that it is loading, it may take any time
 SHUTDOWN_GRACE = 1.0  # seconds to wait for a folder whose owner lives: it may be ending
-TAKEOVER_TIMEOUT = 15.0  # seconds to wait for a folder whose owner is gone: its keeper is ending the server
+TAKEOVER_TIMEOUT = 15.0  # seconds to wait for a folder whose owner is gone: its supervisor is ending the server
 RESTART_DELAY = 1.0  # seconds until the next try to restart a server that died
 CHECK_INTERVAL = 0.2  # seconds between two looks at the server and its socket
 CLIENT_TIMEOUT = 0.2  # seconds a client may take to send its command while the disk is full
@@ -66,7 +66,7 @@ class ServerFailed(CannotStart):
 
 
 class Server(Protocol):
-    """A running server: a child process, or one that another keeper started."""
+    """A running server: a child process, or one that another supervisor started."""
 
     def poll(self) -> int | None: ...
     def terminate(self) -> None: ...
@@ -74,7 +74,7 @@ class Server(Protocol):
 
 
 class InheritedServer:
-    """The server of a keeper that was killed. It lives as long as it holds the folder's lock."""
+    """The server of a supervisor that was killed. It lives as long as it holds the folder's lock."""
 
     def __init__(self, lock: int) -> None:
         self.lock = lock
@@ -122,14 +122,14 @@ def _try_lock(lock: int) -> bool:
 
 
 def take_folder(data_dir: Path, lock: int, master: str, has_folder: bool = False) -> Server | None:
-    """Take the folder for a master. If it `has_folder` already, return the server that its killed keeper left running.
+    """Take the folder for a master; with `has_folder`, return the server that its killed supervisor left running.
 
     Raises:
         CannotStart: it belongs to another master.
     """
     begin, server = time.monotonic(), None
     while not _try_lock(lock):
-        owner, keeper = [*os.pread(lock, 40, 0).decode("ascii", "replace").split(), "", ""][:2]
+        owner, supervisor = [*os.pread(lock, 40, 0).decode("ascii", "replace").split(), "", ""][:2]
         if has_folder and owner == master:
             server = InheritedServer(lock)
             break
@@ -138,7 +138,7 @@ def take_folder(data_dir: Path, lock: int, master: str, has_folder: bool = False
                 f"another instance of this app (process {owner or 'unknown'}) uses {data_dir}; stop it, set DATA_DIR "
                 f"to another folder, or share its queues with REDIS_URL=unix://{quote(str(data_dir))}/{SOCKET_FILE}"
             )
-        if keeper and not _alive(owner) and not _alive(keeper):
+        if supervisor and not _alive(owner) and not _alive(supervisor):
             send_command(b"SHUTDOWN\r\n")  # nobody is left to end this server
         time.sleep(0.1)
     os.ftruncate(lock, 0)
@@ -320,7 +320,7 @@ def _restart(data_dir: Path, binary: str, lock: int) -> Server | None:
 def _refuse_while_full(interval: float) -> bool:
     """Tell every client that the disk is full, while it is; look every `interval` seconds.
 
-    Return whether this keeper was told to end meanwhile.
+    Return whether this supervisor was told to end meanwhile.
     """
     with _listener() as listener:
         while _is_full():

@@ -45,7 +45,7 @@ def check_addresses(settings: Settings, config: Any) -> None:
         if not isinstance(address, tuple):
             continue  # a unix socket
         host, port = address[:2]
-        if not settings.tokens and not settings.allow_open:
+        if not settings.tokens and not settings.allow_unauthenticated:
             _check_closed(host, port)
         if not inherited:
             _check_free(host, port, config.reuse_port)
@@ -76,7 +76,7 @@ def _check_closed(host: str, port: int) -> None:
     if not all(ipaddress.ip_address(address).is_loopback for address in found):
         raise BadSetting(
             f"other machines can reach {host} port {port}, and no token is set; set API_TOKEN, or HOST=localhost "
-            "(conda and tcsh set HOST for themselves), or ALLOW_OPEN=1 if everybody may come in"
+            "(conda and tcsh set HOST for themselves), or ALLOW_UNAUTHENTICATED=1 if everybody may come in"
         )
 
 

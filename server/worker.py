@@ -31,7 +31,9 @@ from gunicorn.http.errors import LimitRequestHeaders
 from gunicorn.workers.ggevent import GeventWorker
 
 if TYPE_CHECKING:
-    from web.fairness import Turns  # gunicorn imports this module before gevent patches the ones that this would import
+    from web.fairness import (
+        FairScheduler,  # gunicorn imports this module before gevent patches the ones that this would import
+    )
 
 KEEPALIVE_SECONDS = 75  # longer than the 60 s of load balancers, so that they close an idle connection first
 HEAD_TIMEOUT = 20.0  # seconds from the first byte of a request to the end of its head
@@ -75,7 +77,7 @@ DRAIN = Phase(DRAIN_IDLE_TIMEOUT, DRAIN_TIMEOUT)
 LINGER = Phase(LINGER_TIMEOUT, LINGER_TIMEOUT)
 
 
-class Departures:
+class DisconnectPoller:
     """Tells those who keep clients waiting when one may have left: one look at all costs less than one at each."""
 
     def __init__(self) -> None:
@@ -91,7 +93,7 @@ class Departures:
         if self._wakes.pop(file, None):
             self._poll.unregister(file)
 
-    def look(self) -> None:
+    def poll(self) -> None:
         """Wake those whose clients may have left."""
         for file, _ in self._poll.poll(0):
             self._wakes[file]()
@@ -104,10 +106,10 @@ class Departures:
 class Connection(socket.socket):  # type: ignore[misc]
     """A client's connection."""
 
-    def __init__(self, client: Any, turns: "Turns", departures: Departures) -> None:
+    def __init__(self, client: Any, scheduler: "FairScheduler", disconnects: DisconnectPoller) -> None:
         super().__init__(client.family, client.type, client.proto, fileno=client.detach())
-        self.turns = turns
-        self.departures = departures
+        self.scheduler = scheduler
+        self.disconnects = disconnects
         self.greenlet: Any = None  # the one that waits for its turn
         self.has_read = False  # since the last request began
         self.is_pipelined = False  # whether the client has sent a further request before its last one was answered
@@ -146,7 +148,7 @@ class Connection(socket.socket):  # type: ignore[misc]
             LimitRequestHeaders: the head is too large.
         """
         if self.credit <= 0:
-            self.take_turn()
+            self.yield_to_others()
             self.credit = TURN_SIZE
         if self.credit <= TURN_SIZE and size <= PARSE_SIZE:
             size = TURN_SIZE
@@ -237,10 +239,10 @@ class Connection(socket.socket):  # type: ignore[misc]
 
     def watch(self, wake: Callable[[], object]) -> None:
         """Call `wake` when the client may have left and when the worker stops, until `unwatch`."""
-        self.departures.add(self.fileno(), wake)
+        self.disconnects.add(self.fileno(), wake)
 
     def unwatch(self) -> None:
-        self.departures.remove(self.fileno())
+        self.disconnects.remove(self.fileno())
 
     def close(self) -> None:
         """End the connection once the client has, or soon: bytes that come after the end would reset it.
@@ -256,7 +258,7 @@ class Connection(socket.socket):  # type: ignore[misc]
 
     # --- waiting for the client
 
-    def take_turn(self) -> None:
+    def yield_to_others(self) -> None:
         """Let other clients go first; that counts as waiting, but not as the client's time for a body.
 
         Raises:
@@ -265,7 +267,7 @@ class Connection(socket.socket):  # type: ignore[misc]
         began, self.greenlet = time.monotonic(), gevent.getcurrent()
         self._begin_wait(math.inf)
         try:
-            self.turns.take()
+            self.scheduler.take()
         finally:
             self.greenlet = self.waiting_since = None
         if self.phase is ANSWER:
@@ -311,12 +313,12 @@ def _format_date(second: int) -> str:
 class Worker(GeventWorker):  # type: ignore[misc]
     """gevent's worker, whose clients share it fairly. gunicorn.conf.py gives it the app's `turns`."""
 
-    turns: "Turns"
+    scheduler: "FairScheduler"
 
     def run(self) -> None:
         self._spare_gunicorn_work()
         self.connections: set[Connection] = set()
-        self.departures = Departures()
+        self.disconnects = DisconnectPoller()
         self.server_class = self._make_server
         gevent.spawn(self._watch_connections)
         super().run()
@@ -341,7 +343,7 @@ class Worker(GeventWorker):  # type: ignore[misc]
         if isinstance(client, ssl.SSLSocket):
             super().handle(listener, client, addr)
             return
-        connection = Connection(client, self.turns, self.departures)
+        connection = Connection(client, self.scheduler, self.disconnects)
         self._make_room()
         self.connections.add(connection)
         try:
@@ -354,7 +356,7 @@ class Worker(GeventWorker):  # type: ignore[misc]
         if not isinstance(sock, Connection):
             return super().handle_request(listener_name, req, sock, addr)
         if sock.is_pipelined or not sock.has_read:
-            sock.take_turn()
+            sock.yield_to_others()
         sock.has_read = False
         sock.enter(ANSWER)
         try:
@@ -396,10 +398,10 @@ class Worker(GeventWorker):  # type: ignore[misc]
             now = time.monotonic()
             self._make_room(SPARE_CONNECTIONS)
             if number % LEAVING_CHECKS == 0:
-                self.departures.look()
+                self.disconnects.poll()
             if not self.alive:
                 stops_at = min(stops_at, now + STOP_TIMEOUT)
-                self.departures.wake_all()
+                self.disconnects.wake_all()
             for connection in list(self.connections):
                 connection.end_if_late(now)
                 if not self.alive and connection.phase is IDLE:

@@ -15,7 +15,7 @@ import schemathesis
 from schemathesis.core.parameters import ParameterLocation
 
 from web.errors import ApiError
-from web.input.body import TEXT, JsonText
+from web.input.body import TEXT, RawJson
 from web.input.parameters import MessageParameter
 from web.input.raw_json import NDJSON
 from web.operations import VERBS, Verb
@@ -24,7 +24,7 @@ TAKES = {(verb.method, verb.name): verb for verb in VERBS}
 REQUIRED = {"id": "a", "undo": "a", "to": "elsewhere", "job": "a", "position": 0}
 addresses = itertools.count(int(ip_address("10.0.0.1")))
 # Of each only the second may be sent.
-EXCLUSIVE = (("ids", "id"), ("next", "delay"), ("dead", "delay"), ("max", "position"), ("contains", "position"))
+EXCLUSIVE = (("ids", "id"), ("front", "delay"), ("dead", "delay"), ("max", "position"), ("contains", "position"))
 
 
 @schemathesis.serializer(NDJSON)
@@ -57,7 +57,7 @@ def write_plainly(verb: Verb, fields: dict[str, Any]) -> None:
     for parameter in verb.parameters:
         if parameter.name in fields and not isinstance(parameter, MessageParameter):
             with contextlib.suppress(ApiError):
-                value = parameter.from_json(JsonText(json.dumps(fields[parameter.name]).encode()))
+                value = parameter.from_json(RawJson(json.dumps(fields[parameter.name]).encode()))
                 if value is None:
                     del fields[parameter.name]
                 else:
@@ -78,7 +78,7 @@ def keep_the_rules(verb: Verb, case: "schemathesis.Case[Any]", query: dict[str, 
     if case.media_type != TEXT:
         query.pop("each", None)
     if case.media_type == NDJSON or "each" in query:
-        drop("next", "delay")
+        drop("front", "delay")
         case.headers.pop("Idempotency-Key", None)
     if verb.name == "move" and not {"position", "message"} <= query.keys() | fields.keys():
         drop("position", "message")

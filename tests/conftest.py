@@ -17,7 +17,7 @@ from broker.queue import ReliableQueue
 from settings import Settings
 from tests.engines import Cluster, SentinelSet
 from tests.servers import BINARIES, App, FakeRedis, Proxy, Scripted, Store, running
-from web.services import Runtime
+from web.services import Services
 
 _numbers = itertools.count()
 
@@ -167,13 +167,13 @@ def app_on() -> AppOn:
     """Make apps for settings, each on a Redis client: app_on(Settings(), FakeRedis()).
 
     Compiling its routes takes an app longer than most tests do. So apps with equal settings are one, which gets a new
-    Runtime for each test: that is all that an app keeps.
+    Services for each test: that is all that an app keeps.
     """
     made = functools.cache(create_app)
 
     def on(settings: Settings, client: Any) -> Flask:
         app = made(settings)
-        app.extensions["queue"] = app.request_class.runtime = Runtime(settings, client)  # type: ignore[attr-defined]
+        app.extensions["queue"] = app.request_class.services = Services(settings, client)  # type: ignore[attr-defined]
         return app
 
     return on

@@ -86,13 +86,13 @@ def test_a_hung_server_gets_no_more_commands_and_serves_at_once_when_it_goes_on(
     with store.stopped(), ThreadPoolExecutor(40) as pool:
         answers = dict(pool.map(push, map(str, range(40))))
         status, answer = ask(app, f"{name}/push", "message=late")
-        assert (status, answer["error"]) == (503, "redis_away") and "nothing was changed" in answer["message"]
+        assert (status, answer["error"]) == (503, "redis_unavailable") and "nothing was changed" in answer["message"]
         status, answer = ask(app, "/healthz")
-        assert (status, answer["error"]) == (503, "redis_away")
+        assert (status, answer["error"]) == (503, "redis_unavailable")
     assert push("after") == ("after", "success")
     assert is_healthy(app)
-    unknown = {message for message, error in answers.items() if error == "unknown"}
-    assert set(answers.values()) == {"unknown", "redis_away"} and len(unknown) < 20
+    unknown = {message for message, error in answers.items() if error == "outcome_unknown"}
+    assert set(answers.values()) == {"outcome_unknown", "redis_unavailable"} and len(unknown) < 20
     messages = ask(app, f"{name}/all")[1]["messages"]
     assert len(messages) == len(set(messages))
     assert {"before", "after"} <= set(messages) <= {"before", "after", *unknown}
@@ -114,10 +114,10 @@ def test_a_killed_primary_is_replaced_without_a_restart_of_the_app(
         waiting = pool.submit(Api(app.url, name + "-other").call, "pop", wait=50)
         until(lambda: ask(app, f"{name}-other/count")[1]["waiters"] == 1)
         primary.end(signal.SIGKILL)
-        assert ask(app, f"{name}/push", "message=lost")[1]["error"] in ("unknown", "redis_away")
-        assert ask(app, "/healthz")[1]["error"] == "redis_away"
+        assert ask(app, f"{name}/push", "message=lost")[1]["error"] in ("outcome_unknown", "redis_unavailable")
+        assert ask(app, "/healthz")[1]["error"] == "redis_unavailable"
         status, answer = ask(app, f"{name}/push", "message=not sent")
-        assert (status, answer["error"]) == (503, "redis_away")
+        assert (status, answer["error"]) == (503, "redis_unavailable")
         until(lambda: ask(app, f"{name}/push", "message=c")[0] == 200)
         assert ask(app, f"{name}-other/push", "message=d")[0] == 200
         with contextlib.suppress(AssertionError):  # the wait may have ended with the primary
@@ -134,7 +134,7 @@ def test_a_hung_primary_is_replaced_too(own_sentinels: SentinelSet, serve: Serve
     assert primary.client().wait(1, 10_000) == 1
     assert primary.process
     primary.process.send_signal(signal.SIGSTOP)
-    assert ask(app, f"{name}/push", "message=late")[1]["error"] == "unknown"
+    assert ask(app, f"{name}/push", "message=late")[1]["error"] == "outcome_unknown"
     until(lambda: ask(app, f"{name}/push", "message=b")[0] == 200)
     primary.process.send_signal(signal.SIGCONT)  # it takes itself for the primary until the Sentinels notice
     assert {ask(app, f"{name}/push", "message=c")[0] for _ in range(20)} == {200}
@@ -150,9 +150,9 @@ def test_a_hung_primary_holds_up_its_own_queues_alone(own_cluster: Cluster, serv
     hung, there = names_of(own_cluster, node, name)
     until(lambda: ask(app, f"{hung}/push", "message=a")[0] == 200)
     with node.stopped():
-        assert ask(app, f"{hung}/push", "message=b")[1]["error"] in ("unknown", "redis_away")
+        assert ask(app, f"{hung}/push", "message=b")[1]["error"] in ("outcome_unknown", "redis_unavailable")
         until(lambda: ask(app, f"{there}/push", "message=a")[0] == 200)
-        assert ask(app, f"{hung}/push", "message=c")[1]["error"] == "redis_away"
+        assert ask(app, f"{hung}/push", "message=c")[1]["error"] == "redis_unavailable"
         until(lambda: ask(app, f"{there}/push", "message=a")[0] == 200)
     until(lambda: ask(app, f"{hung}/push", "message=d")[0] == 200)
     assert "c" not in ask(app, f"{hung}/all")[1]["messages"]
@@ -168,7 +168,7 @@ def test_a_killed_primary_takes_its_queues_with_it_and_no_others(own_cluster: Cl
     assert is_healthy(app)
     node.end(signal.SIGKILL)
     errors = [ask(app, f"{away}/push", "message=b")[1]["error"] for _ in range(2)]
-    assert errors[0] in ("unknown", "redis_away") and errors[1] == "redis_away"
+    assert errors[0] in ("outcome_unknown", "redis_unavailable") and errors[1] == "redis_unavailable"
     assert ask(app, f"{there}/push", "message=b") == (200, {"success": True, "message": "b", "count": 2})
     assert ask(app, "/healthz")[0] == 503
     listing = ask(app, f"/api/queues?match={name}-*")[1]
@@ -191,7 +191,7 @@ def test_slots_move_to_a_new_node_while_a_thousand_messages_pass(own_cluster: Cl
             status, answer = api.call(verb, **fields)
             if status == 200:
                 return answer
-            if status != 503 or answer["error"] not in ("redis_busy", "redis_away"):
+            if status != 503 or answer["error"] not in ("redis_busy", "redis_unavailable"):
                 unexpected.append((verb, status, answer))
                 return {}
 
@@ -306,7 +306,7 @@ def test_a_redis_that_loads_is_not_healthy_until_it_has_loaded(
     starting = threading.Thread(target=store.start)
     starting.start()
     until(lambda: ask(app, "/healthz")[1].get("error") == "redis_loading")
-    assert ask(app, f"{name}/push", "message=b")[1]["error"] in ("redis_loading", "unknown")
+    assert ask(app, f"{name}/push", "message=b")[1]["error"] in ("redis_loading", "outcome_unknown")
     until(lambda: is_healthy(app))
     starting.join()
     assert ask(app, f"{name}-499/push", "message=b")[1]["count"] == 2
@@ -341,7 +341,7 @@ def test_a_node_that_joins_a_cluster_later_is_said_in_words(own_store: Callable[
     port = store.port
     store.end()
     app = serve(REDIS_URL=f"redis://127.0.0.1:{port}", WEB_CONCURRENCY="1")  # it is away: the app starts
-    assert ask(app, "/healthz")[1]["error"] == "redis_away"
+    assert ask(app, "/healthz")[1]["error"] == "redis_unavailable"
     store.start()
     until(lambda: ask(app, "/healthz")[1]["error"] == "redis_misconfigured")
     assert "redis+cluster://" in ask(app, "/healthz")[1]["message"]

@@ -36,24 +36,24 @@ def test_a_push_of_many_keeps_their_order_and_returns_the_length(queue: RedisQue
 
 def test_a_push_of_no_messages_changes_nothing(queue: RedisQueue) -> None:
     queue.push(b"a")
-    assert (queue.push(), queue.push(next=True), queue.all()) == (1, 1, [b"a"])
+    assert (queue.push(), queue.push(front=True), queue.all()) == (1, 1, [b"a"])
 
 
 def test_a_message_pushed_next_is_popped_next(queue: RedisQueue) -> None:
     queue.push(b"a", b"b")
-    assert queue.push(b"x", next=True) == 3
+    assert queue.push(b"x", front=True) == 3
     assert queue.all() == [b"x", b"a", b"b"]
 
 
 def test_many_messages_pushed_next_keep_their_order(queue: RedisQueue) -> None:
     queue.push(b"c")
-    queue.push(b"a", b"b", next=True)
+    queue.push(b"a", b"b", front=True)
     assert queue.all() == [b"a", b"b", b"c"]
 
 
 def test_popped_messages_are_put_back_where_they_were(queue: RedisQueue) -> None:
     queue.push(b"a", b"b", b"c")
-    queue.push(*queue.pop(2), next=True)
+    queue.push(*queue.pop(2), front=True)
     assert queue.all() == [b"a", b"b", b"c"]
 
 
@@ -81,7 +81,7 @@ def test_every_byte_comes_out_as_it_went_in(queue: RedisQueue) -> None:
 )
 def test_bytes_in_are_bytes_out(queue: RedisQueue, message: bytes) -> None:
     queue.push(message, b"-")
-    queue.push(message, next=True)
+    queue.push(message, front=True)
     assert queue.all() == [message, message, b"-"]
     assert queue.pop(2) == [message, message]
 
@@ -112,7 +112,7 @@ def test_queues_do_not_touch_each_other(backend: Any, name: str) -> None:
 
 def test_a_key_that_is_not_a_list_is_an_error_and_stays_as_it_is(queue: RedisQueue, backend: Any) -> None:
     backend.set(queue.key, "text")
-    for verb in (lambda: queue.push(b"a"), lambda: queue.push(b"a", next=True), queue.pop, queue.count, queue.all):
+    for verb in (lambda: queue.push(b"a"), lambda: queue.push(b"a", front=True), queue.pop, queue.count, queue.all):
         with pytest.raises(redis.ResponseError, match="WRONGTYPE"):
             verb()
     assert backend.get(queue.key) == b"text"
@@ -130,7 +130,7 @@ def test_each_verb_is_one_command(server: str, request: pytest.FixtureRequest, n
     queue, client = RedisQueue(store.client(), name), store.client()
     client.config_resetstat()
     queue.push(*[b"m"] * 1000)
-    queue.push(*[b"m"] * 1000, next=True)
+    queue.push(*[b"m"] * 1000, front=True)
     queue.pop(1000)
     queue.pop()
     queue.all(10, 10)
@@ -155,7 +155,7 @@ def test_no_command_is_sent_twice_when_every_reply_is_lost(proxy: Proxy, valkey:
     queue, truth = RedisQueue(connect(proxy.url), name), RedisQueue(valkey.client(), name)
     truth.push(b"a", b"b", b"c")
     proxy.cut(times=1000)
-    for verb in (lambda: queue.push(b"d"), lambda: queue.push(b"-", next=True), queue.pop, queue.count, queue.all):
+    for verb in (lambda: queue.push(b"d"), lambda: queue.push(b"-", front=True), queue.pop, queue.count, queue.all):
         with pytest.raises(redis.ConnectionError):
             verb()
     assert proxy.commands == ["LPUSH", "RPUSH", "RPOP", "LLEN", "LRANGE"]

@@ -109,7 +109,7 @@ BAD: list[tuple[str, str]] = [
     ("MAX_BODY_BYTES", "16M"),
     ("MAX_DELIVERIES", "-1"),
     ("MAX_DELIVERIES", "1.5"),
-    ("MAX_WAITING", "x"),
+    ("MAX_BLOCKED_CLIENTS", "x"),
     ("PORT", "0"),
     ("PORT", "65536"),
     ("PORT", "٥٠٠٠"),

@@ -181,7 +181,7 @@ def right_token(text: str, request: Request) -> bytes:
     """
     token = find_token(text, request.settings)
     if text and not token:
-        request.runtime.wrong_tokens.report(request.remote_addr or "")
+        request.services.auth_throttle.record_failure(request.remote_addr or "")
     return token
 
 
@@ -201,7 +201,7 @@ def session_token(request: Request) -> bytes:
 def _find_session_token(request: Request) -> bytes:
     for token, session in _sessions(request):
         with contextlib.suppress(redis.RedisError):
-            if session in request.runtime.ended_sessions:
+            if session in request.services.revoked_sessions:
                 continue
         return token
     return b""
@@ -255,7 +255,7 @@ def end_session(request: Request) -> None:
         redis.RedisError: it could not be ended.
     """
     for _, session in _sessions(request):
-        request.runtime.ended_sessions.add(session, MAX_SESSION_SECONDS)
+        request.services.revoked_sessions.add(session, MAX_SESSION_SECONDS)
 
 
 def cookie_name(token: bytes) -> str:

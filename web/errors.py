@@ -6,7 +6,7 @@ from typing import Any
 import redis
 from werkzeug.exceptions import HTTPException
 
-from broker.connections.errors import REFUSALS, NotSent, error_text, find_refusal
+from broker.connections.errors import FAULTS, NotSent, error_text, find_fault
 from broker.queue import Conflict, Stale
 
 log = logging.getLogger(__name__)
@@ -76,24 +76,28 @@ def _from_http(error: HTTPException) -> ApiError:
 
 _STATUSES = {"wrong_type": 409, "cross_slot": 409, "redis_full": 507}  # code -> status, where it is not 503
 
-_OTHER_REDIS_CODES = ("redis_away", "redis_misconfigured", "busy", "redis_error", "unknown")  # of from_redis
-REDIS_CODES = frozenset([refusal.code for refusal in REFUSALS] + list(_OTHER_REDIS_CODES))
+_OTHER_REDIS_CODES = (
+    "redis_unavailable",
+    "redis_misconfigured",
+    "busy",
+    "redis_error",
+    "outcome_unknown",
+)  # of from_redis
+REDIS_CODES = frozenset([fault.code for fault in FAULTS] + list(_OTHER_REDIS_CODES))
 
 # How an error of Redis starts -> status, code, sentence. docs/api.md is held to it.
-REDIS_ERRORS = tuple(
-    (refusal.start, _STATUSES.get(refusal.code, 503), refusal.code, refusal.message) for refusal in REFUSALS
-)
+REDIS_ERRORS = tuple((fault.start, _STATUSES.get(fault.code, 503), fault.code, fault.message) for fault in FAULTS)
 
 
 def from_redis(error: redis.RedisError, reading: bool = False) -> ApiError:
     """Return the error for the cause of a Redis error; when only `reading`, a lost reply leaves nothing unknown."""
-    if refusal := find_refusal(error):
-        status = _STATUSES.get(refusal.code, 503)
+    if fault := find_fault(error):
+        status = _STATUSES.get(fault.code, 503)
         if status == 503:
-            return unavailable(refusal.code, refusal.message)
-        return ApiError(status, refusal.code, refusal.message)
+            return unavailable(fault.code, fault.message)
+        return ApiError(status, fault.code, fault.message)
     if isinstance(error, NotSent):
-        return unavailable("redis_away", "Redis cannot be reached; nothing was changed.")
+        return unavailable("redis_unavailable", "Redis cannot be reached; nothing was changed.")
     if isinstance(error, redis.AuthenticationError):
         return unavailable("redis_misconfigured", "Redis does not accept the password in REDIS_URL.")
     if isinstance(error, redis.MaxConnectionsError):
@@ -101,8 +105,8 @@ def from_redis(error: redis.RedisError, reading: bool = False) -> ApiError:
     if isinstance(error, (redis.ResponseError, redis.DataError)):
         return unavailable("redis_error", f"Redis refused: {error_text(error)[:200]}.")
     if reading:
-        return unavailable("redis_away", "Redis did not answer.")
-    return unavailable("unknown", "The reply of Redis was lost, so it is unknown whether this was done.")
+        return unavailable("redis_unavailable", "Redis did not answer.")
+    return unavailable("outcome_unknown", "The reply of Redis was lost, so it is unknown whether this was done.")
 
 
 def unavailable(error: str, message: str) -> ApiError:

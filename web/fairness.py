@@ -11,7 +11,7 @@ TURN_SECONDS = 0.01  # how long a turn takes in the middle of much work
 FREE_BODY_BYTES = 1 << 16  # of each body that count for nothing: small requests are always read
 
 
-class Turns:
+class FairScheduler:
     """Lets clients that keep a process busy take turns, with everybody else in between."""
 
     def __init__(self) -> None:
@@ -40,7 +40,7 @@ class Turns:
             if time.thread_time() - began < seconds / 2:
                 return
 
-    def pace(self) -> None:
+    def checkpoint(self) -> None:
         """Take a turn if the last one has taken long enough; to be called often in the middle of much work."""
         if time.monotonic() - self._began > TURN_SECONDS:
             self.take()

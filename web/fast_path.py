@@ -25,7 +25,7 @@ UNCACHED_HEADERS = [*HEADERS, ("Cache-Control", "no-store")]
 STATIC_PATH = "/static/"  # only what is there may be cached
 
 
-class Edge:
+class FastPath:
     """The WSGI app."""
 
     def __init__(self, flask_app: Callable[..., Iterable[bytes]], request_class: type[Request]) -> None:
@@ -33,8 +33,8 @@ class Edge:
         self.request_class = request_class
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-        runtime, began = self.request_class.runtime, time.monotonic()
-        adapt(environ, runtime.settings)
+        services, began = self.request_class.services, time.monotonic()
+        adapt(environ, services.settings)
         path = environ["PATH_INFO"]
         added = HEADERS if path.startswith(STATIC_PATH) else UNCACHED_HEADERS
 
@@ -42,8 +42,8 @@ class Edge:
         kind = verb.name if verb else kind_of(path)
 
         def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
-            queue = "" if verb is None else runtime.settings.queue_name if name is None else name
-            record_answer(runtime, environ, kind, queue, status, time.monotonic() - began)
+            queue = "" if verb is None else services.settings.queue_name if name is None else name
+            record_answer(services, environ, kind, queue, status, time.monotonic() - began)
             return start_response(status, headers + added, exc_info)
 
         if verb is None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from web.errors import REDIS_CODES, ApiError
 from web.request import Request
-from web.services import Runtime
+from web.services import Services
 
 MAX_PATH = 300  # characters of an address in a log: a short line stays whole, whatever other processes write
 
@@ -38,28 +38,28 @@ def kind_of(path: str) -> str:
 def record_error(request: Request, error: ApiError) -> None:
     """Count an error of Redis, and log the reason of a 5xx."""
     if error.error in REDIS_CODES:
-        request.runtime.counters.add(("redis_errors", error.error))
+        request.services.counters.add(("redis_errors", error.error))
     if error.status >= 500:
         log.warning(
             "%d %s: %s %s: %s", error.status, error.error, request.method, ascii(request.path[:MAX_PATH]), error.message
         )
 
 
-def record_messages(runtime: Runtime, verb: str, queue: str, answer: Any) -> None:
+def record_messages(services: Services, verb: str, queue: str, answer: Any) -> None:
     """Count the messages that a verb's answer tells of."""
-    runtime.counters.add_messages(verb, queue, answer)
-    runtime.samples.add_answer(verb, queue, answer)
+    services.counters.add_messages(verb, queue, answer)
+    services.history.add_answer(verb, queue, answer)
 
 
 def record_answer(
-    runtime: Runtime, environ: dict[str, Any], kind: str, queue: str, status: str, seconds: float
+    services: Services, environ: dict[str, Any], kind: str, queue: str, status: str, seconds: float
 ) -> None:
     """Count an answer that begins after some seconds, and log it if that is wanted. `kind` is a verb, or of KINDS.
 
     The log has no query, header or body, so no token, cookie or message.
     """
-    runtime.counters.add_request(kind, status[:3], seconds)
-    if runtime.settings.log_requests:
+    services.counters.add_request(kind, status[:3], seconds)
+    if services.settings.log_requests:
         line = {
             "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
             "method": environ["REQUEST_METHOD"],

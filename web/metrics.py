@@ -13,30 +13,30 @@ import redis
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
-from broker.connections.errors import is_passing
+from broker.connections.errors import is_transient
 from broker.listing import Counts, Listing
-from broker.queue import Measures, State
+from broker.queue import QueueStats, State
 from web import __version__
 from web.counters import BOUNDS, MAX_QUEUES, OTHERS, Key
-from web.services import Runtime
+from web.services import Services
 
 REDIS_UP = "1 if Redis answered this scrape."
-# Of each queue, from Redis: metric -> help, and how it comes from the state and the measures.
-GAUGES: dict[str, tuple[str, Callable[[State, Measures], float]]] = {
+# Of each queue, from Redis: metric -> help, and how it comes from the state and the stats.
+GAUGES: dict[str, tuple[str, Callable[[State, QueueStats], float]]] = {
     "queue_waiting_messages": ("Messages that wait.", lambda state, _: state.count),
     "queue_reserved_messages": ("Messages that are reserved.", lambda state, _: state.reserved),
     "queue_delayed_messages": ("Messages that are delayed.", lambda state, _: state.delayed),
     "queue_paused": ("1 where the queue is paused.", lambda state, _: state.paused),
     "queue_dead_messages": ("Dead letters.", lambda state, _: state.dead),
     "queue_waiters": ("Clients that wait for a message.", lambda state, _: state.waiters),
-    "queue_next_seconds": (
+    "queue_head_age_seconds": (
         "Seconds for which scrapes have seen the same message as the next one.",
-        lambda _, measures: measures.next_seconds,
+        lambda _, stats: stats.next_seconds,
     ),
 }
-REDIS_COUNTERS: dict[str, tuple[str, Callable[[Measures], float]]] = {
-    "queue_expired": ("Leases that ran out, counted in Redis.", lambda measures: measures.expired),
-    "queue_buried": ("Messages that became dead letters, counted in Redis.", lambda measures: measures.buried),
+REDIS_COUNTERS: dict[str, tuple[str, Callable[[QueueStats], float]]] = {
+    "queue_expired": ("Leases that ran out, counted in Redis.", lambda stats: stats.expired),
+    "queue_buried": ("Messages that became dead letters, counted in Redis.", lambda stats: stats.buried),
 }
 COUNTERS = {  # of this instance's processes: metric -> help, what is counted, labels
     "queue_pushed": ("Messages pushed through this instance.", "pushed", ["queue"]),
@@ -53,21 +53,21 @@ COUNTERS = {  # of this instance's processes: metric -> help, what is counted, l
 class _Queue:
     name: str
     state: State
-    measures: Measures
+    stats: QueueStats
 
 
-def render(runtime: Runtime, accept: str) -> tuple[bytes, str]:
+def render(services: Services, accept: str) -> tuple[bytes, str]:
     """Return the metrics in the format that an Accept header asks for, and its content type."""
     encode, content_type = choose_encoder(accept)
-    return encode(Metrics(runtime)), content_type
+    return encode(Metrics(services)), content_type
 
 
 class Metrics:
     """The metrics of one scrape. At most MAX_QUEUES queues have a label of their own, those that hold most."""
 
-    def __init__(self, runtime: Runtime) -> None:
-        self.runtime = runtime
-        self.counts = runtime.counters.totals()
+    def __init__(self, services: Services) -> None:
+        self.services = services
+        self.counts = services.counters.totals()
 
     def collect(self) -> Iterator[Metric]:
         """Yield the metrics; while Redis is away those that need no Redis."""
@@ -109,7 +109,7 @@ class Metrics:
     # --- what the queues hold
 
     def _from_redis(self) -> Iterator[Metric]:
-        listing = self.runtime.lister.list_queues()
+        listing = self.services.lister.list_queues()
         named = self._choose(listing)
         others = [queue for queue in listing.queues if queue.name not in named]
         queues = [queue for name in named if (queue := self._measure(name))]
@@ -125,18 +125,18 @@ class Metrics:
         """Return the queues that get a label: the default one, those that hold most, then those that are used here."""
         largest = sorted(listing.queues, key=lambda queue: -(queue.count + queue.reserved + queue.dead))
         used = sorted(key[1] for key in self.counts if key[0] in ("pushed", "popped", "reserved"))
-        names = [self.runtime.settings.queue_name, *(queue.name for queue in largest), *used]
+        names = [self.services.settings.queue_name, *(queue.name for queue in largest), *used]
         return [name for name in dict.fromkeys(names) if name != OTHERS][:MAX_QUEUES]
 
     def _measure(self, name: str) -> _Queue | None:
-        queue = self.runtime.queue(name)
+        queue = self.services.queue(name)
         try:
-            found = _Queue(name, queue.state(), queue.measure())
+            found = _Queue(name, queue.state(), queue.stats())
         except redis.ResponseError as error:
-            if is_passing(error):
+            if is_transient(error):
                 raise
             return None  # one broken queue must not hide the others
-        self.runtime.samples.see(name, found.state.count)
+        self.services.history.record_depth(name, found.state.count)
         return found
 
     def _gauges(self, queues: list[_Queue], others: list[Counts]) -> Iterator[Metric]:
@@ -148,7 +148,7 @@ class Metrics:
         for metric, (about, value_of) in GAUGES.items():
             family = GaugeMetricFamily(metric, about, labels=["queue"])
             for queue in queues:
-                family.add_metric([queue.name], value_of(queue.state, queue.measures))
+                family.add_metric([queue.name], value_of(queue.state, queue.stats))
             if others and metric in rest:
                 family.add_metric([OTHERS], rest[metric])
             yield family
@@ -157,7 +157,7 @@ class Metrics:
         for metric, (about, value_of) in REDIS_COUNTERS.items():
             family = CounterMetricFamily(metric, about, labels=["queue"])
             for queue in queues:
-                family.add_metric([queue.name], value_of(queue.measures))
+                family.add_metric([queue.name], value_of(queue.stats))
             yield family
 
 

@@ -67,37 +67,37 @@ def push(
     key: str | None,
     message: bytes | None,
     messages: list[bytes] | None,
-    next: bool,
+    front: bool,
     delay: float,
     each: str | None,
 ) -> Answer:
     """Add one message, or many: all of them or none. A stream of lines is stored as it comes."""
     lines = lines_kind(request)
     if lines:
-        for name, value in (("next", next), ("delay", delay)):
+        for name, value in (("front", front), ("delay", delay)):
             if value:
                 raise bad_request(f"A stream of lines cannot have {name}.", "bad_parameter", parameter=name)
         if key:
             raise bad_request("A stream of lines does not keep an Idempotency-Key.", "bad_idempotency_key")
         request.is_counted = True
-        record = partial(record_messages, request.runtime, "push", queue.name)
+        record = partial(record_messages, request.services, "push", queue.name)
         blocks = iter_body(request, eager=True)
         pushed, count = streams.push_lines(queue, blocks, lines, request.settings.max_message_bytes, record)
         return {"success": True, "pushed": pushed, "count": count}
     found = one_or_many(message, messages, "message", "bad_message")
     if delay:
-        return push_later(queue, key, found, messages is not None, next, delay)
-    count = queue.push_once(key, found, next=next) if key else queue.push(*found, next=next)
+        return push_later(queue, key, found, messages is not None, front, delay)
+    count = queue.push_once(key, found, front=front) if key else queue.push(*found, front=front)
     return push_answer(found, messages is not None, count)
 
 
 def push_later(
-    queue: ReliableQueue, key: str | None, found: list[bytes], many: bool, next: bool, delay: float
+    queue: ReliableQueue, key: str | None, found: list[bytes], many: bool, front: bool, delay: float
 ) -> Answer:
     """Add messages that join the back of the queue later."""
-    if next:
+    if front:
         raise bad_request(
-            "Send either delay or next: a delayed message joins the back.", "bad_parameter", parameter="next"
+            "Send either delay or front: a delayed message joins the back.", "bad_parameter", parameter="front"
         )
     ids, count = queue.push_later(delay, found, key)
     return push_answer(found, many, count) | ({"ids": ids} if many else {"id": ids[0]})
@@ -133,7 +133,7 @@ def take(
     """Return what `attempt` takes, waiting up to `wait` seconds for it; a client that has left takes nothing."""
     peer = Peer(request.environ)
     leaving = (peer.is_gone, peer.confirm_gone, peer.watch)
-    return request.runtime.waiting.take(queue, wait, attempt, give_back, *leaving)
+    return request.services.waiting.take(queue, wait, attempt, give_back, *leaving)
 
 
 def text_answer(taken: list[bytes]) -> Response:
@@ -220,13 +220,13 @@ def held(
 
 def events(request: Request, queue: ReliableQueue, next: int, history: bool) -> Response:
     """The queue's state as server-sent events: at once, and after every change."""
-    open_stream = partial(request.runtime.events.stream, queue, max_next=next, with_history=history)
+    open_stream = partial(request.services.events.stream, queue, max_next=next, with_history=history)
     return stream_answer(request, open_stream)
 
 
 def stream_answer(request: Request, open_stream: Callable[..., Iterator[str]]) -> Response:
     """Answer a stream of events, which is told whether and when to ask if its client is gone."""
-    waiting, peer = request.runtime.waiting, Peer(request.environ)
+    waiting, peer = request.services.waiting, Peer(request.environ)
     waiting.acquire()
     peer.shrink_buffer()
     is_signed_out = session_watch(request)
@@ -330,7 +330,7 @@ def move(
 
     With `position` and `message`, move this one alone.
     """
-    if request.runtime.queue(to).key == queue.key:
+    if request.services.queue(to).key == queue.key:
         raise bad_request("A queue cannot be moved to itself.", "same_queue", parameter="to")
     if position is not None or message is not None:
         for name, value in (("max", max), ("contains", contains)):
@@ -433,8 +433,8 @@ KEEP = Integer("keep", default=RESULT_SECONDS, minimum=1, maximum=MAX_DELAY, uni
 
 
 def is_put_back(request: Request) -> bool:
-    """Return whether the query has next=1, so that what is pushed may have been popped before."""
-    return request.args.getlist("next") in (["1"], ["true"])
+    """Return whether the query has front=1, so that what is pushed may have been popped before."""
+    return request.args.getlist("front") in (["1"], ["true"])
 
 
 VERBS = (
@@ -443,7 +443,7 @@ VERBS = (
         "POST",
         push,
         (
-            *(Message("message"), MessageList("messages"), Flag("next"), DELAY),
+            *(Message("message"), MessageList("messages"), Flag("front"), DELAY),
             Choice("each", words=("line",), in_body=False),
         ),
         idempotent=True,
@@ -493,7 +493,7 @@ ALL_EVENTS_PARAMETERS = (*LIST_PARAMETERS, Flag("history"))  # of GET /api/event
 
 def call(request: Request, verb: Verb, name: str | None) -> Answer | Response:
     """Check what the request holds for a verb, and run its view on the queue `name` (None: the default queue)."""
-    queue = request.runtime.queue(validate_name(request.settings.queue_name if name is None else name))
+    queue = request.services.queue(validate_name(request.settings.queue_name if name is None else name))
     answer: Answer | Response = {}
     try:
         if verb.idempotent:
@@ -507,7 +507,7 @@ def call(request: Request, verb: Verb, name: str | None) -> Answer | Response:
         raise
     finally:
         if not queue.is_repeated and not request.is_counted:
-            record_messages(request.runtime, verb.name, queue.name, answer)
+            record_messages(request.services, verb.name, queue.name, answer)
         release_memory(request)
 
 
@@ -593,7 +593,7 @@ def queues() -> Answer:
     request = current_request()
     refuse_idempotency_key(request)
     match = query_arguments(request, LIST_PARAMETERS)["match"]
-    return {"success": True, **request.runtime.lister.list_queues(match or "*").as_dict()}
+    return {"success": True, **request.services.lister.list_queues(match or "*").as_dict()}
 
 
 @api.get("/api/events")
@@ -602,7 +602,9 @@ def all_events() -> Response:
     request = current_request()
     refuse_idempotency_key(request)
     wanted = query_arguments(request, ALL_EVENTS_PARAMETERS)
-    open_stream = partial(request.runtime.overview.stream, wanted["match"] or "*", with_history=wanted["history"])
+    open_stream = partial(
+        request.services.queue_list_feed.stream, wanted["match"] or "*", with_history=wanted["history"]
+    )
     return stream_answer(request, open_stream)
 
 
@@ -612,8 +614,8 @@ def healthz() -> Answer:
     request = current_request()
     refuse_idempotency_key(request)
     query_arguments(request, ())
-    check_server(request.runtime.client)
-    warning = find_warning(request.runtime.client)
+    check_server(request.services.client)
+    warning = find_warning(request.services.client)
     return {"success": True, "version": __version__} | ({"warning": warning} if warning else {})
 
 
@@ -623,5 +625,5 @@ def prometheus() -> Response:
     request = current_request()
     refuse_idempotency_key(request)
     query_arguments(request, ())
-    text, content_type = metrics.render(request.runtime, request.headers.get("Accept", ""))
+    text, content_type = metrics.render(request.services, request.headers.get("Accept", ""))
     return Response(text, content_type=content_type)

@@ -9,7 +9,7 @@ from werkzeug.http import parse_options_header
 from werkzeug.utils import cached_property
 
 from settings import Settings
-from web.services import Runtime
+from web.services import Services
 
 NO_ARGUMENTS: MultiDict[str, str] = ImmutableMultiDict()
 
@@ -36,10 +36,10 @@ def _parse_media_type(text: str) -> tuple[str, str]:
 
 
 class Request(flask.Request):
-    """A request. `create_app` makes a subclass of it for each app, which has the `runtime`."""
+    """A request. `create_app` makes a subclass of it for each app, which has the `services`."""
 
-    runtime: Runtime
-    counted_body_bytes = 0  # of its body, in the runtime's memory for bodies
+    services: Services
+    counted_body_bytes = 0  # of its body, in the services's memory for bodies
     is_body_read = False  # to its end
     is_counted = False  # the messages that it pushes, as they come
     session_token: bytes | None = None  # that its session was started with, b"" without one; None: not asked yet
@@ -51,7 +51,7 @@ class Request(flask.Request):
     @property
     def settings(self) -> Settings:
         """The settings of the app."""
-        return self.runtime.settings
+        return self.services.settings
 
     @cached_property
     def media(self) -> tuple[str, str]:

@@ -15,15 +15,15 @@ from broker.connections.connection import connect
 from broker.connections.health import find_warning
 from broker.listing import QueueLister
 from broker.queue import ReliableQueue
-from broker.revoked_sessions import EndedSessions
+from broker.revoked_sessions import RevokedSessions
 from settings import Settings
 from web.counters import Counters
-from web.fairness import BodyMemory, Turns
-from web.live.history import Samples
+from web.fairness import BodyMemory, FairScheduler
+from web.live.history import History
 from web.live.long_poll import Waiting
 from web.live.queue_feed import Events
-from web.live.queue_list_feed import Overview
-from web.throttle import WrongTokens
+from web.live.queue_list_feed import QueueListFeed
+from web.throttle import AuthThrottle
 
 BODIES_AT_ONCE = 4  # bodies of MAX_BODY_BYTES that a process may hold
 RETRY_DELAY = 1.0  # seconds until the next look at a Redis that is away
@@ -31,18 +31,20 @@ RETRY_DELAY = 1.0  # seconds until the next look at a Redis that is away
 log = logging.getLogger(__name__)
 
 
-class Runtime:
+class Services:
     """The Redis clients, and everybody who waits. Nothing is opened before its first use."""
 
     def __init__(self, settings: Settings, client: Any = None) -> None:
         """Use `client` where it is given, for waiting too; else connect to the settings' server."""
         self.settings = settings
-        self.max_waiting = settings.max_waiting  # gunicorn.conf.py lowers it where the limit of open files is low
+        self.max_blocked_clients = (
+            settings.max_blocked_clients
+        )  # gunicorn.conf.py lowers it where the limit of open files is low
         self.stopping: Callable[[], bool] = lambda: False  # gunicorn.conf.py says how to know
-        self.wrong_tokens = WrongTokens()
-        self.turns = Turns()
+        self.auth_throttle = AuthThrottle()
+        self.scheduler = FairScheduler()
         self.counters = Counters()
-        self.samples = Samples()
+        self.history = History()
         self.body_memory = BodyMemory(BODIES_AT_ONCE * settings.max_body_bytes)
         self._client = client
 
@@ -55,12 +57,12 @@ class Runtime:
     def waiting(self) -> Waiting:
         """The clients that wait for a message."""
         blocking_client = self._client or connect(self.settings.server_url, blocking=True)
-        return Waiting(blocking_client, self.max_waiting, self.is_stopping, self.tracker)
+        return Waiting(blocking_client, self.max_blocked_clients, self.is_stopping, self.tracker)
 
     @cached_property
     def events(self) -> Events:
         """The event streams."""
-        return Events(self.is_stopping, self.tracker, self.samples)
+        return Events(self.is_stopping, self.tracker, self.history)
 
     @cached_property
     def tracker(self) -> Tracker:
@@ -78,14 +80,14 @@ class Runtime:
         return QueueLister(self.client, self.settings.queue_prefix, self.settings.max_deliveries)
 
     @cached_property
-    def overview(self) -> Overview:
+    def queue_list_feed(self) -> QueueListFeed:
         """The stream of all queues."""
-        return Overview(self.lister, self.tracker, self.is_stopping, self.samples)
+        return QueueListFeed(self.lister, self.tracker, self.is_stopping, self.history)
 
     @cached_property
-    def ended_sessions(self) -> EndedSessions:
+    def revoked_sessions(self) -> RevokedSessions:
         """The sessions of the page that were signed out."""
-        return EndedSessions(self.client, self.settings.queue_prefix)
+        return RevokedSessions(self.client, self.settings.queue_prefix)
 
     def queue(self, name: str) -> ReliableQueue:
         """Return the queue of that name."""
@@ -94,7 +96,7 @@ class Runtime:
     def count_in(self, file: Path) -> None:
         """Count in files beside those of the other processes, so that each can tell what all have counted and seen."""
         self.counters = Counters(file)
-        self.samples = Samples(file.with_suffix(".samples"))
+        self.history = History(file.with_suffix(".history"))
 
     def log_warning(self) -> None:
         """Wait until Redis can be reached, then log what may lose messages there."""

@@ -32,7 +32,7 @@ class _Address:
     last: float = 0.0
 
 
-class WrongTokens:
+class AuthThrottle:
     """The wrong tokens that came to one process lately, by address."""
 
     def __init__(self, sleep: Callable[[float], object] = time.sleep) -> None:
@@ -41,7 +41,7 @@ class WrongTokens:
         self._delayed = 0
         self._lock = threading.Lock()
 
-    def report(self, address: str) -> None:
+    def record_failure(self, address: str) -> None:
         """Count a wrong token and wait before it is answered.
 
         Raises:

@@ -17,7 +17,7 @@ from typing import Any
 import redis
 
 from broker.connections.cluster import ClusterClient
-from broker.connections.errors import is_passing
+from broker.connections.errors import is_transient
 from broker.connections.resp3 import iter_pushes
 from RedisQueue import RedisQueue
 
@@ -135,7 +135,7 @@ class Tracker:
         try:
             self._follow(server)
         except redis.RedisError as error:
-            delay = RETRY_DELAY if is_passing(error) else REFUSED_RETRY_DELAY
+            delay = RETRY_DELAY if is_transient(error) else REFUSED_RETRY_DELAY
             log.info("Redis does not tell changes (%s); it is asked for them.", error)
         except Exception:  # whatever it is, Redis is asked for changes then
             delay = RETRY_DELAY

@@ -19,7 +19,7 @@ from typing import Any
 import redis
 
 from broker.connections.cluster import each_primary
-from broker.connections.errors import is_passing
+from broker.connections.errors import is_transient
 from broker.connections.resp3 import iter_pushes
 from broker.keys import beside_pattern, name_beside
 from broker.queue import ReliableQueue
@@ -73,7 +73,7 @@ class Timer:
                 self._hear()
             except redis.RedisError as error:
                 log.info("Redis sends no notices (%s).", error)
-                if not is_passing(error):
+                if not is_transient(error):
                     delay = REFUSED_RETRY_DELAY
                     with contextlib.suppress(redis.RedisError):
                         self._scan()
@@ -139,7 +139,7 @@ class Timer:
             try:
                 delay = self._queue(name).sweep()
             except redis.RedisError as error:
-                delay = RETRY_DELAY if is_passing(error) else None
+                delay = RETRY_DELAY if is_transient(error) else None
             except Exception:  # whatever it is, the other queues depend on going on
                 log.exception("What is due in the queue %s could not be returned", name)
                 delay = RETRY_DELAY

@@ -4,7 +4,7 @@ A lone command is sent at once. Those that come while it is under way wait in li
 in line sends all of them together on one connection and hands out the replies in order. So many small commands cost
 little more than one, and a server that syncs to the disk before it answers syncs once for all. Each caller gets its own
 reply or its own error, and nothing is sent twice. What is large goes alone; so does what may have a
-large reply, by way of `alone`.
+large reply, by way of `unbatched`.
 """
 
 import threading
@@ -18,7 +18,7 @@ import hiredis
 import redis
 from redis.connection import HiredisRespSerializer
 
-from broker.connections.circuit_breaker import SILENCE_TIMEOUT, Silence
+from broker.connections.circuit_breaker import BREAKER_TIMEOUT, CircuitBreaker
 from broker.connections.errors import NotSent
 
 SHARED_COMMANDS = frozenset({"LPUSH", "RPUSH", "LLEN", "EVALSHA"})
@@ -46,7 +46,7 @@ class _Call:
         self.turn: threading.Lock | None = None  # released when the call is done or is to lead; None: it leads at once
 
 
-class SharingClient(redis.Redis):
+class BatchingClient(redis.Redis):
     """A Redis client that batches small commands of concurrent callers."""
 
     lacks_flags = False  # see Script in reliable.py
@@ -59,24 +59,24 @@ class SharingClient(redis.Redis):
         self._is_led = False
 
     @cached_property
-    def alone(self) -> redis.Redis:
+    def unbatched(self) -> redis.Redis:
         """A client on the same connections whose commands, with replies that may be large, share nothing."""
         return redis.Redis(connection_pool=self.connection_pool)
 
     @cached_property
-    def silence(self) -> Silence:
+    def breaker(self) -> CircuitBreaker:
         """Whether the server answers commands, as the pool of connections knows it."""
-        found: Silence = self.connection_pool.silence  # type: ignore[attr-defined]
+        found: CircuitBreaker = self.connection_pool.breaker  # type: ignore[attr-defined]
         return found
 
-    def check_silence(self) -> None:
+    def check_breaker(self) -> None:
         """Ask whether the server answers commands.
 
         Raises:
-            NotSent: it has not answered for SILENCE_TIMEOUT.
+            NotSent: it has not answered for BREAKER_TIMEOUT.
         """
-        self.silence.suspect()
-        self.silence.wait()
+        self.breaker.trip()
+        self.breaker.wait()
 
     def execute_command(self, *args: Any, **options: Any) -> Any:
         if args[0] not in SHARED_COMMANDS:
@@ -92,7 +92,7 @@ class SharingClient(redis.Redis):
 
     def _share(self, call: _Call) -> None:
         """Do a command with those that come at the same moment."""
-        self.silence.wait()
+        self.breaker.wait()
         with self._line_lock:
             self._line.append(call)
             if self._is_led:
@@ -114,9 +114,9 @@ class SharingClient(redis.Redis):
         Raises:
             NotSent: the server is silent.
         """
-        while not turn.acquire(timeout=SILENCE_TIMEOUT):
+        while not turn.acquire(timeout=BREAKER_TIMEOUT):
             try:
-                self.silence.wait()
+                self.breaker.wait()
             except NotSent:
                 if self._abandon(call):
                     raise

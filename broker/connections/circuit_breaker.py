@@ -1,7 +1,7 @@
 """A server that takes commands and answers none is given no more: one that is stopped, or whose disk hangs.
 
 It would do them when it goes on, long after their callers have given up. So once a command has waited for
-SILENCE_TIMEOUT while nothing else was answered, new ones wait until the server answers again, for as long at most. Then
+BREAKER_TIMEOUT while nothing else was answered, new ones wait until the server answers again, for as long at most. Then
 they fail, and were never sent. One of them at a time asks the server by a PING. A server that only takes long, for one
 command or a large reply, answers that at once. What was sent before goes on waiting for its reply.
 """
@@ -16,7 +16,7 @@ import redis
 
 from broker.connections.errors import NotSent
 
-SILENCE_TIMEOUT = 1.0  # seconds
+BREAKER_TIMEOUT = 1.0  # seconds
 
 
 class Server(Protocol):
@@ -33,7 +33,7 @@ class Server(Protocol):
         """
 
 
-class Silence:
+class CircuitBreaker:
     """Whether a server is silent."""
 
     def __init__(self, server: Server) -> None:
@@ -42,18 +42,18 @@ class Silence:
         self._heard_at = -math.inf
         self._asking = threading.Lock()
 
-    def hear(self) -> None:
+    def record_success(self) -> None:
         """Note that the server has answered."""
         self._heard_at, self._is_on = time.monotonic(), False
 
-    def suspect(self) -> None:
+    def trip(self) -> None:
         """Let the server be asked before it gets another command."""
         self._is_on = True
 
     def is_on(self) -> bool:
         """Return whether the server is silent, as far as that is known."""
         if not self._is_on:
-            end = time.monotonic() - SILENCE_TIMEOUT
+            end = time.monotonic() - BREAKER_TIMEOUT
             self._is_on = self._heard_at < end and any(0 < sent < end for sent in self._server.sent_times())
         return self._is_on
 
@@ -61,12 +61,12 @@ class Silence:
         """Wait until the server answers, if it is silent.
 
         Raises:
-            NotSent: it is still silent after SILENCE_TIMEOUT.
+            NotSent: it is still silent after BREAKER_TIMEOUT.
         """
         if not self.is_on():
             return
-        end = time.monotonic() + SILENCE_TIMEOUT
-        if self._asking.acquire(timeout=SILENCE_TIMEOUT):
+        end = time.monotonic() + BREAKER_TIMEOUT
+        if self._asking.acquire(timeout=BREAKER_TIMEOUT):
             try:
                 if self._is_on and (seconds := end - time.monotonic()) > 0:
                     self._ask(seconds)
@@ -82,4 +82,4 @@ class Silence:
             if isinstance(error, redis.TimeoutError) or isinstance(error.__cause__, redis.TimeoutError):
                 return
             # It refuses something, or its connections: commands are answered by that too.
-        self.hear()
+        self.record_success()

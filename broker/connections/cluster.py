@@ -148,7 +148,7 @@ class ClusterClient(CoreCommands):
         self._shares = shares
 
     @cached_property
-    def alone(self) -> "ClusterClient":
+    def unbatched(self) -> "ClusterClient":
         """A client on the same connections whose commands, with replies that may be large, share nothing."""
         return ClusterClient(self.map, shares=False)
 
@@ -194,7 +194,7 @@ class ClusterClient(CoreCommands):
     def client_of(self, node: Node) -> Any:
         """Return the client of a node as this client uses it."""
         client = self.map.client(node)
-        return client if self._shares else getattr(client, "alone", client)
+        return client if self._shares else getattr(client, "unbatched", client)
 
     def _execute(self, node: Node, asks: bool, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
         client = self.client_of(node)

@@ -21,8 +21,8 @@ from redis.maint_notifications import MaintNotificationsConfig
 from redis.retry import Retry
 
 from broker.connections.address import Address, Kind, parse_address
-from broker.connections.batching import Packer, SharingClient
-from broker.connections.circuit_breaker import SILENCE_TIMEOUT, Silence
+from broker.connections.batching import BatchingClient, Packer
+from broker.connections.circuit_breaker import BREAKER_TIMEOUT, CircuitBreaker
 from broker.connections.cluster import ClusterClient, ClusterMap
 from broker.connections.errors import NotSent, needs_reconnect
 from broker.connections.sentinel import Sentinels, ask_once
@@ -37,7 +37,7 @@ IDLE_TIMEOUT = 3.0  # seconds after which an idle connection is not used any mor
 CLOSE_INTERVAL = 1.0  # seconds between two looks for idle connections
 
 
-class _Careful:
+class AtMostOnce:
     """Mixed into a connection class: tells a failed connect apart from a lost reply, and knows when it is outdated."""
 
     connected_at = 0.0  # monotonic, as are the others
@@ -76,15 +76,15 @@ class _Careful:
         return reply
 
 
-class _Connection(_Careful, redis.Connection):
+class _Connection(AtMostOnce, redis.Connection):
     pass
 
 
-class _SSLConnection(_Careful, redis.SSLConnection):
+class _SSLConnection(AtMostOnce, redis.SSLConnection):
     pass
 
 
-class _UnixConnection(_Careful, redis.UnixDomainSocketConnection):
+class _UnixConnection(AtMostOnce, redis.UnixDomainSocketConnection):
     def _connect(self) -> Any:
         path = self.path
         try:
@@ -130,11 +130,11 @@ class _FairPool(redis.ConnectionPool):
         self._slot_lock = threading.Lock()
         self._valid_since = 0.0  # connections made before are outdated
         self._closer: threading.Thread | None = None
-        self.silence = Silence(weakref.proxy(self))
+        self.breaker = CircuitBreaker(weakref.proxy(self))
 
     def get_connection(self, *_: Any, **__: Any) -> Any:
         if self._waits:
-            self.silence.wait()
+            self.breaker.wait()
         self._acquire_slot()
         try:
             connection = self._take_open()
@@ -155,9 +155,9 @@ class _FairPool(redis.ConnectionPool):
             if connection.connected_at < self._valid_since:
                 connection.disconnect()
             if connection.has_timed_out:
-                self.silence.suspect()
+                self.breaker.trip()
             elif not connection.sent_at:
-                self.silence.hear()
+                self.breaker.record_success()
             connection.sent_at = 0.0
             connection.idle_since = time.monotonic()
             self._put_back(connection)
@@ -195,10 +195,10 @@ class _FairPool(redis.ConnectionPool):
             turn = threading.Event()
             self._queue.append(turn)
         try:
-            if turn.wait(min(SILENCE_TIMEOUT, SLOT_TIMEOUT)):
+            if turn.wait(min(BREAKER_TIMEOUT, SLOT_TIMEOUT)):
                 return
-            self.silence.wait()
-            if not turn.wait(SLOT_TIMEOUT - SILENCE_TIMEOUT):
+            self.breaker.wait()
+            if not turn.wait(SLOT_TIMEOUT - BREAKER_TIMEOUT):
                 raise redis.MaxConnectionsError("No connection available.")
         except redis.ConnectionError:
             with self._slot_lock:
@@ -343,4 +343,4 @@ def _make_client(options: dict[str, Any], blocking: bool) -> redis.Redis:
         # A command that waits is answered late on purpose, whatever timeout the URL sets.
         options["socket_timeout"] = max(REPLY_TIMEOUT, options["socket_timeout"])
         return redis.Redis(connection_pool=_FairPool(MAX_BLOCKED_CONNECTIONS, waits=False, **options))
-    return SharingClient(connection_pool=_FairPool(MAX_CONNECTIONS, **options))
+    return BatchingClient(connection_pool=_FairPool(MAX_CONNECTIONS, **options))

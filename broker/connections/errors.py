@@ -11,8 +11,8 @@ class NotSent(redis.ConnectionError):
     """No connection could be made, so the command was never sent and nothing has changed."""
 
 
-class Remedy(Enum):
-    """What helps against a refusal. In every case nothing was done, so trying again is safe."""
+class Recovery(Enum):
+    """What helps against a fault. In every case nothing was done, so trying again is safe."""
 
     REPAIR = "somebody must change something first"
     WAIT = "it passes"
@@ -20,13 +20,13 @@ class Remedy(Enum):
 
 
 @dataclass(frozen=True)
-class Refusal:
+class RedisFault:
     """One cause for which Redis refuses commands."""
 
     start: str  # of the error, the case of letters aside
     code: str
     message: str
-    remedy: Remedy = Remedy.REPAIR
+    recovery: Recovery = Recovery.REPAIR
 
 
 _AOF_ERROR = "MISCONF Errors writing to the AOF file: "
@@ -37,37 +37,39 @@ _NO_CLUSTER = "REDIS_URL names a server that is not in cluster mode; it must sta
 _TOO_OLD = "This Redis is too old for this operation; it needs version 6.2 or later."
 
 # The first that matches counts.
-REFUSALS = (
-    Refusal("WRONGTYPE", "wrong_type", "Redis holds something other than a list under this name."),
-    Refusal("OOM", "redis_full", "Redis has no memory left; nothing was stored.", Remedy.WAIT),
-    Refusal("LOADING", "redis_loading", "Redis is still loading its data.", Remedy.RECONNECT),
-    Refusal("READONLY", "redis_readonly", "Redis is a read-only replica.", Remedy.RECONNECT),
-    Refusal("UNBLOCKED", "redis_readonly", _BECAME_REPLICA, Remedy.RECONNECT),
-    Refusal("MASTERDOWN", "redis_away", "This Redis replica has lost its primary.", Remedy.RECONNECT),
-    Refusal("CLUSTERDOWN", "redis_away", "The Redis cluster is down.", Remedy.RECONNECT),
-    Refusal("TRYAGAIN", "redis_busy", "The Redis cluster is moving these keys.", Remedy.WAIT),
-    Refusal("NOREPLICAS", "redis_readonly", "Redis accepts no writes: it has too few replicas.", Remedy.RECONNECT),
-    Refusal("BUSY", "redis_busy", "Redis is busy with a script.", Remedy.WAIT),
-    Refusal(
+FAULTS = (
+    RedisFault("WRONGTYPE", "wrong_type", "Redis holds something other than a list under this name."),
+    RedisFault("OOM", "redis_full", "Redis has no memory left; nothing was stored.", Recovery.WAIT),
+    RedisFault("LOADING", "redis_loading", "Redis is still loading its data.", Recovery.RECONNECT),
+    RedisFault("READONLY", "redis_readonly", "Redis is a read-only replica.", Recovery.RECONNECT),
+    RedisFault("UNBLOCKED", "redis_readonly", _BECAME_REPLICA, Recovery.RECONNECT),
+    RedisFault("MASTERDOWN", "redis_unavailable", "This Redis replica has lost its primary.", Recovery.RECONNECT),
+    RedisFault("CLUSTERDOWN", "redis_unavailable", "The Redis cluster is down.", Recovery.RECONNECT),
+    RedisFault("TRYAGAIN", "redis_busy", "The Redis cluster is moving these keys.", Recovery.WAIT),
+    RedisFault("NOREPLICAS", "redis_readonly", "Redis accepts no writes: it has too few replicas.", Recovery.RECONNECT),
+    RedisFault("BUSY", "redis_busy", "Redis is busy with a script.", Recovery.WAIT),
+    RedisFault(
         "ERR max number of clients",
         "redis_busy",
         "Redis accepts no more connections; nothing was changed.",
-        Remedy.WAIT,
+        Recovery.WAIT,
     ),
-    Refusal("MOVED", "redis_misconfigured", _ONE_NODE),
-    Refusal("ERR This instance has cluster support disabled", "redis_misconfigured", _NO_CLUSTER),
-    Refusal("CROSSSLOT", "cross_slot", "The two queues are in different Cluster slots; nothing was moved."),
-    Refusal(f"{_AOF_ERROR}No space left on device", "disk_full", _DISK_FULL, Remedy.RECONNECT),
-    Refusal(f"{_AOF_ERROR}Disk quota exceeded", "disk_full", _DISK_FULL, Remedy.RECONNECT),
-    Refusal("MISCONF", "redis_misconfigured", "Redis refuses writes because it cannot save to disk.", Remedy.RECONNECT),
-    Refusal("NOAUTH", "redis_misconfigured", "Redis needs a password; set it in REDIS_URL."),
-    Refusal("WRONGPASS", "redis_misconfigured", "Redis does not accept the password in REDIS_URL."),
-    Refusal("NOPERM", "redis_misconfigured", "The Redis user may not run a command that the queue needs."),
-    Refusal("DENIED", "redis_misconfigured", "Redis is in protected mode and refuses this machine."),
-    Refusal("ERR unknown command", "redis_too_old", _TOO_OLD),
-    Refusal("ERR unknown Redis command", "redis_too_old", _TOO_OLD),
-    Refusal("ERR wrong number of arguments", "redis_too_old", _TOO_OLD),
-    Refusal("ERR Error compiling script", "redis_too_old", _TOO_OLD),
+    RedisFault("MOVED", "redis_misconfigured", _ONE_NODE),
+    RedisFault("ERR This instance has cluster support disabled", "redis_misconfigured", _NO_CLUSTER),
+    RedisFault("CROSSSLOT", "cross_slot", "The two queues are in different Cluster slots; nothing was moved."),
+    RedisFault(f"{_AOF_ERROR}No space left on device", "disk_full", _DISK_FULL, Recovery.RECONNECT),
+    RedisFault(f"{_AOF_ERROR}Disk quota exceeded", "disk_full", _DISK_FULL, Recovery.RECONNECT),
+    RedisFault(
+        "MISCONF", "redis_misconfigured", "Redis refuses writes because it cannot save to disk.", Recovery.RECONNECT
+    ),
+    RedisFault("NOAUTH", "redis_misconfigured", "Redis needs a password; set it in REDIS_URL."),
+    RedisFault("WRONGPASS", "redis_misconfigured", "Redis does not accept the password in REDIS_URL."),
+    RedisFault("NOPERM", "redis_misconfigured", "The Redis user may not run a command that the queue needs."),
+    RedisFault("DENIED", "redis_misconfigured", "Redis is in protected mode and refuses this machine."),
+    RedisFault("ERR unknown command", "redis_too_old", _TOO_OLD),
+    RedisFault("ERR unknown Redis command", "redis_too_old", _TOO_OLD),
+    RedisFault("ERR wrong number of arguments", "redis_too_old", _TOO_OLD),
+    RedisFault("ERR Error compiling script", "redis_too_old", _TOO_OLD),
 )
 
 _IN_PIPELINE = re.compile(r"Command # \d+ .* of pipeline caused error: ", re.DOTALL)  # the dots may hold a message
@@ -87,16 +89,16 @@ def _after(wrapping: re.Pattern[str], text: str) -> str:
     return text[found.end() :] if found else text
 
 
-def find_refusal(error: redis.RedisError) -> Refusal | None:
+def find_fault(error: redis.RedisError) -> RedisFault | None:
     """Return the refusal that an error tells of; None if Redis is away, or refused for an unknown cause."""
     said = error_text(error).upper()
-    return next((refusal for refusal in REFUSALS if said.startswith(refusal.start.upper())), None)
+    return next((fault for fault in FAULTS if said.startswith(fault.start.upper())), None)
 
 
 def needs_reconnect(error: redis.RedisError) -> bool:
     """Return whether another server may have taken over from the one that refused."""
-    refusal = find_refusal(error)
-    return refusal is not None and refusal.remedy is Remedy.RECONNECT
+    fault = find_fault(error)
+    return fault is not None and fault.recovery is Recovery.RECONNECT
 
 
 def lacks_flags(error: redis.RedisError) -> bool:
@@ -105,10 +107,10 @@ def lacks_flags(error: redis.RedisError) -> bool:
     return any(part in said for part in ("ompil", "shebang", "unexpected symbol near '#'"))
 
 
-def is_passing(error: redis.RedisError) -> bool:
+def is_transient(error: redis.RedisError) -> bool:
     """Return whether an error passes by itself: Redis is away, or refuses for a while."""
-    if refusal := find_refusal(error):
-        return refusal.remedy is not Remedy.REPAIR
+    if fault := find_fault(error):
+        return fault.recovery is not Recovery.REPAIR
     if isinstance(error, (redis.AuthenticationError, redis.exceptions.AuthorizationError)):
         return False
     return isinstance(error, (redis.ConnectionError, redis.TimeoutError))

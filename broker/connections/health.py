@@ -10,7 +10,7 @@ import redis
 from redis.exceptions import ClusterDownError, MovedError, ReadOnlyError
 
 from broker.connections.address import Address, Kind, parse_address
-from broker.connections.batching import SharingClient
+from broker.connections.batching import BatchingClient
 from broker.connections.cluster import ClusterClient, each_primary
 from broker.connections.connection import find_sentinels, open_connection
 from broker.connections.errors import error_text, lacks_flags
@@ -28,8 +28,8 @@ def check_server(client: Any) -> None:
         redis.RedisError: Redis is away, or would refuse the queue's scripts; of a cluster, a part of it.
     """
     for primary in each_primary(client):
-        if isinstance(primary, SharingClient):
-            primary.check_silence()
+        if isinstance(primary, BatchingClient):
+            primary.check_breaker()
         _check_role(primary)
         if isinstance(client, ClusterClient):
             _check_cluster(primary)

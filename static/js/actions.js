@@ -6,7 +6,7 @@ import { discarded, ended, extended, paused, recalled, took } from "./state.js";
 const MAX_ATTEMPTS = 3; // at an operation whose answer was lost
 const RETRY_DELAY_MS = 700;
 const SLOW_MS = 3000; // after this the page says that it is still waiting
-const LOST_CODES = new Set(["offline", "unknown", "no_json"]); // it may have been done: a proxy's own page says nothing
+const LOST_CODES = new Set(["offline", "outcome_unknown", "no_json"]); // it may have been done: a proxy's own page says nothing
 const MAX_MOVED = 100; // how far from where it was shown a message is looked for
 const LOOK_CHARACTERS = 200; // of each
 const NAMED_CHARACTERS = 40; // of a message that was removed
@@ -37,10 +37,10 @@ export function createActions({ client, store, notices, recent, curl, showComman
   }
 
   /** Push once. A caller that passes a key keeps the message, so the same push can be repeated safely. */
-  function push(message, { next, delay, key }) {
-    return run(curl.push(message, { next, delay }), async () => {
+  function push(message, { front, delay, key }) {
+    return run(curl.push(message, { front, delay }), async () => {
       try {
-        return await retryWithKey((attempt) => client.push(message, { next, delay, key: attempt }), key);
+        return await retryWithKey((attempt) => client.push(message, { front, delay, key: attempt }), key);
       } catch (error) {
         throw key && LOST_CODES.has(error.code) ? new QueueError("push_offline", error.message) : error;
       }
@@ -177,7 +177,7 @@ export function createActions({ client, store, notices, recent, curl, showComman
    */
   function putOneBack({ message, key, undo, time }) {
     const isKept = undo && Date.now() < time + UNDO_TTL_MS;
-    return isKept ? restore(undo) : push(message, { next: true, key });
+    return isKept ? restore(undo) : push(message, { front: true, key });
   }
 
   /**

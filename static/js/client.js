@@ -93,15 +93,15 @@ export class QueueClient {
   /**
    * Add a message, or several: all or none.
    * @param {Message | object | Array<Message | object>} message other JSON values are stored as their JSON text
-   * @param {{next?: boolean, delay?: number, key?: string, signal?: AbortSignal}} options
-   *     next: put it first; delay: seconds until it joins the back of the queue (not both);
+   * @param {{front?: boolean, delay?: number, key?: string, signal?: AbortSignal}} options
+   *     front: put it first; delay: seconds until it joins the back of the queue (not both);
    *     key: an Idempotency-Key, which makes it safe to send the same push again
    * @returns {Promise<{count: number, message?: Message, pushed?: number, id?: string, ids?: string[]}>}
    *     id, ids: of what is delayed
    */
-  push(message, { next = false, delay, key = "", signal } = {}) {
+  push(message, { front = false, delay, key = "", signal } = {}) {
     const body = Array.isArray(message) ? { messages: message } : { message };
-    return this.#post("push", { query: { next, delay: delay || undefined }, body, key, signal });
+    return this.#post("push", { query: { front, delay: delay || undefined }, body, key, signal });
   }
 
   /**
@@ -451,7 +451,7 @@ async function parseAnswer(response) {
     throw new QueueError("no_json", `The answer (${response.status}) did not come from this app.`, response.status);
   }
   if (answer.success === true || NOTHING_CODES.has(answer.error)) return answer;
-  throw new QueueError(answer.error ?? "unknown", answer.message ?? "", response.status, answer);
+  throw new QueueError(answer.error ?? "outcome_unknown", answer.message ?? "", response.status, answer);
 }
 
 /** Yield what a stream brings as it arrives; reject if it is cut. @param {ReadableStream} stream */

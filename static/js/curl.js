@@ -23,12 +23,12 @@ export function curlCommands(client, token) {
       .map(([key, value]) => `${/^[\w .,:/-]*$/.test(value) ? "-d" : "--data-urlencode"} ${quoted(`${key}=${value}`)}`);
   const json = (body) => [`-H 'Content-Type: application/json'`, `-d ${quoted(JSON.stringify(body))}`];
   return {
-    push(message, { next = false, delay } = {}) {
-      const query = { next, delay: delay || undefined };
+    push(message, { front = false, delay } = {}) {
+      const query = { front, delay: delay || undefined };
       if (Array.isArray(message)) {
         if (JSON.stringify(message).length <= MAX_SHOWN_CHARACTERS) return line("push", query, ...json({ messages: message }));
         // A stream of lines can neither be put first nor be delayed.
-        return next || delay ? line("push", query, "-H 'Content-Type: application/json'", "-d @messages.json") : this.pushLines();
+        return front || delay ? line("push", query, "-H 'Content-Type: application/json'", "-d @messages.json") : this.pushLines();
       }
       if (typeof message !== "string") return line("push", query, ...json({ message }));
       if (message.length > MAX_SHOWN_CHARACTERS) return line("push", query, "-H 'Content-Type: text/plain'", "--data-binary @message.txt");

@@ -28,7 +28,7 @@ function update(state) {
   const isAbsent = ["fault", "away", "refused"].includes(connection);
   byId("absent").hidden = !isAbsent;
   byId("stage").classList.toggle("stale", isAbsent);
-  if (isAbsent) write(byId("absent"), connection === "fault" && error?.code !== "redis_away" ? failure(error) : t(`absent.${connection}`));
+  if (isAbsent) write(byId("absent"), connection === "fault" && error?.code !== "redis_unavailable" ? failure(error) : t(`absent.${connection}`));
   if (!known) return;
   const found = queueList.update(state, { sort: sort.value, filter: filter.value.trim() });
   byId("empty").hidden = found > 0;

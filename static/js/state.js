@@ -78,7 +78,7 @@ export function connected(state, connection, error, now) {
 
 /** Return the label of the connection: a fault means that Redis is away, that Redis fails, or that the app does. */
 export function labelOf({ connection, error }) {
-  if (connection !== "fault" || error?.code === "redis_away") return connection;
+  if (connection !== "fault" || error?.code === "redis_unavailable") return connection;
   return /^redis_|^wrong_type$/.test(error?.code) ? "trouble" : "away";
 }
 

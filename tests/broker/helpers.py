@@ -68,7 +68,7 @@ def each_verb(queue: ReliableQueue, id: str = "no such id") -> dict[str, Callabl
         "move one": lambda: queue.move_one(queue.name + "x", 0, b"a"),
         "restore": lambda: queue.restore("undo"),
         "state": lambda: queue.state(2, 0, 9),
-        "measure": lambda: queue.measure(),
+        "stats": lambda: queue.stats(),
         "report_waiters": lambda: queue.report_waiters("process", 1, 30),
     }
 
@@ -121,4 +121,4 @@ def use_every_verb(queue: ReliableQueue) -> None:
     queue.client.set(queue.key_prefix + "paused", 1)  # as if it was resumed just before
     queue.state(9, 0, 9)
     queue.all()
-    queue.measure()
+    queue.stats()

@@ -17,11 +17,11 @@ from web.errors import from_redis
 MANY = numbered(2 * MAX_COMMAND_MESSAGES + 1)
 PUSHES: dict[str, Callable[[ReliableQueue], int]] = {
     "push": lambda queue: queue.push(*MANY),
-    "next": lambda queue: queue.push(*MANY, next=True),
+    "front": lambda queue: queue.push(*MANY, front=True),
     "once": lambda queue: queue.push_once("key", MANY),
-    "next once": lambda queue: queue.push_once("key", MANY, next=True),
+    "front once": lambda queue: queue.push_once("key", MANY, front=True),
     "thin": lambda queue: RedisQueue(queue.client, queue.name).push(*MANY),
-    "thin next": lambda queue: RedisQueue(queue.client, queue.name).push(*MANY, next=True),
+    "thin front": lambda queue: RedisQueue(queue.client, queue.name).push(*MANY, front=True),
 }
 each_push = pytest.mark.parametrize("push", PUSHES.values(), ids=PUSHES)
 
@@ -46,7 +46,7 @@ def test_many_are_pushed_once_for_a_key(engine: Any, name: str) -> None:
     with pytest.raises(Conflict):
         queue.push_once("key", MANY[1:])
     queue.push(*MANY)
-    queue.push(b"first", *MANY, next=True)
+    queue.push(b"first", *MANY, front=True)
     assert queue.pop() == [b"first"]
     assert queue.count() == 3 * len(MANY)
 
@@ -55,7 +55,7 @@ def test_a_message_that_came_back_is_known_below_many(backend: Any, name: str) -
     queue = ReliableQueue(backend, name)
     queue.push(b"a")
     queue.release(reserve(queue)[0].id)
-    queue.push(*MANY, next=True)
+    queue.push(*MANY, front=True)
     for _ in range(3):
         queue.pop(1000)
     assert queue.push(b"a", *MANY[:5]) == 6
@@ -102,7 +102,7 @@ def test_a_broken_connection_leaves_all_or_none(
     proxy.cut("EXEC", before=before)
     with pytest.raises(redis.ConnectionError) as raised:
         push(ReliableQueue(connect(proxy.url), name))
-    assert from_redis(raised.value).error == "unknown"
+    assert from_redis(raised.value).error == "outcome_unknown"
     queue = ReliableQueue(valkey.client(), name)
     assert queue.count() == (0 if before else len(MANY))
     assert not any("staged" in key for key in keys_of(queue))

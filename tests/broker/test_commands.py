@@ -36,7 +36,7 @@ def test_each_verb_is_one_command_and_none_is_sent_twice(
         proxy.cut("EVALSHA")
         with pytest.raises(redis.ConnectionError) as caught:
             each_verb(queue)[verb]()
-        assert from_redis(caught.value).error == "unknown", verb
+        assert from_redis(caught.value).error == "outcome_unknown", verb
     assert proxy.commands == ["EVALSHA"] * 6
     proxy.end()
 

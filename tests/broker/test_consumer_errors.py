@@ -9,7 +9,7 @@ import redis
 
 from broker import consumer
 from broker.connections.connection import connect
-from broker.connections.errors import REFUSALS, is_passing
+from broker.connections.errors import FAULTS, is_transient
 from broker.queue import ReliableQueue
 from tests.broker.connections.networks import Refusing
 from tests.servers import Store, free_port, running, until
@@ -120,11 +120,11 @@ def test_a_lasting_refusal_ends_the_loop(refusing: Refusing, valkey: Store, name
 
 def test_what_the_api_tells_as_503_passes_or_needs_repair(valkey: Store) -> None:
     """There is one table: each refusal that passes is a 503 (or a full Redis), and every other one needs somebody."""
-    for refusal in REFUSALS:
+    for refusal in FAULTS:
         error = redis.ResponseError(refusal.start + " text")
         answer = from_redis(error)
         assert (answer.error, answer.message) == (refusal.code, refusal.message)
-        if is_passing(error):
+        if is_transient(error):
             assert answer.status in (503, 507)
         elif answer.status == 503:
             assert answer.error in ("redis_misconfigured", "redis_too_old")

@@ -52,7 +52,7 @@ def test_a_message_that_came_back_knows_why(queue: ReliableQueue) -> None:
     queue.release(one.id, reason="first")
     assert known(queue) == [(b"a", 1, "first", False), (b"b", 1, "second", False), (b"c", 0, "", False)]
     assert queue.details(2, 1, 9)[1][2] == Details()
-    queue.push(b"front", next=True)
+    queue.push(b"front", front=True)
     assert known(queue)[:2] == [(b"front", 0, "", False), (b"a", 1, "first", False)]
 
 

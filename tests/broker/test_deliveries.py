@@ -104,5 +104,5 @@ def test_the_deliveries_of_a_message_are_forgotten_when_it_leaves(queue: Reliabl
         "move one": lambda: queue.move_one(queue.name + "x", 0, b"same"),
     }
     verbs[verb]()
-    queue.push(b"same", next=True)
+    queue.push(b"same", front=True)
     assert reserve(queue)[0].deliveries == 1

@@ -31,7 +31,7 @@ def queue(client: Any, name: str) -> ReliableQueue:
 
 def test_messages_come_out_in_the_order_they_went_in(queue: ReliableQueue) -> None:
     assert queue.push(b"a", b"b") == 2
-    assert queue.push(b"\xff", next=True) == 3
+    assert queue.push(b"\xff", front=True) == 3
     assert queue.all() == [b"\xff", b"a", b"b"]
     assert queue.pop() == [b"\xff"]
     assert queue.pop(9) == [b"a", b"b"]

@@ -37,7 +37,7 @@ def test_a_full_server_refuses_pushes_and_does_everything_else(full: Any, name: 
     fill(full)
     pushes: list[Callable[[], int]] = [
         lambda: queue.push(b"a"),
-        lambda: queue.push(b"a", next=True),
+        lambda: queue.push(b"a", front=True),
         lambda: queue.push_once("push", [b"a"]),
     ]
     for push in pushes:

@@ -8,29 +8,29 @@ from tests.broker.helpers import numbered
 DAY = 24 * 3600  # seconds
 
 
-@pytest.mark.parametrize("next", [False, True])
-def test_a_push_is_done_once_and_its_answer_stays_the_same(queue: ReliableQueue, next: bool) -> None:
+@pytest.mark.parametrize("front", [False, True])
+def test_a_push_is_done_once_and_its_answer_stays_the_same(queue: ReliableQueue, front: bool) -> None:
     queue.push(b"x")
-    assert [queue.push_once("key", [b"a", b"b"], next) for _ in range(3)] == [3, 3, 3]
-    assert queue.all() == ([b"a", b"b", b"x"] if next else [b"x", b"a", b"b"])
-    assert queue.push_once("other", [b"a", b"b"], next) == 5
+    assert [queue.push_once("key", [b"a", b"b"], front) for _ in range(3)] == [3, 3, 3]
+    assert queue.all() == ([b"a", b"b", b"x"] if front else [b"x", b"a", b"b"])
+    assert queue.push_once("other", [b"a", b"b"], front) == 5
 
 
 def test_a_push_may_have_more_messages_than_lua_can_unpack(queue: ReliableQueue) -> None:
     assert queue.push_once("key", numbered(20_001)) == 20_001
     assert queue.all() == numbered(20_001)
-    queue.push_once("next", numbered(2500), next=True)
+    queue.push_once("next", numbered(2500), front=True)
     assert queue.all(0, 2500) == numbered(2500)
 
 
 @pytest.mark.parametrize(
-    ("messages", "next"),
+    ("messages", "front"),
     [([b"b"], False), ([b"a"], True), ([b"a", b"a"], False), ([b"", b"a"], False), ([b"a1:b"], False)],
 )
-def test_another_push_with_the_same_key_is_a_conflict(queue: ReliableQueue, messages: list[bytes], next: bool) -> None:
+def test_another_push_with_the_same_key_is_a_conflict(queue: ReliableQueue, messages: list[bytes], front: bool) -> None:
     queue.push_once("key", [b"a"])
     with pytest.raises(Conflict):
-        queue.push_once("key", messages, next)
+        queue.push_once("key", messages, front)
     assert queue.all() == [b"a"]
 
 

@@ -163,7 +163,7 @@ def test_what_belongs_to_queues_is_not_counted(backend: Any, name: str) -> None:
         queue.report_waiters("process", 1, 30)
         dead = ReliableQueue(backend, f"{name}.dead", prefix, 1)
         dead.release(dead.reserve(60).messages[0].id)
-        backend.set("{" + prefix + "}:ended:session", "1")
+        backend.set("{" + prefix + "}:revoked:session", "1")
         found = QueueLister(backend, prefix, 5).list_queues()
         assert (found.unnamed, found.complete) == (0, True)
         assert set(names(found)) >= {name}

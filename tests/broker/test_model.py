@@ -61,8 +61,8 @@ class Model:
     cleared: dict[str, list[bytes]] = field(default_factory=dict)
     waiters: dict[str, int] = field(default_factory=dict)
 
-    def push(self, messages: Sequence[bytes], next: bool) -> int:
-        if next:
+    def push(self, messages: Sequence[bytes], front: bool) -> int:
+        if front:
             self.waiting[:0] = messages
             self.returned += [(message, 0, "") for message in reversed(messages)] if self.returned else []
         else:
@@ -291,17 +291,17 @@ class EveryVerb(RuleBasedStateMachine):
         known = self.ids[q]
         return [known[-1 - pick % len(known)] if known and pick < 7 else "1-none" for pick in picks]
 
-    @rule(q=QUEUES, messages=MESSAGES, next=st.booleans())
-    def push(self, q: str, messages: list[bytes], next: bool) -> None:
-        assert self.queue(q).push(*messages, next=next) == self.model(q).push(messages, next)
+    @rule(q=QUEUES, messages=MESSAGES, front=st.booleans())
+    def push(self, q: str, messages: list[bytes], front: bool) -> None:
+        assert self.queue(q).push(*messages, front=front) == self.model(q).push(messages, front)
         self.pushed.update(messages)
 
-    @rule(q=QUEUES, key=KEYS, messages=MESSAGES, next=st.booleans())
-    def push_once(self, q: str, key: str, messages: list[bytes], next: bool) -> None:
+    @rule(q=QUEUES, key=KEYS, messages=MESSAGES, front=st.booleans())
+    def push_once(self, q: str, key: str, messages: list[bytes], front: bool) -> None:
         model = self.model(q)
         known = key in model.answers
-        real = outcome(lambda: self.queue(q).push_once(key, messages, next))
-        assert real == outcome(lambda: model.once(key, ("push", next, messages), lambda: model.push(messages, next)))
+        real = outcome(lambda: self.queue(q).push_once(key, messages, front))
+        assert real == outcome(lambda: model.once(key, ("push", front, messages), lambda: model.push(messages, front)))
         self.pushed.update([] if known else messages)
 
     @rule(q=QUEUES, messages=MESSAGES, delay=LEASES, key=st.none() | KEYS)
@@ -454,7 +454,7 @@ class EveryVerb(RuleBasedStateMachine):
             return
         moved = self.up_to_date(q).take(max)
         assert self.queue(q).move(self.mark + to, max) == len(moved)
-        self.model(to).push(moved, next=False)
+        self.model(to).push(moved, front=False)
 
     @rule(q=QUEUES, to=QUEUES, pick=st.integers(0, 5), other=st.sampled_from([None, None, b"a"]))
     def move_one(self, q: str, to: str, pick: int, other: bytes | None) -> None:
@@ -467,7 +467,7 @@ class EveryVerb(RuleBasedStateMachine):
         real = outcome(lambda: self.queue(q).move_one(self.mark + to, position, message))
         assert real == outcome(lambda: model.remove(position, message))
         if real is None:
-            self.model(to).push([message], next=False)
+            self.model(to).push([message], front=False)
 
     @rule(q=QUEUES, to=QUEUES, max=MAX, text=st.sampled_from([b"a", b",", b"none"]))
     def find_and_move(self, q: str, to: str, max: int, text: bytes) -> None:
@@ -485,7 +485,7 @@ class EveryVerb(RuleBasedStateMachine):
                 del model.returned[at]
         found = [model.waiting.pop(position) for position in reversed(positions)][::-1]
         model.forget_causes(found)
-        self.model(to).push(found, next=False)
+        self.model(to).push(found, front=False)
 
     @rule(q=QUEUES, max=MAX, text=st.sampled_from([b"A", b",", b"none"]))
     def find(self, q: str, max: int, text: bytes) -> None:

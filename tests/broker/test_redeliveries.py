@@ -34,9 +34,9 @@ def expire(queue: ReliableQueue, *deliveries: Delivery) -> None:
 def test_deliveries_are_counted_through_pushes_to_the_front(queue: ReliableQueue) -> None:
     queue.push(b"poison", b"behind")
     assert take(queue) == [(b"poison", 1)]
-    queue.push(b"first", b"second", next=True)
+    queue.push(b"first", b"second", front=True)
     assert queue.pop(2) == [b"first", b"second"]
-    queue.push_once("key", [b"third"], next=True)
+    queue.push_once("key", [b"third"], front=True)
     assert queue.pop() == [b"third"]
     queue.requeue(b"fourth", b"fifth")
     assert queue.pop(2) == [b"fourth", b"fifth"]

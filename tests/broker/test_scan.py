@@ -56,12 +56,12 @@ def test_equal_messages_are_all_yielded(queue: ReliableQueue) -> None:
         lambda raw, number: raw.pop(200),
         lambda raw, number: raw.pop(10_000) and raw.push(*numbered(10, 10_000 * number)),
         lambda raw, number: raw.push(*numbered(300, 10_000 * number)),
-        lambda raw, number: raw.push(*numbered(1, 10_000 * number), next=True),
-        lambda raw, number: raw.push(*numbered(500, 10_000 * number), next=True),
-        lambda raw, number: raw.push(*numbered(5000, 10_000 * number), next=True),
+        lambda raw, number: raw.push(*numbered(1, 10_000 * number), front=True),
+        lambda raw, number: raw.push(*numbered(500, 10_000 * number), front=True),
+        lambda raw, number: raw.push(*numbered(5000, 10_000 * number), front=True),
         lambda raw, number: raw.client.lset(raw.key, -15, "marked") and raw.client.lrem(raw.key, -1, "marked"),
         lambda raw, number: raw.client.lset(raw.key, -16, "marked") and raw.client.lrem(raw.key, -1, "marked"),
-        lambda raw, number: raw.push(*raw.pop(100)[50:], next=True),
+        lambda raw, number: raw.push(*raw.pop(100)[50:], front=True),
     ],
     ids=["pops", "many pops", "all popped", "pushes", "one put back", "put back", "many put back", "removed",
          "last removed", "popped and put back"],
@@ -110,7 +110,7 @@ def test_any_changes_by_other_clients_neither_skip_nor_double_a_message(queue: R
             elif choice == 2:
                 raw.push(*new_messages())
             elif choice == 3:
-                raw.push(*new_messages(), next=True)
+                raw.push(*new_messages(), front=True)
             elif length := raw.count():
                 raw.client.lset(raw.key, dice.randrange(length), "marked")
                 raw.client.lrem(raw.key, 1, "marked")
@@ -135,7 +135,7 @@ def test_beside_busy_clients_every_message_that_stays_is_seen(valkey: Store, nam
                 return
             found = mine.pop()
             if found and found[0].startswith(b"stay"):
-                mine.push(*found, next=True)
+                mine.push(*found, front=True)
                 return
 
     def producer() -> None:

@@ -67,7 +67,7 @@ def test_a_message_that_waits_throughout_is_found_once(queue: ReliableQueue, see
         left += len(queue.pop(dice.randrange(300)))
         queue.push(*numbered(dice.randrange(100), 1_000_000))
         if dice.random() < 0.5:
-            queue.push(*numbered(dice.randrange(1, 50), 2_000_000), next=True)
+            queue.push(*numbered(dice.randrange(1, 50), 2_000_000), front=True)
     assert calls > 5
     assert max(Counter(found).values()) == 1
     assert set(found) >= {message for message in queue.all() if b"needle" in message}

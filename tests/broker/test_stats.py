@@ -12,7 +12,7 @@ def has_stayed(queue: ReliableQueue, seconds: float = 500) -> bool:
     since = queue.client.hget(key, "next_since")
     if since:
         queue.client.hset(key, "next_since", int(since) - round(seconds * 1000))
-    return queue.measure().next_seconds >= seconds
+    return queue.stats().next_seconds >= seconds
 
 
 def test_a_lease_that_runs_out_is_counted_once(queue: ReliableQueue) -> None:
@@ -21,13 +21,13 @@ def test_a_lease_that_runs_out_is_counted_once(queue: ReliableQueue) -> None:
     end_leases(queue)
     for _ in range(3):
         assert queue.count() == 3
-    assert (queue.measure().expired, queue.measure().buried) == (3, 0)
+    assert (queue.stats().expired, queue.stats().buried) == (3, 0)
 
 
 def test_a_released_message_has_not_expired(queue: ReliableQueue) -> None:
     queue.push(*numbered(2))
     queue.release(*(delivery.id for delivery in reserve(queue, 2)))
-    assert (queue.measure().expired, queue.measure().buried) == (0, 0)
+    assert (queue.stats().expired, queue.stats().buried) == (0, 0)
 
 
 def test_buried_messages_are_counted_however_they_died(queue: ReliableQueue) -> None:
@@ -37,9 +37,9 @@ def test_buried_messages_are_counted_however_they_died(queue: ReliableQueue) -> 
     end_leases(single)
     assert single.count() == 1
     assert single.release(reserve(single)[0].id) == 1
-    measures = queue.measure()
+    measures = queue.stats()
     assert (measures.expired, measures.buried) == (2, 3)
-    assert dead_letters(queue).measure().buried == 0
+    assert dead_letters(queue).stats().buried == 0
 
 
 def test_what_is_counted_outlives_the_messages(queue: ReliableQueue) -> None:
@@ -47,27 +47,27 @@ def test_what_is_counted_outlives_the_messages(queue: ReliableQueue) -> None:
     reserve(queue)
     end_leases(queue)
     queue.pop()
-    assert queue.measure().expired == 1
+    assert queue.stats().expired == 1
 
 
 def test_the_same_message_is_next_until_it_is_taken(queue: ReliableQueue) -> None:
-    assert queue.measure().next_seconds == 0
+    assert queue.stats().next_seconds == 0
     queue.push(b"a", b"b")
-    assert queue.measure().next_seconds == 0
+    assert queue.stats().next_seconds == 0
     assert has_stayed(queue)
     queue.push(b"c")
     assert has_stayed(queue, 900)
     assert queue.pop() == [b"a"]
     assert not has_stayed(queue)
     queue.pop(9)
-    assert queue.measure().next_seconds == 0
+    assert queue.stats().next_seconds == 0
     queue.push(b"b")
-    assert queue.measure().next_seconds < 100
+    assert queue.stats().next_seconds < 100
 
 
 def test_equal_messages_are_told_apart_once_fewer_wait(queue: ReliableQueue) -> None:
     queue.push(b"a", b"a", b"a")
-    queue.measure()
+    queue.stats()
     queue.push(b"a")
     assert has_stayed(queue)
     queue.pop(1)
@@ -76,11 +76,11 @@ def test_equal_messages_are_told_apart_once_fewer_wait(queue: ReliableQueue) -> 
 
 def test_a_look_at_an_unchanged_queue_writes_nothing(queue: ReliableQueue, backend: Any) -> None:
     queue.push(b"x" * 100_000)
-    queue.measure()
+    queue.stats()
     key = queue.key_prefix + "counters"
     before = backend.hgetall(key)
     backend.expire(key, 25 * 24 * 3600)
-    queue.measure()
+    queue.stats()
     assert backend.hgetall(key) == before
     assert backend.ttl(key) <= 25 * 24 * 3600
     assert max(map(len, before.values())) < 100  # not the message

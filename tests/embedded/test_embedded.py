@@ -46,9 +46,9 @@ def server_of(folder: Path) -> int:
 
 
 def owners_of(folder: Path) -> tuple[int, int]:
-    """Return the process ids of the folder's master and keeper."""
-    master, keeper = (folder / "valkey.lock").read_text().split()
-    return int(master), int(keeper)
+    """Return the process ids of the folder's master and supervisor."""
+    master, supervisor = (folder / "valkey.lock").read_text().split()
+    return int(master), int(supervisor)
 
 
 def alive(process: int) -> bool:

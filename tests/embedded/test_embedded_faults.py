@@ -1,4 +1,4 @@
-"""What can go wrong with the embedded server: damaged data, a killed keeper, a deleted socket, a full disk."""
+"""What can go wrong with the embedded server: damaged data, a killed supervisor, a deleted socket, a full disk."""
 
 import json
 import os
@@ -61,7 +61,7 @@ def server_of(folder: Path) -> int:
     return int(connect(f"unix://{folder}/valkey.sock").info("server")["process_id"])
 
 
-def keeper_of(folder: Path) -> int:
+def supervisor_of(folder: Path) -> int:
     owners = until(lambda: (folder / "valkey.lock").read_text().split()[1:2])  # it may just be written
     return int(owners[0])
 
@@ -203,7 +203,7 @@ def test_a_first_start_that_was_cut_short_is_begun_again(serve: Serve) -> None:
     assert call(app, "count")["count"] == 0
 
 
-# --- the keeper and the socket
+# --- the supervisor and the socket
 
 
 def test_a_killed_keeper_is_replaced_and_the_server_serves_on(serve: Serve) -> None:
@@ -211,16 +211,16 @@ def test_a_killed_keeper_is_replaced_and_the_server_serves_on(serve: Serve) -> N
     push(app, "kept")
     server = server_of(app.folder)
     for _ in range(2):
-        keeper = keeper_of(app.folder)
-        os.kill(keeper, signal.SIGKILL)
+        supervisor = supervisor_of(app.folder)
+        os.kill(supervisor, signal.SIGKILL)
         assert call(app, "count")["count"] == 1
-        until(lambda: keeper_of(app.folder) != keeper)  # noqa: B023
+        until(lambda: supervisor_of(app.folder) != supervisor)  # noqa: B023
         assert server_of(app.folder) == server
-    os.kill(server, signal.SIGKILL)  # the new keeper does a keeper's work
+    os.kill(server, signal.SIGKILL)  # the new supervisor does a supervisor's work
     until(lambda: call(app, "count").get("count") == 1)
     server = server_of(app.folder)
     app.end()
-    assert not is_alive(server) and not is_alive(keeper_of(app.folder))
+    assert not is_alive(server) and not is_alive(supervisor_of(app.folder))
     app.start()
     assert call(app, "pop", b"")["message"] == "kept"
 
@@ -228,11 +228,11 @@ def test_a_killed_keeper_is_replaced_and_the_server_serves_on(serve: Serve) -> N
 def test_a_keeper_and_its_server_that_are_killed_together_are_replaced(serve: Serve) -> None:
     app = serve()
     push(app, "kept")
-    keeper, server = keeper_of(app.folder), server_of(app.folder)
-    os.kill(keeper, signal.SIGKILL)
+    supervisor, server = supervisor_of(app.folder), server_of(app.folder)
+    os.kill(supervisor, signal.SIGKILL)
     os.kill(server, signal.SIGKILL)
     until(lambda: call(app, "count").get("count") == 1)
-    assert keeper_of(app.folder) != keeper
+    assert supervisor_of(app.folder) != supervisor
 
 
 @pytest.mark.soak
@@ -240,7 +240,7 @@ def test_a_stop_right_after_the_keeper_was_killed_ends_the_server(serve: Serve) 
     app = serve()
     push(app, "kept")
     server = server_of(app.folder)
-    os.kill(keeper_of(app.folder), signal.SIGKILL)
+    os.kill(supervisor_of(app.folder), signal.SIGKILL)
     app.end()
     assert not is_alive(server)
     app.start()
@@ -249,22 +249,22 @@ def test_a_stop_right_after_the_keeper_was_killed_ends_the_server(serve: Serve) 
 
 def test_a_new_keeper_ends_the_server_when_the_master_is_killed(serve: Serve) -> None:
     app = serve()
-    keeper, server = keeper_of(app.folder), server_of(app.folder)
-    os.kill(keeper, signal.SIGKILL)
-    until(lambda: keeper_of(app.folder) != keeper)
+    supervisor, server = supervisor_of(app.folder), server_of(app.folder)
+    os.kill(supervisor, signal.SIGKILL)
+    until(lambda: supervisor_of(app.folder) != supervisor)
     app.end(signal.SIGKILL)
-    until(lambda: not is_alive(server) and not is_alive(keeper_of(app.folder)))
+    until(lambda: not is_alive(server) and not is_alive(supervisor_of(app.folder)))
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize("keeper_killed", [False, True])
-def test_a_deleted_socket_is_made_anew(serve: Serve, keeper_killed: bool) -> None:
+@pytest.mark.parametrize("supervisor_killed", [False, True])
+def test_a_deleted_socket_is_made_anew(serve: Serve, supervisor_killed: bool) -> None:
     app = serve()
     push(app, "kept")
-    if keeper_killed:
-        keeper = keeper_of(app.folder)
-        os.kill(keeper, signal.SIGKILL)
-        until(lambda: keeper_of(app.folder) != keeper)
+    if supervisor_killed:
+        supervisor = supervisor_of(app.folder)
+        os.kill(supervisor, signal.SIGKILL)
+        until(lambda: supervisor_of(app.folder) != supervisor)
     (app.folder / "valkey.sock").unlink()
     until(lambda: (app.folder / "valkey.sock").exists())
     until(lambda: call(app, "count").get("count") == 1)

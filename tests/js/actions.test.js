@@ -51,7 +51,7 @@ test("an answer that is lost is asked for again with the same key, and at most t
 
 test("a push shows its curl command and reports its failure", async () => {
   const { actions, said } = actionsOf({ push: () => Promise.reject(new QueueError("redis_full", "")) });
-  assert.equal(await actions.push("hi", { next: false }), undefined);
+  assert.equal(await actions.push("hi", { front: false }), undefined);
   assert.deepEqual(said, ["curl -d message=hi http://queue.test/api/queue/jobs/push", "failed: redis_full"]);
 });
 
@@ -83,9 +83,9 @@ test("a message on its way when the wait is stopped is fetched with the key of t
 
 test("messages are put back newest first, each with its key, and stay on the page from the one that fails", async () => {
   const pushed = [];
-  const push = async (message, { next, key }) => {
-    if (pushed.length === 2) throw new QueueError("redis_away", "");
-    pushed.push([message, next, key]);
+  const push = async (message, { front, key }) => {
+    if (pushed.length === 2) throw new QueueError("redis_unavailable", "");
+    pushed.push([message, front, key]);
     return { count: 1 };
   };
   const { actions, said, store } = actionsOf({ push });
@@ -93,7 +93,7 @@ test("messages are put back newest first, each with its key, and stay on the pag
   await actions.putBack(store.state.taken);
   assert.deepEqual(pushed, [["c", true, "key c"], ["b", true, "key b"]]);
   assert.deepEqual(store.state.taken.map(({ message }) => message), ["a"]);
-  assert.deepEqual(said.slice(-2), ["failed: redis_away", "backed"]);
+  assert.deepEqual(said.slice(-2), ["failed: redis_unavailable", "backed"]);
 });
 
 test("a pop whose answer was lost for good is asked for again by the next one, with the same key and number", async () => {
@@ -151,7 +151,7 @@ test("a removal is undone where it was; after an hour the message goes to the fr
     all: async () => ({ messages: ["one"] }),
     remove: async (_, message) => ({ message, undo: "u1" }),
     restore: async (undo) => done.push(undo) && { restored: 1 },
-    push: async (message, { next }) => done.push({ message, next }) && { count: 1 },
+    push: async (message, { front }) => done.push({ message, front }) && { count: 1 },
   };
   const { actions, extras, store } = actionsOf(client);
   await actions.remove(0);
@@ -161,7 +161,7 @@ test("a removal is undone where it was; after an hour the message goes to the fr
   await actions.remove(0);
   const hourAgo = Date.now() - 3600_000;
   await actions.putBack(store.state.taken.map((one) => ({ ...one, time: hourAgo })));
-  assert.deepEqual(done, [{ message: "one", next: true }]);
+  assert.deepEqual(done, [{ message: "one", front: true }]);
   assert.deepEqual(store.state.taken, []);
 });
 

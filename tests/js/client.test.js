@@ -20,8 +20,8 @@ function clientOf(...answers) {
 
 test("a push sends the message as JSON and an Idempotency-Key if one is given", async () => {
   const { client, asked } = clientOf({ success: true, message: "hi", count: 1 });
-  assert.deepEqual(await client.push("hi", { next: true, key: "k1" }), { success: true, message: "hi", count: 1 });
-  assert.equal(asked[0].url, "/api/queue/jobs/push?next=1");
+  assert.deepEqual(await client.push("hi", { front: true, key: "k1" }), { success: true, message: "hi", count: 1 });
+  assert.equal(asked[0].url, "/api/queue/jobs/push?front=1");
   assert.equal(asked[0].body, '{"message":"hi"}');
   assert.equal(asked[0].headers["Idempotency-Key"], "k1");
 });
@@ -159,8 +159,8 @@ test("a search that is cut or refused rejects", async () => {
   };
   const broken = new ReadableStream({ pull: (controller) => controller.error(new TypeError("network error")) });
   await assert.rejects(search(new Response(broken)), { code: "offline" });
-  const refusal = { success: false, error: "redis_away", message: "Away." };
-  await assert.rejects(search(new Response(JSON.stringify(refusal), { status: 503 })), { code: "redis_away" });
+  const refusal = { success: false, error: "redis_unavailable", message: "Away." };
+  await assert.rejects(search(new Response(JSON.stringify(refusal), { status: 503 })), { code: "redis_unavailable" });
 });
 
 test("the default queue has no name in its address, and a token goes along", async () => {
@@ -235,7 +235,7 @@ test("an event holds any character, those that end a line elsewhere too", () => 
 });
 
 test("events come whole, however the stream is cut", () => {
-  const text = 'retry: 1000\n\nevent: queue\ndata: {"count":1}\n\n: nothing new\n\nevent: fault\ndata: {"error":"redis_away"}\n\n';
+  const text = 'retry: 1000\n\nevent: queue\ndata: {"count":1}\n\n: nothing new\n\nevent: fault\ndata: {"error":"redis_unavailable"}\n\n';
   const events = [];
   let rest = "";
   for (const character of text) {
@@ -246,7 +246,7 @@ test("events come whole, however the stream is cut", () => {
   assert.equal(rest, "");
   assert.deepEqual(events, [
     { event: "queue", data: '{"count":1}' },
-    { event: "fault", data: '{"error":"redis_away"}' },
+    { event: "fault", data: '{"error":"redis_unavailable"}' },
   ]);
 });
 
@@ -263,7 +263,7 @@ test("the stream is opened again after it ended, and tells how the connection is
   const answers = [
     streamOf('event: queue\ndata: {"count":1}\n\n'),
     new TypeError("refused"),
-    streamOf('event: fault\ndata: {"error":"redis_away","message":"Away."}\n\nevent: queue\ndata: {"count":2}\n\n'),
+    streamOf('event: fault\ndata: {"error":"redis_unavailable","message":"Away."}\n\nevent: queue\ndata: {"count":2}\n\n'),
     new Response('{"success":false,"error":"token_required","message":"No."}', { status: 401 }),
   ];
   const fetch = async () => {
@@ -282,7 +282,7 @@ test("the stream is opened again after it ended, and tells how the connection is
       },
     });
   });
-  assert.deepEqual(told, ["connecting", "live", 1, "away", "away offline", "fault redis_away", "live", 2, "away", "refused token_required"]);
+  assert.deepEqual(told, ["connecting", "live", 1, "away", "away offline", "fault redis_unavailable", "live", 2, "away", "refused token_required"]);
 });
 
 test("the stream of all queues has an address of its own, and a list and changes", async () => {

@@ -41,7 +41,7 @@ test("every new verb has its line", () => {
 test("what is put first or delayed is no stream of lines, however long", () => {
   const many = Array.from({ length: 900 }, () => "line");
   assert.ok(curl.push(many, { delay: 9 }).includes("@messages.json") && curl.push(many, { delay: 9 }).includes("delay=9"));
-  assert.ok(!curl.push(many, { next: true }).includes("each=line"));
+  assert.ok(!curl.push(many, { front: true }).includes("each=line"));
 });
 
 test("no text escapes its quotes", () => {

@@ -21,7 +21,7 @@ test("values are put in as they are, once", () => {
 
 test("a failure is told by its code, else by the app's sentence", () => {
   const { failure } = translator(load("es"), "es");
-  assert.equal(failure({ code: "redis_away", message: "Redis cannot be reached." }), "No se puede acceder a Redis; no se cambió nada.");
+  assert.equal(failure({ code: "redis_unavailable", message: "Redis cannot be reached." }), "No se puede acceder a Redis; no se cambió nada.");
   assert.equal(failure({ code: "brand_new", message: "Something new." }), "Something new.");
 });
 

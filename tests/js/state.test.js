@@ -45,18 +45,18 @@ test("a state is never changed in place", () => {
 });
 
 test("the error is kept while there is one", () => {
-  const away = connected(initial("jobs"), "fault", { code: "redis_away" });
-  assert.equal(away.error.code, "redis_away");
+  const away = connected(initial("jobs"), "fault", { code: "redis_unavailable" });
+  assert.equal(away.error.code, "redis_unavailable");
   assert.equal(connected(away, "live").error, null);
 });
 
 test("a fault is told apart: Redis is away, Redis refuses, the app refuses", () => {
   const label = (connection, code) => labelOf(connected(initial("jobs"), connection, { code }));
   assert.equal(label("live"), "live");
-  assert.equal(label("fault", "redis_away"), "fault");
+  assert.equal(label("fault", "redis_unavailable"), "fault");
   assert.equal(label("fault", "wrong_type"), "trouble");
   assert.equal(label("fault", "redis_misconfigured"), "trouble");
-  assert.equal(label("fault", "too_many_waiting"), "away");
+  assert.equal(label("fault", "too_many_blocked_clients"), "away");
 });
 
 test("taken messages stand with the newest on top, and go by their id", () => {

@@ -22,7 +22,7 @@ def test_a_call_can_be_tried(tabs: Callable[..., Tab], valkey: Store, scheme: st
     tab.by_id("queue").fill(tab.name)
     form = page.locator("#push form")
     form.get_by_label("Body").fill('{"message": "it\'s"}')
-    form.get_by_label("next").check()
+    form.get_by_label("front").check()
     command = form.locator(".curl").inner_text()
     form.get_by_role("button", name="Send the request").click()
     expect(form.get_by_role("status")).to_have_text("200 OK")

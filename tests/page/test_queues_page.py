@@ -121,7 +121,7 @@ def test_tabs_share_the_stream_and_a_reader_may_follow_it(
         REDIS_URL=store.url,
         API_TOKEN="a-token-that-writes",
         READ_TOKEN="a-token-that-reads",
-        MAX_WAITING="1",
+        MAX_BLOCKED_CLIENTS="1",
         WEB_CONCURRENCY="1",
     )
     tab = tabs(app.url)

@@ -118,7 +118,7 @@ def test_curl_as_the_readme_shows_it(site: App, name: str) -> None:
 
 def test_a_body_shorter_than_its_length_is_refused(wire: Wire, valkey: Store, name: str) -> None:
     answer = wire.send(push(name, "Content-Length: 99") + b"message=abcdefg").half_close().answer()
-    assert (answer.status, answer.json["success"], answer.json["error"]) == (400, False, "short_body")
+    assert (answer.status, answer.json["success"], answer.json["error"]) == (400, False, "incomplete_body")
     assert waiting(valkey, name) == []
 
 
@@ -336,7 +336,7 @@ HOSTILE: list[bytes] = [
     push(NAME, "Content-Length : 9") + b"message=a",
     push(NAME, "Content-Length: 9", "X\0: x") + b"message=a",
     push(NAME, "Content-Length: 9", "Expect: the unexpected") + b"message=a",
-    head(f"{PATH}/push?next=maybe", f"Content-Type: {FORM}", "Content-Length: 9") + b"message=a",
+    head(f"{PATH}/push?front=maybe", f"Content-Type: {FORM}", "Content-Length: 9") + b"message=a",
     head(f"{PATH}/push", "Content-Type: text/plain; charset=utf-16", "Content-Length: 2") + b"aa",
     head(f"{PATH}/push", "Content-Type: " + ";" * 1000, "Content-Length: 2") + b"aa",
     head(f"{PATH}/push", "Content-Length: 9") + b"message=a",
@@ -406,7 +406,7 @@ def test_a_malformed_request_is_answered_in_json(wire: Wire, status: int, error:
 
 
 texts = st.text(alphabet=st.characters(min_codepoint=32, max_codepoint=255), max_size=30)
-paths = st.sampled_from(["push", "pop?max=", "all?offset=", "count", "pop?wait=", "", "push?next="])
+paths = st.sampled_from(["push", "pop?max=", "all?offset=", "count", "pop?wait=", "", "push?front="])
 
 
 @pytest.mark.slow

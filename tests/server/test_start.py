@@ -287,7 +287,7 @@ OPEN_TO_ALL = ["0.0.0.0", "::", "0"]
 @pytest.mark.parametrize("host", OPEN_TO_ALL)
 def test_without_a_token_it_does_not_listen_beyond_this_machine(folder: Path, host: str) -> None:
     line = refused(folder, HOST=host)
-    assert "API_TOKEN" in line and "ALLOW_OPEN=1" in line and "HOST" in line
+    assert "API_TOKEN" in line and "ALLOW_UNAUTHENTICATED=1" in line and "HOST" in line
     assert not (folder / "refused").exists()
 
 
@@ -308,7 +308,7 @@ def test_the_name_of_this_machine_is_refused_if_others_can_reach_it(monkeypatch:
 
 @pytest.mark.parametrize("bind", ["--bind 0.0.0.0:{port}", "--bind :{port}", "-b [::]:{port}"])
 def test_an_address_of_gunicorns_own_options_is_held_to_the_same_rule(folder: Path, bind: str) -> None:
-    assert "ALLOW_OPEN=1" in refused(folder, GUNICORN_CMD_ARGS=bind.format(port=free_port()))
+    assert "ALLOW_UNAUTHENTICATED=1" in refused(folder, GUNICORN_CMD_ARGS=bind.format(port=free_port()))
 
 
 def test_a_socket_that_systemd_hands_down_is_held_to_the_same_rule(folder: Path) -> None:
@@ -320,10 +320,10 @@ def test_a_socket_that_systemd_hands_down_is_held_to_the_same_rule(folder: Path)
         env = {"PATH": os.environ["PATH"], "DATA_DIR": str(folder / "refused")}
         command = [sys.executable, "-c", code, str(listener.fileno())]
         done = subprocess.run(command, env=env, cwd=ROOT, capture_output=True, close_fds=False, timeout=60, check=False)
-    assert done.returncode == 2 and b"ALLOW_OPEN=1" in done.stderr
+    assert done.returncode == 2 and b"ALLOW_UNAUTHENTICATED=1" in done.stderr
 
 
-@pytest.mark.parametrize("allowed", [{"ALLOW_OPEN": "1"}, {"API_TOKEN": "long enough".replace(" ", "-")}])
+@pytest.mark.parametrize("allowed", [{"ALLOW_UNAUTHENTICATED": "1"}, {"API_TOKEN": "long enough".replace(" ", "-")}])
 @pytest.mark.parametrize("host", ["0.0.0.0", pytest.param("::", marks=soak)])
 def test_it_listens_everywhere_when_that_is_allowed(
     serve: Serve, valkey: Store, host: str, allowed: dict[str, str]
@@ -350,16 +350,16 @@ def test_a_loopback_address_needs_no_permission(folder: Path, valkey: Store, tmp
 
 @pytest.mark.parametrize("value", ["yes", "2", "-1", "true"])
 def test_allow_open_is_1_or_0(value: str) -> None:
-    with pytest.raises(BadSetting, match="ALLOW_OPEN"):
-        read({"ALLOW_OPEN": value})
+    with pytest.raises(BadSetting, match="ALLOW_UNAUTHENTICATED"):
+        read({"ALLOW_UNAUTHENTICATED": value})
 
 
 def test_compose_is_open_to_its_own_machine_only() -> None:
     """The container listens on all addresses without a token; so its port may be published on loopback only."""
     compose = (ROOT / "docker-compose.yaml").read_text(encoding="utf-8")
     assert (
-        "ALLOW_OPEN" in compose
-        and "ALLOW_OPEN" not in re.findall("^ENV.*", (ROOT / "Dockerfile").read_text(), re.M)[-1]
+        "ALLOW_UNAUTHENTICATED" in compose
+        and "ALLOW_UNAUTHENTICATED" not in re.findall("^ENV.*", (ROOT / "Dockerfile").read_text(), re.M)[-1]
     )
     published = re.findall(r'^ +- "([^"]+):5000"', compose, re.MULTILINE)
     assert published and all(address.startswith("127.0.0.1:") for address in published)
@@ -486,7 +486,7 @@ def test_a_redis_that_comes_later_is_warned_of_too(own_store: Stores, serve: Ser
     proxy = Proxy(store.port)
     proxy.refuse()
     app = serve(REDIS_URL=proxy.url)
-    until(lambda: ask(f"{app.url}/healthz")["error"] == "redis_away")
+    until(lambda: ask(f"{app.url}/healthz")["error"] == "redis_unavailable")
     proxy.accept()
     until(lambda: "allkeys-random" in app.log.read_text())
     proxy.end()

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from server.worker import HEAD, MIN_PATIENCE, SPARE_CONNECTIONS, Connection, Departures, Phase, Worker
-from web.fairness import Turns
+from server.worker import HEAD, MIN_PATIENCE, SPARE_CONNECTIONS, Connection, DisconnectPoller, Phase, Worker
+from web.fairness import FairScheduler
 
 Connect = Callable[..., Connection]
 
@@ -28,7 +28,7 @@ def connect(worker: Any) -> Iterator[Connect]:
         def connect(seconds: float, phase: Phase | None = None, sent: bytes = b"") -> Connection:
             """Return a connection that has waited so long for its client."""
             ours, theirs = socket.socketpair()
-            connection: Connection = stack.enter_context(Connection(ours, Turns(), Departures()))
+            connection: Connection = stack.enter_context(Connection(ours, FairScheduler(), DisconnectPoller()))
             stack.enter_context(theirs).sendall(sent)  # it ends first: the other end waits for that
             if phase:
                 connection.enter(phase)

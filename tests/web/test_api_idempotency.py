@@ -19,7 +19,7 @@ def test_one_key_with_another_body_is_409(api: Api) -> None:
     key = {"Idempotency-Key": "key"}
     api.post("push", json={"message": "a"}, headers=key)
     check_error(api.post("push", json={"message": "b"}, headers=key), 409, "conflict")
-    check_error(api.post("push", json={"message": "a"}, query_string={"next": 1}, headers=key), 409, "conflict")
+    check_error(api.post("push", json={"message": "a"}, query_string={"front": 1}, headers=key), 409, "conflict")
     check_error(api.post("pop", headers=key), 409, "conflict")
     assert api.messages() == [b"a"]
 

@@ -59,7 +59,7 @@ def test_a_bad_delay_is_refused(named_api: Api, delay: str) -> None:
 
 
 def test_what_contradicts_a_delay_is_refused(named_api: Api) -> None:
-    check_error(named_api.post("push", json={"message": "a", "delay": 9, "next": True}), 400, "bad_parameter")
+    check_error(named_api.post("push", json={"message": "a", "delay": 9, "front": True}), 400, "bad_parameter")
     check_error(named_api.post("push?each=line&delay=9", "a\nb", TEXT), 400, "bad_parameter")
     check_error(named_api.post("push?delay=9", '"a"\n', NDJSON), 400, "bad_parameter")
     push(named_api, "a")

@@ -27,7 +27,7 @@ def test_push_many_of_one_is_still_many(api: Api) -> None:
 def test_push_next_puts_a_popped_message_back(api: Api) -> None:
     api.post("push", json={"messages": ["a", "b", "c"]})
     taken = api.post("pop", query_string={"max": 2}).json["messages"]
-    answer = api.post("push", json={"messages": taken}, query_string={"next": 1})
+    answer = api.post("push", json={"messages": taken}, query_string={"front": 1})
     assert answer.json == {"success": True, "pushed": 2, "count": 3}
     assert api.messages() == [b"a", b"b", b"c"]
 
@@ -37,19 +37,19 @@ def test_push_next_puts_a_popped_message_back(api: Api) -> None:
 )
 def test_push_next_is_a_flag(api: Api, value: str, first: str) -> None:
     api.post("push", json={"message": "a"})
-    api.post("push", json={"message": "x"}, query_string={"next": value})
+    api.post("push", json={"message": "x"}, query_string={"front": value})
     assert api.post("pop").json["message"] == first
 
 
 @pytest.mark.parametrize("value", ["", "2", "yes", "-1", "TRUE"])
 def test_push_refuses_a_next_that_is_not_a_flag(api: Api, value: str) -> None:
-    answer = api.post("push", json={"message": "a"}, query_string={"next": value})
-    assert (answer.status_code, answer.json["error"], answer.json["parameter"]) == (400, "bad_parameter", "next")
+    answer = api.post("push", json={"message": "a"}, query_string={"front": value})
+    assert (answer.status_code, answer.json["error"], answer.json["parameter"]) == (400, "bad_parameter", "front")
     assert api.messages() == []
 
 
 def test_push_reads_next_from_the_body_as_well(api: Api) -> None:
     api.post("push", json={"message": "a"})
-    api.post("push", json={"message": "b", "next": True})
-    api.post("push", "message=c&next=1", FORM)
+    api.post("push", json={"message": "b", "front": True})
+    api.post("push", "message=c&front=1", FORM)
     assert api.messages() == [b"c", b"b", b"a"]

@@ -24,7 +24,7 @@ from web import streams
 from web.errors import ApiError
 from web.fairness import BodyMemory
 from web.input import body, codec
-from web.input import raw_json as json_text
+from web.input import raw_json as raw_json
 from web.operations import MAX_FIELDS_BYTES
 from web.pages import MAX_LOGIN_BYTES
 
@@ -87,7 +87,7 @@ def test_others_are_served_during(
     store = own_store()
     for number in range(32):
         store.client().lpush("queue:large", b"%d" % (number % 10) * (1 << 20))
-    app = serve(REDIS_URL=store.url, WEB_CONCURRENCY="1", MAX_WAITING="0")
+    app = serve(REDIS_URL=store.url, WEB_CONCURRENCY="1", MAX_BLOCKED_CLIENTS="0")
     workers, before, times = app.workers(), memory(app), []
     with attacking(app, 10, attacks) as attack:
         while attack.poll() is None:
@@ -283,7 +283,7 @@ def test_an_answer_is_made_in_small_parts(size: int, character: str) -> None:
 def parse(data: bytes) -> ApiError | None:
     """Read a list of messages as push does."""
     try:
-        codec.encode_messages(json_text.compact_json(data), codec.Limits(16 << 20), lambda: None)
+        codec.encode_messages(raw_json.compact_json(data), codec.Limits(16 << 20), lambda: None)
     except ApiError as error:
         return error
     return None
@@ -293,9 +293,9 @@ def parse(data: bytes) -> ApiError | None:
     "value", [b"1,", b"[],", b"{},", b'"ab",', b'"",', b'{"k":1},', b"null,", b'"\\"[",', b'[["]"]],'], ids=str
 )
 def test_values_are_counted_before_they_are_made(value: bytes) -> None:
-    error = parse(b"[" + value * (json_text.MAX_VALUES + 20_000) + b"1]")
+    error = parse(b"[" + value * (raw_json.MAX_VALUES + 20_000) + b"1]")
     assert error is not None
-    assert (error.status, error.error, error.details["limit"]) == (413, "too_many_values", json_text.MAX_VALUES)
+    assert (error.status, error.error, error.details["limit"]) == (413, "too_many_values", raw_json.MAX_VALUES)
 
 
 @pytest.mark.parametrize("text", [b",[{" * 1_000_000, b'\\"' * 1_000_000, b"\\\\" * 1_000_000, b"\\u005b" * 300_000])
@@ -314,7 +314,7 @@ def test_malformed_json_is_refused_in_linear_time(text: bytes) -> None:
 @pytest.mark.parametrize("value", [b"1,", b"[],", b"[[]],", b'{"":1},'])
 def test_a_message_of_the_largest_size_may_have_any_number_of_values(value: bytes) -> None:
     text = b"[" + value * ((1 << 20) // len(value) - 2) + b"1]"
-    assert codec.encode_message(json_text.compact_json(text), codec.Limits(1 << 20)) == text
+    assert codec.encode_message(raw_json.compact_json(text), codec.Limits(1 << 20)) == text
 
 
 @pytest.mark.parametrize("opening", [b"[", b'{"a":'])
@@ -323,11 +323,11 @@ def test_levels_are_counted_exactly_also_beside_others(opening: bytes, levels: i
     closing = b"]" if opening == b"[" else b"}"
     deep = opening * (levels - 1) + b"1" + closing * (levels - 1)
     text = b'["][{",' + b"[[],[]]," * 50 + deep + b"]"
-    if levels <= json_text.MAX_DEPTH:
-        json_text.check_depth(text)
+    if levels <= raw_json.MAX_DEPTH:
+        raw_json.check_depth(text)
     else:
         with pytest.raises(ApiError) as caught:
-            json_text.check_depth(text)
+            raw_json.check_depth(text)
         assert caught.value.error == "too_deep"
 
 

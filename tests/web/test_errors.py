@@ -19,7 +19,7 @@ ApiOn = Callable[[str], Api]
 Stores = Callable[..., Store]
 OPERATIONS: list[Callable[[Api], Any]] = [
     lambda api: api.post("push", json={"message": "a"}),
-    lambda api: api.post("push", json={"messages": ["a", "b"]}, query_string={"next": 1}),
+    lambda api: api.post("push", json={"messages": ["a", "b"]}, query_string={"front": 1}),
     lambda api: api.post("pop"),
     lambda api: api.post("pop", query_string={"max": 5}),
     lambda api: api.get("count"),
@@ -39,11 +39,11 @@ def check_all(api: Api, error: str) -> None:
 
 
 def test_a_redis_that_cannot_be_reached_is_away(api_on: ApiOn) -> None:
-    check_all(api_on(f"redis://127.0.0.1:{free_port()}"), "redis_away")
-    check_all(api_on("unix:///nowhere/at/all.sock"), "redis_away")
+    check_all(api_on(f"redis://127.0.0.1:{free_port()}"), "redis_unavailable")
+    check_all(api_on("unix:///nowhere/at/all.sock"), "redis_unavailable")
     api = api_on("redis://nowhere.invalid")
-    check_all(api, "redis_away")
-    check(api.http.get("/healthz"), 503, "redis_away")  # JSON, for a probe
+    check_all(api, "redis_unavailable")
+    check(api.http.get("/healthz"), 503, "redis_unavailable")  # JSON, for a probe
 
 
 @pytest.mark.slow
@@ -52,7 +52,7 @@ def test_a_redis_that_died_is_away_until_it_is_back(api_on: ApiOn, own_store: St
     api = api_on(store.url)
     assert api.post("push", json={"message": "a"}).json["success"]
     store.end(signal.SIGKILL)
-    check_all(api, "redis_away")
+    check_all(api, "redis_unavailable")
     store.start()
     assert api.get("all").json["messages"] == ["a"]
     assert api.post("pop").json == {"success": True, "message": "a"}
@@ -159,8 +159,8 @@ def test_a_store_without_room_for_clients_is_busy(api_on: ApiOn, own_store: Stor
         (b"-LOADING Redis is loading the dataset in memory", 503, "redis_loading"),
         (b"-MISCONF Errors writing to the AOF file: No space left on device", 503, "disk_full"),
         (b"-MISCONF Redis is configured to save RDB snapshots", 503, "redis_misconfigured"),
-        (b"-CLUSTERDOWN The cluster is down", 503, "redis_away"),
-        (b"-MASTERDOWN Link with MASTER is down", 503, "redis_away"),
+        (b"-CLUSTERDOWN The cluster is down", 503, "redis_unavailable"),
+        (b"-MASTERDOWN Link with MASTER is down", 503, "redis_unavailable"),
         (b"-OOM command not allowed when used memory > 'maxmemory'.", 507, "redis_full"),
         (b"-ERR unknown command 'LPUSH', with args beginning with: ", 503, "redis_too_old"),
         (b"-ERR wrong number of arguments for 'rpop' command", 503, "redis_too_old"),
@@ -186,8 +186,8 @@ def test_every_kind_of_refusal_has_its_own_code(
         (b"-NOAUTH HELLO must be called with the client already authenticated\r\n", "redis_misconfigured"),
         (b"-DENIED Redis is running in protected mode\r\n", "redis_misconfigured"),
         (b"-ERR max number of clients reached\r\n", "redis_busy"),
-        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "redis_away"),
-        (b"", "redis_away"),
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "redis_unavailable"),
+        (b"", "redis_unavailable"),
     ],
     ids=lambda value: str(value)[:20],
 )
@@ -206,17 +206,17 @@ def test_every_kind_of_refused_connection_has_its_own_code(
 
 def test_after_a_lost_reply_a_change_is_unknown_and_is_not_repeated(api_on: ApiOn, proxy: Proxy, valkey: Store) -> None:
     api = api_on(proxy.url)
-    api.post("push", json={"message": "x"}, query_string={"next": 1})
+    api.post("push", json={"message": "x"}, query_string={"front": 1})
     api.post("pop")  # the store knows the scripts now
     del proxy.commands[:]
     proxy.cut("LPUSH")
-    check(api.post("push", json={"message": "a"}), 503, "unknown")
+    check(api.post("push", json={"message": "a"}), 503, "outcome_unknown")
     proxy.cut("EVALSHA")
-    check(api.post("push", json={"message": "b"}, query_string={"next": 1}), 503, "unknown")
+    check(api.post("push", json={"message": "b"}, query_string={"front": 1}), 503, "outcome_unknown")
     assert valkey.client().lrange(api.key, 0, -1) == [b"a", b"b"]
     proxy.cut()
     answer = api.post("pop")
-    check(answer, 503, "unknown")
+    check(answer, 503, "outcome_unknown")
     assert "unknown" in answer.json["message"]
     assert valkey.client().lrange(api.key, 0, -1) == [b"a"]
     assert proxy.commands == ["LPUSH", "EVALSHA", "EVALSHA"]
@@ -226,7 +226,7 @@ def test_after_a_lost_reply_to_a_read_nothing_is_unknown(api_on: ApiOn, proxy: P
     api = api_on(proxy.url)
     for verb in ("count", "all"):
         proxy.cut()
-        check(api.get(verb), 503, "redis_away")
+        check(api.get(verb), 503, "redis_unavailable")
         assert api.get(verb).json["success"]
 
 
@@ -235,7 +235,7 @@ def test_a_refused_connection_says_that_nothing_was_changed(api_on: ApiOn, proxy
     api.post("push", json={"message": "a"})
     proxy.refuse()
     answer = api.post("push", json={"message": "b"})
-    check(answer, 503, "redis_away")
+    check(answer, 503, "redis_unavailable")
     assert "nothing was changed" in answer.json["message"]
     proxy.accept()
     assert api.get("all").json["messages"] == ["a"]
@@ -251,15 +251,15 @@ def test_a_push_to_a_store_that_hangs_is_unknown(
     assert store.process
     store.process.send_signal(signal.SIGSTOP)
     try:
-        check(api.post("push", json={"message": "b"}), 503, "unknown")  # it was sent
-        check(api.post("push", json={"message": "c"}), 503, "redis_away")  # a new connection is not even greeted
+        check(api.post("push", json={"message": "b"}), 503, "outcome_unknown")  # it was sent
+        check(api.post("push", json={"message": "c"}), 503, "redis_unavailable")  # a new connection is not even greeted
     finally:
         store.process.send_signal(signal.SIGCONT)
     until(lambda: api.get("all").json.get("messages") == ["a", "b"])
 
 
 def test_after_garbage_for_a_reply_a_change_is_unknown(api_on: ApiOn, scripted: Callable[..., Scripted]) -> None:
-    check(api_on(scripted(b"garbage\r\n").url).post("push", json={"message": "a"}), 503, "unknown")
+    check(api_on(scripted(b"garbage\r\n").url).post("push", json={"message": "a"}), 503, "outcome_unknown")
 
 
 def test_a_redis_error_without_text_has_an_answer() -> None:

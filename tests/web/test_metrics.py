@@ -56,7 +56,7 @@ def test_it_says_what_a_queue_holds(api: Api) -> None:
     assert found["queue_reserved_messages", "jobs"] == 1
     assert found["queue_dead_messages", "jobs"] == 1
     assert found["queue_waiters", "jobs"] == 3
-    assert found["queue_next_seconds", "jobs"] == 0
+    assert found["queue_head_age_seconds", "jobs"] == 0
     assert found["queue_redis_up",] == found["queue_listing_complete",] == 1
     assert (found["queue_queues",], found["queue_queues_unlabelled",]) == (1, 0)
 
@@ -256,10 +256,10 @@ def test_while_redis_is_away_it_says_so_and_what_was_counted(serve: Callable[...
         pushes(app, "away", 1)
     found = until(lambda: (values := metrics_of(app))["queue_redis_up",] == 0 and values)
     assert found["queue_pushed_total", "away"] == 1
-    assert found["queue_redis_errors_total", "redis_away"] == 1
+    assert found["queue_redis_errors_total", "redis_unavailable"] == 1
     assert found["queue_requests_total", "503", "push"] == 1
     assert ("queue_waiting_messages", "default") not in found
-    assert "\n503 redis_away: POST '/api/queue/away/push': Redis cannot be reached" in app.log.read_text()
+    assert "\n503 redis_unavailable: POST '/api/queue/away/push': Redis cannot be reached" in app.log.read_text()
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ from tests.conftest import AppOn
 from tests.servers import FakeRedis
 from tests.web.test_token import cookie_of
 from web.proxy import client_address
-from web.throttle import FREE_ATTEMPTS, WrongTokens
+from web.throttle import FREE_ATTEMPTS, AuthThrottle
 
 TOKEN = "correct-horse-battery"
 PROXY, CLIENT = "192.0.2.1", "203.0.113.7"
@@ -152,7 +152,7 @@ def test_the_client_is_the_last_one_that_is_no_proxy(forwarded_for: str, address
 def test_wrong_tokens_count_for_the_real_client_and_cannot_be_blamed_on_another(client_of: ClientOf) -> None:
     client = client_of(**SETTINGS)
     slept: list[float] = []
-    client.application.extensions["queue"].wrong_tokens = WrongTokens(slept.append)
+    client.application.extensions["queue"].auth_throttle = AuthThrottle(slept.append)
 
     def guess(peer: str, forwarded_for: str) -> bool:
         """Return whether the answer to a wrong token was slow."""

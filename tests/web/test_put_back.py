@@ -58,7 +58,7 @@ def test_what_was_popped_can_be_put_back(small: Api, old: str, way: str) -> None
     small.client.lpush(small.key, OLD[old], b"behind")
     popped = small.post("pop").json["message"]
     assert popped == value_of(OLD[old])
-    answer = small.post("push?next=1", *bodies(OLD[old])[way])
+    answer = small.post("push?front=1", *bodies(OLD[old])[way])
     assert answer.json == {"success": True, "message": popped, "count": 2}
     assert small.messages() == [OLD[old], b"behind"]
 
@@ -83,12 +83,14 @@ def test_a_batch_that_was_popped_can_be_put_back(small: Api) -> None:
     small.client.lpush(small.key, *OLD.values())
     popped = small.post("pop?max=10").json["messages"]
     assert small.messages() == []
-    answer = small.post("push?next=true", json={"messages": popped}, headers={"Idempotency-Key": "a"})
+    answer = small.post("push?front=true", json={"messages": popped}, headers={"Idempotency-Key": "a"})
     assert answer.json == {"success": True, "pushed": 3, "count": 3}
     assert small.messages() == list(OLD.values())
 
 
-@pytest.mark.parametrize("query", ["", "?next=0", "?next=1&next=1", "?next=1&next=0", "?next=", "?nxt=1", "?next=2"])
+@pytest.mark.parametrize(
+    "query", ["", "?front=0", "?front=1&front=1", "?front=1&front=0", "?front=", "?nxt=1", "?front=2"]
+)
 def test_nothing_else_lifts_the_limits(small: Api, query: str) -> None:
     for old, way in CASES:
         assert small.post("push" + query, *bodies(OLD[old])[way]).status_code in (400, 413), (old, way)
@@ -98,14 +100,14 @@ def test_nothing_else_lifts_the_limits(small: Api, query: str) -> None:
 @pytest.mark.parametrize("message", ["", "x" * 101])
 def test_next_in_the_body_does_not_lift_the_limits(small: Api, message: str) -> None:
     for body, kind in [
-        (json.dumps({"message": message, "next": True}).encode(), JSON),
-        (urllib.parse.urlencode({"message": message, "next": 1}).encode(), FORM),
+        (json.dumps({"message": message, "front": True}).encode(), JSON),
+        (urllib.parse.urlencode({"message": message, "front": 1}).encode(), FORM),
     ]:
         assert small.post("push", body, kind).json["error"] in ("empty_message", "message_too_large")
     assert small.messages() == []
 
 
-@pytest.mark.parametrize("path", ["push?each=line", "push?each=line&next=1", "push"])
+@pytest.mark.parametrize("path", ["push?each=line", "push?each=line&front=1", "push"])
 def test_streams_have_limits(small: Api, path: str) -> None:
     assert small.post(path, LARGE, TEXT if "each" in path else NDJSON).status_code in (400, 413)
     assert small.messages() == []
@@ -118,13 +120,13 @@ def test_the_bodies_of_other_verbs_have_limits(small: Api, verb: str) -> None:
 
 
 def test_redis_has_a_limit_too(small: Api) -> None:
-    answer = small.post("push?next=1", b"x", BYTES, environ_overrides={"CONTENT_LENGTH": str(MAX_VALUE_BYTES + 1)})
+    answer = small.post("push?front=1", b"x", BYTES, environ_overrides={"CONTENT_LENGTH": str(MAX_VALUE_BYTES + 1)})
     assert (answer.status_code, answer.json["error"], answer.json["limit"]) == (413, "body_too_large", MAX_VALUE_BYTES)
 
 
 def test_null_and_nothing_are_no_messages(small: Api) -> None:
     for body, kind in [(b'{"message":null}', JSON), (b"", JSON), (b"", None), (b"", FORM), (b"{}", JSON)]:
-        assert small.post("push?next=1", body, kind).status_code == 400
+        assert small.post("push?front=1", body, kind).status_code == 400
         assert small.post("remove?position=0", body, kind).status_code == 400
     assert small.messages() == []
 
@@ -158,9 +160,9 @@ def test_a_message_larger_than_the_limits_goes_there_and_back(
         return found
 
     assert post("pop") == message
-    post("push?next=1", message)
+    post("push?front=1", message)
     assert post("pop") == message
-    post("push?next=1", json.dumps({"message": value_of(message)}).encode(), JSON)
+    post("push?front=1", json.dumps({"message": value_of(message)}).encode(), JSON)
     assert client.lrange(f"queue:{name}", 0, -1) == [message]
     post("remove?position=0", message)
     assert client.exists(f"queue:{name}") == 0

@@ -115,7 +115,7 @@ def test_a_client_that_leaves_half_way_keeps_its_whole_lines(site: App, valkey: 
         elif end == "half":
             sock.shutdown(socket.SHUT_WR)
             status, found = answer(sock)
-            assert (status, found["error"], found["pushed"], found["line"]) == (400, "short_body", 2, 3)
+            assert (status, found["error"], found["pushed"], found["line"]) == (400, "incomplete_body", 2, 3)
     assert waiting(valkey, name) == [b"one", b"two"]
 
 

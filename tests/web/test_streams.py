@@ -129,10 +129,10 @@ def test_a_message_of_the_largest_size_passes_with_every_byte_escaped(queue: Rel
 def test_a_body_that_breaks_off_leaves_whole_messages_only(queue: ReliableQueue) -> None:
     def breaking() -> Iterator[bytes]:
         yield b"a\nb\nhalf of"
-        raise ApiError(400, "short_body", "The body is cut off.")
+        raise ApiError(400, "incomplete_body", "The body is cut off.")
 
     error = error_of(lambda: streams.push_lines(queue, breaking(), TEXT, LIMIT))
-    assert (error.error, error.details["pushed"]) == ("short_body", 2)
+    assert (error.error, error.details["pushed"]) == ("incomplete_body", 2)
     assert queue.all() == [b"a", b"b"]
 
 

@@ -80,7 +80,7 @@ def test_a_stream_cut_half_way_stores_whole_messages_and_says_how_many(
     assert reply.startswith(b"HTTP/1.1 400 ")
     answer = json.loads(reply.partition(b"\r\n\r\n")[2])
     stored = RedisQueue(valkey.client(), name).all()
-    assert (answer["success"], answer["error"], answer["pushed"]) == (False, "short_body", len(stored))
+    assert (answer["success"], answer["error"], answer["pushed"]) == (False, "incomplete_body", len(stored))
     assert stored == [b"%d" % number for number in range(len(stored))]
     assert len(stored) == count or "chunked" in headers
     assert count < 1000 or len(stored) > 10_000
@@ -99,7 +99,7 @@ def test_a_line_that_is_too_long_is_413_with_the_limit(site: App, valkey: Store,
 
 
 def test_a_stream_cannot_have_next_or_an_idempotency_key(site: App, name: str) -> None:
-    status, answer = post(site, f"/api/queue/{name}/push?next=1", b'"a"\n')
+    status, answer = post(site, f"/api/queue/{name}/push?front=1", b'"a"\n')
     assert (status, answer["error"]) == (400, "bad_parameter")
     status, answer = post(site, f"/api/queue/{name}/push", b'"a"\n', headers={"Idempotency-Key": "key"})
     assert (status, answer["error"]) == (400, "bad_idempotency_key")
@@ -178,6 +178,6 @@ def test_when_redis_is_away_from_the_start_the_answer_says_so(serve: Callable[..
     app = serve(REDIS_URL="redis://127.0.0.1:1/0", WEB_CONCURRENCY="1")
     with pytest.raises(urllib.error.HTTPError) as caught:
         get(app, f"/api/queue/{name}/all", NDJSON)
-    assert (caught.value.code, json.load(caught.value)["error"]) == (503, "redis_away")
+    assert (caught.value.code, json.load(caught.value)["error"]) == (503, "redis_unavailable")
     status, answer = post(app, f"/api/queue/{name}/push", b'"a"\n')
-    assert (status, answer["error"], answer["pushed"]) == (503, "redis_away", 0)
+    assert (status, answer["error"], answer["pushed"]) == (503, "redis_unavailable", 0)

@@ -18,7 +18,7 @@ from settings import Settings
 from tests.servers import App, FakeRedis, Store, until
 from web import throttle as attempts
 from web.errors import ApiError
-from web.throttle import FREE_ATTEMPTS, MAX_ADDRESSES, MAX_DELAY, MAX_DELAYED_PER_ADDRESS, WrongTokens, network_of
+from web.throttle import FREE_ATTEMPTS, MAX_ADDRESSES, MAX_DELAY, MAX_DELAYED_PER_ADDRESS, AuthThrottle, network_of
 
 TOKEN, WRONG = "correct-horse-battery", "a-guess-that-is-wrong"
 
@@ -32,7 +32,7 @@ def client() -> FlaskClient:
 def slept(client: FlaskClient) -> list[float]:
     """The delays of the client's answers, which do not take place."""
     found: list[float] = []
-    client.application.extensions["queue"].wrong_tokens = WrongTokens(found.append)
+    client.application.extensions["queue"].auth_throttle = AuthThrottle(found.append)
     return found
 
 
@@ -123,34 +123,34 @@ def test_a_client_cannot_change_its_address_within_its_network(address: str, net
 
 @pytest.mark.slow
 def test_the_memory_is_bounded() -> None:
-    wrong = WrongTokens()
+    wrong = AuthThrottle()
     for number in range(MAX_ADDRESSES + 100):
-        wrong.report(f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}")
+        wrong.record_failure(f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}")
     assert len(wrong._addresses) == MAX_ADDRESSES
 
 
 def test_an_address_starts_anew_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
     slept: list[float] = []
-    wrong = WrongTokens(slept.append)
+    wrong = AuthThrottle(slept.append)
     for _ in range(20):
-        wrong.report("192.0.2.1")
+        wrong.record_failure("192.0.2.1")
     slept.clear()
     monkeypatch.setattr(attempts, "MEMORY_SECONDS", 0.0)
-    wrong.report("192.0.2.1")
+    wrong.record_failure("192.0.2.1")
     assert slept == []
 
 
 def test_only_some_answers_are_delayed_at_once() -> None:
     go_on = threading.Event()
-    wrong = WrongTokens(lambda seconds: go_on.wait(20))
+    wrong = AuthThrottle(lambda seconds: go_on.wait(20))
     for _ in range(FREE_ATTEMPTS):
-        wrong.report("192.0.2.1")
+        wrong.record_failure("192.0.2.1")
     with ThreadPoolExecutor(MAX_DELAYED_PER_ADDRESS) as pool:
-        delayed = [pool.submit(wrong.report, "192.0.2.1") for _ in range(MAX_DELAYED_PER_ADDRESS)]
+        delayed = [pool.submit(wrong.record_failure, "192.0.2.1") for _ in range(MAX_DELAYED_PER_ADDRESS)]
         until(lambda: wrong._delayed == MAX_DELAYED_PER_ADDRESS)
         with pytest.raises(ApiError, match="Too many wrong tokens") as raised:
-            wrong.report("192.0.2.1")
-        wrong.report("192.0.2.2")  # another address is not concerned
+            wrong.record_failure("192.0.2.1")
+        wrong.record_failure("192.0.2.2")  # another address is not concerned
         go_on.set()
     assert all(one.result() is None for one in delayed)
     assert (raised.value.status, raised.value.error) == (429, "too_many_attempts")

@@ -23,7 +23,7 @@ ESCAPE = re.compile(rb"%([0-9A-Fa-f]{2})")
 ESCAPED_BYTES = {digits.encode(): bytes([int(digits, 16)]) for digits in map("".join, product(hexdigits, repeat=2))}
 
 
-class JsonText(bytes):
+class RawJson(bytes):
     """The compact JSON text of a field's value."""
 
 
@@ -43,7 +43,7 @@ def iter_body(request: Request, eager: bool = False) -> Iterator[bytes]:
     while missing is None or missing > 0:
         block = _read_block(request, READ_SIZE if missing is None else min(READ_SIZE, missing), eager)
         if not block and missing:
-            raise bad_request(f"The body is {missing} bytes shorter than its Content-Length.", "short_body")
+            raise bad_request(f"The body is {missing} bytes shorter than its Content-Length.", "incomplete_body")
         if not block:
             break
         if missing is not None:
@@ -59,10 +59,10 @@ def _read_block(request: Request, size: int, eager: bool) -> bytes:
         return block
     except TimeoutError:
         peer.mark_malformed()
-        raise ApiError(408, "slow_body", "The body did not come in time.") from None
+        raise ApiError(408, "body_timeout", "The body did not come in time.") from None
     except Exception as error:  # whatever the server's reader raises for a cut connection or a malformed chunk
         peer.mark_malformed()
-        raise bad_request("The body is cut off or its chunks are malformed.", "short_body") from error
+        raise bad_request("The body is cut off or its chunks are malformed.", "incomplete_body") from error
 
 
 def read_body(request: Request, limit: int) -> bytes:
@@ -88,13 +88,13 @@ def read_body(request: Request, limit: int) -> bytes:
 
 
 def _count_memory(request: Request, size: int) -> None:
-    request.runtime.body_memory.reserve(size, request.counted_body_bytes)
+    request.services.body_memory.reserve(size, request.counted_body_bytes)
     request.counted_body_bytes += size
 
 
 def release_memory(request: Request) -> None:
     """Count the memory of the request's body as free; to be called when the request has ended."""
-    request.runtime.body_memory.release(request.counted_body_bytes)
+    request.services.body_memory.release(request.counted_body_bytes)
     request.counted_body_bytes = 0
 
 
@@ -111,7 +111,7 @@ def media_type(request: Request) -> str:
 
 
 def read_fields(request: Request, limit: int, raw: bool = False) -> dict[str, Any]:
-    """Return the fields of a form, as text, or of a JSON object, as `JsonText`; {} without a body.
+    """Return the fields of a form, as text, or of a JSON object, as `RawJson`; {} without a body.
 
     The body may have up to `limit` bytes.
 
@@ -128,15 +128,15 @@ def read_fields(request: Request, limit: int, raw: bool = False) -> dict[str, An
         return {}
     if kind == JSON or (kind == FORM and data.lstrip().startswith(b"{")):
         decode_utf8(data, "The body")
-        return {name: JsonText(text) for name, text in read_object(compact_json(data)).items()}
+        return {name: RawJson(text) for name, text in read_object(compact_json(data)).items()}
     if kind == FORM:
-        return _read_form(data, request.runtime.turns.pace)
+        return _read_form(data, request.services.scheduler.checkpoint)
     raise ApiError(
         415, "unsupported_type", f"Content-Type {kind or '(none)'} is not read here; send {JSON} or a form ({FORM})."
     )
 
 
-def _read_form(data: bytes, pace: Callable[[], object]) -> dict[str, Any]:
+def _read_form(data: bytes, checkpoint: Callable[[], object]) -> dict[str, Any]:
     decode_utf8(data, "The form")
     if data.startswith(b"&") or data.endswith(b"&") or b"&&" in data:
         sentence = "The form holds an empty field. In a form & separates fields; curl's --data-urlencode escapes it."
@@ -146,7 +146,7 @@ def _read_form(data: bytes, pace: Callable[[], object]) -> dict[str, Any]:
         raise bad_request(f"The form has more than {MAX_FORM_FIELDS} fields.", "bad_form")
     pairs = [field.partition(b"=") for field in fields]
     try:
-        return _unique([(_unquote(name, pace), _unquote(value, pace)) for name, _, value in pairs])
+        return _unique([(_unquote(name, checkpoint), _unquote(value, checkpoint)) for name, _, value in pairs])
     except UnicodeDecodeError:
         raise bad_request("The form is not valid UTF-8.", "bad_utf8") from None
 
@@ -159,7 +159,7 @@ def _unique(pairs: list[tuple[str, str]]) -> dict[str, Any]:
     return fields
 
 
-def _unquote(text: bytes, pace: Callable[[], object]) -> str:
+def _unquote(text: bytes, checkpoint: Callable[[], object]) -> str:
     """Return the text of a form's name or value; %XX that is none stays as it is.
 
     It takes turns with other requests, as 16 MiB of escapes take a second.
@@ -173,7 +173,7 @@ def _unquote(text: bytes, pace: Callable[[], object]) -> str:
         if end < len(text) and (escape := text.rfind(b"%", end - 2, end)) >= 0:
             end = escape  # it may go on behind the end
         if start:
-            pace()
+            checkpoint()
         parts.append(ESCAPE.sub(lambda found: ESCAPED_BYTES[found[1]], text[start:end].replace(b"+", b" ")))
         start = end
     return b"".join(parts).decode()

@@ -65,8 +65,8 @@ def encode_message(text: bytes, limits: Limits) -> bytes:
     return text
 
 
-def encode_messages(text: bytes, limits: Limits, pace: Callable[[], object]) -> list[bytes]:
-    """Return the messages that the values of a compact JSON list stand for. `pace` is called now and then.
+def encode_messages(text: bytes, limits: Limits, checkpoint: Callable[[], object]) -> list[bytes]:
+    """Return the messages that the values of a compact JSON list stand for. `checkpoint` is called now and then.
 
     Raises:
         ApiError: as of `encode_message`, or there are too many values (413).
@@ -78,7 +78,7 @@ def encode_messages(text: bytes, limits: Limits, pace: Callable[[], object]) -> 
     messages: list[bytes] = []
     for one in read_list(text):
         if messages and len(messages) % MESSAGES_AT_ONCE == 0:
-            pace()
+            checkpoint()
         messages.append(encode_message(one, limits))
     return messages
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from broker.keys import NAME_PATTERN, NAME_RULE, is_name
 from web.errors import ApiError, bad_request, printable
-from web.input.body import JsonText
+from web.input.body import RawJson
 from web.input.codec import BY_REDIS, Limits, encode_message, encode_messages, validate_message
 from web.input.raw_json import read_scalar, read_strings
 from web.request import Request
@@ -44,7 +44,7 @@ class Parameter:
     def error(self, message: str, error: str = "bad_parameter") -> ApiError:
         return bad_request(message, error, parameter=self.name)
 
-    def from_json(self, text: JsonText) -> Any:
+    def from_json(self, text: RawJson) -> Any:
         """Return what `parse` takes for a JSON value: a number as it is written, true as 1; None for null."""
         if text.startswith((b"[", b"{")):
             raise self.error(f"{self.name} must be text or a number.")
@@ -88,8 +88,8 @@ class Integer(Parameter):
     maximum: int = 10**12
     unit: str = ""
 
-    def from_json(self, text: JsonText) -> Any:
-        return super().from_json(JsonText(NO_FRACTION.sub(b"", text)))
+    def from_json(self, text: RawJson) -> Any:
+        return super().from_json(RawJson(NO_FRACTION.sub(b"", text)))
 
     def parse(self, text: str) -> int:
         digits = text.isascii() and text.isdigit() and len(text) <= 15
@@ -205,7 +205,7 @@ class TextList(Parameter):
 
     maximum: int = 1000
 
-    def from_json(self, text: JsonText) -> str | list[str] | None:
+    def from_json(self, text: RawJson) -> str | list[str] | None:
         if text.startswith(b'"') or text == b"null":
             return read_scalar(text)
         found = read_strings(text) if text.startswith(b"[") else None
@@ -235,7 +235,7 @@ class MessageParameter(Parameter):
 
     in_query: bool = False
 
-    def encode(self, value: JsonText | bytes | str, limits: Limits, pace: Callable[[], object]) -> Any:
+    def encode(self, value: RawJson | bytes | str, limits: Limits, checkpoint: Callable[[], object]) -> Any:
         raise NotImplementedError
 
 
@@ -243,8 +243,8 @@ class MessageParameter(Parameter):
 class Message(MessageParameter):
     """A message: any JSON value, the text of a form, or the body itself."""
 
-    def encode(self, value: JsonText | bytes | str, limits: Limits, pace: Callable[[], object]) -> bytes:
-        if isinstance(value, JsonText):
+    def encode(self, value: RawJson | bytes | str, limits: Limits, checkpoint: Callable[[], object]) -> bytes:
+        if isinstance(value, RawJson):
             return encode_message(value, limits)
         return validate_message(value.encode() if isinstance(value, str) else value, limits)
 
@@ -261,10 +261,10 @@ class MessageList(MessageParameter):
 
     maximum: int = 100_000  # they are pushed by one command, and nobody else is served meanwhile
 
-    def encode(self, value: JsonText | bytes | str, limits: Limits, pace: Callable[[], object]) -> list[bytes]:
-        if not isinstance(value, JsonText) or not value.startswith(b"[") or value == b"[]":
+    def encode(self, value: RawJson | bytes | str, limits: Limits, checkpoint: Callable[[], object]) -> list[bytes]:
+        if not isinstance(value, RawJson) or not value.startswith(b"[") or value == b"[]":
             raise bad_request(f"{self.name} must be a list of at least one message.", "bad_message")
-        found = encode_messages(value, limits, pace)
+        found = encode_messages(value, limits, checkpoint)
         if len(found) > self.maximum:
             message = f"Send up to {self.maximum} messages at once, or a stream of lines (application/x-ndjson)."
             raise ApiError(413, "too_many_messages", message, limit=self.maximum)
@@ -307,9 +307,9 @@ def _value(request: Request, parameter: Parameter, fields: Mapping[str, Any], li
     value = sent[0] if sent else fields.get(name)
     if isinstance(parameter, MessageParameter):
         if value is not None and (value != b"null" or isinstance(parameter, Message)):
-            return parameter.encode(value, limits, request.runtime.turns.pace)
+            return parameter.encode(value, limits, request.services.scheduler.checkpoint)
     else:
-        if isinstance(value, JsonText):
+        if isinstance(value, RawJson):
             value = parameter.from_json(value)
         if value is not None:
             return parameter.parse(value)

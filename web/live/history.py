@@ -1,4 +1,4 @@
-"""The last half hour of each queue, for charts: how many messages waited, and how many came in and went out.
+"""The last half hour of each queue, for charts: how many messages waited, and how many enqueued in and dequeued out.
 
 Nothing is asked of Redis for it. Each process notes, in steps of ten seconds, what its answers and its polls for event
 streams tell of a queue. It does so in a mapped file of its own, as with the counts for /metrics, so any process can put
@@ -38,8 +38,8 @@ class Step(NamedTuple):
 
     most: int | None = None
     depth: int | None = None
-    came: int | None = None
-    went: int | None = None
+    enqueued: int | None = None
+    dequeued: int | None = None
 
 
 @dataclass
@@ -65,7 +65,7 @@ class _Cell:
         self.most = max(self.most, int(numbers[MOST]))
 
 
-class Samples:
+class History:
     """What this process notes, and the history that all processes have noted.
 
     Nothing here waits, so greenlets cannot get in each other's way, and there is no lock.
@@ -94,7 +94,7 @@ class Samples:
         """Return the seconds until the present step ends."""
         return STEP_SECONDS - self._clock() % STEP_SECONDS
 
-    def see(self, queue: str, count: int, watched: bool = False) -> None:
+    def record_depth(self, queue: str, count: int, watched: bool = False) -> None:
         """Note how many messages wait. A watched queue takes the place of another if there are too many."""
         if cell := self._cell(queue, watched):
             now = self._clock()
@@ -104,7 +104,7 @@ class Samples:
             cell[LAST], cell[LAST_AT], cell[MOST] = count, now, max(cell[MOST], count)
 
     def add_answer(self, verb: str, queue: str, answer: Any) -> None:
-        """Note what a verb's answer tells: messages that came or went, and how many wait."""
+        """Note what a verb's answer tells: messages that enqueued or dequeued, and how many wait."""
         event, number = messages_in(verb, answer)
         fields = answer if isinstance(answer, dict) else {}
         is_delayed = verb == "push" and not fields.keys().isdisjoint(("id", "ids"))
@@ -112,9 +112,9 @@ class Samples:
         if at and number and not is_delayed and (cell := self._cell(queue)):
             cell[at] += number
         if verb in COUNT_VERBS and "count" in fields:
-            self.see(queue, fields["count"])
+            self.record_depth(queue, fields["count"])
         elif fields.get("error") == "empty":
-            self.see(queue, 0)
+            self.record_depth(queue, 0)
 
     def history(self, queue: str, after: int = 0) -> dict[str, Any] | None:
         """Return the steps that have ended since the step `after`; None if nothing is known of them.
@@ -128,9 +128,9 @@ class Samples:
             skipped += 1
         if skipped >= len(steps):
             return None
-        most, depth, came, went = map(list, zip(*steps[skipped:], strict=True))
+        most, depth, enqueued, dequeued = map(list, zip(*steps[skipped:], strict=True))
         at = (first + skipped) * STEP_SECONDS
-        return {"at": at, "step": STEP_SECONDS, "max": most, "count": depth, "in": came, "out": went}
+        return {"at": at, "step": STEP_SECONDS, "max": most, "count": depth, "in": enqueued, "out": dequeued}
 
     def _ended_steps(self, queue: str) -> list[Step]:
         """Return what is known of the steps that have ended: read once in a step, however many ask."""
@@ -217,7 +217,7 @@ def tell_steps(cells: Iterable[_Cell]) -> list[Step]:
             steps.append(Step(max(cell.most, before), cell.last, pushed + max(0, others), taken + max(0, -others)))
             unknown, guessed, expected = [], [], cell.last
             continue
-        unknown.append(Step(came=pushed, went=taken) if pushed or taken else Step())
+        unknown.append(Step(enqueued=pushed, dequeued=taken) if pushed or taken else Step())
         if expected is not None:
             before, expected = expected, expected + pushed - taken
             guessed.append(Step(max(0, before, expected), max(0, expected), pushed, taken))

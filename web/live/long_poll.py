@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 import redis
 
 from broker.changes.notifications import Tracker
-from broker.connections.errors import NotSent, Remedy, find_refusal, is_passing, needs_reconnect
+from broker.connections.errors import NotSent, Recovery, find_fault, is_transient, needs_reconnect
 from broker.queue import Batch, Paused, ReliableQueue
 from web.errors import ApiError
 
@@ -72,8 +72,8 @@ class Waiting:
         """
         with self._lock:
             if self.number >= self.maximum:
-                message = f"More than MAX_WAITING ({self.maximum}) clients wait."
-                raise ApiError(429, "too_many_waiting", message, {"Retry-After": "1"})
+                message = f"More than MAX_BLOCKED_CLIENTS ({self.maximum}) clients wait."
+                raise ApiError(429, "too_many_blocked_clients", message, {"Retry-After": "1"})
             self.number += 1
 
     def release(self) -> None:
@@ -149,12 +149,12 @@ class Waiting:
         try:
             queue.wait(seconds, self.client, paused)
         except redis.RedisError as error:
-            refusal = find_refusal(error)
+            fault = find_fault(error)
             if isinstance(error, redis.MaxConnectionsError):
                 self._wait_for_change(queue, seconds)
-            elif refusal and refusal.remedy is not Remedy.REPAIR:
+            elif fault and fault.recovery is not Recovery.REPAIR:
                 time.sleep(seconds)  # a try to take says whether it has passed
-            elif isinstance(error, (redis.ConnectionError, redis.TimeoutError)) and is_passing(error):
+            elif isinstance(error, (redis.ConnectionError, redis.TimeoutError)) and is_transient(error):
                 raise NotSent(str(error)) from error
             else:
                 raise

@@ -21,11 +21,11 @@ from typing import Any
 import redis
 
 from broker.changes.notifications import Subscription, Tracker
-from broker.connections.errors import is_passing
+from broker.connections.errors import is_transient
 from broker.queue import ReliableQueue, State
 from web.errors import from_redis
 from web.input.codec import compact, preview
-from web.live.history import Samples
+from web.live.history import History
 
 EVENT_INTERVAL = 0.04  # seconds between two polls of a queue that changes all the time
 QUIET_POLL_INTERVAL = 30.0  # seconds between two polls of a queue of which no change is told
@@ -68,9 +68,9 @@ class Event:
 class Watch:
     """The last event of one queue, kept up to date while anybody listens, and when to poll it next."""
 
-    def __init__(self, queue: ReliableQueue, samples: Samples) -> None:
+    def __init__(self, queue: ReliableQueue, history: History) -> None:
         self.queue = queue
-        self.samples = samples
+        self.history = history
         self.listeners = 0
         self.subscription: Subscription | None = None
         self.changed = threading.Condition()
@@ -93,8 +93,8 @@ class Watch:
         except redis.RedisError as error:
             self.publish_fault(error)
             raise
-        self.samples.see(self.queue.name, state.count, watched=True)
-        self.polled_step = self.samples.step()
+        self.history.record_depth(self.queue.name, state.count, watched=True)
+        self.polled_step = self.history.step()
         heads = [preview(head, size, PREVIEW_CHARACTERS) for head, size in state.heads]
         self.publish(Event("queue", {"name": self.queue.name, **state.counts()}, heads))
         return state
@@ -122,7 +122,7 @@ class Listener:
 
     def __init__(self, watch: Watch, max_next: int, with_history: bool) -> None:
         self.watch = watch
-        self.samples = watch.samples
+        self.history = watch.history
         self.max_next = max_next
         self.with_history = with_history
         self._version = 0
@@ -139,7 +139,7 @@ class Listener:
     def patience(self) -> float:
         """Return the seconds after which there may be something to tell if no event is published."""
         is_awaited = self.with_history and self._checked_step < self.watch.polled_step
-        return self.samples.seconds_left() + 0.01 if is_awaited else math.inf
+        return self.history.seconds_left() + 0.01 if is_awaited else math.inf
 
     def tell(self) -> str:
         """Return the text of an event; "" if nothing is new."""
@@ -161,26 +161,26 @@ class Listener:
         return f"event: {event.kind}\ndata: {text}}}\n\n" if is_new else ""
 
     def _last_step(self) -> int:
-        return self.samples.step() - 1
+        return self.history.step() - 1
 
     def _history(self, event: Event) -> dict[str, Any] | None:
         """Return the steps that were not told yet, once a step. The event is true now, however old the last poll is."""
         if self._last_step() <= self._checked_step:
             return None
         self._checked_step = self._last_step()
-        self.samples.see(event.data["name"], event.data["count"], watched=True)
-        return self.samples.history(event.data["name"], after=self._step)
+        self.history.record_depth(event.data["name"], event.data["count"], watched=True)
+        return self.history.history(event.data["name"], after=self._step)
 
 
 class Events:
     """All the streams of one process. Without a tracker the watched queues are polled all the time."""
 
     def __init__(
-        self, is_stopping: Callable[[], bool], tracker: Tracker | None = None, samples: Samples | None = None
+        self, is_stopping: Callable[[], bool], tracker: Tracker | None = None, history: History | None = None
     ) -> None:
         self.is_stopping = is_stopping
         self.tracker = tracker
-        self.samples = samples or Samples()
+        self.history = history or History()
         self.watches: dict[str, Watch] = {}
         self._schedule: list[tuple[float, int, Watch]] = []  # a heap; an entry counts if its watch is due then
         self._numbers = itertools.count()  # entries that are due at once are in order
@@ -228,7 +228,7 @@ class Events:
         with self._lock:
             watch = self.watches.get(queue.key)
             if watch is None:
-                watch = self.watches[queue.key] = Watch(queue, self.samples)
+                watch = self.watches[queue.key] = Watch(queue, self.history)
                 if self.tracker:
                     watch.subscription = self.tracker.subscribe(queue, lambda: self._poll_soon(watch))
                 self._set_due(watch, time.monotonic())
@@ -286,7 +286,7 @@ class Events:
     def _note_failure(self, error: redis.RedisError) -> None:
         """Tell all streams that Redis is away: if it hangs, the polls of many queues would take long to find out."""
         with self._lock:
-            if is_passing(error):
+            if is_transient(error):
                 self._failures += 1
             if self._failures == MIN_FAILURES:
                 for watch in self.watches.values():

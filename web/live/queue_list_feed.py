@@ -23,14 +23,14 @@ from broker.keys import DEAD_SUFFIX
 from broker.listing import MAX_QUEUES, Counts, QueueLister
 from web.errors import from_redis
 from web.input.codec import compact
-from web.live.history import Samples
+from web.live.history import History
 from web.live.queue_feed import HEARTBEAT_INTERVAL, RETRY_DELAY
 
 EVENT_INTERVAL = 0.1  # seconds between two counts while queues change all the time, at the least,
 REST_FACTOR = 4  # and how many times as long as a count took: many queues that change all the time cost a fifth
 LIST_INTERVAL = 60.0  # seconds between two scans of all keys, in case a change was not told, at the least,
 LIST_REST_FACTOR = 100  # and how many times as long as a scan took
-UNTOLD_LIST_INTERVAL = 1.0  # the same where Redis tells no changes
+UNTRACKED_SCAN_INTERVAL = 1.0  # the same where Redis tells no changes
 SCAN_TIMEOUT = 20.0  # seconds; the first scan ends sooner, so that the first event comes soon
 HISTORY_STEPS = 60  # of the samples, which is ten minutes
 MAX_HISTORIES = 100  # queues whose history is told
@@ -47,14 +47,14 @@ class Change:
     queues: dict[str, Counts | None]
 
 
-class Overview:
+class QueueListFeed:
     """The list of all queues, kept up to date while anybody follows it."""
 
     def __init__(
-        self, lister: QueueLister, tracker: Tracker, is_stopping: Callable[[], bool], samples: Samples | None = None
+        self, lister: QueueLister, tracker: Tracker, is_stopping: Callable[[], bool], history: History | None = None
     ) -> None:
         self.lister, self.tracker, self.is_stopping = lister, tracker, is_stopping
-        self.samples = samples or Samples()
+        self.history = history or History()
         self._lock = threading.Lock()
         self._news = threading.Condition(self._lock)  # the streams wait for it,
         self._work = threading.Condition(self._lock)  # and the poller for this
@@ -155,9 +155,9 @@ class Overview:
     def _histories(self, found: Sequence[Counts]) -> dict[str, dict[str, object]]:
         """Return what is known of the last minutes of those queues that are most likely to be in trouble."""
         histories: dict[str, dict[str, object]] = {}
-        after = self.samples.step() - HISTORY_STEPS - 1
+        after = self.history.step() - HISTORY_STEPS - 1
         for counts in sorted(found, key=lambda counts: (-counts.dead, -counts.count))[:MAX_HISTORIES]:
-            if history := self.samples.history(counts.name, after):
+            if history := self.history.history(counts.name, after):
                 histories[counts.name] = {"history": {key: history[key] for key in ("at", "step", "count", "out")}}
         return histories
 
@@ -173,7 +173,7 @@ class Overview:
             self._changes.append(Change(self._version, changes))
             self._texts.clear()
             for name, counts in changes.items():
-                self.samples.see(name, counts.count if counts else 0)
+                self.history.record_depth(name, counts.count if counts else 0)
                 if counts:
                     self._queues[name] = counts
                 else:
@@ -192,7 +192,7 @@ class Overview:
         with self._lock:
             is_expected = bool(self._changed_keys)
             if keys is None:
-                self._listing_due = min(self._listing_due, self._listed_at + UNTOLD_LIST_INTERVAL)
+                self._listing_due = min(self._listing_due, self._listed_at + UNTRACKED_SCAN_INTERVAL)
             else:
                 self._changed_keys.update(keys)
             if not is_expected:
@@ -240,7 +240,9 @@ class Overview:
         with self._lock:
             self._listed_at = now = time.monotonic()
             is_settled = self.tracker.is_live and (listing.complete or not is_first)
-            interval, factor = (LIST_INTERVAL, LIST_REST_FACTOR) if is_settled else (UNTOLD_LIST_INTERVAL, REST_FACTOR)
+            interval, factor = (
+                (LIST_INTERVAL, LIST_REST_FACTOR) if is_settled else (UNTRACKED_SCAN_INTERVAL, REST_FACTOR)
+            )
             self._listing_due = min(self._listing_due, now + max(interval, factor * (now - began)))
             self._rests_until = now + EVENT_INTERVAL
 

@@ -20,7 +20,7 @@ def wait_for_result(request: Request, queue: ReliableQueue, job: str, seconds: f
     result = queue.result(job)
     if result or not seconds:
         return result
-    shared, peer = request.runtime, Peer(request.environ)
+    shared, peer = request.services, Peer(request.environ)
     key, stored = queue.result_key(job), threading.Event()
     shared.waiting.acquire()
     shared.timer.subscribe(key, stored.set)

@@ -24,11 +24,11 @@ from web.operations import (
     refuse_idempotency_key,
 )
 from web.reference.texts import (
-    ABOUT,
     CODES,
     EVERY_GET,
     EVERY_POST,
     EVERY_ROUTE,
+    PARAMETER_DOCS,
     ROUTES,
     SCHEMAS,
     TAGS,
@@ -182,7 +182,7 @@ def in_address(operation: Operation, parameter: Parameter) -> dict[str, Any]:
 def about(of: Operation | Verb, parameter: Parameter) -> str:
     """Return what a parameter is for, its unit and its default."""
     verb = of if isinstance(of, Verb) else of.verb
-    text = ABOUT.get(f"{verb.name}.{parameter.name}" if verb else "") or ABOUT[parameter.name]
+    text = PARAMETER_DOCS.get(f"{verb.name}.{parameter.name}" if verb else "") or PARAMETER_DOCS[parameter.name]
     unit = getattr(parameter, "unit", "")
     text += f" In {unit}." if unit else ""
     return f"{text} By default {parameter.default}." if parameter.default else text

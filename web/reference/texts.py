@@ -30,7 +30,7 @@ CODES = {
     "bad_message": (400, "there is no message, or both `message` and `messages`"),
     "empty_message": (400, "a message is `null` or empty"),
     "too_deep": (400, "JSON is nested deeper than 32 levels"),
-    "short_body": (400, "the body ended early, or its chunks are malformed"),
+    "incomplete_body": (400, "the body ended early, or its chunks are malformed"),
     "bad_idempotency_key": (
         400,
         "the key is not 1 to 255 visible ASCII characters, or the request keeps none "
@@ -41,7 +41,7 @@ CODES = {
     "token_required": (401, "the token is missing or wrong"),
     "cross_site": (403, "a page of another web site made the request"),
     "read_only": (403, "the token or session can only read (`READ_TOKEN`), and the request would change something"),
-    "slow_body": (408, "the body did not come in time: 30 seconds, more for a large one"),
+    "body_timeout": (408, "the body did not come in time: 30 seconds, more for a large one"),
     "not_found": (404, "there is no such address"),
     "method_not_allowed": (405, "the verb needs another method, which `Allow` names"),
     "stale": (409, "the lease ended, the message moved, or the undo was used; `stale` lists ids that are not held"),
@@ -60,12 +60,12 @@ CODES = {
     "unsupported_encoding": (415, "the body is compressed or has another Transfer-Encoding"),
     "expectation_failed": (417, "there is an `Expect` header other than `100-continue`"),
     "too_many_attempts": (429, "ten answers to wrong tokens from your address are being delayed"),
-    "too_many_waiting": (429, "more than `MAX_WAITING` clients wait in this process"),
+    "too_many_blocked_clients": (429, "more than `MAX_BLOCKED_CLIENTS` clients wait in this process"),
     "request_header_fields_too_large": (431, "a header is larger than 8,190 bytes, or there are more than 100"),
     "internal": (500, "a fault of this app"),
     "busy": (503, "all connections to Redis were in use for 5 seconds"),
     "too_many_bodies": (503, "this process is reading four times `MAX_BODY_BYTES` at once"),
-    "redis_away": (503, "Redis cannot be reached; nothing was changed"),
+    "redis_unavailable": (503, "Redis cannot be reached; nothing was changed"),
     "redis_loading": (503, "Redis is loading its data after a start"),
     "redis_readonly": (503, "this Redis is, or has just become, a replica, or has too few replicas"),
     "redis_busy": (503, "Redis runs a long script, has too many clients, or moves the keys in its cluster"),
@@ -77,7 +77,7 @@ CODES = {
     "disk_full": (503, "the disk on which Redis keeps the messages is full; nothing was changed"),
     "redis_too_old": (503, "Redis is older than 6.2"),
     "redis_error": (503, "Redis refused for another reason, which `message` has"),
-    "unknown": (503, "the reply of Redis was lost: it is unknown whether this was done"),
+    "outcome_unknown": (503, "the reply of Redis was lost: it is unknown whether this was done"),
     "redis_full": (507, "Redis has no memory left; nothing was stored"),
 }
 
@@ -86,34 +86,34 @@ EVERY_ROUTE = (
     *("untrusted_host", "token_required", "cross_site", "method_not_allowed", "not_found", "bad_name"),
     *("unknown_parameter", "bad_parameter", "duplicate_key", "bad_utf8", "bad_request", "bad_idempotency_key"),
     *(
-        "short_body",
-        "slow_body",
+        "incomplete_body",
+        "body_timeout",
         "unsupported_encoding",
         "uri_too_long",
         "expectation_failed",
         "request_header_fields_too_large",
         "too_many_attempts",
         "internal",
-        "redis_away",
+        "redis_unavailable",
     ),
     *("redis_loading", "redis_readonly", "redis_busy", "redis_misconfigured", "disk_full", "redis_too_old"),
     *("redis_error", "wrong_type", "busy"),
 )
 EVERY_POST = (
     *("bad_json", "bad_form", "too_many_bodies", "body_too_large", "too_deep", "too_many_values"),
-    *("unsupported_type", "unknown", "read_only"),
+    *("unsupported_type", "outcome_unknown", "read_only"),
 )
 EVERY_GET = ("unexpected_body",)
 
 
 # --- parameters: by name, or "verb.name" where a verb means something of its own
 
-ABOUT = {
+PARAMETER_DOCS = {
     "push.message": "The message: any JSON value but null, or the text of a form field.",
     "messages": "Many messages, instead of `message`: all are stored, or none.",
     "events.next": "How many of the first messages to show.",
     "history": "Also tell the last half hour.",
-    "push.next": "Put it first: it is popped next. In the query it also lifts the limits, to put back what was popped.",
+    "push.front": "Put it first: it is popped next. In the query it lifts the limits, to put back what was popped.",
     "push.delay": "It joins the back of the queue then.",
     "each": "With a `text/plain` body: push one message per line.",
     "wait": "How long to wait; the answer comes after 55 seconds at the latest, as proxies cut off at 60.",
@@ -222,7 +222,7 @@ SCHEMAS: dict[str, Schema] = {
             moved={"type": "integer", "description": "Messages that were moved until then."},
         ),
         "description": "`error` is a code for programs and `message` a sentence for people. Nothing was stored and "
-        "nothing taken, except as `pushed` and `moved` say; with the code `unknown` that is not known.",
+        "nothing taken, except as `pushed` and `moved` say; with the code `outcome_unknown` that is not known.",
     },
     "Pushed": success({"message": ref("Message"), "count": WHOLE}, id=TEXT),
     "PushedMany": success({"pushed": WHOLE, "count": WHOLE}, ids=list_of(TEXT)),
@@ -296,7 +296,7 @@ TAGS = (PUSH_POP, LOOKING, RESERVATIONS, TIDYING, RESULTS, SERVICE)
 
 NDJSON, PLAIN, BYTES, EVENTS = "application/x-ndjson", "text/plain", "application/octet-stream", "text/event-stream"
 MESSAGE_CODES = ("empty_message", "bad_base64", "message_too_large")
-WAITING_CODES = ("too_many_waiting",)
+WAITING_CODES = ("too_many_blocked_clients",)
 ID = "1795489534022053-0001-c6c635c30e138159-1"
 HELD = {"id": ID, "message": "hello", "deliveries": 1, "deadline": 1795489594.022}
 NO_OTHERS = {"reserved": 0, "delayed": 0, "dead": 0, "waiters": 0, "paused": False}

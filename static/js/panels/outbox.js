@@ -9,7 +9,7 @@ const MAX_CARD_CHARACTERS = 400;
  * Pushes on their way, and those that failed. They are sent one after another to keep their order. If one fails, it
  * goes back into the box if that is empty; the ones behind it wait beside it. A reload loses none of them.
  *
- * @typedef {{typed: string, lines: boolean, next: boolean, delay: number, key: string}} Push
+ * @typedef {{typed: string, lines: boolean, front: boolean, delay: number, key: string}} Push
  *     delay: seconds; key: makes it safe to send it again
  * @param {{read: () => Push, fill: (push: Push) => void, focus: () => void}} box
  * @param {{pushStream: (blob: Blob, name: string) => Promise<number>}} files
@@ -47,7 +47,7 @@ export function mountOutbox({ actions, notices, page, t }, box, files) {
   async function sendLines(push) {
     const lines = linesOf(push.typed);
     // A stream can only be added at the end of the queue, at once.
-    if (lines.length > MAX_LINES && !push.next && !push.delay) {
+    if (lines.length > MAX_LINES && !push.front && !push.delay) {
       const pushed = await files.pushStream(new Blob([push.typed]), t("push.label"));
       return lines.slice(pushed).join("\n");
     }
@@ -56,8 +56,8 @@ export function mountOutbox({ actions, notices, page, t }, box, files) {
     return push.typed;
   }
 
-  async function pushNow(message, count, { next, delay, key }) {
-    const answer = await actions.push(message, { next, delay, key });
+  async function pushNow(message, count, { front, delay, key }) {
+    const answer = await actions.push(message, { front, delay, key });
     const time = timeOf(Date.now() + (delay ?? 0) * 1000, page.language);
     if (answer) notices.say(delay ? t("pushed.later", { n: count, time }) : t("pushed", { n: count }));
     return Boolean(answer);

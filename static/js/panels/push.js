@@ -6,14 +6,14 @@ import { mountOutbox } from "./outbox.js";
 /** The push box. Its content survives a reload, because switching the language is one. */
 export function mountPush(app, files) {
   const { notices, page } = app;
-  const [text, each, next, delay] = [byId("push-text"), byId("push-each"), byId("push-next"), byId("push-delay")];
+  const [text, each, front, delay] = [byId("push-text"), byId("push-each"), byId("push-front"), byId("push-delay")];
   const draftKey = `draft:${page.name}`;
   let filled = session.get(draftKey, {}); // the push that was last put into the box
 
   /** Return the push that the box holds. If nobody has edited it, it keeps its key, so that it happens once. */
   function read() {
     const seconds = Math.min(Math.max(0, Number(delay.value)), Number(delay.max));
-    const now = { typed: text.value, lines: each.checked, next: next.checked, delay: seconds };
+    const now = { typed: text.value, lines: each.checked, front: front.checked, delay: seconds };
     const same = Object.entries(now).every(([name, value]) => filled[name] === value);
     return { ...now, key: (same && filled.key) || newKey() };
   }
@@ -22,7 +22,7 @@ export function mountPush(app, files) {
     filled = push;
     text.value = push.typed ?? "";
     each.checked = push.lines ?? false;
-    next.checked = push.next ?? false;
+    front.checked = push.front ?? false;
     delay.value = push.delay || "";
     save();
   }
@@ -35,14 +35,14 @@ export function mountPush(app, files) {
 
   function save() {
     const push = read();
-    next.disabled = push.delay > 0; // what is delayed joins the back of the queue
-    delay.disabled = push.next;
+    front.disabled = push.delay > 0; // what is delayed joins the back of the queue
+    delay.disabled = push.front;
     session.set(draftKey, push);
   }
 
   fill(filled);
   const outbox = mountOutbox(app, { read, fill, focus: () => text.focus() }, files);
-  for (const input of [text, each, next, delay]) input.addEventListener("input", save);
+  for (const input of [text, each, front, delay]) input.addEventListener("input", save);
 
   byId("push-form").addEventListener("submit", (event) => {
     event.preventDefault();

@@ -12,7 +12,7 @@ const MAX_NEXT_MESSAGES = 20; // that an event can have
 const RELOAD_DELAY_MS = 100;
 const FILTER_RELOAD_DELAY_MS = 1000; // a filter reads much more
 const ABSENT_CONNECTIONS = new Set(["fault", "away", "refused"]);
-const ABSENT_CODES = new Set(["redis_away", "offline", "token_required"]); // explained by `absent.*`
+const ABSENT_CODES = new Set(["redis_unavailable", "offline", "token_required"]); // explained by `absent.*`
 
 /**
  * The list of waiting messages. Only the visible rows exist, and only they are read from the app, so a million

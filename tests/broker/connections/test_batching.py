@@ -61,14 +61,14 @@ def test_what_comes_meanwhile_is_one_write(proxy: Proxy, threads: ThreadPoolExec
     commands = [partial(client.lpush, f"{name}.{number % 3}", "x") for number in range(9)]
     futures = in_line(proxy, client, threads, commands)
     sent = []
-    send = sharing.SharingClient._exchange
+    send = sharing.BatchingClient._exchange
 
     def count(self: Any, batch: list[Any]) -> None:
         sent.append(len(batch))
         send(self, batch)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sharing.SharingClient, "_exchange", count)
+        patch.setattr(sharing.BatchingClient, "_exchange", count)
         proxy.resume()
         assert [future.result(10) for future in futures[1:]] == [1, 1, 1, 2, 2, 2, 3, 3, 3]
     assert sent == [9]

@@ -9,7 +9,7 @@ import pytest
 import redis
 
 from broker.connections import batching as sharing
-from broker.connections.circuit_breaker import SILENCE_TIMEOUT, Silence
+from broker.connections.circuit_breaker import BREAKER_TIMEOUT, CircuitBreaker
 from broker.connections.connection import MAX_CONNECTIONS, connect
 from broker.connections.errors import NotSent
 from broker.connections.health import check_server
@@ -49,7 +49,7 @@ def test_a_server_that_hangs_gets_no_further_commands(
     assert push("before") == "done"
     with store.stopped(), ThreadPoolExecutor(4 * MAX_CONNECTIONS) as pool:
         first = pool.submit(push, "first")
-        until(client.silence.is_on)
+        until(client.breaker.is_on)
         monkeypatch.setattr(client, "_wait_for_turn", pytest.fail)  # they do not even join the line behind the first
         later = [pool.submit(kind, "later") for kind in (push, push_alone, push_together) * 10]
         assert {one.result() for one in later} == {"NotSent"}
@@ -68,7 +68,7 @@ def test_what_waits_for_its_turn_when_a_server_hangs_is_not_sent(
     own_store: Stores, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In the line of small commands, and for one of the connections."""
-    monkeypatch.setattr(sharing, "LINE_TIMEOUT", 2 * SILENCE_TIMEOUT)  # those that wait so long are told another reason
+    monkeypatch.setattr(sharing, "LINE_TIMEOUT", 2 * BREAKER_TIMEOUT)  # those that wait so long are told another reason
     store = own_store("valkey")
     client = connect(store.url + "?socket_timeout=4")
     assert client.ping()
@@ -106,7 +106,7 @@ def test_one_connection_that_is_lost_is_no_silence(valkey: Store, name: str) -> 
         network.forget()
         with ThreadPoolExecutor(1) as pool:
             lost = pool.submit(outcome, lambda: client.lpush(name, "lost"))
-            until(client.silence.is_on)
+            until(client.breaker.is_on)
             assert client.lpush(name, "b") == 2
             assert lost.result() == "TimeoutError"
 
@@ -116,11 +116,11 @@ def test_the_outcome_of_any_command_begins_or_ends_a_silence(own_store: Stores, 
     client = connect(store.url + "?socket_timeout=0.2")
     with store.stopped():
         assert outcome(lambda: client.get(name)) in ("TimeoutError", "NotSent")
-        assert client.silence.is_on()
+        assert client.breaker.is_on()
     connection = client.connection_pool.connection_class(**client.connection_pool.connection_kwargs)
     until(lambda: outcome(connection.connect) == "done")
     client.connection_pool.release(connection)
-    assert not client.silence.is_on()
+    assert not client.breaker.is_on()
 
 
 @pytest.mark.slow
@@ -128,9 +128,9 @@ def test_a_command_that_only_takes_long_holds_up_nobody(valkey: Store, name: str
     client = connect(valkey.url)
     with ThreadPoolExecutor(1) as pool:
         blocked = pool.submit(client.execute_command, "BLPOP", name, 0)
-        until(client.silence.is_on)
+        until(client.breaker.is_on)
         assert client.lpush(f"{name}-other", "a") == 1
-        assert not client.silence.is_on()
+        assert not client.breaker.is_on()
         client.lpush(name, "b")
         assert blocked.result() == (name.encode(), b"b")
 
@@ -141,19 +141,19 @@ class Server:
     def __init__(self, *sent: float) -> None:
         self.sent, self.pings = sent, 0
         self.error: redis.RedisError | None = None
-        self.silence = Silence(self)
+        self.breaker = CircuitBreaker(self)
 
     def sent_times(self) -> tuple[float, ...]:
         return self.sent
 
     def ping(self, timeout: float) -> None:
-        assert 0 < timeout <= SILENCE_TIMEOUT
+        assert 0 < timeout <= BREAKER_TIMEOUT
         self.pings += 1
         if self.error:
             raise self.error
 
     def wait(self) -> None:
-        self.silence.wait()
+        self.breaker.wait()
 
 
 @pytest.mark.parametrize("sent", [(), (0.0,), (time.monotonic() + 1000,)], ids=["none", "answered", "just now"])
@@ -164,23 +164,23 @@ def test_a_server_is_not_asked_before_it_is_late(sent: tuple[float, ...]) -> Non
 
 
 def test_a_late_server_is_asked_once_and_trusted_if_it_answers() -> None:
-    server = Server(0.0, time.monotonic() - 2 * SILENCE_TIMEOUT)
+    server = Server(0.0, time.monotonic() - 2 * BREAKER_TIMEOUT)
     server.wait()
     server.wait()
     assert server.pings == 1
 
 
 def test_a_reply_to_any_other_command_ends_a_silence() -> None:
-    server = Server(time.monotonic() - 2 * SILENCE_TIMEOUT)
-    server.silence.suspect()
-    server.silence.hear()
+    server = Server(time.monotonic() - 2 * BREAKER_TIMEOUT)
+    server.breaker.trip()
+    server.breaker.record_success()
     server.wait()
     assert server.pings == 0
 
 
 def test_a_silent_server_is_asked_for_each_command_until_it_answers() -> None:
     server = Server()
-    server.silence.suspect()
+    server.breaker.trip()
     server.error = redis.TimeoutError()
     for _ in range(2):
         with pytest.raises(NotSent):
@@ -188,13 +188,13 @@ def test_a_silent_server_is_asked_for_each_command_until_it_answers() -> None:
     assert server.pings == 2
     server.error = None
     server.wait()
-    assert not server.silence.is_on()
+    assert not server.breaker.is_on()
 
 
 def test_a_server_that_refuses_is_not_silent() -> None:
     for error in (redis.ConnectionError("refused"), redis.AuthenticationError(), redis.ResponseError("LOADING")):
         server = Server()
-        server.silence.suspect()
+        server.breaker.trip()
         server.error = error
         server.wait()
-        assert not server.silence.is_on()
+        assert not server.breaker.is_on()

@@ -94,7 +94,7 @@ def test_nothing_is_sent_twice(queue: ReliableQueue, lossy: Proxy, verb: str) ->
                 pipeline.execute()
         else:
             queue.push(b"c") if verb == "push" else queue.pop()
-    assert from_redis(raised.value).error == "unknown"
+    assert from_redis(raised.value).error == "outcome_unknown"
     assert len(lossy.commands) == 1
 
 
@@ -123,7 +123,7 @@ def test_a_node_that_knows_no_other_does_not_hide_the_cluster(
     assert ReliableQueue(connect(url), name).push(b"a") == 1
     with pytest.raises(redis.RedisError) as raised:
         ReliableQueue(connect(f"redis+cluster://127.0.0.1:{stray.port}"), name).push(b"a")
-    assert from_redis(raised.value).error == "redis_away"
+    assert from_redis(raised.value).error == "redis_unavailable"
 
 
 def test_a_server_that_is_no_cluster_is_a_wrong_setting(valkey: Store, name: str) -> None:

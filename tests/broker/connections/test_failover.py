@@ -10,7 +10,7 @@ import redis
 
 from broker import consumer
 from broker.connections.connection import MAX_CONNECTIONS, connect
-from broker.connections.errors import find_refusal, needs_reconnect
+from broker.connections.errors import find_fault, needs_reconnect
 from broker.queue import ReliableQueue
 from tests.broker.connections.networks import Failover
 from tests.ledger import Api
@@ -74,7 +74,7 @@ def test_a_refusal_in_a_pipeline_is_known_too(scripted: Callable[..., Scripted],
     with pytest.raises(redis.RedisError) as raised:
         pipeline.execute()
     assert needs_reconnect(raised.value)
-    assert find_refusal(raised.value) == find_refusal(redis.ResponseError(reply))
+    assert find_fault(raised.value) == find_fault(redis.ResponseError(reply))
 
 
 def prepared(queue: ReliableQueue, other: ReliableQueue) -> dict[str, Callable[[ReliableQueue], Any]]:
@@ -85,7 +85,7 @@ def prepared(queue: ReliableQueue, other: ReliableQueue) -> dict[str, Callable[[
     undo = str(other.clear()[1])
     return {
         "push": lambda queue: queue.push(b"pushed"),
-        "push next": lambda queue: queue.push(b"next", next=True),
+        "push front": lambda queue: queue.push(b"next", front=True),
         "push once": lambda queue: queue.push_once("key", [b"once"]),
         "pop": lambda queue: queue.pop(),
         "pop once": lambda queue: queue.pop_batch(1, "pop"),
@@ -169,7 +169,7 @@ def test_the_app_serves_on_after_a_failover(failover: Failover, serve: Callable[
 
 VERBS: list[tuple[str, dict[str, Any]]] = [
     ("push", {"message": "b"}),
-    ("push", {"message": "b", "next": 1}),
+    ("push", {"message": "b", "front": 1}),
     ("pop", {}),
     ("count", {}),
     ("reserve", {"max": 2}),

@@ -41,7 +41,7 @@ def test_nothing_is_sent_twice(scripted: Sentinel, proxy: Proxy, name: str) -> N
     proxy.cut("LPUSH")
     with pytest.raises(redis.ConnectionError) as raised:
         queue.push(b"a")
-    assert from_redis(raised.value).error == "unknown"
+    assert from_redis(raised.value).error == "outcome_unknown"
     assert proxy.commands.count("LPUSH") == 1
 
 
@@ -58,8 +58,8 @@ def test_after_a_refusal_the_sentinels_are_asked_again(scripted: Sentinel, valke
 @pytest.mark.parametrize(
     ("reply", "error"),
     [
-        (b"*-1\r\n", "redis_away"),
-        (b"-ERR unknown command 'SENTINEL'\r\n", "redis_away"),
+        (b"*-1\r\n", "redis_unavailable"),
+        (b"-ERR unknown command 'SENTINEL'\r\n", "redis_unavailable"),
         (b"-NOAUTH Authentication required.\r\n", "redis_misconfigured"),
     ],
 )
@@ -68,7 +68,7 @@ def test_without_a_primary_nothing_is_sent(scripted: Sentinel, name: str, reply:
     with pytest.raises(redis.ConnectionError) as raised:
         queue.push(b"a")
     assert from_redis(raised.value).error == error
-    assert error != "redis_away" or isinstance(raised.value, NotSent)
+    assert error != "redis_unavailable" or isinstance(raised.value, NotSent)
 
 
 def test_the_password_of_the_sentinels_is_their_own(sentinels: SentinelSet, name: str) -> None:

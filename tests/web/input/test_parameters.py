@@ -237,7 +237,7 @@ SENT_TWICE = [
     if parameter.in_query and parameter.name != "each"
 ]
 EXAMPLES: dict[str, Any] = {
-    "next": 1,
+    "front": 1,
     "wait": 0,
     "max": 1,
     "offset": 0,

@@ -42,7 +42,7 @@ def test_routes_without_a_queue_refuse_it_too(api: Api, path: str, query: str) -
 
 
 @pytest.mark.parametrize("kind", [NDJSON, "text/plain"])
-@pytest.mark.parametrize("query", ["&nxt=1", "&message=x", "&next=1", "&=", "&each=line"])
+@pytest.mark.parametrize("query", ["&nxt=1", "&message=x", "&front=1", "&=", "&each=line"])
 def test_a_stream_refuses_what_it_does_not_take(api: Api, kind: str, query: str) -> None:
     path = "push?each=line" if kind == "text/plain" else "push?"
     if query == "&each=line" and kind == NDJSON:
@@ -116,13 +116,13 @@ def test_each_in_the_body_is_refused(api: Api) -> None:
     ("query", "body", "kind"),
     [
         ("", b"message=a&message=b", FORM),
-        ("", b"message=a&next=1&next=0", FORM),
+        ("", b"message=a&front=1&front=0", FORM),
         ("", b'{"message":"a","message":"b"}', JSON),
-        ("", b'{"message":"a","next":1,"next":0}', JSON),
-        ("?next=1&next=0", b"message=a", FORM),
-        ("?next=1&next=1", b"a", "text/plain"),
-        ("?next=1", b"message=a&next=0", FORM),
-        ("?next=1", b'{"message":"a","next":null}', JSON),
+        ("", b'{"message":"a","front":1,"front":0}', JSON),
+        ("?front=1&front=0", b"message=a", FORM),
+        ("?front=1&front=1", b"a", "text/plain"),
+        ("?front=1", b"message=a&front=0", FORM),
+        ("?front=1", b'{"message":"a","front":null}', JSON),
     ],
 )
 def test_what_is_given_twice_is_refused(api: Api, query: str, body: bytes, kind: str) -> None:

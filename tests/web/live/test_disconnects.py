@@ -258,5 +258,5 @@ def test_a_stop_does_not_wait_for_a_client(
     reading.set()
     thread.join()
     if way == "an unfinished body":
-        assert b'"short_body"' in rest(sock)
+        assert b'"incomplete_body"' in rest(sock)
     sock.close()

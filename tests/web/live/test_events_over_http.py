@@ -191,7 +191,7 @@ def test_a_redis_that_is_away_is_one_fault_and_its_return_an_event(
     assert stream.next()[0] == "queue"
     store.end(signal.SIGKILL)
     kind, data = stream.next()
-    assert (kind, data["success"], data["error"]) == ("fault", False, "redis_away")
+    assert (kind, data["success"], data["error"]) == ("fault", False, "redis_unavailable")
     store.start()
     store.client().lpush(f"queue:{name}", "a")
     stream.until(count=1)
@@ -199,12 +199,12 @@ def test_a_redis_that_is_away_is_one_fault_and_its_return_an_event(
 
 @pytest.mark.slow
 def test_events_count_as_waiting_clients(serve: Callable[..., App], valkey: Store, name: str) -> None:
-    app = serve(REDIS_URL=valkey.url, WEB_CONCURRENCY="1", MAX_WAITING="1")
+    app = serve(REDIS_URL=valkey.url, WEB_CONCURRENCY="1", MAX_BLOCKED_CLIENTS="1")
     first = Stream(app, f"/api/queue/{name}/events")
     assert first.next()[0] == "queue"
     second = Stream(app, f"/api/queue/{name}/events")
     assert second.response.status == 429
-    assert json.loads(second.response.read())["error"] == "too_many_waiting"
+    assert json.loads(second.response.read())["error"] == "too_many_blocked_clients"
     first.close()
     until(lambda: Stream(app, f"/api/queue/{name}/events").response.status == 200)
 
@@ -268,7 +268,10 @@ def test_a_client_that_stops_reading_is_dropped(
         f"exec(open({original!r}).read())\nwsgi_app = 'short_limit:app'\npythonpath = {str(tmp_path)!r}\n"
     )
     app = serve(
-        REDIS_URL=valkey.url, WEB_CONCURRENCY="1", MAX_WAITING="1", GUNICORN_CMD_ARGS=f"--config {tmp_path / 'conf.py'}"
+        REDIS_URL=valkey.url,
+        WEB_CONCURRENCY="1",
+        MAX_BLOCKED_CLIENTS="1",
+        GUNICORN_CMD_ARGS=f"--config {tmp_path / 'conf.py'}",
     )
     queue = ReliableQueue(valkey.client(), name)
     queue.push(*["🐎".encode() * 160] * 20)

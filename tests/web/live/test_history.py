@@ -8,7 +8,7 @@ import pytest
 
 from tests.conftest import Api
 from tests.web.helpers import NDJSON, TEXT, push
-from web.live.history import MAX_QUEUES, MAX_SILENT_STEPS, MAX_STEPS, STEP_SECONDS, Samples
+from web.live.history import MAX_QUEUES, MAX_SILENT_STEPS, MAX_STEPS, STEP_SECONDS, History
 
 START = 1_000_000 * STEP_SECONDS
 
@@ -30,15 +30,15 @@ def clock() -> Clock:
 
 
 def test_depths_and_counts_are_kept_by_step(clock: Clock) -> None:
-    kept = Samples(clock=clock)
+    kept = History(clock=clock)
     for depth in (3, 9, 4):
-        kept.see("jobs", depth)
+        kept.record_depth("jobs", depth)
     assert kept.history("jobs") is None  # the step has not ended
     clock.pass_steps()
     kept.add_answer("push", "jobs", {"success": True, "pushed": 5, "count": 9})
     kept.add_answer("pop", "jobs", {"success": True, "message": "a"})
     kept.add_answer("reserve", "jobs", {"success": True, "messages": ["b", "c"]})
-    kept.see("jobs", 6)
+    kept.record_depth("jobs", 6)
     clock.pass_steps()
     assert kept.history("jobs") == {
         "at": START,
@@ -60,21 +60,21 @@ def test_depths_and_counts_are_kept_by_step(clock: Clock) -> None:
     assert kept.history("other") is None
 
 
-def flows(kept: Samples) -> tuple[list[int | None], list[int | None]]:
+def flows(kept: History) -> tuple[list[int | None], list[int | None]]:
     found = kept.history("jobs")
     assert found
     return found["in"], found["out"]
 
 
 def test_what_other_clients_push_and_pop_is_told_from_the_depth(clock: Clock) -> None:
-    kept = Samples(clock=clock)
-    kept.see("jobs", 10)
+    kept = History(clock=clock)
+    kept.record_depth("jobs", 10)
     clock.pass_steps()
     kept.add_answer("push", "jobs", {"success": True, "pushed": 2, "count": 12})
-    kept.see("jobs", 19)
+    kept.record_depth("jobs", 19)
     clock.pass_steps()
     kept.add_answer("pop", "jobs", {"success": True, "message": "a"})
-    kept.see("jobs", 3)
+    kept.record_depth("jobs", 3)
     clock.pass_steps()
     kept.add_answer("push", "jobs", {"success": True, "id": "d", "message": "a", "count": 3})  # delayed: it joins later
     clock.pass_steps()
@@ -82,26 +82,26 @@ def test_what_other_clients_push_and_pop_is_told_from_the_depth(clock: Clock) ->
 
 
 def test_what_came_in_the_first_step_is_told_too(clock: Clock) -> None:
-    kept = Samples(clock=clock)
+    kept = History(clock=clock)
     kept.add_answer("push", "jobs", {"success": True, "pushed": 2, "count": 12})  # ten were there before
-    kept.see("jobs", 15)
+    kept.record_depth("jobs", 15)
     kept.add_answer("pop", "jobs", {"success": True, "message": "a"})
-    kept.see("jobs", 14)
+    kept.record_depth("jobs", 14)
     clock.pass_steps()
     assert flows(kept) == ([5], [1])
 
 
 def test_what_nobody_saw_is_unknown_and_a_short_silence_is_not(clock: Clock) -> None:
-    kept = Samples(clock=clock)
-    kept.see("jobs", 4)
+    kept = History(clock=clock)
+    kept.record_depth("jobs", 4)
     clock.pass_steps(3)
     before = kept.history("jobs")
     assert before and before["count"] == [4, None, None]  # until somebody looks again
-    kept.see("jobs", 7)
+    kept.record_depth("jobs", 7)
     after = kept.history("jobs")
     assert after and after["count"] == [4, 4, 4]
     clock.pass_steps(MAX_SILENT_STEPS + 2)
-    kept.see("jobs", 1)
+    kept.record_depth("jobs", 1)
     clock.pass_steps()
     found = kept.history("jobs")
     assert found
@@ -116,9 +116,9 @@ def test_what_nobody_saw_is_unknown_and_a_short_silence_is_not(clock: Clock) -> 
 
 
 def test_it_ends_after_half_an_hour(clock: Clock) -> None:
-    kept = Samples(clock=clock)
+    kept = History(clock=clock)
     for depth in range(2 * MAX_STEPS):
-        kept.see("jobs", depth)
+        kept.record_depth("jobs", depth)
         clock.pass_steps()
     found = kept.history("jobs")
     assert found
@@ -128,18 +128,18 @@ def test_it_ends_after_half_an_hour(clock: Clock) -> None:
 
 
 def test_all_processes_tell_one_story_and_a_new_one_goes_on(clock: Clock, tmp_path: Path) -> None:
-    one, two = (Samples(tmp_path / f"{number}.samples", clock) for number in range(2))
+    one, two = (History(tmp_path / f"{number}.history", clock) for number in range(2))
     for number in range(3):
-        two.see(f"other{number}", 1)  # so that the queue has different rows
+        two.record_depth(f"other{number}", 1)  # so that the queue has different rows
     one.add_answer("push", "jobs", {"success": True, "message": "a", "count": 1})
     clock.now += 1
     two.add_answer("push", "jobs", {"success": True, "message": "b", "count": 2})
     two.add_answer("pop", "jobs", {"success": True, "message": "a"})
-    two.see("jobs", 1)
+    two.record_depth("jobs", 1)
     clock.pass_steps()
-    again = Samples(tmp_path / "1.samples", clock)  # instead of one that was killed
+    again = History(tmp_path / "1.history", clock)  # instead of one that was killed
     again.add_answer("pop", "jobs", {"success": True, "message": "b"})
-    again.see("jobs", 0)
+    again.record_depth("jobs", 0)
     clock.pass_steps()
     stories = [kept.history("jobs") for kept in (one, again)]
     assert stories[0] == stories[1]
@@ -154,16 +154,16 @@ def test_all_processes_tell_one_story_and_a_new_one_goes_on(clock: Clock, tmp_pa
 
 
 def test_a_watched_queue_has_room_however_many_there_are(clock: Clock) -> None:
-    kept = Samples(clock=clock)
+    kept = History(clock=clock)
     for number in range(MAX_QUEUES):
-        kept.see(f"q{number}", 1)
-    kept.see("late", 1)
-    kept.see("watched", 1, watched=True)
+        kept.record_depth(f"q{number}", 1)
+    kept.record_depth("late", 1)
+    kept.record_depth("watched", 1, watched=True)
     clock.pass_steps()
     known = {name for name in ("q0", "q1", "late", "watched") if kept.history(name)}
     assert known == {"q1", "watched"}  # it has the place of the one that was not heard of for longest
     clock.pass_steps(MAX_STEPS)
-    kept.see("late", 1)  # of the others nothing is known any more
+    kept.record_depth("late", 1)  # of the others nothing is known any more
     clock.pass_steps()
     assert kept.history("late")
 
@@ -171,12 +171,12 @@ def test_a_watched_queue_has_room_however_many_there_are(clock: Clock) -> None:
 @pytest.fixture
 def noted(named_api: Api, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Callable[[], dict[str, Any]]:
     """The history that the app's answers make; it ends the step."""
-    runtime = named_api.app.extensions["queue"]
-    runtime.samples = Samples(clock=clock)
+    services = named_api.app.extensions["queue"]
+    services.history = History(clock=clock)
 
     def end_step() -> dict[str, Any]:
         clock.pass_steps()
-        found: dict[str, Any] = runtime.samples.history("jobs")
+        found: dict[str, Any] = services.history.history("jobs")
         return {key: found[key][-1] for key in ("max", "count", "in", "out")}
 
     return end_step

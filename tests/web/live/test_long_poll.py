@@ -85,7 +85,7 @@ def woken_only(monkeypatch: pytest.MonkeyPatch) -> None:
 
 WAYS: dict[str, Callable[[ReliableQueue], Any]] = {
     "push": lambda queue: queue.push(b"a"),
-    "push next": lambda queue: queue.push(b"a", next=True),
+    "push front": lambda queue: queue.push(b"a", front=True),
     "push once": lambda queue: queue.push_once("key", [b"a"]),
     "raw LPUSH": lambda queue: queue.client.lpush(queue.key, "a"),
     "raw RPUSH": lambda queue: queue.client.rpush(queue.key, "a"),
@@ -199,7 +199,7 @@ def test_too_many_clients_are_refused_and_the_others_still_served(process: Proce
     waits = [process.wait(), process.wait()]
     with pytest.raises(ApiError) as caught:
         process.wait().result()
-    assert (caught.value.status, caught.value.error) == (429, "too_many_waiting")
+    assert (caught.value.status, caught.value.error) == (429, "too_many_blocked_clients")
     assert "Retry-After" in caught.value.headers
     assert process.wait(seconds=0).result() == []
     process.queue.push(b"a", b"b")
@@ -275,7 +275,7 @@ def test_a_wait_whose_connection_breaks_has_taken_nothing_and_says_so(process: P
     process.store.client().client_kill_filter(_id=blocked["id"])
     with pytest.raises(NotSent) as caught:
         futures[0].result()
-    assert from_redis(caught.value).error == "redis_away"
+    assert from_redis(caught.value).error == "redis_unavailable"
     process.queue.push(b"a")
     assert futures[1].result() == [b"a"]
 

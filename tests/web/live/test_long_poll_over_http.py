@@ -84,12 +84,12 @@ def test_an_empty_queue_is_answered_as_empty_after_the_wait(site: App, name: str
 def test_too_many_waiting_clients_are_429_and_one_that_leaves_makes_room(
     serve: Callable[..., App], valkey: Store, name: str
 ) -> None:
-    app = serve(REDIS_URL=valkey.url, WEB_CONCURRENCY="1", MAX_WAITING="1")
+    app = serve(REDIS_URL=valkey.url, WEB_CONCURRENCY="1", MAX_BLOCKED_CLIENTS="1")
     first = ask(app, f"/api/queue/{name}/pop?wait=60")
     until(lambda: waiters(app, name) == 1)
     second = ask(app, f"/api/queue/{name}/reserve?wait=60").getresponse()
     assert (second.status, second.headers["Retry-After"]) == (429, "1")
-    assert json.loads(second.read())["error"] == "too_many_waiting"
+    assert json.loads(second.read())["error"] == "too_many_blocked_clients"
     assert call(app, f"/api/queue/{name}/pop")[1]["error"] == "empty"
     first.close()
     until(lambda: waiters(app, name) == 0)
@@ -107,7 +107,7 @@ def test_when_redis_dies_waiting_clients_get_an_error_and_nothing_is_taken(
     store.end(signal.SIGKILL)
     for one in asked:
         status, found = answer(one)
-        assert (status, found["success"], found["error"]) == (503, False, "redis_away")
+        assert (status, found["success"], found["error"]) == (503, False, "redis_unavailable")
     assert call(app, f"/api/queue/{name}/pop?wait=60")[0] == 503
     store.start()
     store.client().lpush(f"queue:{name}", "a")

@@ -104,7 +104,7 @@ CHANGES: list[tuple[Callable[[ReliableQueue], Any], dict[str, Any]]] = [
     (lambda queue: queue.client.expire(queue.key, 1), {"count": 0}),
     (lambda queue: queue.push_once("key", [b"a", b"b"]), {"count": 2}),
     (lambda queue: queue.clear(), {"count": 0}),
-    (lambda queue: queue.push(b"a", next=True), {"count": 1}),
+    (lambda queue: queue.push(b"a", front=True), {"count": 1}),
     (reserve_and_bury, {"count": 0, "dead": 1}),
     (lambda queue: queue.client.rpop(queue.key_prefix + "dead"), {"dead": 0}),
     (lambda queue: queue.report_waiters("process", 2, 30), {"waiters": 2}),
@@ -284,7 +284,7 @@ def test_after_a_lost_connection_all_queues_are_polled_once_and_told_again(
             proxy.refuse()
             raw.lpush(f"queue:{stream.name}", "missed")
             until(lambda: not watched.tracker.is_live)
-            stream.until(error="redis_away")
+            stream.until(error="redis_unavailable")
             proxy.accept()
             stream.until(count=1)
             until(lambda: watched.tracker.is_live)
@@ -326,7 +326,7 @@ def test_a_redis_that_hangs_is_told_to_all_streams(valkey: Store, name: str, mon
     with running(Proxy(valkey.port)) as proxy, running(Watched(connect(proxy.url + "?socket_timeout=1"))) as watched:
         streams = [follow_loosely(watched, f"{name}-{number}") for number in range(120)]  # one by one it takes 30 s
         proxy.pause()
-        until(lambda: all(stream.events[-1].get("error") == "redis_away" for stream in streams))
+        until(lambda: all(stream.events[-1].get("error") == "redis_unavailable" for stream in streams))
         proxy.resume()
         until(lambda: all(stream.events[-1].get("count") == 0 for stream in streams), 60)
 

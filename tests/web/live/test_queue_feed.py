@@ -12,7 +12,7 @@ from broker.connections.connection import connect
 from broker.queue import ReliableQueue
 from tests.servers import Proxy, until
 from web.live import queue_feed as events
-from web.live.history import STEP_SECONDS, Samples
+from web.live.history import STEP_SECONDS, History
 from web.live.queue_feed import Events
 
 
@@ -23,8 +23,8 @@ class Watched:
         self.stopping = False
         self.gone = False
         self.now = 1e9
-        self.samples = Samples(clock=lambda: self.now)
-        self.events = Events(lambda: self.stopping, samples=self.samples)
+        self.history = History(clock=lambda: self.now)
+        self.events = Events(lambda: self.stopping, history=self.history)
         self.queue = ReliableQueue(client, name)
         self.streams: list[Generator[str, None, None]] = []
 
@@ -99,7 +99,7 @@ def test_an_event_has_the_first_messages_only_where_they_have_changed(watched: W
 
 
 def test_a_stream_has_the_history_and_then_each_step_in_which_something_happened(watched: Watched) -> None:
-    watched.samples.see(watched.queue.name, 0)
+    watched.history.record_depth(watched.queue.name, 0)
     watched.pass_step()
     with closing(watched.stream(with_history=True)) as stream, closing(watched.stream()) as other:
         began = watched.now - STEP_SECONDS
@@ -113,7 +113,7 @@ def test_a_stream_has_the_history_and_then_each_step_in_which_something_happened
         }
         watched.queue.client.lpush(watched.queue.key, "a", "b", "c")  # another client
         answer = {"success": True, "pushed": 2, "count": watched.queue.push(b"d", b"e")}
-        watched.samples.add_answer("push", watched.queue.name, answer)
+        watched.history.add_answer("push", watched.queue.name, answer)
         while (event := data_of(stream))["count"] != 5:
             assert "history" not in event
         watched.pass_step()
@@ -173,7 +173,7 @@ def test_after_a_lost_reply_comes_a_fault_and_then_the_state_again(
     proxy.cut("EVALSHA")
     fault = next(stream)
     assert fault.startswith("event: fault\n")
-    assert json.loads(fault.split("data: ")[1])["error"] == "redis_away"
+    assert json.loads(fault.split("data: ")[1])["error"] == "redis_unavailable"
     assert next(stream).startswith("event: queue\n")
     stream.close()
     until(lambda: not watched.events.watches)

@@ -18,9 +18,9 @@ from tests.engines import Cluster
 from tests.servers import App, FakeRedis, Store, until
 from tests.web.helpers import NO_OTHERS
 from tests.web.live.test_events_over_http import Stream
-from web.live import queue_list_feed as overview
-from web.live.history import Samples
-from web.live.queue_list_feed import Overview
+from web.live import queue_list_feed as queue_list_feed
+from web.live.history import History
+from web.live.queue_list_feed import QueueListFeed
 
 
 class Board:
@@ -45,12 +45,12 @@ class Board:
 class Followed:
     """The stream of one process on a store, read by a thread."""
 
-    def __init__(self, client: Any, match: str = "*", shared: Overview | None = None) -> None:
+    def __init__(self, client: Any, match: str = "*", shared: QueueListFeed | None = None) -> None:
         self.is_over = False
         self.board = Board()
         lister, tracker = QueueLister(client, "queue:", 5), Tracker(client, "queue:")
-        self.overview = shared or Overview(lister, tracker, lambda: False)
-        self.stream = self.overview.stream(match, lambda: self.is_over, lambda wake: nullcontext(0.05))
+        self.queue_list_feed = shared or QueueListFeed(lister, tracker, lambda: False)
+        self.stream = self.queue_list_feed.stream(match, lambda: self.is_over, lambda wake: nullcontext(0.05))
         self.thread = threading.Thread(target=self._read, daemon=True)
         self.thread.start()
 
@@ -74,7 +74,7 @@ def follow() -> Iterator[Callable[..., Followed]]:
     """Follow all queues of a client until the end."""
     opened: list[Followed] = []
 
-    def start(client: Any, match: str = "*", shared: Overview | None = None) -> Followed:
+    def start(client: Any, match: str = "*", shared: QueueListFeed | None = None) -> Followed:
         opened.append(Followed(client, match, shared))
         return opened[-1]
 
@@ -86,8 +86,8 @@ def follow() -> Iterator[Callable[..., Followed]]:
 @pytest.fixture
 def told_only(monkeypatch: pytest.MonkeyPatch) -> None:
     """List the queues only where changes are told."""
-    monkeypatch.setattr(overview, "LIST_INTERVAL", 1000.0)
-    monkeypatch.setattr(overview, "UNTOLD_LIST_INTERVAL", 0.05)
+    monkeypatch.setattr(queue_list_feed, "LIST_INTERVAL", 1000.0)
+    monkeypatch.setattr(queue_list_feed, "UNTRACKED_SCAN_INTERVAL", 0.05)
 
 
 def test_the_whole_list_comes_first_and_then_each_change(site: App, valkey: Store, name: str) -> None:
@@ -118,7 +118,7 @@ def test_the_whole_list_comes_first_and_then_each_change(site: App, valkey: Stor
 
 def test_what_comes_back_by_itself_is_told(told_only: None, valkey: Store, follow: Any, name: str) -> None:
     queue, followed = ReliableQueue(valkey.client(), name), follow(valkey.client())
-    until(lambda: followed.overview.tracker.is_live)
+    until(lambda: followed.queue_list_feed.tracker.is_live)
     queue.push(b"a")
     queue.reserve(0.3)
     followed.until(name, reserved=1)
@@ -141,10 +141,12 @@ def test_only_what_has_changed_is_counted_once_for_all_streams(
     for number in range(300):
         client.lpush(f"queue:q{number}", "a")
     first = follow(client)
-    until(lambda: first.overview.tracker.is_live and len(first.board.queues) == 300)
-    others = [follow(client, "q1?", first.overview) for _ in range(5)]
+    until(lambda: first.queue_list_feed.tracker.is_live and len(first.board.queues) == 300)
+    others = [follow(client, "q1?", first.queue_list_feed) for _ in range(5)]
     until(lambda: all(len(one.board.queues) == 10 for one in others))
-    until(lambda: 100 < first.overview._listing_due - first.overview._listed_at < 2000)  # none is under way
+    until(
+        lambda: 100 < first.queue_list_feed._listing_due - first.queue_list_feed._listed_at < 2000
+    )  # none is under way
     client.config_resetstat()
     client.lpush("queue:q12", "b")
     client.lpush("queue:q200", "b")
@@ -159,8 +161,8 @@ def test_only_what_has_changed_is_counted_once_for_all_streams(
 
 
 def test_a_slow_stream_gets_what_it_missed_or_the_whole_list(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(overview, "MAX_CHANGES", 2)
-    board = Overview(QueueLister(FakeRedis(), "queue:", 5), Tracker(FakeRedis(), "queue:"), lambda: False)
+    monkeypatch.setattr(queue_list_feed, "MAX_CHANGES", 2)
+    board = QueueListFeed(QueueLister(FakeRedis(), "queue:", 5), Tracker(FakeRedis(), "queue:"), lambda: False)
     for number in range(1, 5):
         board._publish({f"q{number}": counts_of("a", 1, 0), "q0": None}, True, 0)
     assert board._event_since(4, "*").startswith("event: changed")
@@ -169,7 +171,7 @@ def test_a_slow_stream_gets_what_it_missed_or_the_whole_list(monkeypatch: pytest
 
 
 def test_a_server_that_tells_no_changes_is_asked(monkeypatch: pytest.MonkeyPatch, follow: Any, name: str) -> None:
-    monkeypatch.setattr(overview, "UNTOLD_LIST_INTERVAL", 0.05)
+    monkeypatch.setattr(queue_list_feed, "UNTRACKED_SCAN_INTERVAL", 0.05)
     client = FakeRedis()
     followed = follow(client)
     client.lpush(f"queue:{name}", "a")
@@ -182,7 +184,7 @@ def test_the_queues_of_all_primaries_are_followed(told_only: None, cluster: Clus
     client = connect(cluster.url)
     followed = follow(client)
     names = [f"{name}.{number}" for number in range(12)]
-    until(lambda: followed.overview.tracker.is_live)
+    until(lambda: followed.queue_list_feed.tracker.is_live)
     for each in names:
         client.lpush(f"queue:{each}", "a")
     for each in names:
@@ -195,7 +197,7 @@ def test_the_queues_of_all_primaries_are_followed(told_only: None, cluster: Clus
 def test_a_redis_that_is_away_is_a_fault_and_its_return_the_whole_list(
     told_only: None, own_store: Callable[..., Store], monkeypatch: pytest.MonkeyPatch, follow: Any, name: str
 ) -> None:
-    monkeypatch.setattr(overview, "RETRY_DELAY", 0.1)
+    monkeypatch.setattr(queue_list_feed, "RETRY_DELAY", 0.1)
     store = own_store("valkey", "--appendonly", "yes")
     followed = follow(connect(store.url))
     until(lambda: followed.board.kinds == ["queues"])
@@ -210,10 +212,10 @@ def test_a_redis_that_is_away_is_a_fault_and_its_return_the_whole_list(
 def test_a_list_comes_with_the_history_of_the_queues_in_most_trouble(
     monkeypatch: pytest.MonkeyPatch, follow: Any
 ) -> None:
-    monkeypatch.setattr(overview, "MAX_HISTORIES", 2)
+    monkeypatch.setattr(queue_list_feed, "MAX_HISTORIES", 2)
     now = [1_000_000.0]
-    samples = Samples(clock=lambda: now[0])
-    board = Overview(QueueLister(FakeRedis(), "queue:", 5), Tracker(FakeRedis(), "queue:"), lambda: False, samples)
+    samples = History(clock=lambda: now[0])
+    board = QueueListFeed(QueueLister(FakeRedis(), "queue:", 5), Tracker(FakeRedis(), "queue:"), lambda: False, samples)
     for count in (1, 4, 6):
         queues = {"few": (count, 0), "many": (10 * count, 0), "dead": (count, 1)}
         board._publish({name: counts_of(name, *held) for name, held in queues.items()}, True, 0)
@@ -234,8 +236,8 @@ def test_a_process_asks_and_keeps_nothing_once_nobody_follows(valkey: Store, fol
     followed = follow(valkey.client())
     followed.until(name, count=1)
     followed.close()
-    until(lambda: followed.overview._thread is None)
-    assert followed.overview._queues == {}
-    again = follow(valkey.client(), shared=followed.overview)
+    until(lambda: followed.queue_list_feed._thread is None)
+    assert followed.queue_list_feed._queues == {}
+    again = follow(valkey.client(), shared=followed.queue_list_feed)
     again.until(name, count=1)
     assert again.board.kinds[0] == "queues"

@@ -46,7 +46,7 @@ def test_a_generated_client_pushes_waits_and_acks(made: str, site: App, name: st
     assert (held.message, held.deliveries) == ("first", 1)
     assert call("reservations.ack", body=models.Ack(id=held.id)).acked == 1
     assert call("reservations.ack", id="unknown").error == "stale"
-    many = call("push_and_pop.push", body=models.PushMany([{"a": 1}, models.NewBytes("/wA=")], next_=True))
+    many = call("push_and_pop.push", body=models.PushMany([{"a": 1}, models.NewBytes("/wA=")], front=True))
     assert (many.pushed, many.count) == (2, 2)
     assert call("push_and_pop.pop", max_=1).messages == ['{"a":1}']
     assert call("push_and_pop.pop", wait=1).message == models.Bytes("/wA=")

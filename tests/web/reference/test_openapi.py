@@ -16,7 +16,7 @@ from tests.servers import App
 from tests.test_docs import CODE, REFERENCE, parameters_of, sections
 from web.operations import VERBS
 from web.reference.openapi import document
-from web.reference.texts import ABOUT, CODES, EVERY_GET, EVERY_POST, EVERY_ROUTE, ROUTES, SCHEMAS
+from web.reference.texts import CODES, EVERY_GET, EVERY_POST, EVERY_ROUTE, PARAMETER_DOCS, ROUTES, SCHEMAS
 
 
 def make(**settings: Any) -> dict[str, Any]:
@@ -68,8 +68,8 @@ def test_nothing_is_said_of_what_does_not_exist() -> None:
         path for path in DOCUMENT["paths"] if "queue/" not in path
     }
     named = {f"{verb.name}.{one.name}" for verb in VERBS for one in verb.parameters} | {"match"}
-    assert {key for key in ABOUT if "." in key} <= named
-    assert {key for key in ABOUT if "." not in key} <= {name.rpartition(".")[2] for name in named}
+    assert {key for key in PARAMETER_DOCS if "." in key} <= named
+    assert {key for key in PARAMETER_DOCS if "." not in key} <= {name.rpartition(".")[2] for name in named}
     used = set(re.findall(r"#/components/schemas/(\w+)", json.dumps(DOCUMENT)))
     assert used == set(DOCUMENT["components"]["schemas"])
     assert set(SCHEMAS) <= used
