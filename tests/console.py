@@ -31,9 +31,9 @@ def blocks(document: str, kind: str) -> list[str]:
 
 
 def examples(document: str) -> Iterator[tuple[str, str]]:
-    """Yield the commands of a document's console blocks, each with what it prints."""
+    """Yield the commands of a document's console blocks, each with its output. A backslash continues a command."""
     for block in blocks(document, "console"):
-        yield from re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", block, re.M)
+        yield from re.findall(r"^\$ ((?:.*\\\n)*.*)\n((?:(?!\$ ).*\n)*)", block, re.M)
 
 
 def at(command: str, app: App) -> str:
