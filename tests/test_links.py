@@ -36,7 +36,7 @@ def test_every_link_leads_somewhere(document: Path) -> None:
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_every_test_that_is_named_exists(document: Path) -> None:
-    linked = re.findall(r"\[`(test_\w+)`\]\((\S+)\)", prose(document))
+    linked = re.findall(r"\[`(test_\w+)`\]\(([^)\s]+)\)", prose(document))
     for name, link in linked:
         assert re.search(rf"^def {name}\(", (document.parent / link).read_text(encoding="utf-8"), re.M), name
     assert len(linked) == len(re.findall(r"`test_\w+`", prose(document))), "a test is named without a link"

@@ -1,4 +1,4 @@
-"""docs/operating.md: its metrics are there, and its backup can be restored."""
+"""docs/operating.md: its metrics exist, its commands work, and its backup can be restored."""
 
 import json
 import re
@@ -10,16 +10,22 @@ from typing import Any
 
 import pytest
 
-from tests.console import at, blocks
+from tests.console import TOKEN, at, blocks, check, need
 from tests.servers import ROOT, App
 
 DOCUMENT = (ROOT / "docs/operating.md").read_text(encoding="utf-8")
 
 
-def test_every_metric_that_it_names_is_in_the_reference() -> None:
+def test_every_metric_is_in_the_reference() -> None:
     reference = (ROOT / "docs/api.md").read_text(encoding="utf-8")
     for name in set(re.findall(r"`(queue_[a-z_]+)", DOCUMENT)):
         assert f"`{name}`" in reference, name
+
+
+@pytest.mark.slow
+def test_a_token_is_asked_for_as_the_document_shows(serve: Callable[..., App], tmp_path: Path) -> None:
+    need("curl")
+    check(DOCUMENT, serve(API_TOKEN=TOKEN, WEB_CONCURRENCY="1"), tmp_path)
 
 
 def call(app: App, path: str, data: Any = None) -> dict[str, Any]:
