@@ -1,4 +1,4 @@
-"""docs/recipes.md: each recipe is run, by the test that has the name of its section."""
+"""docs/recipes.md: each recipe is run by the test that is named after its section."""
 
 import contextlib
 import http.server
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.slow
 
 
 class Recipe:
-    """A recipe: its section, the app that it calls, and a folder to run it in."""
+    """A recipe: its section, the app it calls, and the folder it runs in."""
 
     def __init__(self, app: App, folder: Path, section: str) -> None:
         self.app, self.folder, self.section = app, folder, section
@@ -38,20 +38,20 @@ class Recipe:
         (folder / "queues.py").write_text(at(module, app))
 
     def program(self, kind: str, number: int = 0) -> list[str]:
-        """Return the command that runs one of the section's programs."""
+        """Return the command that runs one of the programs in the section."""
         text = at(blocks(self.section, kind)[number], self.app)
         text = text.replace("redis://localhost:6379/0", f"unix://{self.app.folder}/valkey.sock")
         return ["bash", "-c", text] if kind == "sh" else [sys.executable, "-c", text]
 
     def run(self, kind: str, number: int = 0) -> str:
-        """Run a program to its end and return what it prints."""
+        """Run a program to its end and return its output."""
         options: dict[str, Any] = {"cwd": self.folder, "env": self.env(), "text": True, "timeout": 60}
         done = subprocess.run(self.program(kind, number), check=True, stdout=subprocess.PIPE, **options)
         return str(done.stdout)
 
     @contextlib.contextmanager
     def running(self, command: list[str]) -> Iterator[subprocess.Popen[str]]:
-        """Run an endless program during a `with` block."""
+        """Run an endless program while the `with` block runs."""
         options: dict[str, Any] = {"cwd": self.folder, "env": self.env(), "text": True, "start_new_session": True}
         with subprocess.Popen(command, stdout=subprocess.PIPE, **options) as process:
             try:
@@ -75,29 +75,29 @@ class Recipe:
         urllib.request.urlopen(request, timeout=20).close()
 
     def is_done(self, queue: str) -> bool:
-        """Return whether a queue holds nothing any more."""
+        """Return whether a queue is empty, including what is reserved, delayed or dead."""
         found = self.get(f"{queue}/count")
         return not (found["count"] or found["reserved"] or found["delayed"] or found["dead"])
 
 
 def settings_of(section: str) -> dict[str, str]:
-    """Return what a section sets for `make run`, but not where its Redis and its port are."""
+    """Return the settings that a section gives to `make run`, without Redis and the port."""
     (line,) = (block for block in blocks(SECTIONS[section], "sh") if "make run" in block)
     return {name: value for name, value in re.findall(r"(\w+)=(\S*)", line) if name not in ("REDIS_URL", "PORT")}
 
 
 @pytest.fixture(scope="module")
 def first(folder: Path) -> Iterator[App]:
-    """The app that all recipes call, on an embedded server; its default queue is that of the first version."""
+    """The app that all recipes call, on an embedded server. Its default queue is the one of the first version."""
     with running(App(folder / "recipes", WEB_CONCURRENCY="1", **settings_of("from_the_first_version"))) as app:
         yield app
 
 
 @pytest.fixture(scope="module")
 def shop(first: App) -> Iterator[App]:
-    """A second app on the same server, with a prefix of its own."""
-    settings = settings_of("a_list_that_exists")
-    assert settings == settings_of("two_apps_on_one_redis")
+    """A second app on the same server, with another prefix."""
+    settings = settings_of("an_existing_list")
+    assert settings == settings_of("two_instances_on_one_redis")
     url = f"unix://{first.folder}/valkey.sock"
     with running(App(first.folder / "shop", WEB_CONCURRENCY="1", REDIS_URL=url, **settings)) as app:
         yield app
@@ -148,7 +148,11 @@ def test_javascript_in_node(recipe: Recipe) -> None:
     assert "JSON" in failed["reason"]
 
 
-def test_retry_with_back_off(recipe: Recipe) -> None:
+def test_delays(recipe: Recipe) -> None:
+    check(recipe.section, recipe.app, recipe.folder)
+
+
+def test_retry_with_backoff(recipe: Recipe) -> None:
     recipe.push("fetch", "http://127.0.0.1:1/")
     recipe.push("fetch", f"{recipe.app.url}/healthz")
     with recipe.running(recipe.program("python")) as consumer:
@@ -158,6 +162,10 @@ def test_retry_with_back_off(recipe: Recipe) -> None:
         until(lambda: recipe.get("fetch/reserved")["count"] == 0)
     assert failed["reason"].startswith("URLError(")
     assert failed["deliveries"] == 1
+
+
+def test_dead_letters(recipe: Recipe) -> None:
+    check(recipe.section, recipe.app, recipe.folder)
 
 
 def test_results(recipe: Recipe) -> None:
@@ -215,13 +223,13 @@ def test_from_the_first_version(recipe: Recipe) -> None:
     check(recipe.section, recipe.app, recipe.folder)
 
 
-def test_a_list_that_exists(recipe: Recipe, shop: App) -> None:
+def test_an_existing_list(recipe: Recipe, shop: App) -> None:
     need("redis-cli")
     section = recipe.section.replace("instance/", f"{recipe.app.folder}/")
     check(section, shop, recipe.folder)
 
 
-def test_two_apps_on_one_redis(recipe: Recipe, shop: App) -> None:
+def test_two_instances_on_one_redis(recipe: Recipe, shop: App) -> None:
     section = recipe.section.replace("localhost:5001", f"127.0.0.1:{shop.port}")
     check(section, recipe.app, recipe.folder)
 
