@@ -1,4 +1,4 @@
-"""The documents say what the code does: guarantees, settings, figures and time limits."""
+"""The documents say what the code does: guarantees, settings, figures, time limits and renamed words."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -180,3 +180,18 @@ def test_the_rooms_are_all_the_folders_of_the_code() -> None:
     shown = {name.rstrip("/") for name in re.findall(r"`([\w/.]+)`", ARCHITECTURE.partition("## Processes")[0])}
     unnamed = {str(folder) for folder in folders if not str(folder).startswith((".", "_"))} - shown
     assert unnamed - {"instance", "docs", "node_modules"} == set()
+
+
+# --- changelog
+
+
+@pytest.mark.parametrize(
+    ("kind", "reference"),
+    [("error code", "docs/api.md"), ("setting", "docs/settings.md"), ("metric", "docs/api.md")],
+)
+def test_a_renamed_word_is_documented_under_its_new_name_alone(kind: str, reference: str) -> None:
+    renamed = re.findall(rf"^\| {kind} \| `(\w+)` \| `(\w+)`", read("CHANGELOG.md"), re.M)
+    assert renamed
+    for old, new in renamed:
+        assert f"`{new}`" in read(reference), new
+        assert f"`{old}`" not in read(reference), old
