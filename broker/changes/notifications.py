@@ -123,7 +123,7 @@ class Tracker:
                 thread = threading.Thread(target=self._follow_primary, args=[server], daemon=True, name=name)
                 self._followers[server] = thread
                 thread.start()
-        cluster.map.note_change(older_than=CHECK_INTERVAL)
+        cluster.map.mark_outdated(older_than=CHECK_INTERVAL)
 
     def _follow_primary(self, server: Any) -> None:
         while self._has_followers and server in self._servers:

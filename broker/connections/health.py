@@ -12,7 +12,7 @@ from redis.exceptions import ClusterDownError, MovedError, ReadOnlyError
 from broker.connections.address import Address, Kind, parse_address
 from broker.connections.batching import BatchingClient
 from broker.connections.cluster import ClusterClient, each_primary
-from broker.connections.connection import find_sentinels, open_connection
+from broker.connections.connection import find_sentinels, new_connection
 from broker.connections.errors import error_text, lacks_flags
 from broker.connections.sentinel import ask_once
 
@@ -29,7 +29,7 @@ def check_server(client: Any) -> None:
     """
     for primary in each_primary(client):
         if isinstance(primary, BatchingClient):
-            primary.check_breaker()
+            primary.probe()
         _check_role(primary)
         if isinstance(client, ClusterClient):
             _check_cluster(primary)
@@ -60,7 +60,7 @@ def find_mistake(url: str) -> str:
         return _find_sentinel_mistake(address)
     for host, port in address.hosts or ((None, 0),):
         with contextlib.suppress(redis.RedisError):
-            info = ask_once(lambda host=host, port=port: open_connection(address, host, port), "INFO")  # type: ignore[misc]
+            info = ask_once(lambda host=host, port=port: new_connection(address, host, port), "INFO")  # type: ignore[misc]
             found = re.search(rb"(?:redis|server)_mode:(\w+)", info)
             return _MISTAKES.get((address.kind, found[1].decode() if found else ""), "")
     return ""

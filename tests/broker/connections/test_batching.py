@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import redis
 
-from broker.connections import batching as sharing
+from broker.connections import batching
 from broker.connections.connection import connect
 from broker.connections.errors import NotSent
 from broker.queue import ReliableQueue
@@ -25,7 +25,7 @@ def threads() -> Iterator[ThreadPoolExecutor]:
 
 def waiting(client: Any, number: int) -> None:
     """Wait until so many commands are in line."""
-    until(lambda: len(client._line) == number)
+    until(lambda: len(client._queue) == number)
 
 
 def in_line(
@@ -35,7 +35,7 @@ def in_line(
     client.llen("before")
     proxy.pause()
     first = threads.submit(client.llen, "before")
-    until(lambda: client._is_led and not client._line)
+    until(lambda: client._has_leader and not client._queue)
     futures = []
     for number, command in enumerate(commands):
         futures.append(threads.submit(command))
@@ -61,14 +61,14 @@ def test_what_comes_meanwhile_is_one_write(proxy: Proxy, threads: ThreadPoolExec
     commands = [partial(client.lpush, f"{name}.{number % 3}", "x") for number in range(9)]
     futures = in_line(proxy, client, threads, commands)
     sent = []
-    send = sharing.BatchingClient._exchange
+    send = batching.BatchingClient._exchange
 
     def count(self: Any, batch: list[Any]) -> None:
         sent.append(len(batch))
         send(self, batch)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sharing.BatchingClient, "_exchange", count)
+        patch.setattr(batching.BatchingClient, "_exchange", count)
         proxy.resume()
         assert [future.result(10) for future in futures[1:]] == [1, 1, 1, 2, 2, 2, 3, 3, 3]
     assert sent == [9]
@@ -107,8 +107,8 @@ def test_a_refusal_that_ends_the_connection_is_not_told_to_those_after_it(
     scripted: Callable[..., Scripted], threads: ThreadPoolExecutor
 ) -> None:
     client: Any = connect(scripted(b"-LOADING Redis is loading the dataset in memory\r\n").url)
-    batch = [sharing._Call(sharing.pack(("LLEN", "a"))) for _ in range(2)]
-    client._do(batch)
+    batch = [batching._Call(batching.pack(("LLEN", "a"))) for _ in range(2)]
+    client._execute(batch)
     assert isinstance(batch[0].error, redis.BusyLoadingError)
     assert type(batch[1].error) is redis.ConnectionError  # it may have been done
 
@@ -128,7 +128,7 @@ def test_what_waited_too_long_is_not_sent(
 ) -> None:
     client = connect(proxy.url)
     futures = in_line(proxy, client, threads, [lambda: client.lpush(name, "x"), lambda: client.lpush(name, "y")])
-    monkeypatch.setattr(sharing, "LINE_TIMEOUT", -1.0)
+    monkeypatch.setattr(batching, "QUEUE_TIMEOUT", -1.0)
     proxy.resume()
     for future in futures[1:]:
         with pytest.raises(redis.MaxConnectionsError):
@@ -140,22 +140,22 @@ def test_what_waited_too_long_is_not_sent(
 def test_a_caller_that_is_ended_in_line_holds_nobody_up(proxy: Proxy, threads: ThreadPoolExecutor, name: str) -> None:
     client: Any = connect(proxy.url)
 
-    call = sharing._Call(sharing.pack(("LPUSH", name, "x")))
+    call = batching._Call(batching.pack(("LPUSH", name, "x")))
     first = in_line(proxy, client, threads, [])[0]
-    with client._line_lock:
-        call.turn = sharing._acquired_lock()
-        client._line.append(call)
+    with client._queue_lock:
+        call.wakeup = batching._acquired_lock()
+        client._queue.append(call)
     after = threads.submit(client.lpush, name, "y")
     waiting(client, 2)
     proxy.resume()
     first.result(10)
-    until(lambda: call.leads)  # but nobody is there
+    until(lambda: call.is_leader)  # but nobody is there
     client._abandon(call)
     assert after.result(10) == 1
     assert client.lrange(name, 0, -1) == [b"y"]
 
 
-@pytest.mark.parametrize("size", [1, sharing.MAX_COMMAND_BYTES, 1 << 20])
+@pytest.mark.parametrize("size", [1, batching.MAX_COMMAND_BYTES, 1 << 20])
 def test_commands_of_any_size_are_done(valkey: Store, threads: ThreadPoolExecutor, name: str, size: int) -> None:
     client = connect(valkey.url)
     lengths = list(threads.map(lambda _: client.lpush(name, b"x" * size), range(THREADS)))

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import redis
 
-from broker.connections import batching as sharing
+from broker.connections import batching
 from broker.connections.circuit_breaker import BREAKER_TIMEOUT, CircuitBreaker
 from broker.connections.connection import MAX_CONNECTIONS, connect
 from broker.connections.errors import NotSent
@@ -47,11 +47,11 @@ def test_a_server_that_hangs_gets_no_further_commands(
             return outcome(pipeline.execute)
 
     assert push("before") == "done"
-    with store.stopped(), ThreadPoolExecutor(4 * MAX_CONNECTIONS) as pool:
-        first = pool.submit(push, "first")
-        until(client.breaker.is_on)
-        monkeypatch.setattr(client, "_wait_for_turn", pytest.fail)  # they do not even join the line behind the first
-        later = [pool.submit(kind, "later") for kind in (push, push_alone, push_together) * 10]
+    with store.stopped(), ThreadPoolExecutor(4 * MAX_CONNECTIONS) as threads:
+        first = threads.submit(push, "first")
+        until(client.breaker.is_open)
+        monkeypatch.setattr(client, "_wait_for_wakeup", pytest.fail)  # they do not even join the line behind the first
+        later = [threads.submit(kind, "later") for kind in (push, push_alone, push_together) * 10]
         assert {one.result() for one in later} == {"NotSent"}
         assert first.result() == "TimeoutError"
         assert push("still") == "NotSent"
@@ -60,7 +60,7 @@ def test_a_server_that_hangs_gets_no_further_commands(
     assert outcome(lambda: check_server(client)) == "done"
     until(lambda: client.llen(name) == 3)
     assert sorted(client.lrange(name, 0, -1)) == [b"after", b"before", b"first"]
-    assert client.connection_pool._free_slots == MAX_CONNECTIONS
+    assert client.connection_pool._permits == MAX_CONNECTIONS
 
 
 @pytest.mark.slow
@@ -68,7 +68,9 @@ def test_what_waits_for_its_turn_when_a_server_hangs_is_not_sent(
     own_store: Stores, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In the line of small commands, and for one of the connections."""
-    monkeypatch.setattr(sharing, "LINE_TIMEOUT", 2 * BREAKER_TIMEOUT)  # those that wait so long are told another reason
+    monkeypatch.setattr(
+        batching, "QUEUE_TIMEOUT", 2 * BREAKER_TIMEOUT
+    )  # those that wait so long are told another reason
     store = own_store("valkey")
     client = connect(store.url + "?socket_timeout=4")
     assert client.ping()
@@ -76,9 +78,9 @@ def test_what_waits_for_its_turn_when_a_server_hangs_is_not_sent(
     def push(text: str) -> str:
         return outcome(lambda: client.lpush(name, text))
 
-    with store.stopped(), ThreadPoolExecutor(4 * MAX_CONNECTIONS) as pool:
-        small = [pool.submit(push, "small") for _ in range(10)]
-        large = [pool.submit(push, "x" * 20_000) for _ in range(2 * MAX_CONNECTIONS)]
+    with store.stopped(), ThreadPoolExecutor(4 * MAX_CONNECTIONS) as threads:
+        small = [threads.submit(push, "small") for _ in range(10)]
+        large = [threads.submit(push, "x" * 20_000) for _ in range(2 * MAX_CONNECTIONS)]
         outcomes = [one.result() for one in small + large]
     assert set(outcomes) == {"NotSent", "TimeoutError"}
     assert outcomes.count("NotSent") >= 10 + MAX_CONNECTIONS - 1
@@ -104,9 +106,9 @@ def test_one_connection_that_is_lost_is_no_silence(valkey: Store, name: str) -> 
         client = connect(network.url + "?socket_timeout=2.5")
         assert client.lpush(name, "a") == 1
         network.forget()
-        with ThreadPoolExecutor(1) as pool:
-            lost = pool.submit(outcome, lambda: client.lpush(name, "lost"))
-            until(client.breaker.is_on)
+        with ThreadPoolExecutor(1) as threads:
+            lost = threads.submit(outcome, lambda: client.lpush(name, "lost"))
+            until(client.breaker.is_open)
             assert client.lpush(name, "b") == 2
             assert lost.result() == "TimeoutError"
 
@@ -116,21 +118,21 @@ def test_the_outcome_of_any_command_begins_or_ends_a_silence(own_store: Stores, 
     client = connect(store.url + "?socket_timeout=0.2")
     with store.stopped():
         assert outcome(lambda: client.get(name)) in ("TimeoutError", "NotSent")
-        assert client.breaker.is_on()
+        assert client.breaker.is_open()
     connection = client.connection_pool.connection_class(**client.connection_pool.connection_kwargs)
     until(lambda: outcome(connection.connect) == "done")
     client.connection_pool.release(connection)
-    assert not client.breaker.is_on()
+    assert not client.breaker.is_open()
 
 
 @pytest.mark.slow
 def test_a_command_that_only_takes_long_holds_up_nobody(valkey: Store, name: str) -> None:
     client = connect(valkey.url)
-    with ThreadPoolExecutor(1) as pool:
-        blocked = pool.submit(client.execute_command, "BLPOP", name, 0)
-        until(client.breaker.is_on)
+    with ThreadPoolExecutor(1) as threads:
+        blocked = threads.submit(client.execute_command, "BLPOP", name, 0)
+        until(client.breaker.is_open)
         assert client.lpush(f"{name}-other", "a") == 1
-        assert not client.breaker.is_on()
+        assert not client.breaker.is_open()
         client.lpush(name, "b")
         assert blocked.result() == (name.encode(), b"b")
 
@@ -153,7 +155,7 @@ class Server:
             raise self.error
 
     def wait(self) -> None:
-        self.breaker.wait()
+        self.breaker.check()
 
 
 @pytest.mark.parametrize("sent", [(), (0.0,), (time.monotonic() + 1000,)], ids=["none", "answered", "just now"])
@@ -188,7 +190,7 @@ def test_a_silent_server_is_asked_for_each_command_until_it_answers() -> None:
     assert server.pings == 2
     server.error = None
     server.wait()
-    assert not server.breaker.is_on()
+    assert not server.breaker.is_open()
 
 
 def test_a_server_that_refuses_is_not_silent() -> None:
@@ -197,4 +199,4 @@ def test_a_server_that_refuses_is_not_silent() -> None:
         server.breaker.trip()
         server.error = error
         server.wait()
-        assert not server.breaker.is_on()
+        assert not server.breaker.is_open()

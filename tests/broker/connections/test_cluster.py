@@ -11,7 +11,7 @@ from redis.crc import key_slot
 from broker.connections import cluster as cluster_module
 from broker.connections.address import parse_address
 from broker.connections.cluster import ClusterClient, ClusterMap
-from broker.connections.connection import connect, open_connection
+from broker.connections.connection import connect, new_connection
 from broker.connections.errors import NotSent
 from broker.queue import ReliableQueue
 from tests.engines import Cluster
@@ -39,7 +39,7 @@ def lossy(cluster: Cluster, queue: ReliableQueue) -> Iterator[Proxy]:
             return connect(f"redis://{host}:{proxy.port if port == proxy.target else port}")
 
         address = parse_address(cluster.url)
-        queue.client = ClusterClient(ClusterMap(address.hosts, make_client, partial(open_connection, address)))
+        queue.client = ClusterClient(ClusterMap(address.hosts, make_client, partial(new_connection, address)))
         yield proxy
 
 

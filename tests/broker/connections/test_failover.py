@@ -135,8 +135,8 @@ def test_one_refusal_outdates_all_connections(failover: Failover, name: str) -> 
     with pytest.raises(redis.ReadOnlyError):
         client.lpush(name, "a")
     client.connection_pool.release(held[0])  # it was in use meanwhile
-    with ThreadPoolExecutor(MAX_CONNECTIONS) as pool:
-        list(pool.map(lambda number: client.lpush(name, number), range(MAX_CONNECTIONS)))
+    with ThreadPoolExecutor(MAX_CONNECTIONS) as threads:
+        list(threads.map(lambda number: client.lpush(name, number), range(MAX_CONNECTIONS)))
     assert failover.replica.client().llen(name) == MAX_CONNECTIONS
 
 
@@ -157,8 +157,8 @@ def test_a_reply_that_does_not_come_outdates_all_connections(proxy: Proxy, name:
 def test_the_app_serves_on_after_a_failover(failover: Failover, serve: Callable[..., App], name: str) -> None:
     app = serve(REDIS_URL=failover.url, WEB_CONCURRENCY="1")
     api = Api(app.url, name)
-    with ThreadPoolExecutor(20) as pool:  # many connections
-        assert set(pool.map(lambda _: Api(app.url, name).call("push", message="a")[0], range(40))) == {200}
+    with ThreadPoolExecutor(20) as threads:  # many connections
+        assert set(threads.map(lambda _: Api(app.url, name).call("push", message="a")[0], range(40))) == {200}
     failover.switch()
     first = api.call("push", message="b")
     assert (first[0], first[1]["error"]) == (503, "redis_readonly")
@@ -202,8 +202,8 @@ def health(app: App) -> tuple[int, Any]:
 @pytest.mark.parametrize("verb", ["pop", pytest.param("reserve", marks=pytest.mark.soak)])
 def test_a_wait_outlasts_a_failover(failover: Failover, serve: Callable[..., App], name: str, verb: str) -> None:
     app = serve(REDIS_URL=failover.url, WEB_CONCURRENCY="1")
-    with ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(Api(app.url, name).call, verb, wait=25)
+    with ThreadPoolExecutor(1) as threads:
+        waiting = threads.submit(Api(app.url, name).call, verb, wait=25)
         until(lambda: Api(app.url, name).call("count")[1]["waiters"] == 1)
         failover.switch()
         failover.replica.client().lpush(f"queue:{name}", "a")

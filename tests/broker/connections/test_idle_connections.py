@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import redis
 
-from broker.connections import connection
+from broker.connections import pool
 from broker.connections.connection import MAX_BLOCKED_CONNECTIONS, connect
 from broker.queue import ReliableQueue
 from tests.broker.connections.networks import Forgetful
@@ -44,18 +44,18 @@ def ages(store: Store, label: str) -> list[int]:
 def test_an_idle_connection_is_closed_without_a_further_command(
     valkey: Store, name: str, monkeypatch: pytest.MonkeyPatch, blocking: bool
 ) -> None:
-    monkeypatch.setattr(connection, "IDLE_TIMEOUT", 0.1)
-    monkeypatch.setattr(connection, "CLOSE_INTERVAL", 0.05)
+    monkeypatch.setattr(pool, "IDLE_TIMEOUT", 0.1)
+    monkeypatch.setattr(pool, "CLOSE_INTERVAL", 0.05)
     client = connect(f"{valkey.url}?client_name={name}", blocking=blocking)
     for _ in range(2):
-        with ThreadPoolExecutor(5) as pool:
-            list(pool.map(lambda number: client.blpop([f"{name}-{number}"], 0.1), range(5)))
+        with ThreadPoolExecutor(5) as threads:
+            list(threads.map(lambda number: client.blpop([f"{name}-{number}"], 0.1), range(5)))
         until(lambda: not ages(valkey, name))
 
 
 def test_a_connection_that_is_used_stays(valkey: Store, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection, "IDLE_TIMEOUT", 2.0)
-    monkeypatch.setattr(connection, "CLOSE_INTERVAL", 0.01)
+    monkeypatch.setattr(pool, "IDLE_TIMEOUT", 2.0)
+    monkeypatch.setattr(pool, "CLOSE_INTERVAL", 0.01)
     client: Any = connect(valkey.url)
     number, end = client.client_id(), time.monotonic() + 0.5
     while time.monotonic() < end:
@@ -64,15 +64,15 @@ def test_a_connection_that_is_used_stays(valkey: Store, name: str, monkeypatch: 
 
 def test_a_client_that_nobody_holds_is_closed_at_once(valkey: Store, name: str) -> None:
     connect(f"{valkey.url}?client_name={name}").ping()
-    until(lambda: not ages(valkey, name), connection.CLOSE_INTERVAL / 2)
+    until(lambda: not ages(valkey, name), pool.CLOSE_INTERVAL / 2)
 
 
 # --- a network that forgets idle connections
 
 
 def test_what_was_idle_is_not_used_again(network: Forgetful, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection, "IDLE_TIMEOUT", 0.1)
-    monkeypatch.setattr(connection, "CLOSE_INTERVAL", 60.0)  # the check before the use must do
+    monkeypatch.setattr(pool, "IDLE_TIMEOUT", 0.1)
+    monkeypatch.setattr(pool, "CLOSE_INTERVAL", 60.0)  # the check before the use must do
     queue = ReliableQueue(connect(network.url), name)
     queue.push(b"a")
     for text in (b"b", b"c"):
@@ -84,7 +84,7 @@ def test_what_was_idle_is_not_used_again(network: Forgetful, name: str, monkeypa
 
 
 def was_idle(idle: Any) -> bool:
-    return bool(time.monotonic() - idle.idle_since > connection.IDLE_TIMEOUT)
+    return bool(time.monotonic() - idle.idle_since > pool.IDLE_TIMEOUT)
 
 
 @pytest.mark.slow
@@ -94,10 +94,10 @@ def test_after_a_pause_the_app_answers_at_once(
 ) -> None:
     app = serve(REDIS_URL=network.url + f"?client_name={name}", WEB_CONCURRENCY="1")
     api, raw = Api(app.url, name), ReliableQueue(valkey.client(), name)
-    with ThreadPoolExecutor(8) as pool:  # several connections
-        list(pool.map(lambda _: Api(app.url, name).call("push", message="a"), range(8)))
+    with ThreadPoolExecutor(8) as threads:  # several connections
+        list(threads.map(lambda _: Api(app.url, name).call("push", message="a"), range(8)))
     network.forget()
-    until(lambda: min(ages(valkey, name), default=99) > connection.IDLE_TIMEOUT)
+    until(lambda: min(ages(valkey, name), default=99) > pool.IDLE_TIMEOUT)
     started = time.monotonic()
     status, answer = api.call(verb, message="b") if verb == "push" else api.call(verb)
     assert (status, answer["success"]) == (200, True)
@@ -160,8 +160,8 @@ def test_a_wait_is_served_though_redis_has_no_room_for_its_connection(
         client.connection_pool.release(each)
     raw.config_set("maxclients", len(raw.client_list()))
     process = Waiting(connect(store.url, blocking=True), 10, lambda: False)
-    with ThreadPoolExecutor(1) as pool:
-        taken = pool.submit(process.take, queue, 20, queue.pop_batch, None, lambda: False)
+    with ThreadPoolExecutor(1) as threads:
+        taken = threads.submit(process.take, queue, 20, queue.pop_batch, None, lambda: False)
         until(lambda: queue.state().waiters == 1)
         raw.lpush(queue.key, "a")
         assert taken.result() == [b"a"]
@@ -169,8 +169,8 @@ def test_a_wait_is_served_though_redis_has_no_room_for_its_connection(
 
 def test_blocked_connections_are_bounded_and_the_next_is_refused_at_once(valkey: Store, name: str) -> None:
     client = connect(f"{valkey.url}?client_name={name}", blocking=True)
-    with ThreadPoolExecutor(MAX_BLOCKED_CONNECTIONS) as pool:
-        blocked = [pool.submit(client.blpop, [name], 20) for _ in range(MAX_BLOCKED_CONNECTIONS)]
+    with ThreadPoolExecutor(MAX_BLOCKED_CONNECTIONS) as threads:
+        blocked = [threads.submit(client.blpop, [name], 20) for _ in range(MAX_BLOCKED_CONNECTIONS)]
         until(lambda: len(ages(valkey, name)) == MAX_BLOCKED_CONNECTIONS)
         with pytest.raises(redis.MaxConnectionsError):
             client.blpop([name], 20)
