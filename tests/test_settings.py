@@ -85,7 +85,7 @@ BAD: list[tuple[str, str]] = [
     ("REDIS_URL", "redis://:s3cr3t@localhost?socket_connect_timeout=0.0"),
     ("REDIS_URL", "redis://:s3cr3t@localh\udcffst"),
     ("REDIS_URL", "redis://:s3cr3t@a b"),
-    ("REDIS_URL", "redis://:s3cr3t#s3cr3t@localhost"),
+    ("REDIS_URL", "redis://user#s3cr3t@localhost"),
     ("REDIS_URL", "redis://:s3cr3t?s3cr3t=1@localhost"),
     ("REDIS_URL", "unix://redis.sock"),
     ("REDIS_URL", "redis+sentinel://:s3cr3t@h1,h2"),
