@@ -5,7 +5,7 @@ changes, by a plain LPUSH or a script, or that expires. It notifies the subscrib
 names keys but not what changed, so several can be merged into one. With an empty prefix Redis reports every key of the
 server. A cluster needs a connection to each primary, because a queue can move from one to another.
 
-An idle connection is checked every CHECK_INTERVAL. Nothing is sent, and no connection is open, while nobody subscribes.
+An idle connection is checked every CHECK_INTERVAL. Without subscribers there is no connection.
 """
 
 import contextlib
@@ -60,7 +60,7 @@ class ChangeNotifications:
         return bool(self._servers) and all(server in self._live for server in self._servers)
 
     def subscribe(self, queue: ReliableQueue, notify: Callable[[], None]) -> Subscription:
-        """Call `notify` whenever the queue may have changed, and when `is_live` changes, until `unsubscribe`."""
+        """Call `notify` when the queue has changed or might have, and when `is_live` changes, until `unsubscribe`."""
         subscription = Subscription((queue.key.encode(), queue.key_prefix.encode()), notify)
         with self._lock:
             for key in subscription.keys:
@@ -79,7 +79,7 @@ class ChangeNotifications:
     def observe(self, observer: Observer) -> None:
         """Call `observer` with the changed keys of all queues, until `unobserve`. It must not block.
 
-        It gets None if any key may have changed, and when `is_live` changes.
+        It gets None if any key might have changed, and when `is_live` changes.
         """
         with self._lock:
             self._observers.append(observer)
@@ -132,7 +132,7 @@ class ChangeNotifications:
             self._track(server)
 
     def _track(self, server: Any) -> None:
-        """Report a server's changes until that fails or nobody needs them, then wait before the next try."""
+        """Report a server's changes until that fails or has no subscribers, then wait before the next try."""
         delay = 0.0
         try:
             self._report_changes(server)

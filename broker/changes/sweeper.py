@@ -91,7 +91,7 @@ class Sweeper:
             for push in pushes:
                 if not self.is_live:
                     self.is_live = self._scan()
-                    self._notify()  # a notice may have been lost
+                    self._notify()  # a notice might have been lost
                 if push and push[0] == b"pmessage":
                     self._handle_notice(push[2].decode(errors="replace"), push[3].decode(errors="replace"))
 

@@ -7,8 +7,8 @@
 `rediss+...` uses TLS everywhere. The user and password before the hosts are those of the servers; Sentinels have their
 own, in the options `sentinel_username` and `sentinel_password`.
 
-redis-py's own parser ignores a malformed database, and accepts options that send a command twice. Besides, the settings
-are read in gunicorn's master, where redis-py must not be imported: gevent patches only later what it binds.
+redis-py's own parser ignores a malformed database, and accepts options that send a command twice. Besides, gunicorn's
+master reads the settings, and must not import redis-py: it binds functions that gevent has not patched by then.
 """
 
 import re

@@ -7,7 +7,7 @@ probe. A reply closes the circuit; without one each caller fails with NotSent af
 that were sent before keep waiting for their replies.
 
 A blocked client or a large reply does not delay the PING. A slow command does, because Redis runs one at a time: the
-circuit then stays open until that command ends.
+circuit then stays open until that command ends, or until Redis replies BUSY.
 """
 
 import math

@@ -37,7 +37,7 @@ class AtMostOnce:
 
     connected_at = 0.0  # monotonic, as are the others
     idle_since = 0.0
-    is_outdated = False  # the server refused to serve, and another one may have taken over
+    is_outdated = False  # the server refused to serve, and another one might have taken over
     sent_at = 0.0  # when the command without a reply was sent; 0 if there is none
     has_timed_out = False
 

@@ -25,7 +25,7 @@ class Recovery(Enum):
 
     REPAIR = "somebody must change something first"
     WAIT = "retry later"
-    RECONNECT = "retry on a new connection: another server may have become the primary"
+    RECONNECT = "retry on a new connection: another server might be the primary now"
 
 
 _REPAIR, _WAIT, _RECONNECT = Recovery
@@ -102,7 +102,7 @@ def find_fault(error: redis.RedisError) -> RedisFault | None:
 
 
 def needs_reconnect(error: redis.RedisError) -> bool:
-    """Return whether another server may have taken over from the one that refused."""
+    """Return whether another server might have taken over from the one that refused."""
     fault = find_fault(error)
     return fault is not None and fault.recovery is _RECONNECT
 
