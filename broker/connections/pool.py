@@ -122,7 +122,7 @@ class FairPool(redis.ConnectionPool):
                 self._permits += 1
 
     def sent_times(self) -> list[float]:
-        """Return when each command without a reply was sent, for the circuit breaker; 0 for an idle connection."""
+        """Return when each command without a reply was sent, for the circuit breaker; 0 where there is none."""
         return [connection.sent_at for connection in tuple(self._in_use_connections)]
 
     def ping(self, timeout: float) -> None:
