@@ -26,5 +26,11 @@ def test_a_cluster_has_hosts() -> None:
     assert address.url == "redis://:secret@[::1]:6379/0?socket_timeout=2"
 
 
-def test_the_repr_of_an_address_holds_no_password() -> None:
+@pytest.mark.parametrize(
+    "url", ["redis://:secret/@h", "redis+sentinel://:secret@h", "redis+cluster://:secret?@h", "redis+other://:secret@h"]
+)
+def test_no_error_and_no_repr_holds_a_password(url: str) -> None:
+    with pytest.raises(ValueError) as raised:
+        parse_address(url)
+    assert "secret" not in str(raised.value)
     assert "secret" not in repr(parse_address("redis+sentinel://:secret@h/a?sentinel_password=secret"))
