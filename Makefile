@@ -3,7 +3,7 @@
 #   make run      serve the page and the API; prints the URL
 #   make quick    the tests without a browser and without killing processes, in about two minutes
 #   make test     checks, then every test (ARGS="-k push" picks some)
-#   make check    lint, format and types
+#   make check    lint, format, types and layers
 #   make format   let the linter and the formatter fix what they can
 #   make screenshots   take the pictures in docs/
 #   make bench    five minutes of measuring; writes benchmarks/results.md
@@ -34,6 +34,7 @@ check: .venv/develop.stamp
 	$(RUN) ruff check .
 	$(RUN) ruff format --check .
 	$(RUN) mypy
+	@.venv/bin/python .venv/bin/lint-imports --no-logo --no-cache
 
 format: .venv/develop.stamp
 	$(RUN) ruff check --fix .

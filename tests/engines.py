@@ -1,4 +1,4 @@
-"""Redis in its larger forms, for tests: a cluster, and servers that Sentinels watch over."""
+"""Redis in its larger forms, for tests: a cluster, and servers that Sentinels monitor."""
 
 import contextlib
 import signal
@@ -17,7 +17,7 @@ QUICK_REPLICA = ("--repl-diskless-sync-delay", "0", "--repl-ping-replica-period"
 
 
 class Cluster:
-    """Primaries of a cluster, without replicas. One that is away takes its slots with it; the others serve on."""
+    """Primaries of a cluster, without replicas. If one is down, the others keep serving their slots."""
 
     def __init__(self, kind: str, folder: Path, primaries: int = 3, options: Sequence[str] = ()) -> None:
         self.kind, self.folder, self.options = kind, folder, options
@@ -48,7 +48,7 @@ class Cluster:
         return node
 
     def replicate(self, primary: Store) -> Store:
-        """Add a replica of a primary, and wait until it has everything."""
+        """Add a replica of a primary, and wait until it is in sync."""
         replica = self.add()
         replica.ask("CLUSTER", "REPLICATE", self._id(primary))
         until(lambda: replica.client().info("replication").get("master_link_status") == "up")
@@ -62,14 +62,14 @@ class Cluster:
         self.end_move(key, to, source)
 
     def begin_move(self, key: str, to: Store) -> Store:
-        """Declare that the slot of a key moves to another primary; return the one that has it."""
+        """Start moving the slot of a key to another primary; return the one that has it."""
         source = self.owner(key)
         to.ask("CLUSTER", "SETSLOT", _slot(key), "IMPORTING", self._id(source))
         source.ask("CLUSTER", "SETSLOT", _slot(key), "MIGRATING", self._id(to))
         return source
 
     def end_move(self, key: str, to: Store, source: Store) -> None:
-        """Declare that the slot of a key has moved."""
+        """Finish moving the slot of a key."""
         for node in [to, source, *(node for node in self.nodes if node not in (to, source))]:
             node.ask("CLUSTER", "SETSLOT", _slot(key), "NODE", self._id(to))
 
@@ -79,11 +79,11 @@ class Cluster:
         for start, end, primary, *_ in self.nodes[0].ask("CLUSTER", "SLOTS"):
             if start <= slot <= end:
                 return next(node for node in self.nodes if node.port == primary[1])
-        raise AssertionError(f"nobody serves {key}")
+        raise AssertionError(f"no node serves {key}")
 
     def end(self) -> None:
         for node in self.nodes:
-            node.end(signal.SIGKILL)  # on SIGTERM they take their time
+            node.end(signal.SIGKILL)  # on SIGTERM they take long
 
     def _start_node(self) -> Store:
         options = ("--cluster-enabled", "yes", "--cluster-port", str(free_port()), "--cluster-node-timeout", "1000")
@@ -109,7 +109,7 @@ class Cluster:
 
 
 class SentinelSet:
-    """A primary, its replica, and three Sentinels that make the replica the primary when the other is away."""
+    """A primary, its replica, and three Sentinels, which promote the replica if the primary is down."""
 
     SERVICE = "main"
 
@@ -135,7 +135,7 @@ class SentinelSet:
         return connect(self.url)
 
     def primary(self) -> Store:
-        """Return the server that the Sentinels name."""
+        """Return the server that the Sentinels call the primary."""
         _, port = self.sentinels[0].ask("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self.SERVICE)
         return next(server for server in self.servers if server.port == int(port))
 

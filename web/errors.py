@@ -76,6 +76,15 @@ def _from_http(error: HTTPException) -> ApiError:
 
 _STATUSES = {"wrong_type": 409, "cross_slot": 409, "redis_full": 507}  # code -> status, where it is not 503
 
+_SENTENCES = {  # code -> sentence, of the codes that have one cause each
+    "wrong_type": "Redis holds something other than a list under this name.",
+    "redis_full": "Redis has no memory left; nothing was stored.",
+    "redis_loading": "Redis is still loading its data.",
+    "cross_slot": "The two queues are in different Cluster slots; nothing was moved.",
+    "disk_full": "The disk on which Redis keeps the messages is full; nothing was changed.",
+    "redis_too_old": "This Redis is too old for this operation; it needs version 6.2 or later.",
+}
+
 _OTHER_REDIS_CODES = (
     "redis_unavailable",
     "redis_misconfigured",
@@ -86,16 +95,19 @@ _OTHER_REDIS_CODES = (
 REDIS_CODES = frozenset([fault.code for fault in FAULTS] + list(_OTHER_REDIS_CODES))
 
 # How an error of Redis starts -> status, code, sentence. docs/api.md is held to it.
-REDIS_ERRORS = tuple((fault.start, _STATUSES.get(fault.code, 503), fault.code, fault.message) for fault in FAULTS)
+REDIS_ERRORS = tuple(
+    (fault.start, _STATUSES.get(fault.code, 503), fault.code, fault.message or _SENTENCES[fault.code])
+    for fault in FAULTS
+)
 
 
 def from_redis(error: redis.RedisError, reading: bool = False) -> ApiError:
     """Return the error for the cause of a Redis error; when only `reading`, a lost reply leaves nothing unknown."""
     if fault := find_fault(error):
-        status = _STATUSES.get(fault.code, 503)
+        status, message = _STATUSES.get(fault.code, 503), fault.message or _SENTENCES[fault.code]
         if status == 503:
-            return unavailable(fault.code, fault.message)
-        return ApiError(status, fault.code, fault.message)
+            return unavailable(fault.code, message)
+        return ApiError(status, fault.code, message)
     if isinstance(error, NotSent):
         return unavailable("redis_unavailable", "Redis cannot be reached; nothing was changed.")
     if isinstance(error, redis.AuthenticationError):

@@ -9,8 +9,8 @@ from typing import Any
 
 import redis
 
-from broker.changes.notifications import Tracker
-from broker.changes.sweeper import Timer
+from broker.changes.notifications import ChangeNotifications
+from broker.changes.sweeper import Sweeper
 from broker.connections.connection import connect
 from broker.connections.health import find_warning
 from broker.listing import QueueLister
@@ -65,14 +65,14 @@ class Services:
         return Events(self.is_stopping, self.tracker, self.history)
 
     @cached_property
-    def tracker(self) -> Tracker:
+    def tracker(self) -> ChangeNotifications:
         """The connection on which Redis tells changes of queues."""
-        return Tracker(self.client, self.settings.queue_prefix)
+        return ChangeNotifications(self.client, self.settings.queue_prefix)
 
     @cached_property
-    def timer(self) -> Timer:
+    def timer(self) -> Sweeper:
         """What returns messages on time, and hears of results."""
-        return Timer(self.client, self.settings.queue_prefix, self.queue)
+        return Sweeper(self.client, self.settings.queue_prefix, self.queue)
 
     @cached_property
     def lister(self) -> QueueLister:

@@ -1,0 +1,1 @@
+"""Changes that Redis reports without being polled."""

@@ -1,9 +1,11 @@
-"""Redis tells which queues change, so that nobody has to ask.
+"""Change notifications instead of polling (`CLIENT TRACKING ON BCAST`).
 
-One connection of a process gets a notice for every key with the queues' prefix that any client changes, by a plain
-LPUSH, by a script, or that expires (`CLIENT TRACKING ON BCAST`). It tells who follows that queue. A notice says that
-something has changed, never what, so nothing is lost when several become one. A cluster has a connection for each
-primary, because a queue may move from one to another.
+On a connection of its own, this process receives an invalidation for every key with the queues' prefix that any client
+changes, by a plain LPUSH or a script, or that expires. It notifies the subscribers of the key's queue. An invalidation
+names keys but not what changed, so several can be merged into one. With an empty prefix Redis reports every key of the
+server. A cluster needs a connection to each primary, because a queue can move from one to another.
+
+An idle connection is checked every CHECK_INTERVAL. Without subscribers there is no connection.
 """
 
 import contextlib
@@ -19,11 +21,11 @@ import redis
 from broker.connections.cluster import ClusterClient
 from broker.connections.errors import is_transient
 from broker.connections.resp3 import iter_pushes
-from RedisQueue import RedisQueue
+from broker.queue import ReliableQueue
 
-CHECK_INTERVAL = 5.0  # seconds of silence after which the connection is checked, and then given up
+CHECK_INTERVAL = 5.0  # seconds of silence until the connection is checked, and again until it is given up
 RETRY_DELAY = 1.0  # seconds until the next try after the connection was lost
-REFUSED_RETRY_DELAY = 60.0  # ... after the server refused to tell changes: it is too old, or the user may not ask
+REFUSED_RETRY_DELAY = 60.0  # the same, after the server refused: it is too old, or the user lacks a permission
 
 Observer = Callable[[Iterable[bytes] | None], None]
 
@@ -32,20 +34,20 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, eq=False)
 class Subscription:
-    """Somebody who follows one queue: `notify` is called from another thread and must not block."""
+    """A subscription to one queue. `notify` is called from another thread and must not block."""
 
-    keys: tuple[bytes, bytes]  # the list's own key, and the prefix of the queue's other keys
+    keys: tuple[bytes, bytes]  # the key of the list, and the prefix of the queue's other keys
     notify: Callable[[], None]
 
 
-class Tracker:
-    """Follows the changes of all queues with a prefix, as long as anybody is told of them."""
+class ChangeNotifications:
+    """Notifies of changes to the queues with a prefix. Threads run only while there are subscribers or observers."""
 
     def __init__(self, client: Any, prefix: str) -> None:
         self.client = client
-        self._servers: list[Any] = [] if isinstance(client, ClusterClient) else [client]  # to be followed
-        self._live: list[Any] = []  # those of them that tell changes
-        self._followers: dict[Any, threading.Thread] = {}  # of the primaries of a cluster
+        self._servers: list[Any] = [] if isinstance(client, ClusterClient) else [client]  # to be tracked
+        self._live: list[Any] = []  # those of them that report changes now
+        self._threads: dict[Any, threading.Thread] = {}  # of the primaries of a cluster
         self._prefixes = ["PREFIX", prefix, "PREFIX", "{" + prefix] if prefix else []
         self._subscriptions: dict[bytes, set[Subscription]] = {}
         self._observers: list[Observer] = []
@@ -54,11 +56,11 @@ class Tracker:
 
     @property
     def is_live(self) -> bool:
-        """Whether changes are told; without it they must be asked for."""
+        """Whether every server reports its changes now. If not, poll."""
         return bool(self._servers) and all(server in self._live for server in self._servers)
 
-    def subscribe(self, queue: RedisQueue, notify: Callable[[], None]) -> Subscription:
-        """Call `notify` whenever the queue may have changed, and when `is_live` changes, until `unsubscribe`."""
+    def subscribe(self, queue: ReliableQueue, notify: Callable[[], None]) -> Subscription:
+        """Call `notify` when the queue has changed or might have, and when `is_live` changes, until `unsubscribe`."""
         subscription = Subscription((queue.key.encode(), queue.key_prefix.encode()), notify)
         with self._lock:
             for key in subscription.keys:
@@ -75,103 +77,102 @@ class Tracker:
                     del self._subscriptions[key]
 
     def observe(self, observer: Observer) -> None:
-        """Call `observer` with the keys that have changed, of any queue, until `ignore`. It must not block.
+        """Call `observer` with the changed keys of all queues, until `unobserve`. It must not block.
 
-        It gets None when any key may have changed, and when `is_live` changes.
+        It gets None if any key might have changed, and when `is_live` changes.
         """
         with self._lock:
             self._observers.append(observer)
             self._start()
 
-    def ignore(self, observer: Observer) -> None:
+    def unobserve(self, observer: Observer) -> None:
         """Undo `observe`."""
         with self._lock:
             self._observers.remove(observer)
 
     def _start(self) -> None:
         if self._thread is None:
-            self._thread = threading.Thread(target=self._run, daemon=True, name="follow-changes")
+            self._thread = threading.Thread(target=self._run, daemon=True, name="change-notifications")
             self._thread.start()
 
     @property
-    def _has_followers(self) -> bool:
+    def _is_used(self) -> bool:
         return bool(self._subscriptions or self._observers)
 
-    def _is_needed(self) -> bool:
-        """Return whether anybody is told of changes; the thread must end if nobody is."""
+    def _must_run(self) -> bool:
+        """Return whether to go on; if not, the thread must end, and the next subscriber starts another."""
         with self._lock:
-            if not self._has_followers:
+            if not self._is_used:
                 self._thread = None
             return self._thread is not None
 
     def _run(self) -> None:
-        while self._is_needed():
+        while self._must_run():
             if isinstance(self.client, ClusterClient):
-                self._follow_primaries(self.client)
+                self._track_primaries(self.client)
                 time.sleep(RETRY_DELAY)
             else:
-                self._try_to_follow(self.client)
+                self._track(self.client)
 
-    def _follow_primaries(self, cluster: ClusterClient) -> None:
-        """Let a thread follow each primary of a cluster. Now and then look whether there are others by now."""
+    def _track_primaries(self, cluster: ClusterClient) -> None:
+        """Run a thread for each primary of a cluster, and have the map read again from time to time."""
         with contextlib.suppress(redis.RedisError):
             self._servers = cluster.each_primary()
         for server in self._servers:
-            thread = self._followers.get(server)
+            thread = self._threads.get(server)
             if not thread or not thread.is_alive():
-                name = "follow-changes-of-primary"
-                thread = threading.Thread(target=self._follow_primary, args=[server], daemon=True, name=name)
-                self._followers[server] = thread
+                name = "change-notifications-of-primary"
+                thread = threading.Thread(target=self._track_primary, args=[server], daemon=True, name=name)
+                self._threads[server] = thread
                 thread.start()
-        cluster.map.note_change(older_than=CHECK_INTERVAL)
+        cluster.map.mark_outdated(older_than=CHECK_INTERVAL)
 
-    def _follow_primary(self, server: Any) -> None:
-        while self._has_followers and server in self._servers:
-            self._try_to_follow(server)
+    def _track_primary(self, server: Any) -> None:
+        while self._is_used and server in self._servers:
+            self._track(server)
 
-    def _try_to_follow(self, server: Any) -> None:
-        """Tell a server's changes as long as that is possible, then wait until it may be again."""
+    def _track(self, server: Any) -> None:
+        """Report a server's changes until that fails or has no subscribers, then wait before the next try."""
         delay = 0.0
         try:
-            self._follow(server)
+            self._report_changes(server)
         except redis.RedisError as error:
             delay = RETRY_DELAY if is_transient(error) else REFUSED_RETRY_DELAY
-            log.info("Redis does not tell changes (%s); it is asked for them.", error)
-        except Exception:  # whatever it is, Redis is asked for changes then
+            log.info("Polling Redis: change notifications are unavailable (%s)", error)
+        except Exception:  # subscribers poll until the next try succeeds
             delay = RETRY_DELAY
-            log.exception("The changes of queues could not be followed")
+            log.exception("Unexpected error in change notifications")
         if server in self._live:
             self._live.remove(server)
-            self._tell(None)
+            self._notify(None)
         time.sleep(delay)
 
-    def _follow(self, server: Any) -> None:
-        """Tell changes until the connection is lost, or the server need not be followed."""
+    def _report_changes(self, server: Any) -> None:
         command = ["CLIENT", "TRACKING", "ON", "BCAST", *self._prefixes]
         with contextlib.closing(iter_pushes(server, command, CHECK_INTERVAL)) as pushes:
             for push in pushes:
                 if server not in self._live:
                     self._live.append(server)
-                    self._tell(None)
+                    self._notify(None)
                 if push and push[0] == b"invalidate":
-                    self._tell(push[1])
-                if not self._has_followers or server not in self._servers:
+                    self._notify(push[1])
+                if not self._is_used or server not in self._servers:
                     return
 
-    def _tell(self, keys: Iterable[bytes] | None) -> None:
-        """Notify those who follow the queues of these keys, and who observes all; everybody if they are not known."""
+    def _notify(self, keys: Iterable[bytes] | None) -> None:
+        """Notify all observers and the subscribers of the queues of these keys; every subscriber if `keys` is None."""
         with self._lock:
             found = self._subscriptions if keys is None else [part for key in keys for part in _parts(key)]
-            told = {subscription for key in found for subscription in self._subscriptions.get(key, ())}
+            subscribers = {subscription for key in found for subscription in self._subscriptions.get(key, ())}
             observers = list(self._observers)
         for observer in observers:
             observer(keys)
-        for subscription in told:
+        for subscription in subscribers:
             subscription.notify()
 
 
 def _parts(key: bytes) -> Iterator[bytes]:
-    """Yield what a subscription may have in common with a key.
+    """Yield the keys under which the subscriptions to a key's queues are found: itself and its prefixes.
 
     `{queue:a}:dead:reserved` has the prefixes `{queue:a}:` and `{queue:a}:dead:`.
     """

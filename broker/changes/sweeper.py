@@ -1,9 +1,10 @@
-"""Whatever is due is given back on time, though nobody asks: leases and delays that are over.
+"""Background sweeper: return expired leases and due delays within a second, even if no client calls.
 
-Every command of a queue returns what is due there. Where none comes, this timer does it: one in each process of the
-app, which knows when something is due next in the queues it has heard of. A script tells all timers of a lease or a
-delay that ends before everything they know of (`note_due` in shared.lua), and a timer that begins, or that was cut off,
-scans the keys once. So an idle queue costs Redis nothing, and of several timers the first one does the work.
+Every command on a queue first returns the messages that are due there. For queues without commands there is one sweeper
+in each worker process. A script that starts a lease or delay publishes a notice if it ends before all that are known
+(`note_due` in helpers.lua). A sweeper that starts, or that has lost its connection, scans the keys once. So an idle
+queue costs nothing beyond a check of the connection every CHECK_INTERVAL, and the first of several sweepers does the
+work. A notice also announces each result that is stored.
 """
 
 import contextlib
@@ -24,36 +25,36 @@ from broker.connections.resp3 import iter_pushes
 from broker.keys import beside_pattern, name_beside
 from broker.queue import ReliableQueue
 
-CHECK_INTERVAL = 15.0  # seconds of silence after which the connection is checked, and then given up
+CHECK_INTERVAL = 15.0  # seconds of silence until the connection is checked, and again until it is given up
 MIN_SWEEP_INTERVAL = 0.1  # seconds between two sweeps of a queue
-RETRY_DELAY = 1.0  # seconds until the next try while Redis is away
-REFUSED_RETRY_DELAY = 60.0  # ... after the server refused: the user may not subscribe. Then there is a scan each time
+RETRY_DELAY = 1.0  # seconds until the next try while Redis is unavailable
+REFUSED_RETRY_DELAY = 60.0  # the same, after a refusal: the user lacks the permission, so each try is a scan
 SCAN_COUNT = 200  # keys in one step
 
 log = logging.getLogger(__name__)
 
 
-class Timer:
-    """Returns what is due in all queues with a prefix, and tells which results were stored."""
+class Sweeper:
+    """Returns due messages in all queues with a prefix, and notifies of stored results."""
 
     def __init__(self, client: Any, prefix: str, queue: Callable[[str], ReliableQueue]) -> None:
         self.client = client
-        self.is_live = False  # whether notices come
+        self.is_live = False  # whether notices arrive; if not, poll for results
         self._queue = queue
-        self._pattern = "{" + re.sub(r"([*?\[\]\\^])", r"\\\1", prefix) + "*}:"  # of a glob
+        self._pattern = "{" + re.sub(r"([*?\[\]\\^])", r"\\\1", prefix) + "*}:"  # a glob
         self._beside = beside_pattern(prefix)
-        self._due: dict[str, float] = {}  # queue -> when something is due there, monotonic
-        self._schedule: list[tuple[float, str]] = []  # a heap; an entry counts if its queue is due then
-        self._subscriptions: dict[str, set[Callable[[], object]]] = {}  # key of a result -> whom to call
+        self._due: dict[str, float] = {}  # queue -> when its next message is due, monotonic
+        self._schedule: list[tuple[float, str]] = []  # a heap; an entry is valid if it equals the one in _due
+        self._subscriptions: dict[str, set[Callable[[], object]]] = {}  # key of a result -> callbacks
         self._changed = threading.Condition()
 
     def start(self) -> None:
-        """Work until the process ends, in threads of its own."""
-        for name, work in (("hear-notices", self._hear_all), ("return-due-messages", self._sweep_all)):
+        """Start two threads that run until the process ends."""
+        for name, work in (("listen-for-notices", self._listen_forever), ("sweep-queues", self._sweep_forever)):
             threading.Thread(target=work, daemon=True, name=name).start()
 
     def subscribe(self, key: str, notify: Callable[[], object]) -> None:
-        """Call `notify` whenever a result is stored under a key, until `unsubscribe`; it must not block."""
+        """Call `notify` whenever a result is stored under a key, until `unsubscribe`. It must not block."""
         with self._changed:
             self._subscriptions.setdefault(key, set()).add(notify)
 
@@ -64,68 +65,68 @@ class Timer:
             if not self._subscriptions[key]:
                 del self._subscriptions[key]
 
-    # --- hearing
+    # --- notices
 
-    def _hear_all(self) -> None:
+    def _listen_forever(self) -> None:
         while True:
             delay = RETRY_DELAY
             try:
-                self._hear()
+                self._listen()
             except redis.RedisError as error:
-                log.info("Redis sends no notices (%s).", error)
+                log.info("Notices from Redis are unavailable (%s)", error)
                 if not is_transient(error):
                     delay = REFUSED_RETRY_DELAY
                     with contextlib.suppress(redis.RedisError):
                         self._scan()
-            except Exception:  # whatever it is, the next try begins with a scan
-                log.exception("The notices of queues could not be followed")
+            except Exception:  # the next try starts with a scan, so nothing is missed
+                log.exception("Unexpected error while listening for notices")
             self.is_live = False
             time.sleep(delay)
 
-    def _hear(self) -> None:
-        """Follow the notices until the connection is lost."""
-        command = ["PSUBSCRIBE", self._pattern + "*notices"]  # of dead letters too: {queue:jobs}:dead:notices
-        server = random.choice(each_primary(self.client))  # a cluster tells all its nodes
+    def _listen(self) -> None:
+        """Handle notices until the connection is lost."""
+        command = ["PSUBSCRIBE", self._pattern + "*notices"]  # also of dead letters: {queue:jobs}:dead:notices
+        server = random.choice(each_primary(self.client))  # the nodes of a cluster forward them to each other
         with contextlib.closing(iter_pushes(server, command, CHECK_INTERVAL)) as pushes:
             for push in pushes:
                 if not self.is_live:
                     self.is_live = self._scan()
-                    self._tell()  # a notice may have been lost
+                    self._notify()  # a notice might have been lost
                 if push and push[0] == b"pmessage":
-                    self._take_notice(push[2].decode(errors="replace"), push[3].decode(errors="replace"))
+                    self._handle_notice(push[2].decode(errors="replace"), push[3].decode(errors="replace"))
 
-    def _take_notice(self, channel: str, notice: str) -> None:
-        kind, _, what = notice.partition(" ")
+    def _handle_notice(self, channel: str, notice: str) -> None:
+        kind, _, value = notice.partition(" ")
         found = self._beside.fullmatch(channel)
-        if kind == "due" and found and what.isdigit():
-            self._set_due(name_beside(found), int(what) / 1000)
+        if kind == "due" and found and value.isdigit():
+            self._set_due(name_beside(found), int(value) / 1000)
         elif kind == "result":
-            self._tell(what)
+            self._notify(value)
 
-    def _tell(self, *keys: str) -> None:
-        """Let those who wait for the results under some keys look; without keys all of them."""
+    def _notify(self, *keys: str) -> None:
+        """Notify the subscribers of the results under these keys; without keys, of all."""
         with self._changed:
-            told = [notify for key in keys or self._subscriptions for notify in self._subscriptions.get(key, ())]
-        for notify in told:
+            callbacks = [notify for key in keys or self._subscriptions for notify in self._subscriptions.get(key, ())]
+        for notify in callbacks:
             notify()
 
     def _scan(self) -> bool:
-        """Find the queues in which something is reserved or delayed; return whether all servers answered."""
-        is_whole = True
+        """Schedule each queue that has reserved or delayed messages; return whether all servers replied."""
+        is_complete = True
         for server in each_primary(self.client):
             try:
                 for key in server.scan_iter(match=self._pattern + "*", count=SCAN_COUNT):
                     found = self._beside.fullmatch(key.decode(errors="replace"))
                     if found and found[3] in ("reserved", "delayed"):
                         self._set_due(name_beside(found), 0)
-            except redis.RedisError:  # one that is away does not hold up the others
-                is_whole = False
-        return is_whole
+            except redis.RedisError:  # an unavailable server does not hold up the others
+                is_complete = False
+        return is_complete
 
-    # --- returning
+    # --- sweeps
 
     def _set_due(self, name: str, delay: float) -> None:
-        """Sweep a queue in `delay` seconds, or before."""
+        """Sweep a queue in at most `delay` seconds."""
         due = time.monotonic() + delay
         with self._changed:
             if due < self._due.get(name, due + 1):
@@ -133,21 +134,21 @@ class Timer:
                 heapq.heappush(self._schedule, (due, name))
                 self._changed.notify()
 
-    def _sweep_all(self) -> None:
+    def _sweep_forever(self) -> None:
         while True:
             name = self._next_queue()
             try:
                 delay = self._queue(name).sweep()
             except redis.RedisError as error:
                 delay = RETRY_DELAY if is_transient(error) else None
-            except Exception:  # whatever it is, the other queues depend on going on
-                log.exception("What is due in the queue %s could not be returned", name)
+            except Exception:  # the other queues must still be swept
+                log.exception("Unexpected error while sweeping the queue %s", name)
                 delay = RETRY_DELAY
             if delay is not None:
                 self._set_due(name, max(delay, MIN_SWEEP_INTERVAL))
 
     def _next_queue(self) -> str:
-        """Return the queue to sweep next, once something is due there."""
+        """Wait until a queue is due, and return its name."""
         with self._changed:
             while True:
                 delay = self._schedule[0][0] - time.monotonic() if self._schedule else None

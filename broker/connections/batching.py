@@ -1,10 +1,10 @@
-"""Commands that are in flight at the same moment share one write and one read.
+"""Batching: small commands that are in flight at the same moment share one write and one read.
 
-A lone command is sent at once. Those that come while it is under way wait in line; when its reply has come, the first
-in line sends all of them together on one connection and hands out the replies in order. So many small commands cost
-little more than one, and a server that syncs to the disk before it answers syncs once for all. Each caller gets its own
-reply or its own error, and nothing is sent twice. What is large goes alone; so does what may have a
-large reply, by way of `unbatched`.
+A lone command is sent at once. Commands that arrive before its reply are queued; then the first of them becomes the
+leader, which sends all of them on one connection and distributes the replies in order. So many small commands cost
+little more than one, and a server that syncs to disk before it replies syncs once for all. Each caller gets its own
+reply or its own error, and nothing is sent twice. A large command is sent alone; use `unbatched` for commands whose
+reply can be large.
 """
 
 import threading
@@ -21,142 +21,142 @@ from redis.connection import HiredisRespSerializer
 from broker.connections.circuit_breaker import BREAKER_TIMEOUT, CircuitBreaker
 from broker.connections.errors import NotSent
 
-SHARED_COMMANDS = frozenset({"LPUSH", "RPUSH", "LLEN", "EVALSHA"})
-MAX_COMMAND_BYTES = 16 << 10  # a larger command goes alone
-MAX_BATCH_COMMANDS = 128  # commands in one write
-MANY_ARGUMENTS = 10  # of a command that is packed in another way
-LINE_TIMEOUT = 5.0  # seconds a command waits for its turn, at most; then it is not sent any more
+BATCHED_COMMANDS = frozenset({"LPUSH", "RPUSH", "LLEN", "EVALSHA"})
+MAX_COMMAND_BYTES = 16 << 10  # a larger command is sent alone
+MAX_BATCH_COMMANDS = 128
+MANY_ARGUMENTS = 10  # a command with more is packed by _pack_many
+QUEUE_TIMEOUT = 5.0  # seconds after which a queued command is not sent any more
 
 
 _LENGTHS = [b"\r\n$%d\r\n" % length for length in range(1024)]
 
 
 class _Call:
-    """A command in line."""
+    """A command of one caller."""
 
-    __slots__ = ("came_at", "error", "is_done", "leads", "packed", "reply", "turn")
+    __slots__ = ("error", "is_done", "is_leader", "packed", "queued_at", "reply", "wakeup")
 
     def __init__(self, packed: bytes) -> None:
         self.packed = packed
         self.reply: Any = None
         self.error: BaseException | None = None
         self.is_done = False
-        self.leads = False  # whether it sends the next batch
-        self.came_at = time.monotonic()
-        self.turn: threading.Lock | None = None  # released when the call is done or is to lead; None: it leads at once
+        self.is_leader = False  # it sends the next batch
+        self.queued_at = time.monotonic()
+        self.wakeup: threading.Lock | None = None  # released when the call is done or leads; None: it leads at once
 
 
 class BatchingClient(redis.Redis):
     """A Redis client that batches small commands of concurrent callers."""
 
-    lacks_flags = False  # see Script in reliable.py
+    lacks_flags = False  # Script sets it once the server has refused script flags
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        self._line: deque[_Call] = deque()
-        self._line_lock = threading.Lock()
-        self._turns: list[threading.Lock] = []  # to be used again; they are acquired
-        self._is_led = False
+        self._queue: deque[_Call] = deque()
+        self._queue_lock = threading.Lock()
+        self._has_leader = False
+        self._spare_locks: list[threading.Lock] = []  # acquired, for reuse
 
     @cached_property
     def unbatched(self) -> redis.Redis:
-        """A client on the same connections whose commands, with replies that may be large, share nothing."""
+        """A client on the same connections that sends each command alone, for replies that can be large."""
         return redis.Redis(connection_pool=self.connection_pool)
 
     @cached_property
     def breaker(self) -> CircuitBreaker:
-        """Whether the server answers commands, as the pool of connections knows it."""
+        """The circuit breaker of the connection pool."""
         found: CircuitBreaker = self.connection_pool.breaker  # type: ignore[attr-defined]
         return found
 
-    def check_breaker(self) -> None:
-        """Ask whether the server answers commands.
+    def probe(self) -> None:
+        """Check whether the server responds now.
 
         Raises:
-            NotSent: it has not answered for BREAKER_TIMEOUT.
+            NotSent: it did not within BREAKER_TIMEOUT.
         """
         self.breaker.trip()
-        self.breaker.wait()
+        self.breaker.check()
 
     def execute_command(self, *args: Any, **options: Any) -> Any:
-        if args[0] not in SHARED_COMMANDS:
+        if args[0] not in BATCHED_COMMANDS:
             return super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
         call = _Call(pack(args))
         if len(call.packed) <= MAX_COMMAND_BYTES:
-            self._share(call)
+            self._execute_batched(call)
         else:
-            self._do([call])
+            self._execute([call])
         if call.error:
             raise call.error
         return call.reply
 
-    def _share(self, call: _Call) -> None:
-        """Do a command with those that come at the same moment."""
-        self.breaker.wait()
-        with self._line_lock:
-            self._line.append(call)
-            if self._is_led:
-                call.turn = self._turns.pop() if self._turns else _acquired_lock()
-            self._is_led = True
-        if call.turn:
+    def _execute_batched(self, call: _Call) -> None:
+        """Execute a call together with those that come at the same moment."""
+        self.breaker.check()
+        with self._queue_lock:
+            self._queue.append(call)
+            if self._has_leader:
+                call.wakeup = self._spare_locks.pop() if self._spare_locks else _acquired_lock()
+            self._has_leader = True
+        if call.wakeup:
             try:
-                self._wait_for_turn(call, call.turn)
+                self._wait_for_wakeup(call, call.wakeup)
             except BaseException:  # its thread or greenlet ends
                 self._abandon(call)
                 raise
-            self._turns.append(call.turn)
+            self._spare_locks.append(call.wakeup)
         if not call.is_done:
             self._lead(call)
 
-    def _wait_for_turn(self, call: _Call, turn: threading.Lock) -> None:
-        """Return when the call is done or is to lead.
+    def _wait_for_wakeup(self, call: _Call, wakeup: threading.Lock) -> None:
+        """Return when the call is done or is the leader.
 
         Raises:
-            NotSent: the server is silent.
+            NotSent: the server does not respond.
         """
-        while not turn.acquire(timeout=BREAKER_TIMEOUT):
+        while not wakeup.acquire(timeout=BREAKER_TIMEOUT):
             try:
-                self.breaker.wait()
+                self.breaker.check()
             except NotSent:
                 if self._abandon(call):
                     raise
 
     def _lead(self, leader: _Call) -> None:
-        """Send the batch at the head of the line, then let the next in line lead."""
-        with self._line_lock:
-            batch = [self._line.popleft() for _ in range(min(MAX_BATCH_COMMANDS, len(self._line)))]
-        end = time.monotonic() - LINE_TIMEOUT
-        late = [call for call in batch if call.came_at < end]
-        batch = [call for call in batch if call.came_at >= end]
+        """Execute the first batch of the queue, then appoint the next leader."""
+        with self._queue_lock:
+            batch = [self._queue.popleft() for _ in range(min(MAX_BATCH_COMMANDS, len(self._queue)))]
+        end = time.monotonic() - QUEUE_TIMEOUT
+        expired = [call for call in batch if call.queued_at < end]
+        batch = [call for call in batch if call.queued_at >= end]
         try:
-            _fail(late, redis.MaxConnectionsError("No connection available."))
-            self._do(batch)
+            _fail(expired, redis.MaxConnectionsError("No connection available."))
+            self._execute(batch)
         finally:
-            with self._line_lock:
-                self._hand_over()
-            for call in (*late, *batch):
-                if call.turn and call is not leader:
-                    call.turn.release()
+            with self._queue_lock:
+                self._appoint_leader()
+            for call in (*expired, *batch):
+                if call.wakeup and call is not leader:
+                    call.wakeup.release()
 
-    def _hand_over(self) -> None:
-        """Let the first in line lead; `_line_lock` is held."""
-        self._is_led = bool(self._line)
-        if self._line and (turn := self._line[0].turn):
-            self._line[0].leads = True
-            turn.release()
+    def _appoint_leader(self) -> None:
+        """Let the first call of the queue lead; `_queue_lock` is held."""
+        self._has_leader = bool(self._queue)
+        if self._queue and (wakeup := self._queue[0].wakeup):
+            self._queue[0].is_leader = True
+            wakeup.release()
 
     def _abandon(self, call: _Call) -> bool:
-        """Take a call out of the line; return whether it was in there, so that it is not sent."""
-        with self._line_lock:
-            if call not in self._line:
+        """Remove a call from the queue, so that it is not sent; return whether it was still there."""
+        with self._queue_lock:
+            if call not in self._queue:
                 return False
-            self._line.remove(call)
-            if call.leads:
-                self._hand_over()
+            self._queue.remove(call)
+            if call.is_leader:
+                self._appoint_leader()
             return True
 
-    def _do(self, batch: list[_Call]) -> None:
-        """Do a batch; each call then has its reply or its error."""
+    def _execute(self, batch: list[_Call]) -> None:
+        """Execute a batch; each call then has its reply or its error."""
         try:
             if batch:
                 self._exchange(batch)
@@ -178,7 +178,7 @@ class BatchingClient(redis.Redis):
                 except redis.RedisError as error:
                     call.error = error
                 call.is_done = True
-                if not connection.is_connected:  # what the server did of the rest is unknown
+                if not connection.is_connected:  # the outcome of the other calls is unknown
                     raise redis.ConnectionError("The connection ended before the reply.")
         except BaseException:
             connection.disconnect()  # type: ignore[no-untyped-call]
@@ -194,7 +194,7 @@ def _acquired_lock() -> threading.Lock:
 
 
 def _fail(batch: list[_Call], error: BaseException) -> None:
-    """Give each call that has no reply an error of its own."""
+    """Give each call without a reply a copy of an error."""
     for call in batch:
         if not call.is_done:
             call.error = copy(error) if isinstance(error, Exception) else redis.ConnectionError("The caller was ended.")
@@ -206,14 +206,14 @@ def pack(args: tuple[Any, ...]) -> bytes:
     if len(args) > MANY_ARGUMENTS:
         try:
             return _pack_many(args)
-        except (TypeError, IndexError):  # texts, or long messages
+        except (TypeError, IndexError):  # an argument is no bytes, or too long
             pass
     packed: bytes = hiredis.pack_command(args)
     return packed
 
 
 class Packer(HiredisRespSerializer):
-    """Packs as redis-py does, but a command of many messages faster: redis-py looks at each of them in Python."""
+    """redis-py's packer, faster for a command of many messages, each of which redis-py's checks in Python."""
 
     def pack(self, *args: Any) -> list[bytes]:
         if len(args) > MANY_ARGUMENTS:

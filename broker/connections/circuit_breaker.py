@@ -1,9 +1,13 @@
-"""A server that takes commands and answers none is given no more: one that is stopped, or whose disk hangs.
+"""Circuit breaker: stop sending commands to a server that does not respond.
 
-It would do them when it goes on, long after their callers have given up. So once a command has waited for
-BREAKER_TIMEOUT while nothing else was answered, new ones wait until the server answers again, for as long at most. Then
-they fail, and were never sent. One of them at a time asks the server by a PING. A server that only takes long, for one
-command or a large reply, answers that at once. What was sent before goes on waiting for its reply.
+A server that is stopped, or whose disk hangs, still accepts commands and would run them later, long after their callers
+have given up. So the circuit opens once a command has waited BREAKER_TIMEOUT for its reply and no other reply came in
+that time. While it is open, the next caller probes the server with a PING (half-open) and the others wait for that
+probe. A reply closes the circuit; without one each caller fails with NotSent after at most BREAKER_TIMEOUT. Commands
+that were sent before keep waiting for their replies.
+
+A blocked client or a large reply does not delay the PING. A slow command does, because Redis runs one at a time: the
+circuit then stays open until that command ends, or until Redis replies BUSY.
 """
 
 import math
@@ -20,66 +24,66 @@ BREAKER_TIMEOUT = 1.0  # seconds
 
 
 class Server(Protocol):
-    """What must be known of a server."""
+    """A server as the circuit breaker sees it."""
 
     def sent_times(self) -> Iterable[float]:
-        """Return when each command was sent that has no reply yet; 0 says nothing."""
+        """Return when each command without a reply was sent (monotonic); zeros are ignored."""
 
     def ping(self, timeout: float) -> None:
-        """Return once the server has answered.
+        """Return once the server has replied to a PING, within `timeout` seconds.
 
         Raises:
-            redis.RedisError: it is, or was raised from, a redis.TimeoutError if there was no answer in time.
+            redis.RedisError: it is a redis.TimeoutError, or has one as its cause, if no reply came in time.
         """
 
 
 class CircuitBreaker:
-    """Whether a server is silent."""
+    """The circuit of one server: closed while the server responds, open when it does not."""
 
     def __init__(self, server: Server) -> None:
         self._server = server
-        self._is_on = False
-        self._heard_at = -math.inf
-        self._asking = threading.Lock()
+        self._is_open = False
+        self._replied_at = -math.inf
+        self._probing = threading.Lock()
 
     def record_success(self) -> None:
-        """Note that the server has answered."""
-        self._heard_at, self._is_on = time.monotonic(), False
+        """Close the circuit: the server has replied."""
+        self._replied_at, self._is_open = time.monotonic(), False
 
     def trip(self) -> None:
-        """Let the server be asked before it gets another command."""
-        self._is_on = True
+        """Open the circuit: the server is probed before the next command."""
+        self._is_open = True
 
-    def is_on(self) -> bool:
-        """Return whether the server is silent, as far as that is known."""
-        if not self._is_on:
+    def is_open(self) -> bool:
+        """Return whether the circuit is open, and open it if a command has waited for too long."""
+        if not self._is_open:
             end = time.monotonic() - BREAKER_TIMEOUT
-            self._is_on = self._heard_at < end and any(0 < sent < end for sent in self._server.sent_times())
-        return self._is_on
+            self._is_open = self._replied_at < end and any(0 < sent < end for sent in self._server.sent_times())
+        return self._is_open
 
-    def wait(self) -> None:
-        """Wait until the server answers, if it is silent.
+    def check(self) -> None:
+        """Return if the circuit is closed, or once a probe has closed it.
 
         Raises:
-            NotSent: it is still silent after BREAKER_TIMEOUT.
+            NotSent: the server did not respond within BREAKER_TIMEOUT.
         """
-        if not self.is_on():
+        if not self.is_open():
             return
         end = time.monotonic() + BREAKER_TIMEOUT
-        if self._asking.acquire(timeout=BREAKER_TIMEOUT):
+        if self._probing.acquire(timeout=BREAKER_TIMEOUT):
             try:
-                if self._is_on and (seconds := end - time.monotonic()) > 0:
-                    self._ask(seconds)
+                if self._is_open and (seconds := end - time.monotonic()) > 0:
+                    self._probe(seconds)
             finally:
-                self._asking.release()
-        if self._is_on:
-            raise NotSent("The server does not answer.")
+                self._probing.release()
+        if self._is_open:
+            raise NotSent("The server does not respond.", reason="it does not respond")
 
-    def _ask(self, seconds: float) -> None:
+    def _probe(self, seconds: float) -> None:
         try:
             self._server.ping(seconds)
         except redis.RedisError as error:
             if isinstance(error, redis.TimeoutError) or isinstance(error.__cause__, redis.TimeoutError):
                 return
-            # It refuses something, or its connections: commands are answered by that too.
+            # A server that refuses the command or the connection responds, and would refuse others as quickly.
         self.record_success()

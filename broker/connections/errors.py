@@ -1,4 +1,4 @@
-"""What Redis refuses, in one table: how each refusal starts, its stable code, its sentence, and what helps."""
+"""Errors of Redis: how each reply starts, the stable code of its cause, and how to recover."""
 
 import re
 from dataclasses import dataclass
@@ -8,78 +8,84 @@ import redis
 
 
 class NotSent(redis.ConnectionError):
-    """No connection could be made, so the command was never sent and nothing has changed."""
+    """The command was never sent, so nothing has changed.
+
+    `server` is the host and port, or the path of the socket, and `reason` is why it cannot be reached, as part of a
+    sentence. Both are "" if unknown, and neither holds a password.
+    """
+
+    def __init__(self, *args: object, server: str = "", reason: str = "", status_code: str | None = None) -> None:
+        super().__init__(*args, status_code=status_code)
+        self.server = server
+        self.reason = reason
 
 
 class Recovery(Enum):
-    """What helps against a fault. In every case nothing was done, so trying again is safe."""
+    """How to recover from a fault. Redis changed nothing in any of them, so a retry is safe."""
 
     REPAIR = "somebody must change something first"
-    WAIT = "it passes"
-    RECONNECT = "it passes, and by then another server may have taken over the address"
+    WAIT = "retry later"
+    RECONNECT = "retry on a new connection: another server might be the primary now"
+
+
+_REPAIR, _WAIT, _RECONNECT = Recovery
 
 
 @dataclass(frozen=True)
 class RedisFault:
     """One cause for which Redis refuses commands."""
 
-    start: str  # of the error, the case of letters aside
+    start: str  # of the error reply; case is ignored
     code: str
-    message: str
-    recovery: Recovery = Recovery.REPAIR
+    recovery: Recovery = _REPAIR
+    message: str = ""  # only where a code has several causes
 
 
 _AOF_ERROR = "MISCONF Errors writing to the AOF file: "
-_BECAME_REPLICA = "Redis has just become a read-only replica."
-_DISK_FULL = "The disk on which Redis keeps the messages is full; nothing was changed."
-_ONE_NODE = "REDIS_URL names one node of a cluster; it must start with redis+cluster://."
-_NO_CLUSTER = "REDIS_URL names a server that is not in cluster mode; it must start with redis://."
-_TOO_OLD = "This Redis is too old for this operation; it needs version 6.2 or later."
 
-# The first that matches counts.
+# The first match counts.
 FAULTS = (
-    RedisFault("WRONGTYPE", "wrong_type", "Redis holds something other than a list under this name."),
-    RedisFault("OOM", "redis_full", "Redis has no memory left; nothing was stored.", Recovery.WAIT),
-    RedisFault("LOADING", "redis_loading", "Redis is still loading its data.", Recovery.RECONNECT),
-    RedisFault("READONLY", "redis_readonly", "Redis is a read-only replica.", Recovery.RECONNECT),
-    RedisFault("UNBLOCKED", "redis_readonly", _BECAME_REPLICA, Recovery.RECONNECT),
-    RedisFault("MASTERDOWN", "redis_unavailable", "This Redis replica has lost its primary.", Recovery.RECONNECT),
-    RedisFault("CLUSTERDOWN", "redis_unavailable", "The Redis cluster is down.", Recovery.RECONNECT),
-    RedisFault("TRYAGAIN", "redis_busy", "The Redis cluster is moving these keys.", Recovery.WAIT),
-    RedisFault("NOREPLICAS", "redis_readonly", "Redis accepts no writes: it has too few replicas.", Recovery.RECONNECT),
-    RedisFault("BUSY", "redis_busy", "Redis is busy with a script.", Recovery.WAIT),
+    RedisFault("WRONGTYPE", "wrong_type"),
+    RedisFault("OOM", "redis_full", _WAIT),
+    RedisFault("LOADING", "redis_loading", _RECONNECT),
+    RedisFault("READONLY", "redis_readonly", _RECONNECT, "Redis is a read-only replica."),
+    RedisFault("UNBLOCKED", "redis_readonly", _RECONNECT, "Redis has just become a read-only replica."),
+    RedisFault("NOREPLICAS", "redis_readonly", _RECONNECT, "Redis refuses writes: it has too few replicas."),
+    RedisFault("MASTERDOWN", "redis_unavailable", _RECONNECT, "This Redis replica has lost its primary."),
+    RedisFault("CLUSTERDOWN", "redis_unavailable", _RECONNECT, "The Redis Cluster is down."),
+    RedisFault("TRYAGAIN", "redis_busy", _WAIT, "The Redis Cluster is moving these keys."),
+    RedisFault("BUSY", "redis_busy", _WAIT, "Redis is busy running a script."),
+    RedisFault("ERR max number of clients", "redis_busy", _WAIT, "Redis has reached its connection limit."),
+    RedisFault("MOVED", "redis_misconfigured", _REPAIR, "REDIS_URL names a Cluster node; use redis+cluster://."),
     RedisFault(
-        "ERR max number of clients",
-        "redis_busy",
-        "Redis accepts no more connections; nothing was changed.",
-        Recovery.WAIT,
+        "ERR This instance has cluster support disabled",
+        "redis_misconfigured",
+        _REPAIR,
+        "REDIS_URL names a server that is not in cluster mode; use redis://.",
     ),
-    RedisFault("MOVED", "redis_misconfigured", _ONE_NODE),
-    RedisFault("ERR This instance has cluster support disabled", "redis_misconfigured", _NO_CLUSTER),
-    RedisFault("CROSSSLOT", "cross_slot", "The two queues are in different Cluster slots; nothing was moved."),
-    RedisFault(f"{_AOF_ERROR}No space left on device", "disk_full", _DISK_FULL, Recovery.RECONNECT),
-    RedisFault(f"{_AOF_ERROR}Disk quota exceeded", "disk_full", _DISK_FULL, Recovery.RECONNECT),
-    RedisFault(
-        "MISCONF", "redis_misconfigured", "Redis refuses writes because it cannot save to disk.", Recovery.RECONNECT
-    ),
-    RedisFault("NOAUTH", "redis_misconfigured", "Redis needs a password; set it in REDIS_URL."),
-    RedisFault("WRONGPASS", "redis_misconfigured", "Redis does not accept the password in REDIS_URL."),
-    RedisFault("NOPERM", "redis_misconfigured", "The Redis user may not run a command that the queue needs."),
-    RedisFault("DENIED", "redis_misconfigured", "Redis is in protected mode and refuses this machine."),
-    RedisFault("ERR unknown command", "redis_too_old", _TOO_OLD),
-    RedisFault("ERR unknown Redis command", "redis_too_old", _TOO_OLD),
-    RedisFault("ERR wrong number of arguments", "redis_too_old", _TOO_OLD),
-    RedisFault("ERR Error compiling script", "redis_too_old", _TOO_OLD),
+    RedisFault("CROSSSLOT", "cross_slot"),
+    RedisFault(f"{_AOF_ERROR}No space left on device", "disk_full", _RECONNECT),
+    RedisFault(f"{_AOF_ERROR}Disk quota exceeded", "disk_full", _RECONNECT),
+    RedisFault("MISCONF", "redis_misconfigured", _RECONNECT, "Redis refuses writes: it cannot save its data to disk."),
+    RedisFault("NOAUTH", "redis_misconfigured", _REPAIR, "Redis requires a password; set it in REDIS_URL."),
+    RedisFault("WRONGPASS", "redis_misconfigured", _REPAIR, "Redis refuses the password in REDIS_URL."),
+    RedisFault("NOPERM", "redis_misconfigured", _REPAIR, "The Redis user lacks a permission that the queue needs."),
+    RedisFault("DENIED", "redis_misconfigured", _REPAIR, "Redis is in protected mode and refuses this machine."),
+    RedisFault("ERR unknown command", "redis_too_old"),
+    RedisFault("ERR unknown Redis command", "redis_too_old"),
+    RedisFault("ERR wrong number of arguments", "redis_too_old"),
+    RedisFault("ERR Error compiling script", "redis_too_old"),
 )
 
-_IN_PIPELINE = re.compile(r"Command # \d+ .* of pipeline caused error: ", re.DOTALL)  # the dots may hold a message
+_IN_PIPELINE = re.compile(r"Command # \d+ .* of pipeline caused error: ", re.DOTALL)  # .* can match a whole message
 _IN_TRANSACTION = re.compile(r"(?:EXECABORT )?Transaction discarded because of: ")
-_IN_OLD_SCRIPT = re.compile(r"(?:ERR )?Error running script .*?: -(?=[A-Z]+ )", re.DOTALL)  # of a Redis before 7.0
+_IN_OLD_SCRIPT = re.compile(r"(?:ERR )?Error running script .*?: -(?=[A-Z]+ )", re.DOTALL)  # before Redis 7.0
 
 
 def error_text(error: redis.RedisError) -> str:
-    """Return what the server said; redis-py takes the codes that it knows off the text."""
+    """Return the error reply as the server sent it, without what redis-py and scripts wrap around it."""
     text = _after(_IN_PIPELINE, str(error))
+    # redis-py strips the codes it knows from the text.
     text = _after(_IN_TRANSACTION, f"{error.status_code} {text}" if error.status_code else text)
     return _after(_IN_OLD_SCRIPT, text)
 
@@ -90,27 +96,27 @@ def _after(wrapping: re.Pattern[str], text: str) -> str:
 
 
 def find_fault(error: redis.RedisError) -> RedisFault | None:
-    """Return the refusal that an error tells of; None if Redis is away, or refused for an unknown cause."""
-    said = error_text(error).upper()
-    return next((fault for fault in FAULTS if said.startswith(fault.start.upper())), None)
+    """Return the fault behind an error; None if Redis is unavailable, or the reply is not a known one."""
+    reply = error_text(error).upper()
+    return next((fault for fault in FAULTS if reply.startswith(fault.start.upper())), None)
 
 
 def needs_reconnect(error: redis.RedisError) -> bool:
-    """Return whether another server may have taken over from the one that refused."""
+    """Return whether another server might have taken over from the one that refused."""
     fault = find_fault(error)
-    return fault is not None and fault.recovery is Recovery.RECONNECT
+    return fault is not None and fault.recovery is _RECONNECT
 
 
 def lacks_flags(error: redis.RedisError) -> bool:
-    """Return whether a server refused a script because it does not know its first line, `#!lua flags=...`."""
-    said = error_text(error)
-    return any(part in said for part in ("ompil", "shebang", "unexpected symbol near '#'"))
+    """Return whether a server refused a script because it does not support the first line, `#!lua flags=...`."""
+    reply = error_text(error)
+    return any(part in reply for part in ("ompil", "shebang", "unexpected symbol near '#'"))
 
 
 def is_transient(error: redis.RedisError) -> bool:
-    """Return whether an error passes by itself: Redis is away, or refuses for a while."""
+    """Return whether a retry can succeed without a repair: Redis is unavailable, or refuses for now."""
     if fault := find_fault(error):
-        return fault.recovery is not Recovery.REPAIR
+        return fault.recovery is not _REPAIR
     if isinstance(error, (redis.AuthenticationError, redis.exceptions.AuthorizationError)):
         return False
     return isinstance(error, (redis.ConnectionError, redis.TimeoutError))

@@ -1,4 +1,4 @@
-"""What a Redis server says without being asked, on a connection of its own."""
+"""RESP3 pushes: messages that a server sends on its own, read on a dedicated connection."""
 
 from collections.abc import Generator, Sequence
 from typing import Any
@@ -10,21 +10,22 @@ from broker.connections.health import CHECK_SCRIPT
 
 
 def iter_pushes(client: Any, command: Sequence[str], check_interval: float) -> Generator[list[Any]]:
-    """Yield what the server pushes after a command, and [] once it has run it and whenever nothing came for a while.
+    """Send a command on a new connection, then yield what the server pushes.
 
-    After `check_interval` seconds of silence the connection is checked, and after as many more given up. It is closed
-    with the iterator.
+    Yield [] once the command has succeeded, and whenever nothing came for `check_interval` seconds. The connection is
+    then checked, and given up if nothing comes for as long again. It is closed with the iterator.
 
     Raises:
-        redis.RedisError: the connection was lost, or refused; or the server has become a replica.
+        redis.RedisError: the connection was lost or refused, or the server has become a replica.
     """
     pool = client.connection_pool
     connection = pool.connection_class(**{**pool.connection_kwargs, "protocol": 3})
     try:
         connection.connect()
-        connection._parser.set_invalidation_push_handler(lambda notice: notice)
+        connection._parser.set_invalidation_push_handler(lambda push: push)
         connection.send_command(*command)
-        yield [connection.read_response(push_request=True)][:0]
+        connection.read_response(push_request=True)
+        yield []
         is_checked = False
         while True:
             try:
@@ -33,7 +34,7 @@ def iter_pushes(client: Any, command: Sequence[str], check_interval: float) -> G
             except redis.TimeoutError:
                 if is_checked:
                     raise
-                connection.send_command("EVAL", CHECK_SCRIPT, 0)  # a server that has become a replica refuses this
+                connection.send_command("EVAL", CHECK_SCRIPT, 0)  # refused by a server that has become a replica
                 push, is_checked = [], True
             except redis.ResponseError as error:
                 if not lacks_flags(error):

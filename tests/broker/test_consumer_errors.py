@@ -123,7 +123,7 @@ def test_what_the_api_tells_as_503_passes_or_needs_repair(valkey: Store) -> None
     for refusal in FAULTS:
         error = redis.ResponseError(refusal.start + " text")
         answer = from_redis(error)
-        assert (answer.error, answer.message) == (refusal.code, refusal.message)
+        assert answer.error == refusal.code and answer.message.startswith(refusal.message)
         if is_transient(error):
             assert answer.status in (503, 507)
         elif answer.status == 503:

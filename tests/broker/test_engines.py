@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from redis.exceptions import OutOfMemoryError
 
-from broker.changes.notifications import Tracker
+from broker.changes.notifications import ChangeNotifications
 from broker.connections.connection import connect
 from broker.connections.health import check_server, find_mistake, find_warning
 from broker.listing import Counts, QueueLister
@@ -94,7 +94,7 @@ def test_all_queues_are_listed_and_walked(client: Any, name: str) -> None:
 
 
 def test_changes_of_every_queue_are_told(client: Any, name: str) -> None:
-    tracker, told = Tracker(client, "queue:"), [Event() for _ in range(9)]
+    tracker, told = ChangeNotifications(client, "queue:"), [Event() for _ in range(9)]
     queues = [ReliableQueue(client, f"{name}-{number}") for number in range(9)]
     subscriptions = [tracker.subscribe(queue, event.set) for queue, event in zip(queues, told, strict=True)]
     until(lambda: tracker.is_live)
@@ -126,7 +126,7 @@ def test_a_full_server_takes_messages_back(own_store: Callable[..., Store], name
     assert queue.ack(acked.id) == 1
     queue.requeue(*queue.pop())
     assert queue.pop(9) == [b"1", b"0", b"3"]
-    assert find_warning(queue.client).startswith("The memory of Redis is full")
+    assert find_warning(queue.client).startswith("Redis is out of memory")
 
 
 def end_leases_on_full(queue: ReliableQueue, id: str) -> None:

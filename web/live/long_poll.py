@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 
 import redis
 
-from broker.changes.notifications import Tracker
+from broker.changes.notifications import ChangeNotifications
 from broker.connections.errors import NotSent, Recovery, find_fault, is_transient, needs_reconnect
 from broker.queue import Batch, Paused, ReliableQueue
 from web.errors import ApiError
@@ -52,7 +52,7 @@ class Waiting:
     """Everybody who waits in one process: at most `maximum` clients, with a Redis client for commands that block."""
 
     def __init__(
-        self, client: Any, maximum: int, is_stopping: Callable[[], bool], tracker: Tracker | None = None
+        self, client: Any, maximum: int, is_stopping: Callable[[], bool], tracker: ChangeNotifications | None = None
     ) -> None:
         self.client = client
         self.tracker = tracker

@@ -20,7 +20,7 @@ from typing import Any
 
 import redis
 
-from broker.changes.notifications import Subscription, Tracker
+from broker.changes.notifications import ChangeNotifications, Subscription
 from broker.connections.errors import is_transient
 from broker.queue import ReliableQueue, State
 from web.errors import from_redis
@@ -176,7 +176,10 @@ class Events:
     """All the streams of one process. Without a tracker the watched queues are polled all the time."""
 
     def __init__(
-        self, is_stopping: Callable[[], bool], tracker: Tracker | None = None, history: History | None = None
+        self,
+        is_stopping: Callable[[], bool],
+        tracker: ChangeNotifications | None = None,
+        history: History | None = None,
     ) -> None:
         self.is_stopping = is_stopping
         self.tracker = tracker

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import redis
 
-from broker.changes.notifications import Tracker
+from broker.changes.notifications import ChangeNotifications
 from broker.keys import DEAD_SUFFIX
 from broker.listing import MAX_QUEUES, Counts, QueueLister
 from web.errors import from_redis
@@ -51,7 +51,11 @@ class QueueListFeed:
     """The list of all queues, kept up to date while anybody follows it."""
 
     def __init__(
-        self, lister: QueueLister, tracker: Tracker, is_stopping: Callable[[], bool], history: History | None = None
+        self,
+        lister: QueueLister,
+        tracker: ChangeNotifications,
+        is_stopping: Callable[[], bool],
+        history: History | None = None,
     ) -> None:
         self.lister, self.tracker, self.is_stopping = lister, tracker, is_stopping
         self.history = history or History()
@@ -223,7 +227,7 @@ class QueueListFeed:
                 if delay <= 0:
                     return True
                 self._work.wait(delay)
-            self.tracker.ignore(self._note)
+            self.tracker.unobserve(self._note)
             self._forget()
             self._thread = None
             return False

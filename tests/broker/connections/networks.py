@@ -1,4 +1,4 @@
-"""Networks and servers that misbehave in ways that `Proxy` does not."""
+"""Networks and servers that fail in ways that `Proxy` does not."""
 
 import contextlib
 import socket
@@ -9,14 +9,14 @@ from tests.servers import Proxy, Store, until
 
 
 class Forgetful(Proxy):
-    """A proxy that forgets connections, as firewalls do with idle ones: what is sent on them is dropped in silence."""
+    """A proxy that forgets connections, as firewalls do with idle ones: it silently drops what is sent on them."""
 
     def __init__(self, port: int) -> None:
         self._forgotten: set[tuple[socket.socket, socket.socket]] = set()
         super().__init__(port)
 
     def forget(self) -> None:
-        """Forget all connections that there are; new ones are served."""
+        """Forget all connections that exist now; new ones work."""
         with self._lock:
             self._forgotten |= self._pairs
             self._pairs.clear()
@@ -36,7 +36,7 @@ class Forgetful(Proxy):
 
 
 class Refusing(Proxy):
-    """A proxy that answers some commands with an error in place of the store.
+    """A proxy that replies to some commands with an error, instead of the store.
 
     proxy.refuse_next("-BUSY ...", b"EVALSHA", times=2)   # the next two commands with this argument
     """
@@ -79,20 +79,20 @@ class Failover:
         self.url = self.proxy.url
 
     def settle(self) -> None:
-        """Wait until the replica has everything."""
+        """Wait until the replica is in sync."""
         client: Any = self.primary.client()
         client.set("settled", "")
         assert client.wait(1, 10_000) == 1
 
     def demote(self) -> None:
-        """Make the primary a replica; its address still leads to it."""
+        """Make the primary a replica; the proxy still leads to it."""
         self.settle()
         self.replica.client().replicaof("NO", "ONE")
         self.primary.client().replicaof("127.0.0.1", str(self.replica.port))
         until(lambda: self.primary.client().info("replication")["role"] == "slave")
 
     def switch(self) -> None:
-        """Fail over: new connections lead to the new primary."""
+        """Fail over; new connections lead to the new primary."""
         self.proxy.target = self.replica.port
         self.demote()
 

@@ -1,12 +1,12 @@
-"""What a REDIS_URL says: one server, Sentinels with a service, or a cluster."""
+"""A REDIS_URL names one server, Sentinels with a service, or a cluster. Malformed ones: tests/test_settings.py."""
 
 import pytest
 
 from broker.connections.address import Kind, parse_address
 
 
-@pytest.mark.parametrize("url", ["redis://h/3", "rediss://:p@h:1", "unix:///a.sock", "redis://h?sentinel_password=p"])
-def test_one_server_keeps_its_url(url: str) -> None:
+@pytest.mark.parametrize("url", ["redis://h/3", "rediss://:p@h:1", "unix:///a.sock", "redis://:p@ss@h?db=1"])
+def test_the_url_of_one_server_is_kept(url: str) -> None:
     address = parse_address(url)
     assert (address.kind, address.url, address.hosts) == (Kind.SERVER, url, ())
 
@@ -27,10 +27,10 @@ def test_a_cluster_has_hosts() -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["redis+sentinel://:secret@h", "redis+cluster://:secret@h/2", "redis+other://:secret@h"]
+    "url", ["redis://:secret/@h", "redis+sentinel://:secret@h", "redis+cluster://:secret?@h", "redis+other://:secret@h"]
 )
 def test_no_error_and_no_repr_holds_a_password(url: str) -> None:
-    with pytest.raises(ValueError) as caught:
+    with pytest.raises(ValueError) as raised:
         parse_address(url)
-    assert "secret" not in str(caught.value)
+    assert "secret" not in str(raised.value)
     assert "secret" not in repr(parse_address("redis+sentinel://:secret@h/a?sentinel_password=secret"))

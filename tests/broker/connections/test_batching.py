@@ -1,4 +1,4 @@
-"""Commands of concurrent callers share a write; each gets its own reply or its own error, and nothing is sent twice."""
+"""Commands of concurrent callers share a write. Each gets its own reply or its own error; nothing is sent twice."""
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import redis
 
-from broker.connections import batching as sharing
+from broker.connections import batching
 from broker.connections.connection import connect
 from broker.connections.errors import NotSent
 from broker.queue import ReliableQueue
@@ -23,23 +23,23 @@ def threads() -> Iterator[ThreadPoolExecutor]:
         yield pool
 
 
-def waiting(client: Any, number: int) -> None:
-    """Wait until so many commands are in line."""
-    until(lambda: len(client._line) == number)
+def until_queued(client: Any, count: int) -> None:
+    """Wait until `count` commands are queued."""
+    until(lambda: len(client._queue) == count)
 
 
-def in_line(
+def queue_commands(
     proxy: Proxy, client: Any, threads: ThreadPoolExecutor, commands: Sequence[Callable[[], Any]]
 ) -> list[Future[Any]]:
-    """Let commands come while one before them is under way, so that they share the next write."""
+    """Send commands while another one is in flight, so that they share the next write."""
     client.llen("before")
     proxy.pause()
     first = threads.submit(client.llen, "before")
-    until(lambda: client._is_led and not client._line)
+    until(lambda: client._has_leader and not client._queue)
     futures = []
     for number, command in enumerate(commands):
         futures.append(threads.submit(command))
-        waiting(client, number + 1)
+        until_queued(client, number + 1)
     return [first, *futures]
 
 
@@ -56,30 +56,30 @@ def test_each_caller_gets_its_own_replies(valkey: Store, threads: ThreadPoolExec
         assert found == [b"%d-%d" % (number, at) for at in range(100)]
 
 
-def test_what_comes_meanwhile_is_one_write(proxy: Proxy, threads: ThreadPoolExecutor, name: str) -> None:
+def test_commands_that_come_meanwhile_share_one_write(proxy: Proxy, threads: ThreadPoolExecutor, name: str) -> None:
     client = connect(proxy.url)
     commands = [partial(client.lpush, f"{name}.{number % 3}", "x") for number in range(9)]
-    futures = in_line(proxy, client, threads, commands)
+    futures = queue_commands(proxy, client, threads, commands)
     sent = []
-    send = sharing.BatchingClient._exchange
+    send = batching.BatchingClient._exchange
 
     def count(self: Any, batch: list[Any]) -> None:
         sent.append(len(batch))
         send(self, batch)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sharing.BatchingClient, "_exchange", count)
+        patch.setattr(batching.BatchingClient, "_exchange", count)
         proxy.resume()
         assert [future.result(10) for future in futures[1:]] == [1, 1, 1, 2, 2, 2, 3, 3, 3]
     assert sent == [9]
 
 
-def test_an_error_is_its_callers_own(proxy: Proxy, threads: ThreadPoolExecutor, name: str) -> None:
+def test_each_caller_gets_its_own_error(proxy: Proxy, threads: ThreadPoolExecutor, name: str) -> None:
     client = connect(proxy.url)
     client.set(f"{name}.text", "x")
     wrong = [lambda: client.lpush(f"{name}.text", "x"), lambda: client.evalsha("0" * 40, 0)]
     right = [lambda: client.lpush(f"{name}.list", "x"), lambda: client.llen(f"{name}.list")]
-    futures = in_line(proxy, client, threads, [wrong[0], right[0], wrong[1], right[1]])[1:]
+    futures = queue_commands(proxy, client, threads, [wrong[0], right[0], wrong[1], right[1]])[1:]
     proxy.resume()
     with pytest.raises(redis.ResponseError, match="WRONGTYPE"):
         futures[0].result(10)
@@ -88,11 +88,11 @@ def test_an_error_is_its_callers_own(proxy: Proxy, threads: ThreadPoolExecutor, 
     assert (futures[1].result(10), futures[3].result(10)) == (1, 1)
 
 
-def test_after_a_lost_reply_the_rest_is_unknown_and_nothing_is_sent_again(
+def test_after_a_lost_reply_the_other_outcomes_are_unknown_and_nothing_is_sent_again(
     proxy: Proxy, threads: ThreadPoolExecutor, name: str
 ) -> None:
     client = connect(proxy.url)
-    futures = in_line(proxy, client, threads, [partial(client.lpush, f"{name}.{at}", "x") for at in range(5)])
+    futures = queue_commands(proxy, client, threads, [partial(client.lpush, f"{name}.{at}", "x") for at in range(5)])
     proxy.cut("LPUSH", skip=2)
     before = proxy.commands.count("LPUSH")
     proxy.resume()
@@ -103,19 +103,19 @@ def test_after_a_lost_reply_the_rest_is_unknown_and_nothing_is_sent_again(
     assert all(client.llen(f"{name}.{at}") <= 1 for at in range(5))
 
 
-def test_a_refusal_that_ends_the_connection_is_not_told_to_those_after_it(
+def test_a_refusal_that_ends_the_connection_belongs_to_one_caller(
     scripted: Callable[..., Scripted], threads: ThreadPoolExecutor
 ) -> None:
     client: Any = connect(scripted(b"-LOADING Redis is loading the dataset in memory\r\n").url)
-    batch = [sharing._Call(sharing.pack(("LLEN", "a"))) for _ in range(2)]
-    client._do(batch)
+    batch = [batching._Call(batching.pack(("LLEN", "a"))) for _ in range(2)]
+    client._execute(batch)
     assert isinstance(batch[0].error, redis.BusyLoadingError)
     assert type(batch[1].error) is redis.ConnectionError  # it may have been done
 
 
-def test_without_a_server_nobody_was_sent(threads: ThreadPoolExecutor, proxy: Proxy) -> None:
+def test_without_a_server_no_command_is_sent(threads: ThreadPoolExecutor, proxy: Proxy) -> None:
     client = connect(proxy.url)
-    futures = in_line(proxy, client, threads, [lambda: client.llen("a"), lambda: client.lpush("a", "x")])
+    futures = queue_commands(proxy, client, threads, [lambda: client.llen("a"), lambda: client.lpush("a", "x")])
     proxy.refuse()
     proxy.resume()
     for future in futures[1:]:
@@ -123,12 +123,12 @@ def test_without_a_server_nobody_was_sent(threads: ThreadPoolExecutor, proxy: Pr
             future.result(20)
 
 
-def test_what_waited_too_long_is_not_sent(
+def test_a_command_that_was_queued_too_long_is_not_sent(
     proxy: Proxy, threads: ThreadPoolExecutor, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client = connect(proxy.url)
-    futures = in_line(proxy, client, threads, [lambda: client.lpush(name, "x"), lambda: client.lpush(name, "y")])
-    monkeypatch.setattr(sharing, "LINE_TIMEOUT", -1.0)
+    futures = queue_commands(proxy, client, threads, [lambda: client.lpush(name, "x"), lambda: client.lpush(name, "y")])
+    monkeypatch.setattr(batching, "QUEUE_TIMEOUT", -1.0)
     proxy.resume()
     for future in futures[1:]:
         with pytest.raises(redis.MaxConnectionsError):
@@ -137,26 +137,26 @@ def test_what_waited_too_long_is_not_sent(
     assert client.llen(name) == 0
 
 
-def test_a_caller_that_is_ended_in_line_holds_nobody_up(proxy: Proxy, threads: ThreadPoolExecutor, name: str) -> None:
+def test_a_queued_caller_that_is_killed_holds_up_nobody(proxy: Proxy, threads: ThreadPoolExecutor, name: str) -> None:
     client: Any = connect(proxy.url)
 
-    call = sharing._Call(sharing.pack(("LPUSH", name, "x")))
-    first = in_line(proxy, client, threads, [])[0]
-    with client._line_lock:
-        call.turn = sharing._acquired_lock()
-        client._line.append(call)
+    call = batching._Call(batching.pack(("LPUSH", name, "x")))
+    first = queue_commands(proxy, client, threads, [])[0]
+    with client._queue_lock:
+        call.wakeup = batching._acquired_lock()
+        client._queue.append(call)
     after = threads.submit(client.lpush, name, "y")
-    waiting(client, 2)
+    until_queued(client, 2)
     proxy.resume()
     first.result(10)
-    until(lambda: call.leads)  # but nobody is there
+    until(lambda: call.is_leader)  # but it has no thread
     client._abandon(call)
     assert after.result(10) == 1
     assert client.lrange(name, 0, -1) == [b"y"]
 
 
-@pytest.mark.parametrize("size", [1, sharing.MAX_COMMAND_BYTES, 1 << 20])
-def test_commands_of_any_size_are_done(valkey: Store, threads: ThreadPoolExecutor, name: str, size: int) -> None:
+@pytest.mark.parametrize("size", [batching.MAX_COMMAND_BYTES, 1 << 20])
+def test_commands_of_any_size_are_executed(valkey: Store, threads: ThreadPoolExecutor, name: str, size: int) -> None:
     client = connect(valkey.url)
     lengths = list(threads.map(lambda _: client.lpush(name, b"x" * size), range(THREADS)))
     assert sorted(lengths) == list(range(1, THREADS + 1))

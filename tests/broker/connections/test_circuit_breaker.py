@@ -1,4 +1,4 @@
-"""A server that takes commands and answers none: it gets no more of them until it answers again."""
+"""A server that accepts commands without replying gets no more of them until it responds again."""
 
 import time
 from collections.abc import Callable
@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import redis
 
-from broker.connections import batching as sharing
+from broker.connections import batching
 from broker.connections.circuit_breaker import BREAKER_TIMEOUT, CircuitBreaker
 from broker.connections.connection import MAX_CONNECTIONS, connect
 from broker.connections.errors import NotSent
@@ -47,11 +47,11 @@ def test_a_server_that_hangs_gets_no_further_commands(
             return outcome(pipeline.execute)
 
     assert push("before") == "done"
-    with store.stopped(), ThreadPoolExecutor(4 * MAX_CONNECTIONS) as pool:
-        first = pool.submit(push, "first")
-        until(client.breaker.is_on)
-        monkeypatch.setattr(client, "_wait_for_turn", pytest.fail)  # they do not even join the line behind the first
-        later = [pool.submit(kind, "later") for kind in (push, push_alone, push_together) * 10]
+    with store.stopped(), ThreadPoolExecutor(4 * MAX_CONNECTIONS) as threads:
+        first = threads.submit(push, "first")
+        until(client.breaker.is_open)
+        monkeypatch.setattr(client, "_wait_for_wakeup", pytest.fail)  # they are not even queued behind the first
+        later = [threads.submit(kind, "later") for kind in (push, push_alone, push_together) * 10]
         assert {one.result() for one in later} == {"NotSent"}
         assert first.result() == "TimeoutError"
         assert push("still") == "NotSent"
@@ -60,15 +60,15 @@ def test_a_server_that_hangs_gets_no_further_commands(
     assert outcome(lambda: check_server(client)) == "done"
     until(lambda: client.llen(name) == 3)
     assert sorted(client.lrange(name, 0, -1)) == [b"after", b"before", b"first"]
-    assert client.connection_pool._free_slots == MAX_CONNECTIONS
+    assert client.connection_pool._permits == MAX_CONNECTIONS
 
 
 @pytest.mark.slow
-def test_what_waits_for_its_turn_when_a_server_hangs_is_not_sent(
+def test_commands_that_are_waiting_when_a_server_hangs_are_not_sent(
     own_store: Stores, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In the line of small commands, and for one of the connections."""
-    monkeypatch.setattr(sharing, "LINE_TIMEOUT", 2 * BREAKER_TIMEOUT)  # those that wait so long are told another reason
+    """They wait in the queue of small commands, and for a connection."""
+    monkeypatch.setattr(batching, "QUEUE_TIMEOUT", 2 * BREAKER_TIMEOUT)  # it would be another reason
     store = own_store("valkey")
     client = connect(store.url + "?socket_timeout=4")
     assert client.ping()
@@ -76,9 +76,9 @@ def test_what_waits_for_its_turn_when_a_server_hangs_is_not_sent(
     def push(text: str) -> str:
         return outcome(lambda: client.lpush(name, text))
 
-    with store.stopped(), ThreadPoolExecutor(4 * MAX_CONNECTIONS) as pool:
-        small = [pool.submit(push, "small") for _ in range(10)]
-        large = [pool.submit(push, "x" * 20_000) for _ in range(2 * MAX_CONNECTIONS)]
+    with store.stopped(), ThreadPoolExecutor(4 * MAX_CONNECTIONS) as threads:
+        small = [threads.submit(push, "small") for _ in range(10)]
+        large = [threads.submit(push, "x" * 20_000) for _ in range(2 * MAX_CONNECTIONS)]
         outcomes = [one.result() for one in small + large]
     assert set(outcomes) == {"NotSent", "TimeoutError"}
     assert outcomes.count("NotSent") >= 10 + MAX_CONNECTIONS - 1
@@ -87,7 +87,7 @@ def test_what_waits_for_its_turn_when_a_server_hangs_is_not_sent(
 
 
 @pytest.mark.slow
-def test_a_check_is_the_first_to_see_that_a_server_hangs(own_store: Stores, name: str) -> None:
+def test_a_health_check_finds_a_server_that_hangs(own_store: Stores, name: str) -> None:
     store = own_store("valkey")
     client = connect(store.url)
     assert outcome(lambda: check_server(client)) == "done"
@@ -98,45 +98,45 @@ def test_a_check_is_the_first_to_see_that_a_server_hangs(own_store: Stores, name
 
 
 @pytest.mark.slow
-def test_one_connection_that_is_lost_is_no_silence(valkey: Store, name: str) -> None:
-    """What waits in line behind its command is done when that one has timed out."""
+def test_one_lost_connection_leaves_the_circuit_closed(valkey: Store, name: str) -> None:
+    """The commands queued behind the lost one are executed once it has timed out."""
     with running(Forgetful(valkey.port)) as network:
         client = connect(network.url + "?socket_timeout=2.5")
         assert client.lpush(name, "a") == 1
         network.forget()
-        with ThreadPoolExecutor(1) as pool:
-            lost = pool.submit(outcome, lambda: client.lpush(name, "lost"))
-            until(client.breaker.is_on)
+        with ThreadPoolExecutor(1) as threads:
+            lost = threads.submit(outcome, lambda: client.lpush(name, "lost"))
+            until(client.breaker.is_open)
             assert client.lpush(name, "b") == 2
             assert lost.result() == "TimeoutError"
 
 
-def test_the_outcome_of_any_command_begins_or_ends_a_silence(own_store: Stores, name: str) -> None:
+def test_the_outcome_of_any_command_opens_or_closes_the_circuit(own_store: Stores, name: str) -> None:
     store = own_store("valkey")
     client = connect(store.url + "?socket_timeout=0.2")
     with store.stopped():
         assert outcome(lambda: client.get(name)) in ("TimeoutError", "NotSent")
-        assert client.breaker.is_on()
+        assert client.breaker.is_open()
     connection = client.connection_pool.connection_class(**client.connection_pool.connection_kwargs)
     until(lambda: outcome(connection.connect) == "done")
     client.connection_pool.release(connection)
-    assert not client.breaker.is_on()
+    assert not client.breaker.is_open()
 
 
 @pytest.mark.slow
-def test_a_command_that_only_takes_long_holds_up_nobody(valkey: Store, name: str) -> None:
+def test_a_blocking_command_holds_up_nobody(valkey: Store, name: str) -> None:
     client = connect(valkey.url)
-    with ThreadPoolExecutor(1) as pool:
-        blocked = pool.submit(client.execute_command, "BLPOP", name, 0)
-        until(client.breaker.is_on)
+    with ThreadPoolExecutor(1) as threads:
+        blocked = threads.submit(client.execute_command, "BLPOP", name, 0)
+        until(client.breaker.is_open)
         assert client.lpush(f"{name}-other", "a") == 1
-        assert not client.breaker.is_on()
+        assert not client.breaker.is_open()
         client.lpush(name, "b")
         assert blocked.result() == (name.encode(), b"b")
 
 
 class Server:
-    """Answers pings as it is told, and counts them."""
+    """Raises `error` for a ping, if there is one, and counts pings."""
 
     def __init__(self, *sent: float) -> None:
         self.sent, self.pings = sent, 0
@@ -152,49 +152,49 @@ class Server:
         if self.error:
             raise self.error
 
-    def wait(self) -> None:
-        self.breaker.wait()
+    def check(self) -> None:
+        self.breaker.check()
 
 
-@pytest.mark.parametrize("sent", [(), (0.0,), (time.monotonic() + 1000,)], ids=["none", "answered", "just now"])
-def test_a_server_is_not_asked_before_it_is_late(sent: tuple[float, ...]) -> None:
+@pytest.mark.parametrize("sent", [(), (0.0,), (time.monotonic() + 1000,)], ids=["none", "replied", "just now"])
+def test_a_server_is_not_probed_before_a_reply_is_late(sent: tuple[float, ...]) -> None:
     server = Server(*sent)
-    server.wait()
+    server.check()
     assert server.pings == 0
 
 
-def test_a_late_server_is_asked_once_and_trusted_if_it_answers() -> None:
+def test_a_late_server_is_probed_once_and_trusted_if_it_replies() -> None:
     server = Server(0.0, time.monotonic() - 2 * BREAKER_TIMEOUT)
-    server.wait()
-    server.wait()
+    server.check()
+    server.check()
     assert server.pings == 1
 
 
-def test_a_reply_to_any_other_command_ends_a_silence() -> None:
+def test_a_reply_to_any_other_command_closes_the_circuit() -> None:
     server = Server(time.monotonic() - 2 * BREAKER_TIMEOUT)
     server.breaker.trip()
     server.breaker.record_success()
-    server.wait()
+    server.check()
     assert server.pings == 0
 
 
-def test_a_silent_server_is_asked_for_each_command_until_it_answers() -> None:
+def test_a_silent_server_is_probed_for_each_command_until_it_replies() -> None:
     server = Server()
     server.breaker.trip()
     server.error = redis.TimeoutError()
     for _ in range(2):
         with pytest.raises(NotSent):
-            server.wait()
+            server.check()
     assert server.pings == 2
     server.error = None
-    server.wait()
-    assert not server.breaker.is_on()
+    server.check()
+    assert not server.breaker.is_open()
 
 
-def test_a_server_that_refuses_is_not_silent() -> None:
+def test_a_server_that_refuses_closes_the_circuit() -> None:
     for error in (redis.ConnectionError("refused"), redis.AuthenticationError(), redis.ResponseError("LOADING")):
         server = Server()
         server.breaker.trip()
         server.error = error
-        server.wait()
-        assert not server.breaker.is_on()
+        server.check()
+        assert not server.breaker.is_open()

@@ -1,4 +1,4 @@
-"""The client of a cluster follows slots, and sends nothing twice."""
+"""The cluster client follows slots that move, and sends nothing twice."""
 
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -11,7 +11,7 @@ from redis.crc import key_slot
 from broker.connections import cluster as cluster_module
 from broker.connections.address import parse_address
 from broker.connections.cluster import ClusterClient, ClusterMap
-from broker.connections.connection import connect, open_connection
+from broker.connections.connection import connect, new_connection
 from broker.connections.errors import NotSent
 from broker.queue import ReliableQueue
 from tests.engines import Cluster
@@ -26,20 +26,20 @@ def queue(cluster: Cluster, name: str) -> ReliableQueue:
 
 @pytest.fixture
 def target(cluster: Cluster, queue: ReliableQueue) -> Store:
-    """A primary that does not serve the queue."""
+    """A primary that does not serve the queue's slot."""
     return next(node for node in cluster.nodes if node is not cluster.owner(queue.key))
 
 
 @pytest.fixture
 def lossy(cluster: Cluster, queue: ReliableQueue) -> Iterator[Proxy]:
-    """A proxy in front of the primary of the queue; `queue` goes by it from now on."""
+    """A proxy in front of the primary of the queue; `queue` goes through it from now on."""
     with running(Proxy(cluster.owner(queue.key).port)) as proxy:
 
         def make_client(host: str, port: int) -> Any:
             return connect(f"redis://{host}:{proxy.port if port == proxy.target else port}")
 
         address = parse_address(cluster.url)
-        queue.client = ClusterClient(ClusterMap(address.hosts, make_client, partial(open_connection, address)))
+        queue.client = ClusterClient(ClusterMap(address.hosts, make_client, partial(new_connection, address)))
         yield proxy
 
 
@@ -50,7 +50,7 @@ def test_a_moved_slot_is_followed(cluster: Cluster, queue: ReliableQueue, target
     assert queue.pop(2) == [b"a", b"b"]
 
 
-def test_a_slot_on_its_way_is_asked_for_at_both_ends(
+def test_a_slot_that_is_being_moved_is_found_on_either_node(
     cluster: Cluster, queue: ReliableQueue, target: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cluster_module, "TRYAGAIN_TIMEOUT", 0.1)
@@ -65,7 +65,7 @@ def test_a_slot_on_its_way_is_asked_for_at_both_ends(
         pipeline.llen(queue.key)
         assert pipeline.execute() == [2]
     queue.wait(1)
-    with pytest.raises(redis.RedisError) as raised:  # a script of several keys, none of which is known to have moved
+    with pytest.raises(redis.RedisError) as raised:  # several keys, and none of them is on either node yet
         queue.pop()
     assert from_redis(raised.value).error == "redis_busy"
     cluster.end_move(queue.key, target, source)
@@ -81,14 +81,14 @@ def test_a_transaction_follows_a_moved_slot(cluster: Cluster, queue: ReliableQue
         assert transaction.execute() == [2, 2]
 
 
-@pytest.mark.parametrize("verb", ["push", "pop", "many"])
+@pytest.mark.parametrize("verb", ["push", "pop", "pipeline"])
 def test_nothing_is_sent_twice(queue: ReliableQueue, lossy: Proxy, verb: str) -> None:
     queue.push(b"a", b"b")
     queue.pop()
     lossy.commands.clear()
     lossy.cut()
     with pytest.raises(redis.ConnectionError) as raised:
-        if verb == "many":
+        if verb == "pipeline":
             with queue.client.pipeline(transaction=False) as pipeline:
                 pipeline.lpush(queue.key, b"c")
                 pipeline.execute()
@@ -98,7 +98,7 @@ def test_nothing_is_sent_twice(queue: ReliableQueue, lossy: Proxy, verb: str) ->
     assert len(lossy.commands) == 1
 
 
-def test_a_primary_that_is_away_gets_nothing(queue: ReliableQueue, lossy: Proxy) -> None:
+def test_nothing_is_sent_to_an_unavailable_primary(queue: ReliableQueue, lossy: Proxy) -> None:
     lossy.refuse()
     with pytest.raises(NotSent):
         queue.push(b"a")
@@ -106,11 +106,11 @@ def test_a_primary_that_is_away_gets_nothing(queue: ReliableQueue, lossy: Proxy)
     assert queue.push(b"b") == 1
 
 
-def test_a_cluster_that_is_away_is_said_to_be(cluster: Cluster, name: str) -> None:
-    away = ReliableQueue(connect("redis+cluster://127.0.0.1:1,127.0.0.1:2"), name)
+def test_an_unavailable_cluster_is_reported_and_one_reachable_node_is_enough(cluster: Cluster, name: str) -> None:
+    unavailable = ReliableQueue(connect("redis+cluster://127.0.0.1:1,127.0.0.1:2"), name)
     for _ in range(2):
         with pytest.raises(NotSent):
-            away.push(b"a")
+            unavailable.push(b"a")
     some = ReliableQueue(connect(f"redis+cluster://127.0.0.1:1,127.0.0.1:{cluster.nodes[0].port}"), name)
     assert some.push(b"a") == 1
 
@@ -126,7 +126,7 @@ def test_a_node_that_knows_no_other_does_not_hide_the_cluster(
     assert from_redis(raised.value).error == "redis_unavailable"
 
 
-def test_a_server_that_is_no_cluster_is_a_wrong_setting(valkey: Store, name: str) -> None:
+def test_a_server_that_is_not_a_cluster_is_a_misconfiguration(valkey: Store, name: str) -> None:
     with pytest.raises(redis.RedisError) as raised:
         ReliableQueue(connect(f"redis+cluster://127.0.0.1:{valkey.port}"), name).push(b"a")
     error = from_redis(raised.value)

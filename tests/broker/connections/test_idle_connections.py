@@ -1,4 +1,4 @@
-"""Connections that are not used: they are closed, never trusted again, and leave room for other clients."""
+"""Idle connections are closed and not used again, so they leave room for other clients."""
 
 import contextlib
 import http.client
@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import redis
 
-from broker.connections import connection
+from broker.connections import pool as fair_pool
 from broker.connections.connection import MAX_BLOCKED_CONNECTIONS, connect
 from broker.queue import ReliableQueue
 from tests.broker.connections.networks import Forgetful
@@ -23,7 +23,7 @@ from web.live.long_poll import Waiting
 
 MAX_CLIENTS = 100
 
-OTHERS = ["reserve", "count"]
+OTHERS = ["pop", "reserve", "count"]
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def network(valkey: Store) -> Iterator[Forgetful]:
 
 
 def ages(store: Store, label: str) -> list[int]:
-    """Return for how many seconds each of the connections with this name has been idle."""
+    """Return the idle seconds of each connection with this name."""
     return [int(client["idle"]) for client in store.client().client_list() if client["name"] == label]
 
 
@@ -44,8 +44,8 @@ def ages(store: Store, label: str) -> list[int]:
 def test_an_idle_connection_is_closed_without_a_further_command(
     valkey: Store, name: str, monkeypatch: pytest.MonkeyPatch, blocking: bool
 ) -> None:
-    monkeypatch.setattr(connection, "IDLE_TIMEOUT", 0.1)
-    monkeypatch.setattr(connection, "CLOSE_INTERVAL", 0.05)
+    monkeypatch.setattr(fair_pool, "IDLE_TIMEOUT", 0.1)
+    monkeypatch.setattr(fair_pool, "CLOSE_INTERVAL", 0.05)
     client = connect(f"{valkey.url}?client_name={name}", blocking=blocking)
     for _ in range(2):
         with ThreadPoolExecutor(5) as pool:
@@ -53,26 +53,26 @@ def test_an_idle_connection_is_closed_without_a_further_command(
         until(lambda: not ages(valkey, name))
 
 
-def test_a_connection_that_is_used_stays(valkey: Store, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection, "IDLE_TIMEOUT", 2.0)
-    monkeypatch.setattr(connection, "CLOSE_INTERVAL", 0.01)
+def test_a_connection_in_use_stays_open(valkey: Store, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fair_pool, "IDLE_TIMEOUT", 2.0)
+    monkeypatch.setattr(fair_pool, "CLOSE_INTERVAL", 0.01)
     client: Any = connect(valkey.url)
     number, end = client.client_id(), time.monotonic() + 0.5
     while time.monotonic() < end:
         assert client.client_id() == number
 
 
-def test_a_client_that_nobody_holds_is_closed_at_once(valkey: Store, name: str) -> None:
+def test_the_connections_of_a_garbage_collected_client_are_closed_at_once(valkey: Store, name: str) -> None:
     connect(f"{valkey.url}?client_name={name}").ping()
-    until(lambda: not ages(valkey, name), connection.CLOSE_INTERVAL / 2)
+    until(lambda: not ages(valkey, name), fair_pool.CLOSE_INTERVAL / 2)
 
 
 # --- a network that forgets idle connections
 
 
-def test_what_was_idle_is_not_used_again(network: Forgetful, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection, "IDLE_TIMEOUT", 0.1)
-    monkeypatch.setattr(connection, "CLOSE_INTERVAL", 60.0)  # the check before the use must do
+def test_an_idle_connection_is_not_used_again(network: Forgetful, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fair_pool, "IDLE_TIMEOUT", 0.1)
+    monkeypatch.setattr(fair_pool, "CLOSE_INTERVAL", 60.0)  # the check before use must be enough
     queue = ReliableQueue(connect(network.url), name)
     queue.push(b"a")
     for text in (b"b", b"c"):
@@ -84,11 +84,11 @@ def test_what_was_idle_is_not_used_again(network: Forgetful, name: str, monkeypa
 
 
 def was_idle(idle: Any) -> bool:
-    return bool(time.monotonic() - idle.idle_since > connection.IDLE_TIMEOUT)
+    return bool(time.monotonic() - idle.idle_since > fair_pool.IDLE_TIMEOUT)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("verb", ["push", "pop", *(pytest.param(each, marks=pytest.mark.soak) for each in OTHERS)])
+@pytest.mark.parametrize("verb", ["push", *(pytest.param(each, marks=pytest.mark.soak) for each in OTHERS)])
 def test_after_a_pause_the_app_answers_at_once(
     network: Forgetful, valkey: Store, serve: Callable[..., App], name: str, verb: str
 ) -> None:
@@ -97,7 +97,7 @@ def test_after_a_pause_the_app_answers_at_once(
     with ThreadPoolExecutor(8) as pool:  # several connections
         list(pool.map(lambda _: Api(app.url, name).call("push", message="a"), range(8)))
     network.forget()
-    until(lambda: min(ages(valkey, name), default=99) > connection.IDLE_TIMEOUT)
+    until(lambda: min(ages(valkey, name), default=99) > fair_pool.IDLE_TIMEOUT)
     started = time.monotonic()
     status, answer = api.call(verb, message="b") if verb == "push" else api.call(verb)
     assert (status, answer["success"]) == (200, True)
@@ -105,12 +105,12 @@ def test_after_a_pause_the_app_answers_at_once(
     assert raw.count() == {"push": 9, "count": 8}.get(verb, 7)
 
 
-# --- many waits
+# --- many blocked clients
 
 
 @contextlib.contextmanager
 def waiting(app: App, names: list[str], seconds: float) -> Iterator[list[http.client.HTTPConnection]]:
-    """Let one client wait on each of the queues."""
+    """Long-poll each of the queues with one client."""
     clients = []
     try:
         for name in names:
@@ -129,7 +129,7 @@ def answer(client: http.client.HTTPConnection) -> tuple[int, Any]:
 
 @pytest.mark.soak
 @pytest.mark.slow
-def test_waits_on_many_queues_leave_room_for_other_clients(
+def test_long_polls_on_many_queues_leave_room_for_other_clients(
     own_store: Callable[..., Store], serve: Callable[..., App], name: str
 ) -> None:
     store = own_store("valkey", "--maxclients", str(MAX_CLIENTS))
@@ -138,7 +138,7 @@ def test_waits_on_many_queues_leave_room_for_other_clients(
     raw = store.client()
     with waiting(app, names, 50) as clients:
         until(lambda: sum(int(ReliableQueue(raw, each).state().waiters) for each in names[:100]) == 100, 60)
-        others = [store.client() for _ in range(10)]  # other clients can connect while all wait
+        others = [store.client() for _ in range(10)]  # other clients can still connect
         assert all(other.ping() for other in others)
         assert len(raw.client_list()) < MAX_CLIENTS - 10
         for each in names:
@@ -149,13 +149,13 @@ def test_waits_on_many_queues_leave_room_for_other_clients(
 
 
 @pytest.mark.slow
-def test_a_wait_is_served_though_redis_has_no_room_for_its_connection(
+def test_a_long_poll_is_served_even_if_redis_accepts_no_more_connections(
     own_store: Callable[..., Store], name: str
 ) -> None:
     store = own_store("valkey")
     raw, client = store.client(), connect(store.url)
     queue = ReliableQueue(client, name)
-    held = [client.connection_pool.get_connection() for _ in range(3)]  # one to take with, one to report with
+    held = [client.connection_pool.get_connection() for _ in range(3)]  # to pop with, and to report waiters with
     for each in held:
         client.connection_pool.release(each)
     raw.config_set("maxclients", len(raw.client_list()))
@@ -167,7 +167,7 @@ def test_a_wait_is_served_though_redis_has_no_room_for_its_connection(
         assert taken.result() == [b"a"]
 
 
-def test_blocked_connections_are_bounded_and_the_next_is_refused_at_once(valkey: Store, name: str) -> None:
+def test_blocked_connections_are_limited_and_the_next_is_refused_at_once(valkey: Store, name: str) -> None:
     client = connect(f"{valkey.url}?client_name={name}", blocking=True)
     with ThreadPoolExecutor(MAX_BLOCKED_CONNECTIONS) as pool:
         blocked = [pool.submit(client.blpop, [name], 20) for _ in range(MAX_BLOCKED_CONNECTIONS)]

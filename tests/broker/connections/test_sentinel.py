@@ -1,4 +1,4 @@
-"""Every new connection goes where the Sentinels say that the primary is, and sends nothing twice."""
+"""Every new connection leads to the primary that the Sentinels name, and nothing is sent twice."""
 
 from collections.abc import Callable
 
@@ -16,7 +16,7 @@ Sentinel = Callable[..., Scripted]
 
 
 def naming(port: int) -> bytes:
-    """Return the reply of a Sentinel that names a primary on a port."""
+    """Return the reply of a Sentinel: the primary is on a port of this machine."""
     return b"*2\r\n$9\r\n127.0.0.1\r\n$%d\r\n%d\r\n" % (len(str(port)), port)
 
 
@@ -25,10 +25,10 @@ def at(*sentinels: Scripted) -> str:
     return f"redis+sentinel://{hosts}/main"
 
 
-def test_the_first_sentinel_that_knows_is_asked(scripted: Sentinel, valkey: Store, name: str) -> None:
-    away, ignorant, knowing = scripted(b""), scripted(b"*-1\r\n"), scripted(naming(valkey.port))
-    away.end()
-    queue = ReliableQueue(connect(at(away, ignorant, knowing)), name)
+def test_sentinels_are_asked_until_one_knows_the_primary(scripted: Sentinel, valkey: Store, name: str) -> None:
+    unavailable, ignorant, knowing = scripted(b""), scripted(b"*-1\r\n"), scripted(naming(valkey.port))
+    unavailable.end()
+    queue = ReliableQueue(connect(at(unavailable, ignorant, knowing)), name)
     assert queue.push(b"a") == 1
     assert ignorant.commands.count("SENTINEL") == 1
     queue.client.connection_pool.disconnect()
@@ -71,7 +71,7 @@ def test_without_a_primary_nothing_is_sent(scripted: Sentinel, name: str, reply:
     assert error != "redis_unavailable" or isinstance(raised.value, NotSent)
 
 
-def test_the_password_of_the_sentinels_is_their_own(sentinels: SentinelSet, name: str) -> None:
+def test_the_sentinels_have_a_password_of_their_own(sentinels: SentinelSet, name: str) -> None:
     wrong = sentinels.url.replace("-of-sentinels", "")
     with pytest.raises(redis.AuthenticationError) as raised:
         ReliableQueue(connect(wrong), name).push(b"a")

@@ -1,4 +1,4 @@
-"""A cluster and Sentinels that speak TLS only, with passwords. Debian's redis-server can do that."""
+"""A cluster and Sentinels that accept only TLS, with passwords, on Debian's redis-server."""
 
 import shutil
 import subprocess
@@ -16,7 +16,7 @@ from tests.servers import Store, free_port, running, until
 
 
 class TlsStore(Store):
-    """A store whose port speaks TLS, with a certificate that `ca` has signed."""
+    """A store that accepts only TLS, with the certificate `ca`."""
 
     def __init__(self, folder: Path, ca: Path, *options: str, password: str, first: tuple[str, ...] = ()) -> None:
         self.login, self.more = f":{password}@", f"?ssl_ca_certs={ca}"
@@ -32,7 +32,7 @@ class TlsStore(Store):
 
 @pytest.fixture(scope="module")
 def ca(folder: Path) -> Path:
-    """A certificate of 127.0.0.1 that has signed itself, with its key beside it."""
+    """A self-signed certificate of 127.0.0.1, with its key beside it."""
     need("redis")
     assert shutil.which("openssl")
     path = folder / "ca.pem"
@@ -55,7 +55,7 @@ def tls_cluster(folder: Path, ca: Path) -> Iterator[TlsStore]:
 
 @pytest.fixture(scope="module")
 def tls_sentinel(folder: Path, ca: Path) -> Iterator[TlsStore]:
-    """A Sentinel, and the primary that it watches over."""
+    """A Sentinel, and the primary that it monitors."""
     with running(TlsStore(folder / "tls-primary", ca, password="s3cr3t")) as primary:
         (folder / "tls-sentinel").mkdir()
         lines = f"sentinel monitor main 127.0.0.1 {primary.port} 1\nsentinel auth-pass main s3cr3t\n"

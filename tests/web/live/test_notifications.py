@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from broker.changes import notifications as tracking
-from broker.changes.notifications import Tracker
+from broker.changes.notifications import ChangeNotifications
 from broker.connections.connection import connect
 from broker.queue import ReliableQueue
 from tests.broker.connections.networks import Failover, Forgetful
@@ -33,7 +33,7 @@ class Watched:
     def __init__(self, client: Any, prefix: str = "queue:") -> None:
         self.client, self.prefix = client, prefix
         self.is_over = False
-        self.tracker = Tracker(client, prefix)
+        self.tracker = ChangeNotifications(client, prefix)
         self.events = Events(lambda: self.is_over, self.tracker)
         self.numbers = itertools.count()
 

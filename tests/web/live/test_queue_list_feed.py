@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from broker import listing
-from broker.changes.notifications import Tracker
+from broker.changes.notifications import ChangeNotifications
 from broker.connections.connection import connect
 from broker.listing import QueueLister
 from broker.queue import ReliableQueue
@@ -48,7 +48,7 @@ class Followed:
     def __init__(self, client: Any, match: str = "*", shared: QueueListFeed | None = None) -> None:
         self.is_over = False
         self.board = Board()
-        lister, tracker = QueueLister(client, "queue:", 5), Tracker(client, "queue:")
+        lister, tracker = QueueLister(client, "queue:", 5), ChangeNotifications(client, "queue:")
         self.queue_list_feed = shared or QueueListFeed(lister, tracker, lambda: False)
         self.stream = self.queue_list_feed.stream(match, lambda: self.is_over, lambda wake: nullcontext(0.05))
         self.thread = threading.Thread(target=self._read, daemon=True)
@@ -162,7 +162,9 @@ def test_only_what_has_changed_is_counted_once_for_all_streams(
 
 def test_a_slow_stream_gets_what_it_missed_or_the_whole_list(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(queue_list_feed, "MAX_CHANGES", 2)
-    board = QueueListFeed(QueueLister(FakeRedis(), "queue:", 5), Tracker(FakeRedis(), "queue:"), lambda: False)
+    board = QueueListFeed(
+        QueueLister(FakeRedis(), "queue:", 5), ChangeNotifications(FakeRedis(), "queue:"), lambda: False
+    )
     for number in range(1, 5):
         board._publish({f"q{number}": counts_of("a", 1, 0), "q0": None}, True, 0)
     assert board._event_since(4, "*").startswith("event: changed")
@@ -215,7 +217,9 @@ def test_a_list_comes_with_the_history_of_the_queues_in_most_trouble(
     monkeypatch.setattr(queue_list_feed, "MAX_HISTORIES", 2)
     now = [1_000_000.0]
     samples = History(clock=lambda: now[0])
-    board = QueueListFeed(QueueLister(FakeRedis(), "queue:", 5), Tracker(FakeRedis(), "queue:"), lambda: False, samples)
+    board = QueueListFeed(
+        QueueLister(FakeRedis(), "queue:", 5), ChangeNotifications(FakeRedis(), "queue:"), lambda: False, samples
+    )
     for count in (1, 4, 6):
         queues = {"few": (count, 0), "many": (10 * count, 0), "dead": (count, 1)}
         board._publish({name: counts_of(name, *held) for name, held in queues.items()}, True, 0)

@@ -1,0 +1,191 @@
+"""A fair connection pool: commands get a connection in the order in which they came.
+
+redis-py's own pool can serve a newcomer first. Its connections here are those of `connection.py` (AtMostOnce), which
+note when they were made and last used, so an outdated or idle connection is never used again.
+"""
+
+import os
+import socket
+import threading
+import time
+import weakref
+from collections import deque
+from typing import Any
+
+import redis
+
+from broker.connections.circuit_breaker import BREAKER_TIMEOUT, CircuitBreaker
+from broker.connections.sentinel import ask_once
+
+POOL_TIMEOUT = 5.0  # seconds that a command waits for a free connection
+IDLE_TIMEOUT = 3.0  # seconds after which an idle connection is closed
+CLOSE_INTERVAL = 1.0  # seconds between two checks for idle connections
+
+
+class FairPool(redis.ConnectionPool):
+    """A connection pool that serves commands first come, first served, behind a circuit breaker.
+
+    `get_connection` raises redis.MaxConnectionsError if no connection becomes free within POOL_TIMEOUT. With
+    `fail_fast` it raises it at once, and does not ask the circuit breaker.
+    """
+
+    def __init__(self, max_connections: int, *, fail_fast: bool = False, **options: Any) -> None:
+        super().__init__(max_connections=max_connections, **options)
+        self._fail_fast = fail_fast
+        self._permits = max_connections
+        self._permit_lock = threading.Lock()
+        self._waiting: deque[threading.Event] = deque()  # set: the command has its permit
+        self._in_use: set[Any] = set()
+        self._valid_since = 0.0  # connections made before are outdated
+        self._closer: threading.Thread | None = None
+        self.breaker = CircuitBreaker(weakref.proxy(self))
+
+    def get_connection(self, *_: Any, **__: Any) -> Any:
+        if not self._fail_fast:
+            self.breaker.check()
+        self._acquire_permit()
+        try:
+            connection = self._take_open()
+            if connection is None:
+                self._close_idle()
+                connection = super().get_connection()
+        except BaseException:
+            self._release_permit()
+            raise
+        self._in_use.add(connection)
+        return connection
+
+    def release(self, connection: Any) -> None:
+        try:
+            if connection.is_outdated:
+                self._valid_since = time.monotonic()
+                self.disconnect(inuse_connections=False)
+            if connection.connected_at < self._valid_since:
+                connection.disconnect()
+            if connection.has_timed_out:
+                self.breaker.trip()
+            elif not connection.sent_at:
+                self.breaker.record_success()
+            connection.sent_at = 0.0
+            connection.idle_since = time.monotonic()
+            self._put_back(connection)
+            self._start_closer()
+        finally:
+            if connection in self._in_use:  # else it could not connect, and get_connection has released its permit
+                self._in_use.discard(connection)
+                self._release_permit()
+
+    def _take_open(self) -> Any:
+        """Return an open connection without redis-py's own checks, which cost more than a command; None if none is."""
+        with self._lock:
+            if self._available_connections and self.pid == os.getpid():
+                connection = self._available_connections[-1]
+                if time.monotonic() - connection.idle_since < IDLE_TIMEOUT and _is_open(connection):
+                    self._in_use_connections.add(connection)
+                    return self._available_connections.pop()
+        return None
+
+    def _put_back(self, connection: Any) -> None:
+        with self._lock:
+            if connection in self._in_use_connections and connection.pid == self.pid == os.getpid():
+                self._in_use_connections.discard(connection)
+                self._available_connections.append(connection)
+                return
+        super().release(connection)
+
+    def _acquire_permit(self) -> None:
+        with self._permit_lock:
+            if self._permits:
+                self._permits -= 1
+                return
+            if self._fail_fast:
+                raise redis.MaxConnectionsError("No connection available.")
+            granted = threading.Event()
+            self._waiting.append(granted)
+        try:
+            if granted.wait(min(BREAKER_TIMEOUT, POOL_TIMEOUT)):
+                return
+            self.breaker.check()
+            if not granted.wait(POOL_TIMEOUT - BREAKER_TIMEOUT):
+                raise redis.MaxConnectionsError("No connection available.")
+        except redis.ConnectionError:
+            with self._permit_lock:
+                if not granted.is_set():
+                    self._waiting.remove(granted)
+                    raise
+
+    def _release_permit(self) -> None:
+        with self._permit_lock:
+            if self._waiting:
+                self._waiting.popleft().set()
+            else:
+                self._permits += 1
+
+    def sent_times(self) -> list[float]:
+        """Return when each command without a reply was sent, for the circuit breaker; 0 where there is none."""
+        return [connection.sent_at for connection in tuple(self._in_use_connections)]
+
+    def ping(self, timeout: float) -> None:
+        """Ping the server on a new connection, for the circuit breaker.
+
+        Raises:
+            redis.RedisError: see `Server` in circuit_breaker.py.
+        """
+        options = {**self.connection_kwargs, "socket_timeout": timeout, "socket_connect_timeout": timeout}
+        ask_once(lambda: self.connection_class(**options), "PING")
+
+    def _close_idle(self) -> bool:
+        """Close connections that have been idle for too long; return whether any other idle one is open."""
+        end = time.monotonic() - IDLE_TIMEOUT
+        with self._lock:
+            for connection in self._available_connections:
+                if connection.idle_since < end:
+                    connection.disconnect()
+            return any(connection.is_connected for connection in self._available_connections)
+
+    def _start_closer(self) -> None:
+        """Start the thread that closes idle connections, unless it runs; a forked process starts its own."""
+        if self._closer and self._closer.is_alive():
+            return
+        with self._lock:
+            if self._closer is None or not self._closer.is_alive():
+                arguments = [weakref.ref(self)]
+                name = "close-idle-connections"
+                self._closer = threading.Thread(target=_close_loop, args=arguments, daemon=True, name=name)
+                self._closer.start()
+
+    def finish_closing(self) -> bool:
+        """Close idle connections; return whether none is left open, so that the thread can end."""
+        with self._lock:
+            if self._close_idle():
+                return False
+            self._closer = None
+            return True
+
+
+def _is_open(connection: Any) -> bool:
+    """Return whether a connection is surely open with nothing unread; False with TLS, where a peek cannot show it."""
+    sock = getattr(connection._sock, "_sock", connection._sock)  # gevent's own socket would switch greenlets
+    if sock is None:
+        return False
+    timeout = sock.gettimeout()
+    try:
+        sock.settimeout(0)
+        sock.recv(1, socket.MSG_PEEK)
+    except BlockingIOError:
+        return True
+    except (OSError, ValueError):
+        return False
+    finally:
+        sock.settimeout(timeout)
+    return False
+
+
+def _close_loop(pool: "weakref.ref[FairPool]") -> None:
+    """Close a pool's idle connections until none is open, or until the pool is garbage."""
+    while True:
+        time.sleep(CLOSE_INTERVAL)
+        found = pool()
+        if found is None or found.finish_closing():
+            return
+        del found
