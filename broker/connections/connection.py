@@ -56,8 +56,14 @@ class AtMostOnce:
             raise
         except (redis.ConnectionError, redis.TimeoutError, redis.InvalidResponse) as error:
             self.has_timed_out = isinstance(error, redis.TimeoutError)
-            raise NotSent(str(error), status_code=error.status_code) from error
+            raise NotSent(
+                str(error), server=self._server(), reason=_reason(error), status_code=error.status_code
+            ) from error
         self.sent_at = 0.0
+
+    def _server(self) -> str:
+        host = getattr(self, "host", None)
+        return f"{host}:{self.port}" if host else getattr(self, "path", "")  # type: ignore[attr-defined]
 
     def send_packed_command(self, *args: Any, **options: Any) -> None:
         self.sent_at = time.monotonic()
@@ -74,6 +80,15 @@ class AtMostOnce:
             raise
         self.sent_at = 0.0
         return reply
+
+
+def _reason(error: redis.RedisError) -> str:
+    """Return why a connection could not be made, "" where only redis-py's text says so."""
+    if isinstance(error, redis.TimeoutError):
+        return "timed out"
+    cause = error.__context__
+    text = cause.strerror if isinstance(cause, OSError) else None
+    return text[0].lower() + text[1:] if text else ""
 
 
 class _Connection(AtMostOnce, redis.Connection):

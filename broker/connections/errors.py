@@ -1,14 +1,23 @@
-"""What Redis refuses, in one table: how each refusal starts, its stable code, its sentence, and what helps."""
+"""What Redis refuses, in one table: how each refusal starts, its stable code, and what helps."""
 
 import re
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any
 
 import redis
 
 
 class NotSent(redis.ConnectionError):
-    """No connection could be made, so the command was never sent and nothing has changed."""
+    """No connection could be made, so the command was never sent and nothing has changed.
+
+    `server` and `reason` say which server could not be reached and why, "" where that is not known.
+    """
+
+    def __init__(self, *args: Any, server: str = "", reason: str = "", **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.server = server
+        self.reason = reason
 
 
 class Recovery(Enum):
@@ -25,51 +34,49 @@ class RedisFault:
 
     start: str  # of the error, the case of letters aside
     code: str
-    message: str
+    message: str = ""  # where the sentence of the code (web/errors.py) is not precise enough
     recovery: Recovery = Recovery.REPAIR
 
 
 _AOF_ERROR = "MISCONF Errors writing to the AOF file: "
 _BECAME_REPLICA = "Redis has just become a read-only replica."
-_DISK_FULL = "The disk on which Redis keeps the messages is full; nothing was changed."
 _ONE_NODE = "REDIS_URL names one node of a cluster; it must start with redis+cluster://."
 _NO_CLUSTER = "REDIS_URL names a server that is not in cluster mode; it must start with redis://."
-_TOO_OLD = "This Redis is too old for this operation; it needs version 6.2 or later."
 
 # The first that matches counts.
 FAULTS = (
-    RedisFault("WRONGTYPE", "wrong_type", "Redis holds something other than a list under this name."),
-    RedisFault("OOM", "redis_full", "Redis has no memory left; nothing was stored.", Recovery.WAIT),
-    RedisFault("LOADING", "redis_loading", "Redis is still loading its data.", Recovery.RECONNECT),
+    RedisFault("WRONGTYPE", "wrong_type"),
+    RedisFault("OOM", "redis_full", recovery=Recovery.WAIT),
+    RedisFault("LOADING", "redis_loading", recovery=Recovery.RECONNECT),
     RedisFault("READONLY", "redis_readonly", "Redis is a read-only replica.", Recovery.RECONNECT),
     RedisFault("UNBLOCKED", "redis_readonly", _BECAME_REPLICA, Recovery.RECONNECT),
     RedisFault("MASTERDOWN", "redis_unavailable", "This Redis replica has lost its primary.", Recovery.RECONNECT),
     RedisFault("CLUSTERDOWN", "redis_unavailable", "The Redis cluster is down.", Recovery.RECONNECT),
     RedisFault("TRYAGAIN", "redis_busy", "The Redis cluster is moving these keys.", Recovery.WAIT),
-    RedisFault("NOREPLICAS", "redis_readonly", "Redis accepts no writes: it has too few replicas.", Recovery.RECONNECT),
+    RedisFault("NOREPLICAS", "redis_readonly", "Redis refuses writes: it has too few replicas.", Recovery.RECONNECT),
     RedisFault("BUSY", "redis_busy", "Redis is busy with a script.", Recovery.WAIT),
     RedisFault(
         "ERR max number of clients",
         "redis_busy",
-        "Redis accepts no more connections; nothing was changed.",
+        "Redis accepts no more connections. Nothing was changed.",
         Recovery.WAIT,
     ),
     RedisFault("MOVED", "redis_misconfigured", _ONE_NODE),
     RedisFault("ERR This instance has cluster support disabled", "redis_misconfigured", _NO_CLUSTER),
-    RedisFault("CROSSSLOT", "cross_slot", "The two queues are in different Cluster slots; nothing was moved."),
-    RedisFault(f"{_AOF_ERROR}No space left on device", "disk_full", _DISK_FULL, Recovery.RECONNECT),
-    RedisFault(f"{_AOF_ERROR}Disk quota exceeded", "disk_full", _DISK_FULL, Recovery.RECONNECT),
+    RedisFault("CROSSSLOT", "cross_slot"),
+    RedisFault(f"{_AOF_ERROR}No space left on device", "disk_full", recovery=Recovery.RECONNECT),
+    RedisFault(f"{_AOF_ERROR}Disk quota exceeded", "disk_full", recovery=Recovery.RECONNECT),
     RedisFault(
         "MISCONF", "redis_misconfigured", "Redis refuses writes because it cannot save to disk.", Recovery.RECONNECT
     ),
-    RedisFault("NOAUTH", "redis_misconfigured", "Redis needs a password; set it in REDIS_URL."),
-    RedisFault("WRONGPASS", "redis_misconfigured", "Redis does not accept the password in REDIS_URL."),
-    RedisFault("NOPERM", "redis_misconfigured", "The Redis user may not run a command that the queue needs."),
+    RedisFault("NOAUTH", "redis_misconfigured", "Redis requires a password; set it in REDIS_URL."),
+    RedisFault("WRONGPASS", "redis_misconfigured", "Redis refuses the password in REDIS_URL."),
+    RedisFault("NOPERM", "redis_misconfigured", "The Redis user lacks permission for a command that the queue needs."),
     RedisFault("DENIED", "redis_misconfigured", "Redis is in protected mode and refuses this machine."),
-    RedisFault("ERR unknown command", "redis_too_old", _TOO_OLD),
-    RedisFault("ERR unknown Redis command", "redis_too_old", _TOO_OLD),
-    RedisFault("ERR wrong number of arguments", "redis_too_old", _TOO_OLD),
-    RedisFault("ERR Error compiling script", "redis_too_old", _TOO_OLD),
+    RedisFault("ERR unknown command", "redis_too_old"),
+    RedisFault("ERR unknown Redis command", "redis_too_old"),
+    RedisFault("ERR wrong number of arguments", "redis_too_old"),
+    RedisFault("ERR Error compiling script", "redis_too_old"),
 )
 
 _IN_PIPELINE = re.compile(r"Command # \d+ .* of pipeline caused error: ", re.DOTALL)  # the dots may hold a message

@@ -164,7 +164,7 @@ def test_a_wait_is_served_though_redis_has_no_room_for_its_connection(
         taken = pool.submit(process.take, queue, 20, queue.pop_batch, None, lambda: False)
         until(lambda: queue.state().waiters == 1)
         raw.lpush(queue.key, "a")
-        assert taken.result() == [b"a"]
+        assert taken.result().messages == [b"a"]
 
 
 def test_blocked_connections_are_bounded_and_the_next_is_refused_at_once(valkey: Store, name: str) -> None:
