@@ -2,20 +2,16 @@
 
 from flask import Blueprint
 
+from web.operations import push_and_pop, reading, reservations, results, service, tidying
 from web.operations.operation import QUEUE_PATH, Operation
-from web.operations.push_and_pop import pop, push
-from web.operations.reading import all_messages, count, delayed, events, reserved
-from web.operations.reservations import ack, extend, release, reserve
-from web.operations.results import get_result, store_result
-from web.operations.service import events as queues_events
-from web.operations.service import healthz, openapi, prometheus, queues
-from web.operations.tidying import clear, move, pause, remove, restore, resume
 
-OPERATIONS = (
-    *(push, pop, count, all_messages, reserved, delayed, events, reserve, ack, release, extend),
-    *(store_result, get_result, remove, clear, restore, move, pause, resume),
-    *(queues, queues_events, healthz, prometheus, openapi),
-)
+# Those of a module are in the order in which it defines them.
+OPERATIONS = [
+    one
+    for module in (push_and_pop, reading, reservations, results, tidying, service)
+    for one in vars(module).values()
+    if isinstance(one, Operation)
+]
 
 api = Blueprint("api", __name__)
 for _operation in OPERATIONS:

@@ -65,7 +65,6 @@ class Operation:
     media: tuple[str, ...] = ()  # the media types of answers that are not JSON
     errors: tuple[str, ...] = ()  # codes of its own, beside those of any request
     example: Example | None = None
-    is_public: bool = False  # whether it needs no token
 
     @cached_property
     def paths(self) -> tuple[str, ...]:

@@ -85,7 +85,6 @@ def events(request: Request, match: str, history: bool) -> Response:
     "GET",
     SERVICE,
     path="/healthz",
-    is_public=True,
     answers=(
         success(
             "Health",

@@ -9,6 +9,7 @@ from flask import Flask
 
 from settings import Settings
 from web import __version__
+from web.auth import PUBLIC_ENDPOINTS
 from web.errors import ANY, ERRORS, GET, POST
 from web.input.body import BYTES, FORM, JSON, TEXT
 from web.input.parameters import VISIBLE_ASCII, Message, MessageList, MessageParameter, Parameter, QueueName, TextList
@@ -64,6 +65,7 @@ def document(settings: Settings, app: Flask) -> dict[str, Any]:
             "version": __version__,
             "summary": "A message queue that you can see.",
             "description": conventions(),
+            "contact": {"name": "The Seequeue contributors"},
             "license": {"name": "MIT", "identifier": "MIT"},
         },
         "servers": [{"url": settings.url_prefix or "/"}],
@@ -95,7 +97,7 @@ def describe(operation: Operation, is_named: bool, has_tokens: bool, responses: 
     }
     if body := request_body(operation):
         found["requestBody"] = body
-    if operation.is_public and has_tokens:
+    if has_tokens and f"api.{operation.id}" in PUBLIC_ENDPOINTS:
         found["security"] = []
     return found
 

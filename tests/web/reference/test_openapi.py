@@ -51,6 +51,7 @@ def test_the_document_is_valid_and_says_what_linters_ask_for(tokens: tuple[bytes
     assert [str(error) for error in OpenAPIV31SpecValidator(made).iter_errors()] == []
     assert made["servers"] == [{"url": "/queue"}]
     assert (made["info"]["title"], made["info"]["license"]["identifier"]) == ("Seequeue", "MIT")
+    assert made["info"]["contact"] and made["info"]["description"] and "security" in made
     assert all(tag["description"] for tag in made["tags"])
     tags = {tag["name"] for tag in made["tags"]}
     for key, one in described(made).items():
