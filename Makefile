@@ -5,6 +5,7 @@
 #   make test     checks, then every test (ARGS="-k push" picks some)
 #   make check    lint, format, types and layers
 #   make format   let the linter and the formatter fix what they can
+#   make docs     write docs/api.md, from the rows of the operations and of the error codes
 #   make screenshots   take the pictures in docs/
 #   make bench    five minutes of measuring; writes benchmarks/results.md
 #   make lock     pin all that the image installs, with hashes, and list it (after a change to requirements.txt)
@@ -18,7 +19,7 @@ RUN = .venv/bin/python -m
 # Empty if .venv works. It does not if its Python is gone, or was upgraded to a version that it has no packages for.
 BROKEN := $(shell .venv/bin/python -Ic 'import pip; $(NEW_ENOUGH)' 2>/dev/null || echo broken)
 
-.PHONY: FORCE run quick test check format screenshots bench lock soak
+.PHONY: FORCE run quick test check format docs screenshots bench lock soak
 
 run: .venv/run.stamp
 	@exec .venv/bin/python app.py
@@ -39,6 +40,9 @@ check: .venv/develop.stamp
 format: .venv/develop.stamp
 	$(RUN) ruff check --fix .
 	$(RUN) ruff format .
+
+docs: .venv/run.stamp
+	$(RUN) web.reference.markdown
 
 screenshots: .venv/develop.stamp
 	$(RUN) tests.page.screenshots

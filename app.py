@@ -17,13 +17,11 @@ from web.fast_path import FastPath
 from web.input.codec import compact
 from web.instrumentation import record_error
 from web.live import disconnects as peer
-from web.operations import api
-from web.pages import DOCS_PATH, AnyText, pages, render_sign_in
-from web.reference.openapi import openapi
+from web.operations.api import OPERATIONS, api
+from web.operations.operation import API_PREFIX
+from web.pages import AnyText, pages, render_sign_in
 from web.request import Request, current_request
 from web.services import Services
-
-PROGRAM_PATHS = ("/api/", "/healthz", "/metrics")
 
 
 class SimpleJSON(JSONProvider):
@@ -58,18 +56,25 @@ def create_app(settings: Settings, client: Any = None) -> Flask:
     app.add_url_rule("/static/<path:filename>", "static", assets.serve)
     app.url_defaults(assets.add_digest)
     app.register_blueprint(api)
-    app.add_url_rule("/api/openapi.json", "api.openapi", openapi)
     app.register_blueprint(pages)
     app.wsgi_app = FastPath(app.wsgi_app, request_class)  # type: ignore[method-assign]
     return app
 
 
+def is_for_programs(request: Request) -> bool:
+    """Return whether a request is for the API, whatever its method, rather than for a page."""
+    if request.blueprint:
+        return request.blueprint == api.name
+    paths = (path for operation in OPERATIONS for path in operation.paths)
+    return request.path.startswith(API_PREFIX) or request.path in paths
+
+
 def render_error(exception: Exception) -> Response:
     """Answer every failure: JSON to programs, the 404 page to people."""
     error = errors.from_exception(exception, reading=request.method in security.SAFE_METHODS)
-    no_links = isinstance(request.routing_exception, BadRequest)  # a malformed Host: a page's links cannot be made
+    no_links = isinstance(request.routing_exception, BadRequest)  # a malformed Host: the links of a page cannot be made
     record_error(current_request(), error)
-    if (request.path.startswith(PROGRAM_PATHS) and request.path != DOCS_PATH) or no_links:
+    if is_for_programs(current_request()) or no_links:
         response = make_response(error.answer())
     elif error.status == 401:
         response = make_response(render_sign_in(request.path))

@@ -201,7 +201,7 @@ class QueueLister:
             counts = Counts(queue.name, count, reserved, delayed, dead, 0, paused == 1)
             if reserved or delayed or waiters:  # some leases may have expired
                 with contextlib.suppress(redis.ResponseError):  # one broken queue must not hide the others
-                    counts = Counts(queue.name, **queue.state().counts())  # type: ignore[arg-type]
+                    counts = Counts(queue.name, **asdict(queue.state().counts))
             found.append(counts)
         return found
 

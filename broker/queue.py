@@ -8,7 +8,7 @@ import hashlib
 import secrets
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -102,6 +102,30 @@ class Result:
 
 
 @dataclass(frozen=True)
+class QueueCounts:
+    """The number of messages by state, the number of blocked clients, and whether delivery is paused."""
+
+    count: int
+    reserved: int
+    delayed: int
+    dead: int
+    waiters: int
+    paused: bool
+
+
+@dataclass(frozen=True)
+class Pushed:
+    """What a push did: the length of the queue after it, and the ids of delayed messages.
+
+    `is_repeated` says that it was done before, with the same idempotency key.
+    """
+
+    count: int
+    ids: list[str] = field(default_factory=list)
+    is_repeated: bool = False
+
+
+@dataclass(frozen=True)
 class State:
     """What a queue holds, and the first bytes and whole sizes of some waiting messages, next to be popped first.
 
@@ -117,10 +141,10 @@ class State:
     heads: list[tuple[bytes, int]]
     next_change: float | None
 
-    def counts(self) -> dict[str, int | bool]:
-        """Return all but the messages."""
-        names = ("count", "reserved", "delayed", "dead", "waiters", "paused")
-        return {name: getattr(self, name) for name in names}
+    @property
+    def counts(self) -> QueueCounts:
+        """All but the messages."""
+        return QueueCounts(self.count, self.reserved, self.delayed, self.dead, self.waiters, self.paused)
 
 
 @dataclass(frozen=True)
@@ -130,6 +154,7 @@ class Batch(Generic[M]):
     messages: list[M]
     next_due: float | None = None
     paused: bool = False  # nothing is given out
+    is_repeated: bool = False  # they were taken before, with the same idempotency key
 
 
 @dataclass(frozen=True)
@@ -213,35 +238,30 @@ class ReliableQueue(RedisQueue):
         super().__init__(client, name, prefix)
         self.client_for_large = getattr(client, "unbatched", client)  # for commands whose reply may be large
         self.max_deliveries = max_deliveries
-        self.is_repeated = False  # whether the last answer was one that is kept for an Idempotency-Key
         self._pop_keys = [self.key, *(self.key_prefix + key for key in _POP_KEYS)]
         self._keys = [self.key, *(self.key_prefix + key for key in _KEYS)]
 
-    def push_once(self, idempotency_key: str, messages: Sequence[bytes], front: bool = False) -> int:
-        """Push as `push` does, once for an idempotency key within 24 hours; return the length after that push.
+    def push_once(self, idempotency_key: str, messages: Sequence[bytes], front: bool = False) -> Pushed:
+        """Push as `push` does, once for an idempotency key within 24 hours; return what that push did.
 
         Raises:
             Conflict: the key was used with another request.
         """
         command = "push_front" if front else "push"
         fingerprint = _digest(b"push-front" if front else b"push", *messages)
-        return int(
-            self._push(command, messages, fingerprint=fingerprint, extra_key=self._answer_key(idempotency_key))[0]
-        )
+        return self._push(command, messages, fingerprint=fingerprint, extra_key=self._answer_key(idempotency_key))
 
     def push(self, *messages: bytes, front: bool = False) -> int:
         """Add messages and return the queue's new length.
 
         With `front` they go to the front, the first of them to be popped next. No messages change nothing.
         """
-        return int(self._push("push_front", messages)[0]) if front and messages else super().push(*messages)
+        return self._push("push_front", messages).count if front and messages else super().push(*messages)
 
-    def push_later(
-        self, delay: float, messages: Sequence[bytes], idempotency_key: str | None = None
-    ) -> tuple[list[str], int]:
+    def push_later(self, delay: float, messages: Sequence[bytes], idempotency_key: str | None = None) -> Pushed:
         """Add messages, all or none, that join the back of the queue in `delay` seconds, in the same order.
 
-        Return their ids and the queue's length. With an idempotency key it is done once within 24 hours.
+        With an idempotency key it is done once within 24 hours.
 
         Raises:
             Conflict: the key was used with another request.
@@ -249,9 +269,7 @@ class ReliableQueue(RedisQueue):
         milliseconds = _milliseconds(delay)
         fingerprint = _digest(b"push-later", b"%d" % milliseconds, *messages) if idempotency_key else ""
         key = self._answer_key(idempotency_key) if idempotency_key else None
-        count, moment, random = self._push("push_later", messages, milliseconds, fingerprint, key)
-        stem = f"{moment.decode()}-%06d-{random.decode()}-0-d"
-        return [stem % number for number in range(1, len(messages) + 1)], int(count)
+        return self._push("push_later", messages, milliseconds, fingerprint, key)
 
     def _push(
         self,
@@ -260,15 +278,17 @@ class ReliableQueue(RedisQueue):
         delay: int = 0,
         fingerprint: str = "",
         extra_key: str | None = None,
-    ) -> list[Any]:
+    ) -> Pushed:
         ordered = messages[::-1] if command == "push_front" else messages
         arguments = [fingerprint, delay, secrets.token_hex(8)]
         if len(messages) > MAX_COMMAND_MESSAGES:
             answer = self._push_staged(ordered, [command, self.max_deliveries, *arguments], extra_key)
         else:
             answer = self._run(command, *arguments, *ordered, extra_key=extra_key, script=_PUSH)
-        self.is_repeated = len(answer) > 3
-        return answer[:3]
+        count, moment, random, *repeated = answer
+        stem = f"{moment.decode()}-%06d-{random.decode()}-0-d" if command == "push_later" else ""
+        ids = [stem % number for number in range(1, len(messages) + 1)] if stem else []
+        return Pushed(int(count), ids, bool(repeated))
 
     def _push_staged(self, messages: Sequence[bytes], arguments: list[Any], extra_key: str | None) -> list[Any]:
         staged = self.key_prefix + "staged:" + secrets.token_hex(8)
@@ -296,8 +316,7 @@ class ReliableQueue(RedisQueue):
             arguments.append(_digest(b"pop", str(max).encode()))
         key = None if idempotency_key is None else self._answer_key(idempotency_key)
         next_due, messages, repeated, paused = self._run("pop", *arguments, extra_key=key, large=max > 1)
-        self.is_repeated = repeated == 1
-        return Batch(messages, _seconds(next_due), paused == 1)
+        return Batch(messages, _seconds(next_due), paused == 1, repeated == 1)
 
     def wait(self, seconds: float, client: Any = None, paused: bool = False) -> None:
         """Return when the queue holds something, or after `seconds`. Nothing is taken, so no lost reply loses anything.

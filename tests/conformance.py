@@ -1,8 +1,8 @@
 """What `schemathesis run` loads (SCHEMATHESIS_HOOKS) to test the app; tests/web/reference/test_conformance.py runs it.
 
-Some rules are said in words only, as no schema can: a parameter goes in the address or in the body, some exclude each
-other, one of `id` and `ids` is needed. Requests are made to keep them, so that one that is meant to be valid is, and
-any other is refused for what is wrong with it.
+Some rules stand in words only, as no schema can express them: a parameter goes in the query or in the body, some
+exclude each other, one of `id` and `ids` is required. Requests are changed to follow them, so that a request that is
+meant to be valid is valid, and any other is refused for its intended fault.
 """
 
 import contextlib
@@ -18,18 +18,19 @@ from web.errors import ApiError
 from web.input.body import TEXT, RawJson
 from web.input.parameters import MessageParameter
 from web.input.raw_json import NDJSON
-from web.operations import VERBS, Verb
+from web.operations.api import OPERATIONS
+from web.operations.operation import Operation
 
-TAKES = {(verb.method, verb.name): verb for verb in VERBS}
+ROWS = {(one.method, one.name): one for one in OPERATIONS if not one.path}
 REQUIRED = {"id": "a", "undo": "a", "to": "elsewhere", "job": "a", "position": 0}
 addresses = itertools.count(int(ip_address("10.0.0.1")))
-# Of each only the second may be sent.
+# Of each pair only the second is kept.
 EXCLUSIVE = (("ids", "id"), ("front", "delay"), ("dead", "delay"), ("max", "position"), ("contains", "position"))
 
 
 @schemathesis.serializer(NDJSON)
 def serialize_lines(context: Any, value: Any) -> Any:
-    """Send each line of a text as a JSON string; what is no text as a line that is not JSON."""
+    """Send each line of a text as a JSON string, and any other value as a line that is not JSON."""
     if not isinstance(value, str):
         return b"{\n"
     return b"".join(json.dumps(line).encode() + b"\n" for line in value.splitlines() if line)
@@ -37,24 +38,24 @@ def serialize_lines(context: Any, value: Any) -> Any:
 
 @schemathesis.hook
 def before_call(context: Any, case: "schemathesis.Case[Any]", kwargs: Any) -> None:
-    """Wait for nothing, ask from an address of its own (wrong tokens slow one down), and keep the rules.
+    """Do not wait, ask from a new IP address (wrong tokens slow an address down), and follow the rules.
 
-    The request is changed in place: what is assigned would count as new, and be judged again.
+    The request is changed in place: a value that is assigned would count as new, and be judged again.
     """
     case.headers["X-Forwarded-For"] = str(ip_address(next(addresses)))
     query, fields = case.query, case.body if isinstance(case.body, dict) else {}
     for sent in (query, fields):
         if str(sent.get("wait", "")).replace(".", "").isdigit():
             sent["wait"] = 0
-    verb = TAKES.get((case.method.upper(), case.path.rpartition("/")[2]))
-    if verb:
-        write_plainly(verb, fields)
-        keep_the_rules(verb, case, query, fields)
+    operation = ROWS.get((case.method.upper(), case.path.rpartition("/")[2]))
+    if operation:
+        write_plainly(operation, fields)
+        follow_the_rules(operation, case, query, fields)
 
 
-def write_plainly(verb: Verb, fields: dict[str, Any]) -> None:
-    """Write a number that is sent as text, and the like, as the document has it; then it counts as valid."""
-    for parameter in verb.parameters:
+def write_plainly(operation: Operation, fields: dict[str, Any]) -> None:
+    """Write a number that is sent as text as the document has it, so that it counts as valid."""
+    for parameter in operation.parameters:
         if parameter.name in fields and not isinstance(parameter, MessageParameter):
             with contextlib.suppress(ApiError):
                 value = parameter.from_json(RawJson(json.dumps(fields[parameter.name]).encode()))
@@ -64,8 +65,10 @@ def write_plainly(verb: Verb, fields: dict[str, Any]) -> None:
                     fields[parameter.name] = parameter.parse(value)
 
 
-def keep_the_rules(verb: Verb, case: "schemathesis.Case[Any]", query: dict[str, Any], fields: dict[str, Any]) -> None:
-    """Change a request so that it keeps the rules that no schema says."""
+def follow_the_rules(
+    operation: Operation, case: "schemathesis.Case[Any]", query: dict[str, Any], fields: dict[str, Any]
+) -> None:
+    """Change a request to follow the rules that no schema expresses."""
 
     def drop(*names: str) -> None:
         for name in names:
@@ -80,25 +83,25 @@ def keep_the_rules(verb: Verb, case: "schemathesis.Case[Any]", query: dict[str, 
     if case.media_type == NDJSON or "each" in query:
         drop("front", "delay")
         case.headers.pop("Idempotency-Key", None)
-    if verb.name == "move" and not {"position", "message"} <= query.keys() | fields.keys():
+    if operation.name == "move" and not {"position", "message"} <= query.keys() | fields.keys():
         drop("position", "message")
     for name, other in EXCLUSIVE:
         if other in query or other in fields:
             drop(name)
-    if verb.name == "ack" and not {"id", "job", "result"} <= query.keys() | fields.keys():
+    if operation.name == "ack" and not {"id", "job", "result"} <= query.keys() | fields.keys():
         drop("job", "result")
-    needed = {one.name for one in verb.parameters if one.required and one.in_query}
-    if verb.name in ("ack", "release") and "ids" not in query and "ids" not in fields:
+    needed = {one.name for one in operation.parameters if one.required and one.in_query}
+    if operation.name in ("ack", "release") and "ids" not in query and "ids" not in fields:
         needed.add("id")
     query.update({name: REQUIRED[name] for name in needed - query.keys() - fields.keys()})
     for sent in (query, fields):
-        if verb.name == "move" and sent.get("to") == case.path_parameters.get("name", "default"):
+        if operation.name == "move" and sent.get("to") == case.path_parameters.get("name", "default"):
             sent["to"] = REQUIRED["to"]
 
 
 @schemathesis.check
 def error_code_conformance(context: Any, response: Any, case: "schemathesis.Case[Any]") -> None:
-    """The code of an error is one that the document names for this route and status."""
+    """The code of an error is one that the document lists for this operation and status."""
     responses = case.operation.definition.raw["responses"]
     documented = responses.get(str(response.status_code), {})
     if name := documented.get("$ref", "").rpartition("/")[2]:

@@ -1,123 +1,78 @@
-"""docs/api.md says what the code does: its routes, parameters, codes and commands are compared with it."""
+"""docs/api.md is made from the rows of the operations, and each command in it prints what it shows."""
 
-import ast
-import re
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
-from app import create_app
-from settings import Settings
-from tests.console import examples, printed
+import pytest
+
+from tests.console import printed
 from tests.servers import ROOT, App
-from web.errors import REDIS_ERRORS
-from web.input.parameters import Message, MessageList, Parameter
-from web.operations import ALL_EVENTS_PARAMETERS, LIST_PARAMETERS, VERBS
+from web.errors import ERRORS
+from web.operations.api import OPERATIONS
+from web.operations.operation import Operation
+from web.reference.markdown import curl, reference
 
 REFERENCE = (ROOT / "docs/api.md").read_text(encoding="utf-8")
-CODE = re.compile(r"`([a-z0-9_]+)`")
+# An order in which each example answers what its row shows.
+STORY = (
+    *("events", "push", "count", "all", "reserve", "reserved", "extend", "release", "delayed"),
+    *("push", "reserve", "ack", "push", "remove", "push", "clear", "restore", "pop", "push", "move"),
+    *("queues", "pause", "resume", "store_result", "get_result", "healthz", "metrics", "openapi", "queues_events"),
+)
+CHANGING = ("id", "undo", "deadline", "at", "failed")  # fields that differ each time
 
 
-def sections() -> dict[str, str]:
-    """Return the text of each route's section, by "METHOD /path"."""
-    parts = re.split(r"^##+ (.*)\n", REFERENCE, flags=re.M)
-    return {
-        title.strip("`"): text for title, text in zip(parts[1::2], parts[2::2], strict=True) if title.startswith("`")
-    }
+def test_the_reference_is_up_to_date() -> None:
+    assert reference() == REFERENCE, "docs/api.md is stale: run make docs"
 
 
-def parameters_of(section: str) -> dict[str, tuple[str, str, str]]:
-    """Return type, default and description of each parameter in a section's table."""
-    rows = re.findall(r"^\| `(\w+)` \| (.*?) \| ?(.*?) \| (.*?) \|$", section, re.M)
-    return {name: (kind, default.strip("`"), about) for name, kind, default, about in rows}
+def test_every_command_prints_what_the_reference_shows(serve: Callable[..., App], tmp_path: Path) -> None:
+    app, by_id = serve(), {operation.id: operation for operation in OPERATIONS}
+    assert set(STORY) == by_id.keys()
+    actual: dict[str, Any] = {}
+    for id in STORY:
+        example, command = by_id[id].example, curl(by_id[id])
+        assert example and f"$ {command}\n" in REFERENCE
+        for name, value in actual.items():
+            command = command.replace(f"-d {name}={example.sent.get(name)}", f"-d {name}={value}")
+        if isinstance(example.answer, str):
+            assert printed(command, app, example.answer.count("\n"), tmp_path) == example.answer, command
+        else:
+            answer = json.loads(printed(command, app, 1, tmp_path))
+            assert masked(answer) == masked(example.answer), command
+            actual |= {name: answer[name] for name in ("id", "undo") if name in answer}
 
 
-def described(parameter: Parameter) -> tuple[str, str]:
-    """Return type and default of a parameter, as the reference writes them."""
-    default = parameter.default
-    if parameter.required:
-        default = "required"
-    elif isinstance(default, bool):
-        default = int(default)
-    return parameter.describe(), "" if default is None else str(default)
+def masked(value: Any) -> Any:
+    """Return an answer with only the types of the fields that differ each time."""
+    if isinstance(value, list):
+        return [masked(one) for one in value]
+    if isinstance(value, dict):
+        return {name: type(one) if name in CHANGING else masked(one) for name, one in value.items()}
+    return value
 
 
-def codes_in_code() -> set[str]:
-    """Return every code that the source gives to an error."""
-    found = {name for _, _, name, _ in REDIS_ERRORS} | {"bad_request", "bad_parameter", "empty", "paused"}
-    found |= {"uri_too_long", "expectation_failed", "request_header_fields_too_large"}  # gunicorn's, see test_http.py
-    positions = {"ApiError": 1, "bad_request": 1, "unavailable": 0, "error": 1}
-    for path in (ROOT / "web").rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if not isinstance(node, ast.Call):
-                continue
-            name = node.func.id if isinstance(node.func, ast.Name) else getattr(node.func, "attr", "")
-            at = positions.get(name)
-            arguments = node.args if at is not None else []
-            if at is not None and len(arguments) > at and isinstance(code := arguments[at], ast.Constant):
-                found.add(str(code.value))
-            if name == "nothing" and isinstance(why := node.args[0], ast.Tuple):
-                found.add(str(why.elts[0].value))  # type: ignore[attr-defined]
-            if name == "one_or_many" and len(node.args) > 3 and isinstance(code := node.args[3], ast.Constant):
-                found.add(str(code.value))
-    return found
+def texts(operation: Operation) -> Iterator[str]:
+    """Yield all that the reference says of an operation."""
+    yield from operation.about
+    yield from (parameter.doc for parameter in operation.parameters)
+    for answer in operation.answers:
+        yield from (
+            one["description"]
+            for name, one in answer.schema.get("properties", {}).items()
+            if name != "success" and answer.name != "Nothing"
+        )
 
 
-def test_every_route_is_in_the_reference_and_no_other() -> None:
-    app = create_app(Settings())
-    routes = {
-        f"{method} {rule.rule}"
-        for rule in app.url_map.iter_rules()
-        for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}
-        if rule.endpoint.startswith("api.") and "<" not in rule.rule
-    }
-    assert set(sections()) == routes
-    named = {
-        rule.rule for rule in app.url_map.iter_rules() if "<any:name>" in rule.rule and rule.rule.startswith("/api/")
-    }
-    assert named == {f"/api/queue/<any:name>/{verb.name}" for verb in VERBS}
+@pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.id)
+def test_every_operation_parameter_and_field_is_described_by_sentences(operation: Operation) -> None:
+    for text in texts(operation):
+        assert text[:1].isupper() or text.startswith("`"), text
+        assert text.endswith("."), text
 
 
-def test_every_parameter_is_in_the_reference_with_its_type_and_default_and_no_other() -> None:
-    tables = {f"{verb.method} /api/queue/{verb.name}": verb.parameters for verb in VERBS}
-    tables |= {"GET /api/queues": LIST_PARAMETERS, "GET /api/events": ALL_EVENTS_PARAMETERS}
-    tables |= {"GET /healthz": (), "GET /metrics": ()}
-    for route, parameters in tables.items():
-        rows = parameters_of(sections()[route])
-        assert {name: row[:2] for name, row in rows.items()} == {one.name: described(one) for one in parameters}, route
-        for parameter in parameters:
-            assert ("in the body only" in rows[parameter.name][2]) == (not parameter.in_query), (route, parameter.name)
-
-
-def test_a_verb_that_takes_an_idempotency_key_says_so() -> None:
-    for verb in VERBS:
-        assert ("`Idempotency-Key` header" in sections()[f"{verb.method} /api/queue/{verb.name}"]) == verb.idempotent
-
-
-def test_every_error_code_is_in_the_reference_and_no_other() -> None:
-    rows = set(re.findall(r"^\| `([a-z0-9_]+)` \| \d{3} \|", REFERENCE, re.M))
-    assert rows == codes_in_code()
-    everywhere = set(CODE.findall(REFERENCE.partition("These codes can come")[2].partition("Below,")[0]))
-    listed = everywhere.union(
-        *(CODE.findall(text.partition("Errors:")[2].partition("```")[0]) for text in sections().values())
-    )
-    assert listed - {"redis_full"} == rows - {"redis_full"}
-    assert all("Errors:" in text for text in sections().values())
-
-
-def test_the_codes_of_redis_have_their_status_in_the_reference() -> None:
-    statuses = dict(re.findall(r"^\| `([a-z0-9_]+)` \| (\d{3}) \|", REFERENCE, re.M))
-    for _, status, code, _ in REDIS_ERRORS:
-        assert statuses[code] == str(status), code
-
-
-def test_verbs_that_take_messages_say_so_once() -> None:
-    kinds = {one.name for verb in VERBS for one in verb.parameters if isinstance(one, (Message, MessageList))}
-    assert kinds == {"message", "messages", "result"}
-
-
-def test_every_command_prints_what_the_reference_says(serve: Callable[..., App], tmp_path: Path) -> None:
-    app = serve()
-    commands = list(examples(REFERENCE))
-    assert len(commands) == len(sections())
-    for command, expected in commands:
-        assert printed(command, app, expected.count("\n"), tmp_path).rstrip("\n") == expected.rstrip("\n"), command
+def test_every_error_code_has_a_sentence_and_advice() -> None:
+    for code, row in ERRORS.items():
+        assert row.sentence and row.advice.endswith("."), code

@@ -1,3 +1,3 @@
-"""What knows HTTP: the routes, the pages, and what stands between a request and a queue."""
+"""The HTTP layer: the operations of the API, the pages, and the checks between a request and a queue."""
 
-__version__ = "1.0.0"
+__version__ = "2.0.0.dev"

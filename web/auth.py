@@ -16,7 +16,7 @@ from itsdangerous import BadSignature, TimestampSigner
 from werkzeug import Response
 
 from settings import Settings
-from web.errors import ApiError, bad_request
+from web.errors import ApiError, quoted
 from web.request import Request
 
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
@@ -57,18 +57,16 @@ def check_access(request: Request) -> None:
     """Refuse a request without a token (401), and one that would change something with a token for reading (403)."""
     access = access_of(request)
     if access is Access.NONE:
-        raise ApiError(
-            401, "token_required", "Send the token: Authorization: Bearer ...", {"WWW-Authenticate": "Bearer"}
-        )
+        raise ApiError("token_required")
     if access is Access.READ and request.method not in SAFE_METHODS and request.endpoint != "pages.logout":
-        raise ApiError(403, "read_only", "This token can only read: it was set as READ_TOKEN.")
+        raise ApiError("read_only")
 
 
 def check_host(request: Request) -> None:
     """Refuse a Host that is not served: another site can point a name of its own at this machine (DNS rebinding)."""
     host = request.headers.get("Host", "")
     if not is_trusted_host(host, request.settings.trusted_hosts):
-        raise bad_request(f"This Host is not served here: {host[:80]!a}. Add it to TRUSTED_HOSTS.", "untrusted_host")
+        raise ApiError("untrusted_host", f"Untrusted Host header: {quoted(host)}. Add the name to TRUSTED_HOSTS.")
 
 
 def check_site(request: Request) -> None:
@@ -82,7 +80,7 @@ def check_site(request: Request) -> None:
     else:
         is_foreign = origin is not None and not is_own_origin(origin, request)
     if is_foreign and not (request.method in SAFE_METHODS and _is_link(request)):
-        raise ApiError(403, "cross_site", "A page of another site may not use this queue.")
+        raise ApiError("cross_site")
 
 
 def _is_link(request: Request) -> bool:

@@ -16,7 +16,7 @@ MAX_QUEUES = 500  # queues that a process counts by name; all others are counted
 OTHERS = "(others)"  # the label of those, which cannot be a name
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)  # of histograms
 BOUNDS = (*map(str, SECONDS), "+Inf")  # the same as labels
-# Verb -> what it counts, and the field of its answer that says how many; without that field a success is one.
+# Operation -> what it counts, and the field of its answer with the number; without that field a success is one.
 MESSAGES = {
     "push": ("pushed", "pushed"),
     "pop": ("popped", "messages"),
@@ -50,13 +50,13 @@ class Counters:
         if self._file is not None:
             self._file.write_value(count.text, count.number, count.seconds)
 
-    def add_request(self, verb: str, status: str, seconds: float) -> None:
+    def add_request(self, operation: str, status: str, seconds: float) -> None:
         """Count a request, whose answer began after some seconds."""
-        self.add(("requests", verb, status, BOUNDS[bisect_left(SECONDS, seconds)]), 1, seconds)
+        self.add(("requests", operation, status, BOUNDS[bisect_left(SECONDS, seconds)]), 1, seconds)
 
-    def add_messages(self, verb: str, queue: str, answer: Any) -> None:
-        """Count the messages that a verb's answer tells of: a JSON answer, or a message as the body itself."""
-        event, number = messages_in(verb, answer)
+    def add_messages(self, operation: str, queue: str, answer: Any) -> None:
+        """Count the messages in the answer of an operation: JSON, or a message as the body itself."""
+        event, number = messages_in(operation, answer)
         if not event:
             return
         if queue not in self._names:
@@ -99,9 +99,9 @@ def _read(file: Path) -> list[tuple[Key, float, float]]:
     return [(tuple(json.loads(text)), number, seconds) for text, number, seconds, _ in values]
 
 
-def messages_in(verb: str, answer: Any) -> tuple[str, int]:
-    """Return what a verb's answer counts, and of how many messages; "" for a verb that counts nothing."""
-    event, field = MESSAGES.get(verb, ("", ""))
+def messages_in(operation: str, answer: Any) -> tuple[str, int]:
+    """Return what the answer of an operation counts and the number of messages; "" where it counts none."""
+    event, field = MESSAGES.get(operation, ("", ""))
     if not event:
         return "", 0
     if not isinstance(answer, dict):

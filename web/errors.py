@@ -1,131 +1,296 @@
-"""Every failure: each cause has one status, one stable code for programs and one sentence for people."""
+"""Every error of the API: one row for each code, and what turns an exception into an answer.
 
+`raise ApiError("bad_name")` is all that a caller writes. docs/api.md and the OpenAPI document list the same rows.
+"""
+
+import json
 import logging
+from dataclasses import dataclass
+from enum import Enum
 from typing import Any
 
 import redis
 from werkzeug.exceptions import HTTPException
 
-from broker.connections.errors import FAULTS, NotSent, error_text, find_fault
+from broker.connections.errors import NotSent, error_text, find_fault
+from broker.keys import NAME_RULE
 from broker.queue import Conflict, Stale
 
 log = logging.getLogger(__name__)
 
 
-class ApiError(Exception):
-    """A request that is answered without success. Raised anywhere, rendered by the one error handler."""
+class Raised(Enum):
+    """Which requests an error can answer."""
 
-    def __init__(
-        self, status: int, error: str, message: str, headers: dict[str, str] | None = None, **details: Any
-    ) -> None:
-        super().__init__(message)
-        self.status = status
+    ANY = "any"
+    GET = "GET"
+    POST = "POST"
+    SOME = "some"  # those of the operations that list the code
+
+
+ANY, GET, POST, SOME = Raised
+
+
+@dataclass(frozen=True)
+class ErrorCode:
+    """One cause of failure: its status, its sentence for people, and what the caller can do.
+
+    The fields of the answer fill the braces of the sentence. Where an error has a more precise sentence for some cases,
+    this is the general one.
+    """
+
+    status: int
+    sentence: str
+    advice: str
+    raised: Raised = SOME
+
+
+REQUEST_ERRORS = {  # code -> row
+    "empty": ErrorCode(200, "The queue is empty.", "Wait for a message with `wait`."),
+    "paused": ErrorCode(
+        200,
+        "The queue is paused: no messages are delivered until it is resumed.",
+        "Wait with `wait`, or `resume` the queue.",
+    ),
+    "no_result": ErrorCode(200, "No result yet, or it has expired.", "Wait for it with `wait`."),
+    "bad_request": ErrorCode(400, "The request is not valid HTTP.", "Use an HTTP client.", ANY),
+    "bad_name": ErrorCode(400, f"A queue name has {NAME_RULE}", "Rename the queue.", ANY),
+    "bad_parameter": ErrorCode(
+        400,
+        "A parameter is missing, out of range or of the wrong type.",
+        "Correct the parameter that `parameter` names.",
+        ANY,
+    ),
+    "unknown_parameter": ErrorCode(
+        400,
+        "Unknown parameter.",
+        "Correct the name that `parameter` gives. In a form, escape `&` with `--data-urlencode`.",
+        ANY,
+    ),
+    "duplicate_key": ErrorCode(
+        400,
+        "A parameter, or a field of the body, is given twice.",
+        "Send it once. Duplicate keys within a message are not an error.",
+        ANY,
+    ),
+    "bad_json": ErrorCode(400, "The body is not valid JSON, or not a JSON object.", "Correct it.", POST),
+    "bad_form": ErrorCode(
+        400, "The form has an empty field, or too many.", "Send JSON, or escape `&` with `--data-urlencode`.", POST
+    ),
+    "unexpected_body": ErrorCode(
+        400, "A GET takes its parameters from the query string; send no body.", "Move the fields to the query.", GET
+    ),
+    "bad_utf8": ErrorCode(
+        400,
+        "A text is not valid UTF-8, or contains a lone surrogate.",
+        "Send bytes as `application/octet-stream` or as base64.",
+        ANY,
+    ),
+    "bad_base64": ErrorCode(400, "The base64 of a message is not valid.", "Correct it."),
+    "bad_message": ErrorCode(400, "Send either message or messages.", "Send one of them."),
+    "empty_message": ErrorCode(400, "A message must not be empty or null.", "Send at least one byte."),
+    "too_deep": ErrorCode(
+        400, "The JSON is nested deeper than {limit} levels.", "Send the JSON as a string, or flatten it.", POST
+    ),
+    "incomplete_body": ErrorCode(400, "The body ended early, or its chunks are malformed.", "Send it again.", ANY),
+    "bad_idempotency_key": ErrorCode(
+        400,
+        "The Idempotency-Key is malformed, or this request does not take one.",
+        "Send 1 to 255 visible ASCII characters, and only to an operation that takes a key.",
+        ANY,
+    ),
+    "same_queue": ErrorCode(400, "A queue cannot be moved to itself.", "Name another queue."),
+    "untrusted_host": ErrorCode(400, "Untrusted Host header.", "Add the name to `TRUSTED_HOSTS`.", ANY),
+    "token_required": ErrorCode(
+        401, "Missing or wrong token. Send the header Authorization: Bearer TOKEN.", "Send a valid token.", ANY
+    ),
+    "cross_site": ErrorCode(
+        403, "Cross-site request refused.", "Call from a program, or from the app's own page.", ANY
+    ),
+    "read_only": ErrorCode(403, "This token is read-only (READ_TOKEN).", "Use a token of `API_TOKEN`.", POST),
+    "not_found": ErrorCode(404, "Not found.", "Check the path.", ANY),
+    "method_not_allowed": ErrorCode(405, "Method not allowed.", "Use a method that `Allow` lists.", ANY),
+    "body_timeout": ErrorCode(408, "The body did not arrive in time.", "Send it faster, or in parts.", ANY),
+    "stale": ErrorCode(
+        409,
+        "The lease has ended, the message has moved, or its undo has expired. Nothing was changed.",
+        "Look again. `stale` lists the ids that are not held.",
+    ),
+    "conflict": ErrorCode(
+        409,
+        "This Idempotency-Key was used with another request. Nothing was changed.",
+        "Use a new key for each request.",
+    ),
+    "body_too_large": ErrorCode(
+        413,
+        "The body is larger than {limit} bytes.",
+        "Send a stream of lines. `MAX_BODY_BYTES` sets the limit; operations without messages allow less.",
+        POST,
+    ),
+    "message_too_large": ErrorCode(
+        413,
+        "A message is larger than {limit} bytes.",
+        "Send a reference instead of the content, or raise `MAX_MESSAGE_BYTES`.",
+    ),
+    "too_many_messages": ErrorCode(
+        413,
+        "A list has more than {limit} messages.",
+        "Send several lists, or a stream of lines (`application/x-ndjson`).",
+    ),
+    "too_many_values": ErrorCode(
+        413,
+        "A list of messages has more than {limit} JSON values.",
+        "Send several lists, or a stream of lines (`application/x-ndjson`).",
+        POST,
+    ),
+    "uri_too_long": ErrorCode(414, "The URL is longer than 8,190 bytes.", "Move parameters to the body.", ANY),
+    "unsupported_type": ErrorCode(
+        415, "Unsupported content type or charset.", "Send one that the operation lists, in UTF-8.", POST
+    ),
+    "unsupported_encoding": ErrorCode(
+        415, "The body is compressed, or has an unsupported Transfer-Encoding.", "Send it uncompressed.", ANY
+    ),
+    "expectation_failed": ErrorCode(417, "Unsupported Expect header.", "Send `100-continue`, or none.", ANY),
+    "too_many_attempts": ErrorCode(
+        429,
+        "Too many wrong tokens from this address. A valid token is always accepted.",
+        "Correct the token.",
+        ANY,
+    ),
+    "too_many_blocked_clients": ErrorCode(
+        429, "Too many blocked clients (limit {limit}). Try again later.", "Try again, or raise `MAX_BLOCKED_CLIENTS`."
+    ),
+    "request_header_fields_too_large": ErrorCode(
+        431, "A header is longer than 8,190 bytes, or there are more than 100.", "Send fewer or shorter headers.", ANY
+    ),
+    "internal": ErrorCode(500, "Internal error; the server's log has the details.", "See the log.", ANY),
+    "too_many_bodies": ErrorCode(
+        503, "Too many large bodies are being read. Nothing was changed.", "Try again in a second.", POST
+    ),
+}
+
+REDIS_ERRORS = {  # code -> row; a row of FAULTS in broker/connections/errors.py may have a sentence of its own
+    "wrong_type": ErrorCode(
+        409, "The queue's key in Redis is not a list.", "Use another name, or another `QUEUE_PREFIX`.", ANY
+    ),
+    "cross_slot": ErrorCode(
+        409,
+        "The two queues are in different Cluster slots. Nothing was moved.",
+        "Pop from one and push to the other.",
+    ),
+    "busy": ErrorCode(503, "All connections to Redis are in use. Nothing was changed.", "Try again.", ANY),
+    "redis_unavailable": ErrorCode(503, "Cannot reach Redis. Nothing was changed.", "Try again.", ANY),
+    "redis_loading": ErrorCode(503, "Redis is loading its data after a start.", "Try again.", ANY),
+    "redis_readonly": ErrorCode(
+        503, "This Redis is a read-only replica, or has too few replicas.", "Try again; check `REDIS_URL`.", ANY
+    ),
+    "redis_busy": ErrorCode(
+        503, "Redis is running a long script, or cannot take more clients or commands.", "Try again.", ANY
+    ),
+    "redis_misconfigured": ErrorCode(
+        503,
+        "Redis refuses because of its password, permissions, cluster mode or disk.",
+        "Correct the settings as the sentence says.",
+        ANY,
+    ),
+    "disk_full": ErrorCode(
+        503,
+        "The disk on which Redis keeps the messages is full. Nothing was changed.",
+        "Free some space there.",
+        ANY,
+    ),
+    "redis_too_old": ErrorCode(
+        503, "This Redis is too old for this operation; it needs version 6.2 or later.", "Upgrade Redis.", ANY
+    ),
+    "redis_error": ErrorCode(503, "Redis refused for another reason.", "See the sentence.", ANY),
+    "outcome_unknown": ErrorCode(
+        503,
+        "The outcome is unknown: the connection broke before Redis replied.",
+        "Check, or repeat it; with an `Idempotency-Key` that is safe.",
+        POST,
+    ),
+    "redis_full": ErrorCode(507, "Redis is out of memory. Nothing was stored.", "Pop, or give Redis more memory."),
+}
+
+ERRORS = REQUEST_ERRORS | REDIS_ERRORS
+HEADERS = {401: {"WWW-Authenticate": "Bearer"}, 429: {"Retry-After": "1"}, 503: {"Retry-After": "1"}}  # by status
+
+
+class ApiError(Exception):
+    """A request that fails. Raised anywhere, rendered by the one error handler."""
+
+    def __init__(self, error: str, message: str = "", headers: dict[str, str] | None = None, **details: Any) -> None:
+        """Fail with a code of ERRORS, and a `message` where the sentence of the code is not precise enough.
+
+        The details are fields of the answer, which also fill the sentence of the code.
+        """
+        row = ERRORS[error]
         self.error = error
-        self.message = message
-        self.headers = headers or {}
+        self.status = row.status
+        self.message = message or row.sentence.format(**details)
+        self.headers = headers or HEADERS.get(row.status, {})
         self.details = details
+        super().__init__(self.message)
 
     def with_details(self, **details: Any) -> "ApiError":
-        """Return this error with more fields in its answer; those that it has already stay as they are."""
-        return ApiError(self.status, self.error, self.message, self.headers, **(details | self.details))
+        """Return this error with more fields in its answer; fields that it already has are kept."""
+        return ApiError(self.error, self.message, self.headers, **(details | self.details))
 
     def answer(self) -> dict[str, Any]:
         """Return the JSON answer."""
         return {"success": False, "error": self.error, "message": self.message, **self.details}
 
 
-def bad_request(message: str, error: str = "bad_request", **details: Any) -> ApiError:
-    """Return the error for a malformed request (400)."""
-    return ApiError(400, error, message, **details)
-
-
 def from_exception(error: Exception, reading: bool) -> ApiError:
-    """Return the error for any exception. When only `reading`, a lost reply leaves nothing unknown."""
+    """Return the error for any exception. After a lost reply to a request that only reads, nothing is unknown."""
     if isinstance(error, ApiError):
         return error
     if isinstance(error, Stale):
-        return _stale(error.ids)
+        if error.ids:
+            message = "These leases have ended, or never existed. Nothing was changed."
+            return ApiError("stale", message, stale=error.ids)
+        return ApiError("stale", "The message has moved, or its undo has expired. Nothing was changed.")
     if isinstance(error, Conflict):
-        return ApiError(409, "conflict", "This Idempotency-Key was used with another request; nothing was changed.")
+        return ApiError("conflict")
     if isinstance(error, redis.RedisError):
         return from_redis(error, reading)
     if isinstance(error, HTTPException):
         return _from_http(error)
-    log.error("A request failed unexpectedly", exc_info=error)
-    return ApiError(500, "internal", "The server failed unexpectedly; its log has the details.")
-
-
-def _stale(ids: list[str]) -> ApiError:
-    if ids:
-        message = "These reservations have ended or never existed; nothing was changed."
-        return ApiError(409, "stale", message, stale=ids)
-    return ApiError(409, "stale", "It is no longer there; nothing was changed.")
+    log.error("Unexpected error in a request", exc_info=error)
+    return ApiError("internal")
 
 
 def _from_http(error: HTTPException) -> ApiError:
-    """Return the error for what Flask itself refused."""
+    """Return the error for a request that Flask refused."""
     if error.code == 404:
-        return ApiError(404, "not_found", "There is nothing at this address.")
+        return ApiError("not_found")
     if error.code == 405:
         allowed = sorted(getattr(error, "valid_methods", None) or [])
         methods = " or ".join(method for method in allowed if method not in ("HEAD", "OPTIONS"))
-        return ApiError(405, "method_not_allowed", f"Use {methods} here.", {"Allow": ", ".join(allowed)})
-    code = error.code or 500
-    return ApiError(code, error.name.lower().replace(" ", "_"), error.description or error.name)
-
-
-_STATUSES = {"wrong_type": 409, "cross_slot": 409, "redis_full": 507}  # code -> status, where it is not 503
-
-_SENTENCES = {  # code -> sentence, of the codes that have one cause each
-    "wrong_type": "Redis holds something other than a list under this name.",
-    "redis_full": "Redis has no memory left; nothing was stored.",
-    "redis_loading": "Redis is still loading its data.",
-    "cross_slot": "The two queues are in different Cluster slots; nothing was moved.",
-    "disk_full": "The disk on which Redis keeps the messages is full; nothing was changed.",
-    "redis_too_old": "This Redis is too old for this operation; it needs version 6.2 or later.",
-}
-
-_OTHER_REDIS_CODES = (
-    "redis_unavailable",
-    "redis_misconfigured",
-    "busy",
-    "redis_error",
-    "outcome_unknown",
-)  # of from_redis
-REDIS_CODES = frozenset([fault.code for fault in FAULTS] + list(_OTHER_REDIS_CODES))
-
-# How an error of Redis starts -> status, code, sentence. docs/api.md is held to it.
-REDIS_ERRORS = tuple(
-    (fault.start, _STATUSES.get(fault.code, 503), fault.code, fault.message or _SENTENCES[fault.code])
-    for fault in FAULTS
-)
+        return ApiError("method_not_allowed", f"Method not allowed; use {methods}.", {"Allow": ", ".join(allowed)})
+    found = ApiError("bad_request", error.description or error.name)
+    found.status = error.code or found.status
+    return found
 
 
 def from_redis(error: redis.RedisError, reading: bool = False) -> ApiError:
-    """Return the error for the cause of a Redis error; when only `reading`, a lost reply leaves nothing unknown."""
+    """Return the error for the cause of a Redis error. When only `reading`, a lost reply leaves nothing unknown."""
     if fault := find_fault(error):
-        status, message = _STATUSES.get(fault.code, 503), fault.message or _SENTENCES[fault.code]
-        if status == 503:
-            return unavailable(fault.code, message)
-        return ApiError(status, fault.code, message)
+        return ApiError(fault.code, fault.message)
     if isinstance(error, NotSent):
-        return unavailable("redis_unavailable", "Redis cannot be reached; nothing was changed.")
+        server, reason = error.server and f" at {error.server}", error.reason and f" ({error.reason})"
+        return ApiError("redis_unavailable", f"Cannot reach Redis{server}{reason}. Nothing was changed.")
     if isinstance(error, redis.AuthenticationError):
-        return unavailable("redis_misconfigured", "Redis does not accept the password in REDIS_URL.")
+        return ApiError("redis_misconfigured", "Redis refuses the password in REDIS_URL.")
     if isinstance(error, redis.MaxConnectionsError):
-        return unavailable("busy", "All connections to Redis are in use; nothing was changed.")
+        return ApiError("busy")
     if isinstance(error, (redis.ResponseError, redis.DataError)):
-        return unavailable("redis_error", f"Redis refused: {error_text(error)[:200]}.")
+        return ApiError("redis_error", f"Redis refused: {error_text(error)[:200]}.")
     if reading:
-        return unavailable("redis_unavailable", "Redis did not answer.")
-    return unavailable("outcome_unknown", "The reply of Redis was lost, so it is unknown whether this was done.")
+        return ApiError("redis_unavailable", "Redis did not reply.")
+    return ApiError("outcome_unknown")
 
 
-def unavailable(error: str, message: str) -> ApiError:
-    """Return the error for something that passes: try again in a second (503)."""
-    return ApiError(503, error, message, {"Retry-After": "1"})
-
-
-def printable(text: str) -> str:
-    """Return any text as it may stand in a sentence: short, on one line, in ASCII."""
-    return ascii(text[:60])
+def quoted(text: str) -> str:
+    """Return any text as a sentence can quote it: cut, on one line, in printable ASCII."""
+    return json.dumps(text[:60]).replace("\x7f", "\\u007f")

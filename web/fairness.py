@@ -3,7 +3,7 @@
 import threading
 import time
 
-from web.errors import unavailable
+from web.errors import ApiError
 
 MIN_PAUSE, MAX_PAUSE = 0.005, 0.05  # seconds between two turns, when there is a pause at all
 MAX_PAUSES = 4  # between two turns
@@ -62,7 +62,7 @@ class BodyMemory:
         """
         with self._lock:
             if self.reserved + size > self.maximum and self.reserved > held:
-                raise unavailable("too_many_bodies", "Too many large bodies are being read; nothing was changed.")
+                raise ApiError("too_many_bodies")
             self.reserved += size
 
     def release(self, size: int) -> None:

@@ -1,7 +1,7 @@
-"""The WSGI app in front of Flask's: it answers the verbs of queues by itself, and adds the security headers to all.
+"""The WSGI app in front of Flask's: it serves the operations on queues itself, and adds the security headers to all.
 
-A verb is answered by the same checks and the same view as on its Flask route, without what Flask does for a request
-beside: that takes about half of the time. Everything else, other methods of the same addresses too, goes to Flask.
+An operation passes the same checks and the same view as on its Flask route, without the rest of Flask's work for a
+request, which takes about half of the time. Everything else goes to Flask, other methods of the same paths too.
 """
 
 import time
@@ -14,15 +14,15 @@ from web import auth as security
 from web import errors
 from web.input.body import JSON
 from web.input.codec import compact
-from web.instrumentation import kind_of, record_answer, record_error
+from web.instrumentation import label_of, record_answer, record_error
 from web.live import disconnects as peer
-from web.operations import call, find_verb
+from web.operations.api import find_operation
+from web.operations.operation import call
 from web.proxy import adapt
 from web.request import Request
 
 HEADERS = list(security.HEADERS.items())
 UNCACHED_HEADERS = [*HEADERS, ("Cache-Control", "no-store")]
-STATIC_PATH = "/static/"  # only what is there may be cached
 
 
 class FastPath:
@@ -35,26 +35,25 @@ class FastPath:
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         services, began = self.request_class.services, time.monotonic()
         adapt(environ, services.settings)
-        path = environ["PATH_INFO"]
-        added = HEADERS if path.startswith(STATIC_PATH) else UNCACHED_HEADERS
-
-        verb, name = find_verb(environ["REQUEST_METHOD"], path)
-        kind = verb.name if verb else kind_of(path)
+        operation, name = find_operation(environ["REQUEST_METHOD"], environ["PATH_INFO"])
 
         def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
-            queue = "" if verb is None else services.settings.queue_name if name is None else name
-            record_answer(services, environ, kind, queue, status, time.monotonic() - began)
-            return start_response(status, headers + added, exc_info)
+            if operation:
+                label, queue = operation.id, services.settings.queue_name if name is None else name
+            else:
+                label, queue = label_of(environ), ""
+            record_answer(services, environ, label, queue, status, time.monotonic() - began)
+            return start_response(status, headers + (HEADERS if label == "static" else UNCACHED_HEADERS), exc_info)
 
-        if verb is None:
+        if operation is None:
             return self.flask_app(environ, start)
         request = self.request_class(environ)
         answer: dict[str, object] | Response
         try:
             security.check_request(request)
-            answer = call(request, verb, name)
+            answer = call(request, operation, name)
         except Exception as exception:
-            error = errors.from_exception(exception, reading=verb.method in security.SAFE_METHODS)
+            error = errors.from_exception(exception, reading=operation.method in security.SAFE_METHODS)
             record_error(request, error)
             answer = Response(compact(error.answer()) + "\n", error.status, error.headers, content_type=JSON)
         if isinstance(answer, Response):

@@ -5,39 +5,25 @@ import logging
 from datetime import UTC, datetime
 from typing import Any
 
-from web.errors import REDIS_CODES, ApiError
+from web.errors import REDIS_ERRORS, ApiError
 from web.request import Request
 from web.services import Services
 
 MAX_PATH = 300  # characters of an address in a log: a short line stays whole, whatever other processes write
 
-# What is not a verb of a queue is recorded by the kind of its address; anything else there is "other".
-KINDS = {
-    "/": "page",
-    "/queues": "page",
-    "/login": "login",
-    "/logout": "logout",
-    "/api/queues": "queues",
-    "/api/events": "all_events",
-    "/api/openapi.json": "openapi",
-    "/api/docs": "page",
-    "/healthz": "healthz",
-    "/metrics": "metrics",
-}
-
 log = logging.getLogger(__name__)
 
 
-def kind_of(path: str) -> str:
-    """Return what an address that is not a verb's is called in metrics."""
-    if kind := KINDS.get(path):
-        return kind
-    return "page" if path.startswith("/q/") else "static" if path.startswith("/static/") else "other"
+def label_of(environ: dict[str, Any]) -> str:
+    """Return what metrics call the route that Flask found for a request: "page" for a page, "other" without a route."""
+    request = environ.get("werkzeug.request")
+    blueprint, _, name = ((request and request.endpoint) or "other").rpartition(".")
+    return "page" if blueprint == "pages" and environ["REQUEST_METHOD"] in ("GET", "HEAD") else name
 
 
 def record_error(request: Request, error: ApiError) -> None:
     """Count an error of Redis, and log the reason of a 5xx."""
-    if error.error in REDIS_CODES:
+    if error.error in REDIS_ERRORS:
         request.services.counters.add(("redis_errors", error.error))
     if error.status >= 500:
         log.warning(
@@ -45,20 +31,20 @@ def record_error(request: Request, error: ApiError) -> None:
         )
 
 
-def record_messages(services: Services, verb: str, queue: str, answer: Any) -> None:
-    """Count the messages that a verb's answer tells of."""
-    services.counters.add_messages(verb, queue, answer)
-    services.history.add_answer(verb, queue, answer)
+def record_messages(services: Services, operation: str, queue: str, answer: Any) -> None:
+    """Count the messages in the answer of an operation."""
+    services.counters.add_messages(operation, queue, answer)
+    services.history.add_answer(operation, queue, answer)
 
 
 def record_answer(
-    services: Services, environ: dict[str, Any], kind: str, queue: str, status: str, seconds: float
+    services: Services, environ: dict[str, Any], label: str, queue: str, status: str, seconds: float
 ) -> None:
-    """Count an answer that begins after some seconds, and log it if that is wanted. `kind` is a verb, or of KINDS.
+    """Count an answer that begins after some seconds, under the id of its operation or the label of its route.
 
-    The log has no query, header or body, so no token, cookie or message.
+    With LOG_REQUESTS also log it, without query, header or body: no token, cookie or message gets into a log.
     """
-    services.counters.add_request(kind, status[:3], seconds)
+    services.counters.add_request(label, status[:3], seconds)
     if services.settings.log_requests:
         line = {
             "time": datetime.now(UTC).isoformat(timespec="milliseconds"),

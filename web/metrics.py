@@ -44,7 +44,7 @@ COUNTERS = {  # of this instance's processes: metric -> help, what is counted, l
     "queue_reserved": ("Messages reserved through this instance.", "reserved", ["queue"]),
     "queue_acked": ("Messages acked through this instance.", "acked", ["queue"]),
     "queue_released": ("Messages released through this instance.", "released", ["queue"]),
-    "queue_requests": ("Requests by verb, or kind of address, and status.", "requests", ["verb", "status"]),
+    "queue_requests": ("Requests by operation, or kind of page, and status.", "requests", ["operation", "status"]),
     "queue_redis_errors": ("Answers with an error of Redis, by its code.", "redis_errors", ["code"]),
 }
 
@@ -99,11 +99,11 @@ class Metrics:
 
     def _seconds(self) -> Metric:
         about = "Seconds from a request to the start of its answer, waiting included."
-        family = HistogramMetricFamily("queue_request_seconds", about, labels=["verb"])
+        family = HistogramMetricFamily("queue_request_seconds", about, labels=["operation"])
         requests = [(key, *counts) for key, counts in self.counts.items() if key[0] == "requests"]
-        for verb in sorted({key[1] for key, *_ in requests}):
-            of_verb = [(key[3], number, seconds) for key, number, seconds in requests if key[1] == verb]
-            family.add_metric([verb], _buckets(of_verb), sum(seconds for *_, seconds in of_verb))
+        for operation in sorted({key[1] for key, *_ in requests}):
+            counts = [(key[3], number, seconds) for key, number, seconds in requests if key[1] == operation]
+            family.add_metric([operation], _buckets(counts), sum(seconds for *_, seconds in counts))
         return family
 
     # --- what the queues hold

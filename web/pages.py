@@ -6,26 +6,27 @@ from typing import Any
 
 from flask import Blueprint, after_this_request, current_app, redirect, render_template, request, url_for
 from werkzeug import Response
+from werkzeug.exceptions import HTTPException
 from werkzeug.routing import BaseConverter
 
 from broker.keys import is_name, parent_name
 from web import __version__
 from web import auth as security
+from web.errors import ERRORS
 from web.input.body import read_fields
 from web.input.parameters import Text, parse, validate_name
 from web.reference.openapi import document, groups
-from web.reference.texts import CODES
 from web.request import current_request
 
 pages = Blueprint("pages", __name__)
 
-ALL_QUEUES_PATH, DOCS_PATH = "/queues", "/api/docs"
 ROOT = Path(__file__).parent.parent
 LANGUAGES = {"en": "English", "pt-BR": "Português", "es": "Español"}
 # One catalogue a language, for the templates here and for the page's modules alike.
 CATALOGUES: dict[str, dict[str, Any]] = {
     code: json.loads((ROOT / "translations" / f"{code}.json").read_text(encoding="utf-8")) for code in LANGUAGES
 }
+LINKED_PAGES = ("pages.home", "pages.queues", "pages.docs")  # that a sign-in can lead to
 DOCS_TEXTS = ("docs.waiting", "docs.stopped", "error.offline")  # that docs.js shows
 
 
@@ -100,7 +101,7 @@ def home(name: str | None = None) -> str:
     return render_template("home.html", name=name, parent=parent_name(name) or "", page=page)
 
 
-@pages.get(DOCS_PATH)
+@pages.get("/api/docs")
 def docs() -> str:
     """The reference of the API, with a form to try each call."""
     settings = current_request().settings
@@ -112,10 +113,10 @@ def docs() -> str:
         "catalogue": catalogue,
     }
     made = document(settings, current_app)
-    return render_template("docs.html", document=made, groups=groups(made), codes=CODES, page=page)
+    return render_template("docs.html", document=made, groups=groups(made), codes=ERRORS, page=page)
 
 
-@pages.get(ALL_QUEUES_PATH)
+@pages.get("/queues")
 def queues() -> str:
     """The page of all queues."""
     page = {"language": language(), "catalogue": CATALOGUES[language()]}
@@ -140,9 +141,12 @@ def render_sign_in(to: str, wrong: bool = False) -> str:
 
 
 def local(path: str) -> str:
-    """Return the path if it is that of a page here, else home's: a link must not lead to another site."""
-    is_page = path in (ALL_QUEUES_PATH, DOCS_PATH) or (path.startswith("/q/") and is_name(path.removeprefix("/q/")))
-    return path if is_page else "/"
+    """Return the path if a page is there, else that of the default queue: a link must not lead to another site."""
+    try:
+        endpoint, values = current_app.url_map.bind("").match(path)
+    except (HTTPException, ValueError):
+        return "/"
+    return path if endpoint in LINKED_PAGES and is_name(values.get("name", "default")) else "/"
 
 
 @pages.post("/login")

@@ -208,7 +208,7 @@ def _split(blocks: Iterable[bytes], max_line_bytes: int) -> Iterator[list[bytes]
             yield _trim(lines, is_start, has_returns=b"\r" in block or lines[0].endswith(b"\r"))
             is_start = False
         if len(rest) > max_line_bytes:
-            raise ApiError(413, "message_too_large", "A line is longer than a message may be.", limit=max_line_bytes)
+            raise ApiError("message_too_large", limit=max_line_bytes)
     yield _trim([bytes(rest)], is_start, has_returns=True)
 
 

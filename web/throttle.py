@@ -56,8 +56,7 @@ class AuthThrottle:
             if not delay:
                 return
             if found.delayed >= MAX_DELAYED_PER_ADDRESS or self._delayed >= MAX_DELAYED:
-                sentence = "Too many wrong tokens come from your address; a right one is accepted at any time."
-                raise ApiError(429, "too_many_attempts", sentence, {"Retry-After": f"{MAX_DELAY:.0f}"})
+                raise ApiError("too_many_attempts", headers={"Retry-After": f"{MAX_DELAY:.0f}"})
             found.delayed += 1
             self._delayed += 1
         try:

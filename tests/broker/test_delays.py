@@ -1,11 +1,13 @@
 """Messages for later: where they join the queue, what their ids can do, and that a push of many is all or none."""
 
 import time
+from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import redis
 
-from broker.queue import Conflict, ReliableQueue, Stale
+from broker.queue import Conflict, Pushed, ReliableQueue, Stale
 from tests.broker.helpers import counts, end_leases, numbered, on_real_servers, reserve
 
 
@@ -21,7 +23,8 @@ def delayed(queue: ReliableQueue) -> list[tuple[bytes, int]]:
 
 
 def test_a_delayed_message_joins_the_back_when_it_is_due(queue: ReliableQueue) -> None:
-    [id], count = queue.push_later(100, [b"later"])
+    pushed = queue.push_later(100, [b"later"])
+    [id], count = pushed.ids, pushed.count
     queue.push(b"a", b"b")
     assert (count, queue.state().delayed, queue.pop(9)) == (0, 1, [b"a", b"b"])
     queue.push(b"c", b"d")
@@ -33,8 +36,8 @@ def test_a_delayed_message_joins_the_back_when_it_is_due(queue: ReliableQueue) -
 
 
 def test_those_that_are_due_join_in_the_order_they_are_due(queue: ReliableQueue) -> None:
-    second, _ = queue.push_later(200, numbered(3, 10))
-    first, _ = queue.push_later(100, numbered(3))
+    second = queue.push_later(200, numbered(3, 10)).ids
+    first = queue.push_later(100, numbered(3)).ids
     assert delayed(queue) == [(text, 0) for text in (*numbered(3), *numbered(3, 10))]
     end_delays(queue)
     assert queue.pop(9) == [*numbered(3), *numbered(3, 10)]
@@ -43,7 +46,7 @@ def test_those_that_are_due_join_in_the_order_they_are_due(queue: ReliableQueue)
 
 @on_real_servers
 def test_many_keep_their_order_and_all_come(queue: ReliableQueue) -> None:
-    ids, _ = queue.push_later(100, numbered(12_345))
+    ids = queue.push_later(100, numbered(12_345)).ids
     assert (len(set(ids)), queue.state().delayed) == (12_345, 12_345)
     end_delays(queue)
     assert (queue.state().delayed, queue.all()) == (0, numbered(12_345))
@@ -52,20 +55,21 @@ def test_many_keep_their_order_and_all_come(queue: ReliableQueue) -> None:
 def test_a_push_for_later_is_done_once_for_a_key(queue: ReliableQueue) -> None:
     answer = queue.push_later(100, [b"a", b"b"], "key")
     queue.push(b"c")
-    assert queue.push_later(100, [b"a", b"b"], "key") == answer
+    assert queue.push_later(100, [b"a", b"b"], "key") == replace(answer, is_repeated=True)
     assert delayed(queue) == [(b"a", 0), (b"b", 0)]
-    for other in (
+    others: list[Callable[[], Pushed]] = [
         lambda: queue.push_later(101, [b"a", b"b"], "key"),
         lambda: queue.push_later(100, [b"a"], "key"),
         lambda: queue.push_once("key", [b"a", b"b"]),
-    ):
+    ]
+    for other in others:
         with pytest.raises(Conflict):
             other()
     assert counts(queue) == (1, 0, 0)
 
 
 def test_a_delayed_message_can_be_released_extended_and_acked(queue: ReliableQueue) -> None:
-    (now, later, never), _ = queue.push_later(100, [b"now", b"later", b"never"])
+    now, later, never = queue.push_later(100, [b"now", b"later", b"never"]).ids
     assert queue.release(now) == 0
     assert queue.extend(later, 1000) - time.time() > 500
     assert queue.ack(never) == queue.ack(never) == 1
@@ -139,7 +143,7 @@ def test_a_full_server_refuses_all_of_a_push_for_later(queue: ReliableQueue) -> 
 
 
 def test_a_list_of_delayed_messages_goes_on_behind_one_that_has_left(queue: ReliableQueue) -> None:
-    ids, _ = queue.push_later(100, numbered(5))
+    ids = queue.push_later(100, numbered(5)).ids
     first = queue.held("delayed", 2, 9)
     queue.ack(ids[1])
     assert [one.head for one in queue.held("delayed", 9, 9, after=first[0])] == numbered(3, 2)

@@ -39,7 +39,7 @@ def test_messages_come_out_in_the_order_they_went_in(queue: ReliableQueue) -> No
 
 
 def test_a_key_pushes_and_pops_once(queue: ReliableQueue) -> None:
-    assert [queue.push_once("key", [b"a", b"b"]) for _ in range(2)] == [2, 2]
+    assert [queue.push_once("key", [b"a", b"b"]).count for _ in range(2)] == [2, 2]
     with pytest.raises(Conflict):
         queue.push_once("key", [b"c"])
     assert [queue.pop_batch(1, "pop").messages for _ in range(2)] == [[b"a"], [b"a"]]

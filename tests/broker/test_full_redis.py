@@ -38,7 +38,7 @@ def test_a_full_server_refuses_pushes_and_does_everything_else(full: Any, name: 
     pushes: list[Callable[[], int]] = [
         lambda: queue.push(b"a"),
         lambda: queue.push(b"a", front=True),
-        lambda: queue.push_once("push", [b"a"]),
+        lambda: queue.push_once("push", [b"a"]).count,
     ]
     for push in pushes:
         with pytest.raises(redis.OutOfMemoryError) as caught:

@@ -300,7 +300,7 @@ class EveryVerb(RuleBasedStateMachine):
     def push_once(self, q: str, key: str, messages: list[bytes], front: bool) -> None:
         model = self.model(q)
         known = key in model.answers
-        real = outcome(lambda: self.queue(q).push_once(key, messages, front))
+        real = outcome(lambda: self.queue(q).push_once(key, messages, front).count)
         assert real == outcome(lambda: model.once(key, ("push", front, messages), lambda: model.push(messages, front)))
         self.pushed.update([] if known else messages)
 
@@ -318,7 +318,7 @@ class EveryVerb(RuleBasedStateMachine):
         if expected == "conflict":
             assert real == "conflict"
             return
-        ids, count = real
+        ids, count = real.ids, real.count
         assert (count, len(ids)) == (expected[1], len(messages))
         if known:
             return
@@ -332,7 +332,7 @@ class EveryVerb(RuleBasedStateMachine):
         """Repeat what was pushed with a key."""
         for key, (request, answer) in self.model(q).answers.items():
             if request[0] == "push":
-                assert self.queue(q).push_once(key, request[2], request[1]) == answer
+                assert self.queue(q).push_once(key, request[2], request[1]).count == answer
 
     @rule(q=QUEUES, max=MAX)
     def pop(self, q: str, max: int) -> None:

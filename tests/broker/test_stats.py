@@ -88,7 +88,5 @@ def test_a_look_at_an_unchanged_queue_writes_nothing(queue: ReliableQueue, backe
 
 def test_an_answer_that_was_kept_says_so(queue: ReliableQueue) -> None:
     for repeated in (False, True):
-        queue.push_once("push", [b"a"])
-        assert queue.is_repeated is repeated
-        queue.pop_batch(1, "pop")
-        assert queue.is_repeated is repeated
+        assert queue.push_once("push", [b"a"]).is_repeated is repeated
+        assert queue.pop_batch(1, "pop").is_repeated is repeated

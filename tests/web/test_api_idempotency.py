@@ -47,9 +47,9 @@ def test_the_same_key_on_two_queues_is_two_keys(api: Api) -> None:
 
 
 @pytest.mark.parametrize("key", ["", " ", "a b", "é", "x" * 256, "\x7f"])
-@pytest.mark.parametrize("verb", ["push", "pop"])
-def test_an_invalid_key_is_refused(api: Api, verb: str, key: str) -> None:
+@pytest.mark.parametrize("operation", ["push", "pop"])
+def test_an_invalid_key_is_refused(api: Api, operation: str, key: str) -> None:
     push(api, "a")
-    answer = api.post(verb, {"message": "b"}, headers={"Idempotency-Key": key})
+    answer = api.post(operation, {"message": "b"}, headers={"Idempotency-Key": key})
     check_error(answer, 400, "bad_idempotency_key")
     assert api.messages() == [b"a"]

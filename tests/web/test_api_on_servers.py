@@ -39,14 +39,14 @@ def call(server: App, path: str, fields: dict[str, Any] | None = None, key: str 
     return found
 
 
-def test_every_verb_answers_as_documented(server: App, name: str) -> None:
-    def post(verb: str, **fields: Any) -> Any:
-        status, answer = call(server, f"/api/queue/{name}/{verb}", fields)
+def test_every_operation_works_on_real_servers(server: App, name: str) -> None:
+    def post(operation: str, **fields: Any) -> Any:
+        status, answer = call(server, f"/api/queue/{name}/{operation}", fields)
         assert (status, answer.pop("success")) == (200, True), answer
         return answer
 
-    def get(verb: str) -> Any:
-        status, answer = call(server, f"/api/queue/{name}/{verb}")
+    def get(operation: str) -> Any:
+        status, answer = call(server, f"/api/queue/{name}/{operation}")
         assert (status, answer.pop("success")) == (200, True), answer
         return answer
 

@@ -1,4 +1,4 @@
-"""The paths of the API: queue names, methods, and the two routes of every verb."""
+"""The paths of the API: queue names, methods, and the two routes of every operation on a queue."""
 
 from typing import Any
 
@@ -6,7 +6,10 @@ import pytest
 
 from tests.conftest import Api
 from tests.web.helpers import JSON, check_error, everything, push
-from web.operations import VERBS, Verb
+from web.operations.api import OPERATIONS, find_operation
+from web.operations.operation import Operation
+
+ON_QUEUES = [one for one in OPERATIONS if not one.path]
 
 INVALID_NAMES = [
     "x" * 129,
@@ -31,11 +34,14 @@ INVALID_NAMES = [
 ]
 
 
-@pytest.mark.parametrize("verb", VERBS, ids=lambda verb: f"{verb.method}-{verb.name}")
-def test_every_verb_has_a_route_for_the_default_queue_and_one_with_a_name(named_api: Api, verb: Verb) -> None:
+@pytest.mark.parametrize("operation", ON_QUEUES, ids=lambda operation: operation.id)
+def test_every_operation_has_a_route_for_the_default_queue_and_one_with_a_name(
+    named_api: Api, operation: Operation
+) -> None:
     router = named_api.app.url_map.bind("localhost")
-    for path, name in [(f"/api/queue/{verb.name}", None), (f"/api/queue/jobs/{verb.name}", "jobs")]:
-        assert router.match(path, method=verb.method) == (f"api.{verb.method.lower()}_{verb.name}", {"name": name})
+    for path, values in [(f"/api/queue/{operation.name}", {}), (f"/api/queue/jobs/{operation.name}", {"name": "jobs"})]:
+        assert router.match(path, method=operation.method) == (f"api.{operation.id}", values)
+        assert find_operation(operation.method, path) == (operation, values.get("name"))
 
 
 @pytest.mark.parametrize(
@@ -47,19 +53,19 @@ def test_a_name_is_any_of_the_allowed_characters(named_api: Api, valid: str) -> 
 
 
 @pytest.mark.parametrize("invalid", INVALID_NAMES, ids=lambda name: name[:9])
-def test_every_verb_refuses_an_invalid_name_and_never_repairs_it(named_api: Api, invalid: str) -> None:
+def test_every_operation_refuses_an_invalid_name_and_never_repairs_it(named_api: Api, invalid: str) -> None:
     push(named_api, "a")
     before = everything(named_api.client)
     fields = {"id": "a", "position": 0, "message": "a", "undo": "a", "to": "a", "job": "a", "result": "a"}
-    for verb in VERBS:
-        body: dict[str, Any] = {"json": fields} if verb.method == "POST" else {}
-        answer = named_api.http.open(f"/api/queue/{invalid}/{verb.name}", method=verb.method, **body)
+    for operation in ON_QUEUES:
+        body: dict[str, Any] = {"json": fields} if operation.method == "POST" else {}
+        answer = named_api.http.open(f"/api/queue/{invalid}/{operation.name}", method=operation.method, **body)
         check_error(answer, 400, "bad_name")
     assert everything(named_api.client) == before
 
 
 @pytest.mark.parametrize(
-    ("verb", "method", "allow"),
+    ("operation", "method", "allow"),
     [
         ("push", "GET", {"OPTIONS", "POST"}),
         ("pop", "GET", {"OPTIONS", "POST"}),
@@ -72,32 +78,34 @@ def test_every_verb_refuses_an_invalid_name_and_never_repairs_it(named_api: Api,
     ],
 )
 def test_another_method_is_refused_and_the_right_ones_are_named(
-    api: Api, verb: str, method: str, allow: set[str]
+    api: Api, operation: str, method: str, allow: set[str]
 ) -> None:
     api.client.lpush(api.key, "a")
-    answer = api.http.open(f"{api.path}/{verb}", method=method)
+    answer = api.http.open(f"{api.path}/{operation}", method=method)
     assert (answer.status_code, set(answer.headers["Allow"].split(", "))) == (405, allow)
     if method != "HEAD":
         assert (answer.json["success"], answer.json["error"]) == (False, "method_not_allowed")
     assert api.messages() == [b"a"]
 
 
-def test_every_verb_that_changes_something_is_a_post_and_every_other_a_get(api: Api) -> None:
-    readers = {verb.name for verb in VERBS if verb.method == "GET"}
-    assert readers == {"count", "all", "events", "reserved", "delayed", "result"}
-    for verb in VERBS:
-        if verb.name == "result":  # it is both
-            continue
-        other, allow = ("POST", {"GET", "HEAD", "OPTIONS"}) if verb.name in readers else ("GET", {"OPTIONS", "POST"})
-        answer = api.http.open(f"{api.path}/{verb.name}", method=other)
-        check_error(answer, 405, "method_not_allowed")
-        assert set(answer.headers["Allow"].split(", ")) == allow
-    check_error(api.http.post("/api/queues"), 405, "method_not_allowed")
+@pytest.mark.parametrize(
+    "operation", [one for one in ON_QUEUES if one.method == "GET"], ids=lambda operation: operation.id
+)
+def test_a_get_changes_nothing(named_api: Api, operation: Operation) -> None:
+    push(named_api, "a", "b")
+    named_api.post("reserve", {"lease": "1000"})
+    before = everything(named_api.client)
+    required = {one.name: "a" for one in operation.parameters if one.required}
+    answer = named_api.get(operation.name, query_string=required)
+    assert answer.status_code == 200
+    next(answer.iter_encoded())
+    answer.close()
+    assert everything(named_api.client) == before
 
 
 def test_head_answers_as_get_without_a_body(api: Api) -> None:
-    for verb in ("count", "all"):
-        answer = api.http.head(f"{api.path}/{verb}")
+    for operation in ("count", "all"):
+        answer = api.http.head(f"{api.path}/{operation}")
         assert (answer.status_code, answer.data, answer.content_type) == (200, b"", JSON)
 
 

@@ -1,4 +1,4 @@
-"""The pop verb: what it answers, and to whom the message comes as text."""
+"""pop: what it answers, and which clients get the message as text."""
 
 from typing import Any
 

@@ -1,6 +1,4 @@
-"""The push verb: what it answers, and where the messages land in the queue."""
-
-import pytest
+"""push: what it answers, and where the messages land in the queue."""
 
 from tests.conftest import Api
 from tests.web.helpers import FORM
@@ -24,7 +22,7 @@ def test_push_many_of_one_is_still_many(api: Api) -> None:
     assert api.post("push", json={"messages": ["a"]}).json == {"success": True, "pushed": 1, "count": 1}
 
 
-def test_push_next_puts_a_popped_message_back(api: Api) -> None:
+def test_push_front_puts_popped_messages_back(api: Api) -> None:
     api.post("push", json={"messages": ["a", "b", "c"]})
     taken = api.post("pop", query_string={"max": 2}).json["messages"]
     answer = api.post("push", json={"messages": taken}, query_string={"front": 1})
@@ -32,23 +30,7 @@ def test_push_next_puts_a_popped_message_back(api: Api) -> None:
     assert api.messages() == [b"a", b"b", b"c"]
 
 
-@pytest.mark.parametrize(
-    ("value", "first"), [("1", "x"), ("true", "x"), ("0", "a"), ("false", "a")], ids=lambda value: str(value)
-)
-def test_push_next_is_a_flag(api: Api, value: str, first: str) -> None:
-    api.post("push", json={"message": "a"})
-    api.post("push", json={"message": "x"}, query_string={"front": value})
-    assert api.post("pop").json["message"] == first
-
-
-@pytest.mark.parametrize("value", ["", "2", "yes", "-1", "TRUE"])
-def test_push_refuses_a_next_that_is_not_a_flag(api: Api, value: str) -> None:
-    answer = api.post("push", json={"message": "a"}, query_string={"front": value})
-    assert (answer.status_code, answer.json["error"], answer.json["parameter"]) == (400, "bad_parameter", "front")
-    assert api.messages() == []
-
-
-def test_push_reads_next_from_the_body_as_well(api: Api) -> None:
+def test_push_reads_front_from_the_body_as_well(api: Api) -> None:
     api.post("push", json={"message": "a"})
     api.post("push", json={"message": "b", "front": True})
     api.post("push", "message=c&front=1", FORM)

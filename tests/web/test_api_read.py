@@ -1,4 +1,4 @@
-"""The verbs that read a queue and take nothing: count and all."""
+"""count and all, which read a queue and take nothing."""
 
 import pytest
 import simplejson

@@ -1,4 +1,4 @@
-"""The verbs of reservations: reserve, ack, release and extend; and what becomes of a message that is never acked."""
+"""reserve, ack, release and extend, and what becomes of a message that is never acked."""
 
 from typing import Any
 
@@ -75,13 +75,13 @@ def test_a_late_ack_is_409_and_names_the_ids_that_are_not_held(api: Api) -> None
     push(api, "a", "b")
     late, held = (one["id"] for one in api.post("reserve", json={"max": 2}).json["messages"])
     end_leases(api.queue, late)
-    for verb, fields in [
+    for operation, fields in [
         ("ack", {"id": late}),
         ("ack", {"ids": [held, late]}),
         ("release", {"ids": [held, late]}),
         ("extend", {"id": late}),
     ]:
-        assert check_error(api.post(verb, json=fields), 409, "stale")["stale"] == [late]
+        assert check_error(api.post(operation, json=fields), 409, "stale")["stale"] == [late]
     assert counts(api) == {"count": 1, "reserved": 1, "dead": 0}
     assert api.post("ack", json={"id": held}).json["acked"] == 1
 
@@ -117,7 +117,7 @@ def test_extend_answers_the_new_deadline(api: Api) -> None:
         assert abs(answer["deadline"] - api.client.time()[0] - seconds) < 5
 
 
-def test_a_dead_letter_is_read_and_moved_back_with_the_same_verbs(api: Api) -> None:
+def test_a_dead_letter_is_read_and_moved_back_with_the_same_operations(api: Api) -> None:
     push(api, "poison", "good")
     for deliveries in range(1, 6):
         found = api.post("reserve").json
@@ -133,8 +133,8 @@ def test_a_dead_letter_is_read_and_moved_back_with_the_same_verbs(api: Api) -> N
 
 def test_the_longest_name_has_dead_letters_too(api: Api) -> None:
     long = "x" * 128
-    for verb in (f"{long}/all", f"{long}.dead/all"):
-        assert api.http.get(f"/api/queue/{verb}").status_code == 200
+    for path in (f"{long}/all", f"{long}.dead/all"):
+        assert api.http.get(f"/api/queue/{path}").status_code == 200
     assert api.http.get(f"/api/queue/{long}x/all").status_code == 400
 
 

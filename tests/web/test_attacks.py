@@ -25,7 +25,7 @@ from web.errors import ApiError
 from web.fairness import BodyMemory
 from web.input import body, codec
 from web.input import raw_json as raw_json
-from web.operations import MAX_FIELDS_BYTES
+from web.operations.operation import MAX_FIELDS_BYTES
 from web.pages import MAX_LOGIN_BYTES
 
 FORM, JSON = "application/x-www-form-urlencoded", "application/json"

@@ -1,5 +1,4 @@
-"""Every failure has one status, one code and one sentence. When Redis fails nothing is stored and nothing is taken,
-and where that cannot be known the answer says so."""
+"""Each cause of failure has one code. When Redis fails, nothing is changed, or the answer says that this is unknown."""
 
 import re
 import signal
@@ -11,13 +10,14 @@ import pytest
 import redis
 
 from broker.connections import connection
+from broker.connections.errors import FAULTS
 from tests.conftest import Api
-from tests.servers import Proxy, Scripted, Store, free_port, until
-from web.errors import ApiError, from_exception, from_redis
+from tests.servers import ROOT, Proxy, Scripted, Store, free_port, until
+from web.errors import ERRORS, ApiError, from_exception, from_redis
 
 ApiOn = Callable[[str], Api]
 Stores = Callable[..., Store]
-OPERATIONS: list[Callable[[Api], Any]] = [
+CALLS: list[Callable[[Api], Any]] = [
     lambda api: api.post("push", json={"message": "a"}),
     lambda api: api.post("push", json={"messages": ["a", "b"]}, query_string={"front": 1}),
     lambda api: api.post("pop"),
@@ -34,11 +34,11 @@ def check(answer: Any, status: int, error: str) -> None:
 
 
 def check_all(api: Api, error: str) -> None:
-    for operation in OPERATIONS:
-        check(operation(api), 503, error)
+    for call in CALLS:
+        check(call(api), 503, error)
 
 
-def test_a_redis_that_cannot_be_reached_is_away(api_on: ApiOn) -> None:
+def test_a_redis_that_cannot_be_reached_is_unavailable(api_on: ApiOn) -> None:
     check_all(api_on(f"redis://127.0.0.1:{free_port()}"), "redis_unavailable")
     check_all(api_on("unix:///nowhere/at/all.sock"), "redis_unavailable")
     api = api_on("redis://nowhere.invalid")
@@ -47,7 +47,7 @@ def test_a_redis_that_cannot_be_reached_is_away(api_on: ApiOn) -> None:
 
 
 @pytest.mark.slow
-def test_a_redis_that_died_is_away_until_it_is_back(api_on: ApiOn, own_store: Stores) -> None:
+def test_a_redis_that_died_is_unavailable_until_it_is_back(api_on: ApiOn, own_store: Stores) -> None:
     store = own_store("valkey", "--appendonly", "yes")
     api = api_on(store.url)
     assert api.post("push", json={"message": "a"}).json["success"]
@@ -63,13 +63,13 @@ def test_a_wrong_type_is_409_and_stays_as_it_is(api_on: ApiOn, request: pytest.F
     store: Store = request.getfixturevalue({"valkey": "valkey", "redis": "redis7"}[kind])
     api, client = api_on(store.url), store.client()
     client.set(api.key, "text")
-    for operation in OPERATIONS:
-        check(operation(api), 409, "wrong_type")
+    for call in CALLS:
+        check(call(api), 409, "wrong_type")
     assert client.get(api.key) == b"text"
 
 
 @pytest.mark.parametrize("kind", ["valkey", "redis"])
-def test_a_missing_or_wrong_password_is_a_wrong_setting(api_on: ApiOn, own_store: Stores, kind: str) -> None:
+def test_a_missing_or_wrong_password_is_misconfigured(api_on: ApiOn, own_store: Stores, kind: str) -> None:
     store = own_store(kind)
     store.client().config_set("requirepass", "secret")
     api = api_on(store.url)
@@ -83,14 +83,14 @@ def test_a_missing_or_wrong_password_is_a_wrong_setting(api_on: ApiOn, own_store
 
 
 @pytest.mark.parametrize("kind", ["valkey", "redis"])
-def test_a_redis_user_without_permission_is_a_wrong_setting(api_on: ApiOn, own_store: Stores, kind: str) -> None:
+def test_a_redis_user_without_permission_is_misconfigured(api_on: ApiOn, own_store: Stores, kind: str) -> None:
     store = own_store(kind)
     store.client().execute_command("ACL", "SETUSER", "weak", "on", ">secret", "~*", "+ping")
     check_all(api_on(store.url.replace("redis://", "redis://weak:secret@")), "redis_misconfigured")
 
 
 @pytest.mark.parametrize("kind", ["valkey", "redis"])
-def test_a_full_store_refuses_pushes_and_can_be_emptied(api_on: ApiOn, own_store: Stores, kind: str) -> None:
+def test_a_full_redis_refuses_pushes_and_can_be_emptied(api_on: ApiOn, own_store: Stores, kind: str) -> None:
     store = own_store(kind)
     api, client = api_on(store.url), store.client()
     api.post("push", json={"messages": ["a", "b"]})
@@ -117,7 +117,7 @@ def test_too_few_replicas_are_read_only(api_on: ApiOn, own_store: Stores) -> Non
     check(api_on(store.url).post("push", json={"message": "a"}), 503, "redis_readonly")
 
 
-def test_a_store_that_cannot_save_is_misconfigured(api_on: ApiOn, own_store: Stores) -> None:
+def test_a_redis_that_cannot_save_is_misconfigured(api_on: ApiOn, own_store: Stores) -> None:
     store = own_store("redis", "--dir", ".", "--dbfilename", "dump.rdb")
     client = store.client()
     client.config_set("save", "3600 1000000")
@@ -130,7 +130,7 @@ def test_a_store_that_cannot_save_is_misconfigured(api_on: ApiOn, own_store: Sto
     store.end(signal.SIGKILL)  # it would not end without saving
 
 
-def test_a_store_that_runs_a_script_is_busy(api_on: ApiOn, own_store: Stores) -> None:
+def test_a_redis_that_runs_a_script_is_busy(api_on: ApiOn, own_store: Stores) -> None:
     store = own_store("valkey", "--busy-reply-threshold", "1")
     api, client = api_on(store.url), store.client()
     with ThreadPoolExecutor(1) as pool:
@@ -145,7 +145,7 @@ def test_a_store_that_runs_a_script_is_busy(api_on: ApiOn, own_store: Stores) ->
     assert api.get("count").json["count"] == 0
 
 
-def test_a_store_without_room_for_clients_is_busy(api_on: ApiOn, own_store: Stores) -> None:
+def test_a_redis_without_room_for_clients_is_busy(api_on: ApiOn, own_store: Stores) -> None:
     store = own_store("valkey")
     store.client().config_set("maxclients", 1)
     held = store.client()
@@ -169,13 +169,13 @@ def test_a_store_without_room_for_clients_is_busy(api_on: ApiOn, own_store: Stor
     ],
     ids=lambda value: str(value)[:20],
 )
-def test_every_kind_of_refusal_has_its_own_code(
+def test_a_refusal_has_the_code_of_its_cause(
     api_on: ApiOn, scripted: Callable[..., Scripted], reply: bytes, status: int, error: str
 ) -> None:
     store = scripted(reply + b"\r\n")
     api = api_on(store.url)
-    for operation in OPERATIONS:
-        check(operation(api), status, error)
+    for call in CALLS:
+        check(call(api), status, error)
 
 
 @pytest.mark.parametrize(
@@ -191,7 +191,7 @@ def test_every_kind_of_refusal_has_its_own_code(
     ],
     ids=lambda value: str(value)[:20],
 )
-def test_every_kind_of_refused_connection_has_its_own_code(
+def test_a_refused_connection_has_the_code_of_its_cause(
     api_on: ApiOn, scripted: Callable[..., Scripted], hello: bytes, error: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not hello:  # the timeout is what ends this connection
@@ -204,7 +204,9 @@ def test_every_kind_of_refused_connection_has_its_own_code(
 # --- lost replies
 
 
-def test_after_a_lost_reply_a_change_is_unknown_and_is_not_repeated(api_on: ApiOn, proxy: Proxy, valkey: Store) -> None:
+def test_after_a_lost_reply_the_outcome_is_unknown_and_nothing_is_sent_again(
+    api_on: ApiOn, proxy: Proxy, valkey: Store
+) -> None:
     api = api_on(proxy.url)
     api.post("push", json={"message": "x"}, query_string={"front": 1})
     api.post("pop")  # the store knows the scripts now
@@ -224,10 +226,10 @@ def test_after_a_lost_reply_a_change_is_unknown_and_is_not_repeated(api_on: ApiO
 
 def test_after_a_lost_reply_to_a_read_nothing_is_unknown(api_on: ApiOn, proxy: Proxy) -> None:
     api = api_on(proxy.url)
-    for verb in ("count", "all"):
+    for operation in ("count", "all"):
         proxy.cut()
-        check(api.get(verb), 503, "redis_unavailable")
-        assert api.get(verb).json["success"]
+        check(api.get(operation), 503, "redis_unavailable")
+        assert api.get(operation).json["success"]
 
 
 def test_a_refused_connection_says_that_nothing_was_changed(api_on: ApiOn, proxy: Proxy, valkey: Store) -> None:
@@ -236,12 +238,14 @@ def test_a_refused_connection_says_that_nothing_was_changed(api_on: ApiOn, proxy
     proxy.refuse()
     answer = api.post("push", json={"message": "b"})
     check(answer, 503, "redis_unavailable")
-    assert "nothing was changed" in answer.json["message"]
+    assert answer.json["message"] == (
+        f"Cannot reach Redis at 127.0.0.1:{proxy.port} (connection refused). Nothing was changed."
+    )
     proxy.accept()
     assert api.get("all").json["messages"] == ["a"]
 
 
-def test_a_push_to_a_store_that_hangs_is_unknown(
+def test_the_outcome_of_a_push_to_a_redis_that_hangs_is_unknown(
     api_on: ApiOn, own_store: Stores, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connection, "REPLY_TIMEOUT", 0.2)
@@ -258,7 +262,7 @@ def test_a_push_to_a_store_that_hangs_is_unknown(
     until(lambda: api.get("all").json.get("messages") == ["a", "b"])
 
 
-def test_after_garbage_for_a_reply_a_change_is_unknown(api_on: ApiOn, scripted: Callable[..., Scripted]) -> None:
+def test_after_garbage_for_a_reply_the_outcome_is_unknown(api_on: ApiOn, scripted: Callable[..., Scripted]) -> None:
     check(api_on(scripted(b"garbage\r\n").url).post("push", json={"message": "a"}), 503, "outcome_unknown")
 
 
@@ -270,7 +274,7 @@ def test_a_redis_error_without_text_has_an_answer() -> None:
 # --- other failures
 
 
-def test_an_unexpected_error_is_logged_and_tells_the_client_nothing(
+def test_an_unexpected_error_is_logged_without_details_for_the_client(
     named_api: Api, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail(*_: Any, **__: Any) -> None:
@@ -283,8 +287,8 @@ def test_an_unexpected_error_is_logged_and_tells_the_client_nothing(
     assert "secret" in caplog.text
 
 
-def test_details_that_an_error_has_already_stay_as_they_are() -> None:
-    error = ApiError(400, "bad_json", "It is not JSON.", line=3)
+def test_details_that_an_error_already_has_are_kept() -> None:
+    error = ApiError("bad_json", "It is not JSON.", line=3)
     more = error.with_details(line=5, pushed=2)
     assert more.answer() == {
         "success": False,
@@ -295,3 +299,31 @@ def test_details_that_an_error_has_already_stay_as_they_are() -> None:
     }
     assert error.details == {"line": 3}
     assert from_exception(more, reading=True) is more
+
+
+# --- the table of codes
+
+FROM_GUNICORN = {"uri_too_long", "expectation_failed", "request_header_fields_too_large"}  # tests/server/test_http.py
+SOURCES = "".join(
+    path.read_text(encoding="utf-8") for path in [*(ROOT / "web").rglob("*.py"), ROOT / "broker/connections/errors.py"]
+)
+
+
+def test_every_code_that_is_raised_has_a_row_and_every_row_is_raised() -> None:
+    raised = set(re.findall(r'ApiError\(\s*"(\w+)"', SOURCES)) | {fault.code for fault in FAULTS}
+    assert raised <= ERRORS.keys()
+    for code in ERRORS.keys() - raised - FROM_GUNICORN:
+        assert SOURCES.count(f'"{code}"') > 1, code  # beside its row
+
+
+def test_the_sentence_of_a_code_is_filled_from_the_details() -> None:
+    error = ApiError("message_too_large", limit=5)
+    assert (error.status, error.message) == (413, "A message is larger than 5 bytes.")
+    assert ApiError("bad_base64", "{x}").message == "{x}"
+
+
+@pytest.mark.parametrize("code", ERRORS)
+def test_an_error_says_when_to_try_again_or_how_to_authenticate(code: str) -> None:
+    headers = ApiError(code, "A sentence.").headers
+    assert ("Retry-After" in headers) == (ERRORS[code].status in (429, 503))
+    assert ("WWW-Authenticate" in headers) == (ERRORS[code].status == 401)

@@ -84,7 +84,7 @@ def test_every_message_is_counted_once(api: Api) -> None:
     found = scrape(api)
     events = ("pushed", "popped", "reserved", "acked", "released")
     assert [found[f"queue_{event}_total", "jobs"] for event in events] == [8, 4, 3, 1, 2]
-    assert found["queue_requests_total", "200", "pop"] == 3
+    assert found["queue_requests_total", "pop", "200"] == 3
 
 
 def test_what_did_not_happen_is_not_counted(api: Api) -> None:
@@ -94,9 +94,9 @@ def test_what_did_not_happen_is_not_counted(api: Api) -> None:
     api.post("push", json={"message": ""})
     check_error(api.post("ack", json={"id": "x"}), 409, "stale")
     found = scrape(api)
-    assert found["queue_popped_total", "jobs"] == found["queue_pushed_total", "jobs"] == 0
-    assert found["queue_acked_total", "jobs"] == 0
-    assert found["queue_requests_total", "400", "push"] == found["queue_requests_total", "409", "ack"] == 1
+    for event in ("popped", "pushed", "acked"):
+        assert not found.get((f"queue_{event}_total", "jobs"))
+    assert found["queue_requests_total", "push", "400"] == found["queue_requests_total", "ack", "409"] == 1
 
 
 def test_a_stream_that_fails_counts_what_it_has_pushed(api: Api) -> None:
@@ -124,23 +124,23 @@ def test_leases_that_run_out_and_dead_letters_are_counted(api: Api) -> None:
         assert found["queue_expired_total", "jobs"] == found["queue_buried_total", "jobs"] == 1
 
 
-def test_requests_are_counted_by_verb_and_kind_of_address(api: Api) -> None:
+def test_requests_are_counted_by_operation_or_kind_of_page(api: Api) -> None:
     for path in ("/", "/q/x", "/healthz", "/api/queues", "/static/icon.svg", "/login", "/no/such", "/api/queue/pop"):
         api.http.get(path)
     api.get("count")
     found = scrape(api)
-    kinds = {(key[2], key[1]): value for key, value in found.items() if key[0] == "queue_requests_total"}
+    kinds = {(key[1], key[2]): value for key, value in found.items() if key[0] == "queue_requests_total"}
     assert kinds == {
         ("page", "200"): 2,
         ("healthz", "200"): 1,
         ("queues", "200"): 1,
         ("static", "200"): 1,
-        ("login", "302"): 1,
+        ("page", "302"): 1,
         ("other", "404"): 1,
         ("other", "405"): 1,
         ("count", "200"): 1,
     }
-    assert scrape(api)["queue_requests_total", "200", "metrics"] == 1
+    assert scrape(api)["queue_requests_total", "metrics", "200"] == 1
 
 
 def test_the_histogram_is_cumulative_and_complete(api: Api) -> None:
@@ -239,7 +239,7 @@ def test_all_workers_count_together_also_after_a_death_and_a_reload(
     pushes(app, name, 10)
     for _ in range(6):
         found = metrics_of(app)
-        assert found["queue_pushed_total", name] == found["queue_requests_total", "200", "push"] == 50
+        assert found["queue_pushed_total", name] == found["queue_requests_total", "push", "200"] == 50
         assert found["queue_waiting_messages", name] == 50
     [folder] = tmp_path.glob("queue-counts-*")
     assert len(list(folder.glob("*.counts"))) <= 4  # at a reload two old and two new workers live at once
@@ -257,9 +257,9 @@ def test_while_redis_is_away_it_says_so_and_what_was_counted(serve: Callable[...
     found = until(lambda: (values := metrics_of(app))["queue_redis_up",] == 0 and values)
     assert found["queue_pushed_total", "away"] == 1
     assert found["queue_redis_errors_total", "redis_unavailable"] == 1
-    assert found["queue_requests_total", "503", "push"] == 1
+    assert found["queue_requests_total", "push", "503"] == 1
     assert ("queue_waiting_messages", "default") not in found
-    assert "\n503 redis_unavailable: POST '/api/queue/away/push': Redis cannot be reached" in app.log.read_text()
+    assert "\n503 redis_unavailable: POST '/api/queue/away/push': Cannot reach Redis" in app.log.read_text()
 
 
 @pytest.mark.slow

@@ -72,7 +72,8 @@ def test_nothing_is_logged_by_default(named_api: Api, capsys: pytest.CaptureFixt
 def test_the_reason_of_a_5xx_is_logged(app_on: AppOn, caplog: pytest.LogCaptureFixture, path: str, place: str) -> None:
     client = app_on(Settings(redis_url="redis://127.0.0.1:1/0"), None).test_client()
     assert client.get(path).status_code == 503
-    assert f"503 redis_unavailable: GET '{path}': Redis cannot be reached; nothing was changed." in caplog.messages
+    reason = "Cannot reach Redis at 127.0.0.1:1 (connection refused). Nothing was changed."
+    assert f"503 redis_unavailable: GET '{path}': {reason}" in caplog.messages
 
 
 def test_what_the_client_did_wrong_is_not_logged(named_api: Api, caplog: pytest.LogCaptureFixture) -> None:

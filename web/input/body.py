@@ -6,7 +6,7 @@ from itertools import product
 from string import hexdigits
 from typing import Any
 
-from web.errors import ApiError, bad_request, printable
+from web.errors import ApiError, quoted
 from web.fairness import FREE_BODY_BYTES
 from web.input.codec import BOM, decode_utf8, validate_utf8
 from web.input.raw_json import NDJSON, compact_json, read_object
@@ -35,15 +35,15 @@ def iter_body(request: Request, eager: bool = False) -> Iterator[bytes]:
     """
     encoding = request.headers.get("Content-Encoding", "identity").strip().lower()
     if encoding != "identity":
-        raise ApiError(415, "unsupported_encoding", "Send the body without Content-Encoding.")
+        raise ApiError("unsupported_encoding", "Send the body without Content-Encoding.")
     transfer = request.headers.get("Transfer-Encoding", "").strip().lower()
     if transfer not in ("", "chunked"):
-        raise ApiError(415, "unsupported_encoding", "Send the body without a Transfer-Encoding other than chunked.")
+        raise ApiError("unsupported_encoding", "Send the body without a Transfer-Encoding other than chunked.")
     missing = request.content_length if transfer or request.content_length else 0
     while missing is None or missing > 0:
         block = _read_block(request, READ_SIZE if missing is None else min(READ_SIZE, missing), eager)
         if not block and missing:
-            raise bad_request(f"The body is {missing} bytes shorter than its Content-Length.", "incomplete_body")
+            raise ApiError("incomplete_body", f"The body is {missing} bytes shorter than its Content-Length.")
         if not block:
             break
         if missing is not None:
@@ -59,10 +59,10 @@ def _read_block(request: Request, size: int, eager: bool) -> bytes:
         return block
     except TimeoutError:
         peer.mark_malformed()
-        raise ApiError(408, "body_timeout", "The body did not come in time.") from None
+        raise ApiError("body_timeout") from None
     except Exception as error:  # whatever the server's reader raises for a cut connection or a malformed chunk
         peer.mark_malformed()
-        raise bad_request("The body is cut off or its chunks are malformed.", "incomplete_body") from error
+        raise ApiError("incomplete_body") from error
 
 
 def read_body(request: Request, limit: int) -> bytes:
@@ -71,8 +71,7 @@ def read_body(request: Request, limit: int) -> bytes:
     Raises:
         ApiError: it is cut (400), too slow (408), larger (413) or encoded (415), or too many are being read (503).
     """
-    name = "MAX_BODY_BYTES" if limit == request.settings.max_body_bytes else "what is read here"
-    too_large = ApiError(413, "body_too_large", f"The body is larger than {name} ({limit} bytes).", limit=limit)
+    too_large = ApiError("body_too_large", limit=limit)
     if (request.content_length or 0) > limit:
         raise too_large
     Peer(request.environ).limit_body(BODY_TIMEOUT + (request.content_length or limit) / MIN_BYTES_PER_SECOND)
@@ -106,7 +105,7 @@ def media_type(request: Request) -> str:
     """
     kind, charset = request.media
     if charset not in ("utf-8", "utf8", "us-ascii"):
-        raise ApiError(415, "unsupported_type", f"Send text as UTF-8, not as {charset}.")
+        raise ApiError("unsupported_type", f"Unsupported charset {quoted(charset)}. Send UTF-8.")
     return kind
 
 
@@ -131,31 +130,30 @@ def read_fields(request: Request, limit: int, raw: bool = False) -> dict[str, An
         return {name: RawJson(text) for name, text in read_object(compact_json(data)).items()}
     if kind == FORM:
         return _read_form(data, request.services.scheduler.checkpoint)
-    raise ApiError(
-        415, "unsupported_type", f"Content-Type {kind or '(none)'} is not read here; send {JSON} or a form ({FORM})."
-    )
+    found = f"Unsupported content type {quoted(kind)}" if kind else "Missing Content-Type"
+    raise ApiError("unsupported_type", f"{found}. Send {JSON} or a form ({FORM}).")
 
 
 def _read_form(data: bytes, checkpoint: Callable[[], object]) -> dict[str, Any]:
     decode_utf8(data, "The form")
     if data.startswith(b"&") or data.endswith(b"&") or b"&&" in data:
         sentence = "The form holds an empty field. In a form & separates fields; curl's --data-urlencode escapes it."
-        raise bad_request(sentence, "bad_form")  # it may be the end of a message that was cut
+        raise ApiError("bad_form", sentence)  # it may be the end of a message that was cut
     fields = data.split(b"&", MAX_FORM_FIELDS)
     if len(fields) > MAX_FORM_FIELDS:
-        raise bad_request(f"The form has more than {MAX_FORM_FIELDS} fields.", "bad_form")
+        raise ApiError("bad_form", f"The form has more than {MAX_FORM_FIELDS} fields.")
     pairs = [field.partition(b"=") for field in fields]
     try:
         return _unique([(_unquote(name, checkpoint), _unquote(value, checkpoint)) for name, _, value in pairs])
     except UnicodeDecodeError:
-        raise bad_request("The form is not valid UTF-8.", "bad_utf8") from None
+        raise ApiError("bad_utf8", "The form is not valid UTF-8.") from None
 
 
 def _unique(pairs: list[tuple[str, str]]) -> dict[str, Any]:
     fields = dict(pairs)
     if len(fields) < len(pairs):
         name = next(name for number, (name, _) in enumerate(pairs) if name in dict(pairs[:number]))
-        raise bad_request(f"{printable(name)} is given twice.", "duplicate_key")
+        raise ApiError("duplicate_key", f"{quoted(name)} is given twice.")
     return fields
 
 
@@ -183,7 +181,7 @@ def lines_kind(request: Request) -> str | None:
     """Return what the lines of a streamed body are: NDJSON or TEXT (with each=line); None where it is not streamed."""
     kind, each = media_type(request), request.args.get("each")
     if each and kind != TEXT:
-        raise ApiError(415, "unsupported_type", f"each=line reads {TEXT}.")
+        raise ApiError("unsupported_type", f"With each=line, send {TEXT}.")
     if kind == NDJSON:
         return NDJSON
     return TEXT if each else None
@@ -192,4 +190,4 @@ def lines_kind(request: Request) -> str | None:
 def refuse_body(request: Request) -> None:
     """Refuse a body that holds something of a media type (400), such as the fields of `curl -X GET -d`."""
     if request.mimetype and next(iter_body(request, eager=True), None):
-        raise bad_request("A GET takes its parameters from the address; send no body.", "unexpected_body")
+        raise ApiError("unexpected_body")

@@ -11,7 +11,7 @@ from unicodedata import combining
 
 import simplejson
 
-from web.errors import ApiError, bad_request
+from web.errors import ApiError
 from web.input.raw_json import check_depth, check_number_of_values, read_lines, read_list, read_string, read_strings
 
 MAX_VALUE_BYTES = 512 << 20  # what Redis stores in one value
@@ -53,12 +53,12 @@ def encode_message(text: bytes, limits: Limits) -> bytes:
     if text.startswith(b'"'):
         return validate_message(read_string(text).encode(), limits)
     if text == b"null":
-        raise bad_request("A message cannot be null.", "empty_message")
+        raise ApiError("empty_message")
     if found := BASE64.fullmatch(text):
         try:
             return validate_message(base64.b64decode(read_string(found[1]).encode(), validate=True), limits)
         except binascii.Error as error:
-            raise bad_request(f"The base64 is not valid: {error}.", "bad_base64") from None
+            raise ApiError("bad_base64", f"The base64 is not valid: {error}.") from None
     validate_message(text, limits)
     if limits.is_new:
         check_depth(text)
@@ -100,11 +100,9 @@ def encode_lines(lines: list[bytes], limits: Limits) -> list[bytes] | None:
 def validate_message(message: bytes, limits: Limits) -> bytes:
     """Return the message if it is neither empty (400) nor larger than MAX_MESSAGE_BYTES, or than Redis stores (413)."""
     if not message and limits.is_new:
-        raise bad_request("A message must not be empty.", "empty_message")
+        raise ApiError("empty_message")
     if len(message) > limits.max_bytes:
-        limit = "MAX_MESSAGE_BYTES" if limits.is_new else "Redis stores"
-        sentence = f"A message is larger than {limit} ({limits.max_bytes} bytes)."
-        raise ApiError(413, "message_too_large", sentence, limit=limits.max_bytes)
+        raise ApiError("message_too_large", limit=limits.max_bytes)
     return message
 
 
@@ -131,7 +129,7 @@ def decode_utf8(data: bytes, what: str, advice: str = "") -> str:
             sentence = f"{what} is UTF-16; convert it to UTF-8{advice}."
         else:
             sentence = f"{what} is not valid UTF-8 (byte {error.start}){advice}."
-        raise bad_request(sentence, "bad_utf8") from None
+        raise ApiError("bad_utf8", sentence) from None
 
 
 def decode_message(message: bytes) -> Any:

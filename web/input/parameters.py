@@ -1,40 +1,38 @@
-"""What a verb takes: a table of parameters, checked before the verb runs.
+"""The kinds of parameters that an operation takes: how each is parsed, checked and described.
 
-Each verb lists its parameters beside its route (`api.py`). They come from the query string or from the fields of the
-body; one that the verb does not know is refused, so that nobody believes in an option that does not exist.
+A parameter comes from the query string or from a field of the body. An unknown one is refused, so that nobody relies on
+an option that does not exist.
 """
 
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any
 
-from broker.keys import NAME_PATTERN, NAME_RULE, is_name
-from web.errors import ApiError, bad_request, printable
-from web.input.body import RawJson
+from broker.keys import NAME_PATTERN, is_name
+from web.errors import ApiError, quoted
+from web.input.body import FORM, RawJson
 from web.input.codec import BY_REDIS, Limits, encode_message, encode_messages, validate_message
 from web.input.raw_json import read_scalar, read_strings
 from web.request import Request
 
-MAX_NUMBER_CHARACTERS = 40  # the longest that a program writes for a number has 25
+MAX_NUMBER_CHARACTERS = 40  # the longest number that a program writes has 25
 
 
 @dataclass(frozen=True)
 class Parameter:
-    """One parameter: `parse` turns what was sent into what the verb gets, or raises an ApiError."""
+    """A parameter: `parse` turns the text that was sent into the value that the view gets, or raises an ApiError."""
 
     name: str
+    doc: str = ""  # a sentence for the reference
     default: Any = None
     required: bool = False
-    in_query: bool = True  # False: it is accepted in the body alone
-    in_body: bool = True  # False: it is accepted in the query string alone
+    in_query: bool = True  # False: only the body can hold it
+    in_body: bool = True  # False: only the query string can hold it
 
     def parse(self, value: str) -> Any:
-        raise NotImplementedError
-
-    def describe(self) -> str:
-        """Return type and bounds, as the reference has them."""
         raise NotImplementedError
 
     def schema(self) -> dict[str, Any]:
@@ -42,12 +40,12 @@ class Parameter:
         raise NotImplementedError
 
     def error(self, message: str, error: str = "bad_parameter") -> ApiError:
-        return bad_request(message, error, parameter=self.name)
+        return ApiError(error, message, parameter=self.name)
 
     def from_json(self, text: RawJson) -> Any:
-        """Return what `parse` takes for a JSON value: a number as it is written, true as 1; None for null."""
+        """Return the text that `parse` takes for a JSON value: a number as written, true as 1; None for null."""
         if text.startswith((b"[", b"{")):
-            raise self.error(f"{self.name} must be text or a number.")
+            raise self.error(f"{self.name} must be a string or a number.")
         return read_scalar(text)
 
 
@@ -70,14 +68,11 @@ class Number(Parameter):
             raise self.error(f"{self.name} must be a number from {self.minimum:.12g} to {self.maximum:.12g}.")
         return number
 
-    def describe(self) -> str:
-        return f"number, {self.minimum:.12g} to {self.maximum:.12g} {self.unit}".strip()
-
     def schema(self) -> dict[str, Any]:
         return {"type": "number", "minimum": self.minimum, "maximum": self.maximum}
 
 
-NO_FRACTION = re.compile(rb"\.0+\Z")  # some programs write any JSON number as 5.0
+NO_FRACTION = re.compile(rb"\.0+\Z")  # some programs write every JSON number as 5.0
 
 
 @dataclass(frozen=True)
@@ -97,16 +92,13 @@ class Integer(Parameter):
             raise self.error(f"{self.name} must be a whole number from {self.minimum} to {self.maximum}.")
         return int(text)
 
-    def describe(self) -> str:
-        return f"integer, {self.minimum} to {self.maximum} {self.unit}".strip()
-
     def schema(self) -> dict[str, Any]:
         return {"type": "integer", "minimum": self.minimum, "maximum": self.maximum}
 
 
 @dataclass(frozen=True)
 class Flag(Parameter):
-    """1 or true; 0, false or absent is off."""
+    """A switch: 1 or true is on; 0, false or absent is off."""
 
     default: bool = False
 
@@ -115,31 +107,23 @@ class Flag(Parameter):
             raise self.error(f"{self.name} must be 1 or 0.")
         return text in ("1", "true")
 
-    def describe(self) -> str:
-        return "1 or 0"
-
     def schema(self) -> dict[str, Any]:
         return {"type": "boolean"}
 
 
 @dataclass(frozen=True)
 class Text(Parameter):
-    """Any text of `minimum` to `maximum` characters; an empty one is refused where one is required."""
+    """Any text of `minimum` to `maximum` characters; a required one must not be empty."""
 
     minimum: int = 0
     maximum: int | None = None
 
     def parse(self, text: str) -> str:
         if not text and (self.required or self.minimum):
-            raise self.error(f"Send {self.name}.")
+            raise self.error(f"Missing parameter: {self.name}.")
         if self.maximum is not None and len(text) > self.maximum:
-            raise self.error(f"{self.name} must have up to {self.maximum} characters.")
+            raise self.error(f"{self.name} must have at most {self.maximum} characters.")
         return text
-
-    def describe(self) -> str:
-        if self.maximum is None:
-            return "text"
-        return f"text, {f'{self.minimum} to' if self.minimum else 'up to'} {self.maximum} characters"
 
     def schema(self) -> dict[str, Any]:
         bounds = {"minLength": max(self.minimum, int(self.required)), "maxLength": self.maximum}
@@ -147,19 +131,17 @@ class Text(Parameter):
 
 
 VISIBLE_ASCII = re.compile("[!-~]{1,255}")
+WORD = re.compile(r"[\w.:-]{1,40}", re.ASCII)
 
 
 @dataclass(frozen=True)
 class JobName(Parameter):
-    """The name of a job, which its producer has chosen."""
+    """The name of a job, chosen by its producer."""
 
     def parse(self, text: str) -> str:
         if not VISIBLE_ASCII.fullmatch(text):
             raise self.error(f"{self.name} must have 1 to 255 visible ASCII characters.")
         return text
-
-    def describe(self) -> str:
-        return "1 to 255 visible ASCII characters"
 
     def schema(self) -> dict[str, Any]:
         return {"type": "string", "pattern": f"^{VISIBLE_ASCII.pattern}$"}
@@ -173,11 +155,8 @@ class Choice(Parameter):
 
     def parse(self, text: str) -> str:
         if text not in self.words:
-            raise self.error(f"{self.name} can only be {' or '.join(self.words)}.")
+            raise self.error(f"{self.name} must be {' or '.join(self.words)}.")
         return text
-
-    def describe(self) -> str:
-        return " or ".join(f"`{word}`" for word in self.words)
 
     def schema(self) -> dict[str, Any]:
         return {"type": "string", "enum": list(self.words)}
@@ -189,11 +168,8 @@ class QueueName(Parameter):
 
     def parse(self, text: str) -> str:
         if not text:
-            raise self.error(f"Send {self.name}.")
+            raise self.error(f"Missing parameter: {self.name}.")
         return validate_name(text)
-
-    def describe(self) -> str:
-        return "queue name"
 
     def schema(self) -> dict[str, Any]:
         return {"type": "string", "pattern": f"^{NAME_PATTERN.pattern}$"}
@@ -201,7 +177,7 @@ class QueueName(Parameter):
 
 @dataclass(frozen=True)
 class TextList(Parameter):
-    """A list of 1 to `maximum` texts: a JSON list, or separated by commas. A text that comes twice counts once."""
+    """A list of 1 to `maximum` texts, in JSON or separated by commas. Duplicates are dropped."""
 
     maximum: int = 1000
 
@@ -220,10 +196,7 @@ class TextList(Parameter):
         return list(dict.fromkeys(found))
 
     def _not_a_list(self) -> ApiError:
-        return self.error(f"{self.name} must be a list of 1 to {self.maximum} texts.")
-
-    def describe(self) -> str:
-        return f"list of 1 to {self.maximum} texts, or separated by commas"
+        return self.error(f"{self.name} must be a list of 1 to {self.maximum} strings.")
 
     def schema(self) -> dict[str, Any]:
         return {"type": "array", "items": {"type": "string"}, "minItems": 1, "maxItems": self.maximum}
@@ -231,7 +204,7 @@ class TextList(Parameter):
 
 @dataclass(frozen=True)
 class MessageParameter(Parameter):
-    """What holds messages: it is encoded within limits, instead of parsed."""
+    """A parameter that holds messages, which are encoded within limits instead of parsed."""
 
     in_query: bool = False
 
@@ -248,9 +221,6 @@ class Message(MessageParameter):
             return encode_message(value, limits)
         return validate_message(value.encode() if isinstance(value, str) else value, limits)
 
-    def describe(self) -> str:
-        return "message"
-
     def schema(self) -> dict[str, Any]:
         return {"$ref": "#/components/schemas/NewMessage"}
 
@@ -259,19 +229,15 @@ class Message(MessageParameter):
 class MessageList(MessageParameter):
     """A list of 1 to `maximum` messages."""
 
-    maximum: int = 100_000  # they are pushed by one command, and nobody else is served meanwhile
+    maximum: int = 100_000  # one command pushes them, and Redis runs nothing else meanwhile
 
     def encode(self, value: RawJson | bytes | str, limits: Limits, checkpoint: Callable[[], object]) -> list[bytes]:
         if not isinstance(value, RawJson) or not value.startswith(b"[") or value == b"[]":
-            raise bad_request(f"{self.name} must be a list of at least one message.", "bad_message")
+            raise ApiError("bad_message", f"{self.name} must be a list of at least one message.")
         found = encode_messages(value, limits, checkpoint)
         if len(found) > self.maximum:
-            message = f"Send up to {self.maximum} messages at once, or a stream of lines (application/x-ndjson)."
-            raise ApiError(413, "too_many_messages", message, limit=self.maximum)
+            raise ApiError("too_many_messages", limit=self.maximum)
         return found
-
-    def describe(self) -> str:
-        return f"list of 1 to {self.maximum} messages"
 
     def schema(self) -> dict[str, Any]:
         items = {"$ref": "#/components/schemas/NewMessage"}
@@ -281,17 +247,17 @@ class MessageList(MessageParameter):
 def parse(
     request: Request, parameters: Sequence[Parameter], fields: Mapping[str, Any], limits: Limits = BY_REDIS
 ) -> dict[str, Any]:
-    """Return the value of each parameter, by name, from the query string and the body's fields.
+    """Return the value of each parameter, by name, from the query string and the fields of the body.
 
-    `limits` are those of messages.
+    `limits` apply to messages.
 
     Raises:
-        ApiError: one is unknown, given twice, missing or not as it must be.
+        ApiError: a parameter is unknown, given twice, missing or invalid.
     """
     known = {parameter.name: parameter for parameter in parameters}
     for name in (*request.args, *fields):
         if name not in known:
-            raise _unknown(request, name, list(known))
+            raise _unknown(request, name, list(known), fields)
     return {name: _value(request, parameter, fields, limits) for name, parameter in known.items()}
 
 
@@ -299,11 +265,11 @@ def _value(request: Request, parameter: Parameter, fields: Mapping[str, Any], li
     name = parameter.name
     sent = request.args.getlist(name) if request.args else []
     if sent and not parameter.in_query:
-        raise parameter.error(f"Send {name} in the body, not in the address.")
+        raise parameter.error(f"Send {name} in the body, not in the query string.")
     if name in fields and not parameter.in_body:
-        raise parameter.error(f"Send {name} in the address, not in the body.")
+        raise parameter.error(f"Send {name} in the query string, not in the body.")
     if len(sent) + (name in fields) > 1:
-        raise bad_request(f"{name} is given twice.", "duplicate_key")
+        raise ApiError("duplicate_key", f"{name} is given twice.")
     value = sent[0] if sent else fields.get(name)
     if isinstance(parameter, MessageParameter):
         if value is not None and (value != b"null" or isinstance(parameter, Message)):
@@ -314,27 +280,33 @@ def _value(request: Request, parameter: Parameter, fields: Mapping[str, Any], li
         if value is not None:
             return parameter.parse(value)
     if parameter.required:
-        raise parameter.error(f"Send {name}.")
+        raise parameter.error(f"Missing parameter: {name}.")
     return parameter.default
 
 
-def _unknown(request: Request, name: str, known: Sequence[str]) -> ApiError:
-    takes = f"it takes {', '.join(known)}" if known else "it takes none"
-    sentence = f"There is no parameter {printable(name)} here; {takes}."
-    if request.mimetype == "application/x-www-form-urlencoded" and name not in request.args:
-        sentence += " In a form & separates fields; curl's --data-urlencode escapes it."
-    return bad_request(sentence, "unknown_parameter", parameter=name[:60].encode(errors="replace").decode())
+def _unknown(request: Request, name: str, known: Sequence[str], fields: Mapping[str, Any]) -> ApiError:
+    sentence = f"Unknown parameter {quoted(name)}."
+    is_form = request.mimetype == FORM and isinstance(fields.get(name), str)
+    if is_form and fields == {name: ""} and "message" in known and WORD.fullmatch(name):
+        sentence += f" Did you mean message={name}?"  # curl -d hello
+    elif similar := get_close_matches(name, known, 1):
+        sentence += f" Did you mean {similar[0]}?"
+    else:
+        sentence += f" Known parameters: {', '.join(known)}." if known else " This operation has no parameters."
+    if is_form and len(fields) > 1:
+        sentence += " In a form, & separates fields; escape it with curl's --data-urlencode."
+    return ApiError("unknown_parameter", sentence, parameter=name[:60].encode(errors="replace").decode())
 
 
 def one_or_many(one: Any, many: list[Any] | None, name: str, error: str = "bad_parameter") -> list[Any]:
-    """Return what came as one value or as a list of them; both, or neither, is refused (400)."""
+    """Return the values that came as one or as a list; refuse both, and neither (400)."""
     if (one is None) == (many is None):
-        raise bad_request(f"Send either {name} or {name}s.", error, parameter=name)
+        raise ApiError(error, f"Send either {name} or {name}s.", parameter=name)
     return [one] if many is None else many
 
 
 def validate_name(name: str) -> str:
-    """Return the name of a queue; what cannot be one is refused (400), never repaired."""
+    """Return the name of a queue; refuse any other text (400) instead of repairing it."""
     if not is_name(name):
-        raise bad_request(f"A queue name has {NAME_RULE}", "bad_name")
+        raise ApiError("bad_name")
     return name

@@ -4,7 +4,7 @@ import re
 
 import msgspec
 
-from web.errors import ApiError, bad_request, printable
+from web.errors import ApiError, quoted
 
 MAX_DEPTH = 32  # levels of nesting in a message
 MAX_VALUES = 600_000  # in a list of messages; a message of 1 MiB never has more
@@ -41,9 +41,9 @@ def compact_json(data: bytes) -> bytes:
         raise _too_deep() from None
     except msgspec.DecodeError as error:
         if _SURROGATE.search(data):
-            raise bad_request("A text holds a lone surrogate, which is not a character.", "bad_utf8") from None
+            raise ApiError("bad_utf8", "A text contains a lone surrogate, which is not a character.") from None
         reason = str(error).removeprefix("JSON is malformed: ").replace("Input data was truncated", "it is cut off")
-        raise bad_request(f"The body is not valid JSON: {reason}.", "bad_json") from None
+        raise ApiError("bad_json", f"The body is not valid JSON: {reason}.") from None
 
 
 def read_object(text: bytes) -> dict[str, bytes]:
@@ -53,7 +53,7 @@ def read_object(text: bytes) -> dict[str, bytes]:
         ApiError: it is no object, or a name comes twice (400).
     """
     if not text.startswith(b"{"):
-        raise bad_request('Send a JSON object, such as {"message": "hello"}.', "bad_json")
+        raise ApiError("bad_json", 'Send a JSON object, such as {"message": "hello"}.')
     fields = {name: bytes(raw) for name, raw in _object.decode(text).items()}
     position, names = 1, 0
     while found := _NAME.match(text, position):
@@ -62,7 +62,7 @@ def read_object(text: bytes) -> dict[str, bytes]:
         # Of a name that comes twice the last value was read, so a value that is not there is another one of that name.
         end = position + len(fields[name])
         if names > len(fields) or not text.startswith(fields[name], position) or text[end] not in b",}":
-            raise bad_request(f"{printable(name)} is given twice.", "duplicate_key")
+            raise ApiError("duplicate_key", f"{quoted(name)} is given twice.")
         position = end + 1
     return fields
 
@@ -150,7 +150,7 @@ def _is_maybe_deep(text: bytes) -> bool:
 
 
 def _too_deep() -> ApiError:
-    return bad_request(f"The JSON is nested deeper than {MAX_DEPTH} levels.", "too_deep")
+    return ApiError("too_deep", limit=MAX_DEPTH)
 
 
 def check_number_of_values(text: bytes) -> None:
@@ -161,5 +161,4 @@ def check_number_of_values(text: bytes) -> None:
     while some := _SOME_VALUES.match(text, end):
         values, end = values + VALUES_AT_ONCE, some.end()
         if values >= MAX_VALUES:
-            message = f"Send up to {MAX_VALUES} values at once, or a stream of lines ({NDJSON})."
-            raise ApiError(413, "too_many_values", message, limit=MAX_VALUES)
+            raise ApiError("too_many_values", limit=MAX_VALUES)

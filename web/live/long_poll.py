@@ -72,8 +72,7 @@ class Waiting:
         """
         with self._lock:
             if self.number >= self.maximum:
-                message = f"More than MAX_BLOCKED_CLIENTS ({self.maximum}) clients wait."
-                raise ApiError(429, "too_many_blocked_clients", message, {"Retry-After": "1"})
+                raise ApiError("too_many_blocked_clients", limit=self.maximum)
             self.number += 1
 
     def release(self) -> None:
@@ -90,8 +89,8 @@ class Waiting:
         is_gone: Callable[[], bool],
         confirm_gone: Callable[[], bool] | None = None,
         watch: Watch | None = None,
-    ) -> list[M]:
-        """Return what `attempt` takes, waiting up to `seconds` for it (at most 55); [] when that was nothing.
+    ) -> Batch[M]:
+        """Return the batch that `attempt` takes, waiting up to `seconds` for it (at most 54).
 
         A client that `is_gone` takes nothing: what it was about to get is given back. `confirm_gone` is the surer
         question, asked once there is something to lose; `watch` says when to ask (see `Peer`). Without `give_back` it
@@ -102,14 +101,14 @@ class Waiting:
             Paused: the queue is, and was not resumed meanwhile.
         """
         if seconds and is_gone():
-            return []
+            return Batch([])
         batch = self._wait_and_take(queue, seconds, attempt, is_gone, watch) if seconds else attempt()
         if batch.paused:
             raise Paused
         if seconds and batch.messages and give_back and (confirm_gone or is_gone)():
             give_back(batch.messages)
-            return []
-        return batch.messages
+            return Batch([])
+        return batch
 
     def _wait_and_take(
         self,

@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -96,7 +96,7 @@ class Watch:
         self.history.record_depth(self.queue.name, state.count, watched=True)
         self.polled_step = self.history.step()
         heads = [preview(head, size, PREVIEW_CHARACTERS) for head, size in state.heads]
-        self.publish(Event("queue", {"name": self.queue.name, **state.counts()}, heads))
+        self.publish(Event("queue", {"name": self.queue.name, **asdict(state.counts)}, heads))
         return state
 
     def wake(self) -> None:

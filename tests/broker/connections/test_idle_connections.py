@@ -164,7 +164,7 @@ def test_a_long_poll_is_served_even_if_redis_accepts_no_more_connections(
         taken = pool.submit(process.take, queue, 20, queue.pop_batch, None, lambda: False)
         until(lambda: queue.state().waiters == 1)
         raw.lpush(queue.key, "a")
-        assert taken.result() == [b"a"]
+        assert taken.result().messages == [b"a"]
 
 
 def test_blocked_connections_are_limited_and_the_next_is_refused_at_once(valkey: Store, name: str) -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from web.errors import ApiError, printable
+from web.errors import ApiError, quoted
 from web.input.codec import Limits, compact, decode_message, encode_lines, encode_message, encode_messages, preview
 from web.input.raw_json import compact_json, read_object
 
@@ -189,8 +189,8 @@ def test_a_preview_cuts_no_accent_from_its_letter(text: str, characters: int, sh
 
 
 @pytest.mark.parametrize("text", ["a\n\r\x00b", "žluťoučký", "\ud800", "x" * 1000])
-def test_any_text_is_printable_in_a_sentence(text: str) -> None:
-    shown = printable(text)
+def test_any_text_can_be_quoted_in_a_sentence(text: str) -> None:
+    shown = quoted(text)
     assert shown.isascii()
     assert shown.isprintable()
     assert len(shown) <= 62

@@ -1,4 +1,4 @@
-"""What a verb does not know is refused, whichever way it is sent; so is an Idempotency-Key that would not be kept."""
+"""Every operation refuses what it does not take, wherever it is sent, and changes nothing."""
 
 import io
 from typing import Any
@@ -6,163 +6,125 @@ from typing import Any
 import pytest
 
 from tests.conftest import Api
-from web.operations import VERBS
+from tests.web.helpers import BYTES, FORM, JSON, NDJSON, TEXT, check_error, everything
+from web.operations.api import OPERATIONS
+from web.operations.operation import Operation
 
-FORM, JSON, NDJSON = "application/x-www-form-urlencoded", "application/json", "application/x-ndjson"
-GETS = [verb.name for verb in VERBS if verb.method == "GET"]
-POSTS = [verb.name for verb in VERBS if verb.method == "POST"]
-NO_QUEUE = ["/api/queues", "/healthz"]  # routes without a queue
-
-
-def ask(api: Api, verb: str, query: str = "", **request: Any) -> Any:
-    return (api.get if verb in GETS else api.post)(verb + query, **request)
-
-
-def refused(answer: Any, code: str, parameter: str | None = None) -> bool:
-    """Return whether it is a 400 with this code and a sentence; `parameter` is the one that it names."""
-    named = parameter is None or answer.json["parameter"] == parameter
-    return (answer.status_code, answer.json["error"]) == (400, code) and bool(answer.json["message"]) and named
+every_operation = pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.id)
+every_post = pytest.mark.parametrize(
+    "operation", [one for one in OPERATIONS if one.method == "POST"], ids=lambda operation: operation.id
+)
+every_get = pytest.mark.parametrize(
+    "operation", [one for one in OPERATIONS if one.method == "GET"], ids=lambda operation: operation.id
+)
 
 
-# --- the query
+def ask(api: Api, operation: Operation, query: str = "", **request: Any) -> Any:
+    """Call an operation on the queue of `api`, or on none."""
+    path = operation.path or f"{api.path}/{operation.name}"
+    return api.http.open(path + query, method=operation.method, **request)
 
 
-@pytest.mark.parametrize("verb", GETS + POSTS)
-def test_every_verb_refuses_an_unknown_parameter_in_the_query(api: Api, verb: str) -> None:
-    api.queue.push(b"here")
-    for query, unknown in [("?nxt=1", "nxt"), ("?nxt", "nxt"), ("?=1", ""), ("?Wait=1", "Wait")]:
-        assert refused(ask(api, verb, query), "unknown_parameter", unknown), query
-    assert api.messages() == [b"here"]
+@every_operation
+def test_an_unknown_parameter_in_the_query_is_refused(named_api: Api, operation: Operation) -> None:
+    named_api.queue.push(b"here")
+    before = everything(named_api.client)
+    for query, unknown in [("?ttl=1", "ttl"), ("?ttl", "ttl"), ("?=1", ""), ("?Wait=1", "Wait")]:
+        assert check_error(ask(named_api, operation, query), 400, "unknown_parameter")["parameter"] == unknown
+    assert everything(named_api.client) == before
 
 
-@pytest.mark.parametrize("path", NO_QUEUE)
-@pytest.mark.parametrize("query", ["?nxt=1", "?=1", "?limit=2"])
-def test_routes_without_a_queue_refuse_it_too(api: Api, path: str, query: str) -> None:
-    assert refused(api.http.get(path + query), "unknown_parameter")
-
-
-@pytest.mark.parametrize("kind", [NDJSON, "text/plain"])
-@pytest.mark.parametrize("query", ["&nxt=1", "&message=x", "&front=1", "&=", "&each=line"])
-def test_a_stream_refuses_what_it_does_not_take(api: Api, kind: str, query: str) -> None:
-    path = "push?each=line" if kind == "text/plain" else "push?"
-    if query == "&each=line" and kind == NDJSON:
-        assert api.post(path + query, b"1", kind).status_code == 415  # its lines are JSON
-    else:
-        assert api.post(path + query, b"1", kind).status_code == 400
-    assert api.messages() == []
-
-
-@pytest.mark.parametrize("kind", [None, FORM, JSON, NDJSON, "application/octet-stream"])
-def test_each_is_for_text_alone(api: Api, kind: str | None) -> None:
-    assert api.post("push?each=line", b"message=1", kind).status_code == 415
-    assert api.messages() == []
-
-
-@pytest.mark.parametrize("query", ["?each=", "?each=lines", "?each=line&each=line"])
-def test_each_is_line_or_refused(api: Api, query: str) -> None:
-    assert api.post("push" + query, b"a\nb", "text/plain").status_code == 400
-    assert api.messages() == []
-
-
-# --- the body
-
-
-@pytest.mark.parametrize("verb", POSTS)
-def test_every_verb_refuses_an_unknown_field(api: Api, verb: str) -> None:
-    api.queue.push(b"here")
+@every_post
+def test_an_unknown_field_in_the_body_is_refused(named_api: Api, operation: Operation) -> None:
+    named_api.queue.push(b"here")
+    before = everything(named_api.client)
     for body, kind, unknown in [
-        (b"nxt=1", FORM, "nxt"),
+        (b"ttl=1", FORM, "ttl"),
         (b"=1", FORM, ""),
-        (b'{"nxt":1}', JSON, "nxt"),
-        (b'{"nxt":null}', JSON, "nxt"),
-        (b'{"":1}', JSON, ""),
-        (b'{"nxt":1}', FORM, "nxt"),
+        (b'{"ttl":1}', JSON, "ttl"),
+        (b'{"ttl":null}', JSON, "ttl"),
+        (b'{"ttl":1}', FORM, "ttl"),
     ]:
-        assert refused(api.post(verb, body, kind), "unknown_parameter", unknown), body
-    assert api.messages() == [b"here"]
+        answer = ask(named_api, operation, data=body, content_type=kind)
+        assert check_error(answer, 400, "unknown_parameter")["parameter"] == unknown
+    assert everything(named_api.client) == before
+
+
+@every_get
+@pytest.mark.parametrize("kind", [FORM, JSON])
+def test_a_get_refuses_a_body(named_api: Api, operation: Operation, kind: str) -> None:
+    check_error(ask(named_api, operation, data=b"limit=1", content_type=kind), 400, "unexpected_body")
+    chunked: dict[str, Any] = {"input_stream": io.BytesIO(b"limit=1"), "headers": {"Transfer-Encoding": "chunked"}}
+    check_error(ask(named_api, operation, content_type=kind, **chunked), 400, "unexpected_body")
+
+
+def test_a_get_with_an_empty_body_is_answered(named_api: Api) -> None:
+    assert named_api.get("count", data=b"", content_type=FORM).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "operation", [one for one in OPERATIONS if not one.idempotent], ids=lambda operation: operation.id
+)
+def test_an_idempotency_key_that_would_be_ignored_is_refused(named_api: Api, operation: Operation) -> None:
+    named_api.queue.push(b"here")
+    before = everything(named_api.client)
+    for key in ("a", "", "x" * 300):
+        check_error(ask(named_api, operation, headers={"Idempotency-Key": key}), 400, "bad_idempotency_key")
+    assert everything(named_api.client) == before
+
+
+@pytest.mark.parametrize(
+    ("kind", "body"),
+    [
+        (FORM, b"message=a&message=b"),
+        (FORM, b"message=a&front=1&front=0"),
+        (FORM, b'{"message":"a","message":"b"}'),
+        (JSON, b'{"message":"a","message":"b"}'),
+        (JSON, b'{"message":"a","front":1,"front":0}'),
+    ],
+)
+def test_a_field_that_is_given_twice_is_refused(named_api: Api, kind: str, body: bytes) -> None:
+    check_error(named_api.post("push", body, kind), 400, "duplicate_key")
+    assert named_api.messages() == []
 
 
 @pytest.mark.parametrize(
     "body",
-    [
-        b"message=Tom & Jerry",
-        b"message=Tom &=Jerry",
-        b"message=Tom &",
-        b"message=Tom && Jerry",
-        b"&message=Tom",
-        b"message=Tom &message=Jerry",
-        b"message=Tom &next",
-    ],
+    [b"message=Tom & Jerry", b"message=Tom &=Jerry", b"message=Tom &", b"message=Tom && Jerry", b"&message=Tom"],
 )
-def test_a_message_that_an_ampersand_cuts_is_not_stored(api: Api, body: bytes) -> None:
-    assert api.post("push", body, FORM).status_code == 400
-    assert api.messages() == []
+def test_a_message_that_an_ampersand_cuts_is_not_stored(named_api: Api, body: bytes) -> None:
+    answer = named_api.post("push", body, FORM)
+    assert answer.status_code == 400
+    assert "--data-urlencode" in answer.json["message"]
+    assert named_api.messages() == []
 
 
-@pytest.mark.parametrize("body", [b"message=Tom & Jerry", b"message=Tom &", b"message=Tom && Jerry"])
-def test_the_refusal_says_how_to_escape_an_ampersand(api: Api, body: bytes) -> None:
-    assert "--data-urlencode" in api.post("push", body, FORM).json["message"]
+def test_a_name_with_a_lone_surrogate_is_refused(named_api: Api) -> None:
+    check_error(named_api.post("push", '{"message": "a", "\\ud800": 1}', JSON), 400, "bad_utf8")
+    assert named_api.messages() == []
 
 
-def test_each_in_the_body_is_refused(api: Api) -> None:
-    for body, kind in [(b'{"message":"a\\nb","each":"line"}', JSON), (b"message=a&each=line", FORM)]:
-        answer = api.post("push", body, kind)
-        assert refused(answer, "bad_parameter", "each")
-        assert "address" in answer.json["message"]
-    assert api.messages() == []
-
-
+@pytest.mark.parametrize("kind", [TEXT, BYTES, NDJSON])
 @pytest.mark.parametrize(
-    ("query", "body", "kind"),
-    [
-        ("", b"message=a&message=b", FORM),
-        ("", b"message=a&front=1&front=0", FORM),
-        ("", b'{"message":"a","message":"b"}', JSON),
-        ("", b'{"message":"a","front":1,"front":0}', JSON),
-        ("?front=1&front=0", b"message=a", FORM),
-        ("?front=1&front=1", b"a", "text/plain"),
-        ("?front=1", b"message=a&front=0", FORM),
-        ("?front=1", b'{"message":"a","front":null}', JSON),
-    ],
+    ("query", "error"), [("ttl=1", "unknown_parameter"), ("message=b", "bad_parameter"), ("=", "unknown_parameter")]
 )
-def test_what_is_given_twice_is_refused(api: Api, query: str, body: bytes, kind: str) -> None:
-    assert refused(api.post("push" + query, body, kind), "duplicate_key")
-    assert api.messages() == []
+def test_a_body_without_fields_has_parameters_beside_it_that_are_checked(
+    named_api: Api, kind: str, query: str, error: str
+) -> None:
+    check_error(named_api.post(f"push?{query}", b'"a"\n', kind), 400, error)
+    assert named_api.messages() == []
 
 
-@pytest.mark.parametrize("verb", GETS)
-@pytest.mark.parametrize("body", [b"limit=1", b'{"limit":1}'])
-def test_a_get_refuses_fields_in_a_body(api: Api, verb: str, body: bytes) -> None:
-    assert refused(api.get(verb, data=body, content_type=FORM), "unexpected_body")
-    chunked = {"input_stream": io.BytesIO(body), "headers": {"Transfer-Encoding": "chunked"}}
-    assert refused(api.get(verb, content_type=JSON, **chunked), "unexpected_body")
+@pytest.mark.parametrize(("path", "kind"), [("push?each=line", TEXT), ("push?", NDJSON)])
+def test_a_stream_refuses_what_does_not_work_with_it(named_api: Api, path: str, kind: str) -> None:
+    for query in ("&front=1", "&delay=9"):
+        check_error(named_api.post(path + query, b"1", kind), 400, "bad_parameter")
+    key = {"Idempotency-Key": "a"}
+    check_error(named_api.post(path, b"1", kind, headers=key), 400, "bad_idempotency_key")
+    assert named_api.messages() == []
 
 
-@pytest.mark.parametrize("path", NO_QUEUE)
-def test_routes_without_a_queue_refuse_a_body(api: Api, path: str) -> None:
-    assert refused(api.http.get(path, data=b"match=a", content_type=FORM), "unexpected_body")
-    assert api.http.get(path, data=b"", content_type=FORM).status_code == 200
-
-
-# --- Idempotency-Key
-
-
-@pytest.mark.parametrize("verb", [verb.name for verb in VERBS if not verb.idempotent])
-def test_a_verb_that_keeps_no_idempotency_key_refuses_it(api: Api, verb: str) -> None:
-    api.queue.push(b"here")
-    for key in ("a", "", "x" * 300):
-        answer = ask(api, verb, headers={"Idempotency-Key": key})
-        assert refused(answer, "bad_idempotency_key"), key
-        assert "push and pop" in answer.json["message"]
-    assert api.messages() == [b"here"] and api.queue.state().reserved == 0
-
-
-@pytest.mark.parametrize("path", NO_QUEUE)
-def test_routes_without_a_queue_refuse_an_idempotency_key(api: Api, path: str) -> None:
-    assert refused(api.http.get(path, headers={"Idempotency-Key": "a"}), "bad_idempotency_key")
-
-
-@pytest.mark.parametrize(("path", "kind"), [("push?each=line", "text/plain"), ("push", NDJSON)])
-def test_a_stream_refuses_an_idempotency_key(api: Api, path: str, kind: str) -> None:
-    assert refused(api.post(path, b"1", kind, headers={"Idempotency-Key": "a"}), "bad_idempotency_key")
-    assert api.messages() == []
+@pytest.mark.parametrize("kind", [None, FORM, JSON, NDJSON, BYTES])
+def test_each_line_is_for_plain_text_only(named_api: Api, kind: str | None) -> None:
+    check_error(named_api.post("push?each=line", b"message=1", kind), 415, "unsupported_type")
+    assert named_api.messages() == []

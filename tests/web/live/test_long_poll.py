@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import pytest
@@ -51,7 +52,8 @@ class Process:
         """Let one more client wait, and return once it is in the queue of waiters."""
         before = self.number()
         attempt: Callable[[], Batch[Any]] = self.queue.pop_batch if verb == "pop" else self.queue.reserve
-        future = self.pool.submit(self.waiting.take, self.queue, seconds, attempt, None, lambda: number in self.gone)
+        take = partial(self.waiting.take, self.queue, seconds, attempt, None, lambda: number in self.gone)
+        future = self.pool.submit(lambda: take().messages)
         until(lambda: self.number() > before or future.done())
         until(lambda: self.blocked() or future.done())
         return future
@@ -225,7 +227,7 @@ def test_a_server_that_cannot_block_is_asked_at_intervals(name: str) -> None:
 
     queue = ReliableQueue(FakeRedis(), name)
     made = Waiting(Counting(), 10, lambda: False)
-    assert made.take(queue, 0.1, queue.pop_batch, None, lambda: False) == []
+    assert made.take(queue, 0.1, queue.pop_batch, None, lambda: False).messages == []
     assert 1 <= asked <= 6
 
 
@@ -288,6 +290,6 @@ def test_a_wait_in_a_full_redis_gets_what_comes_back(own_store: Callable[..., St
     process.queue.reserve(1000)
     process.queue.extend(ends_soon.id, 0.3)
     process.queue.client.config_set("maxmemory", 1)
-    assert process.waiting.take(process.queue, 10, process.queue.pop_batch, None, lambda: False) == [b"a"]
-    assert process.waiting.take(process.queue, 0.1, process.queue.pop_batch, None, lambda: False) == []
+    assert process.waiting.take(process.queue, 10, process.queue.pop_batch, None, lambda: False).messages == [b"a"]
+    assert process.waiting.take(process.queue, 0.1, process.queue.pop_batch, None, lambda: False).messages == []
     process.pool.shutdown()

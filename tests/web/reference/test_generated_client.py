@@ -34,12 +34,12 @@ def test_a_generated_client_pushes_waits_and_acks(made: str, site: App, name: st
     models = import_module(f"{made}.models")
     client = import_module(f"{made}.client").Client(site.url)
 
-    def call(verb: str, **options: Any) -> Any:
-        return import_module(f"{made}.api.{verb}_named").sync(name, client=client, **options)
+    def call(operation: str, **options: Any) -> Any:
+        return import_module(f"{made}.api.{operation}_named").sync(name, client=client, **options)
 
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(call, "reservations.reserve", wait=30, lease=60)
-        until(lambda: call("looking.count").waiters == 1)
+        until(lambda: call("reading_a_queue.count").waiters == 1)
         pushed = call("push_and_pop.push", body=models.Push("first"))
         assert (pushed.success, pushed.message, pushed.count) == (True, "first", 1)
         held = waiting.result()

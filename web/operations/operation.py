@@ -1,0 +1,166 @@
+"""An operation of the API: what it takes and answers, in one row, and how it is called.
+
+The row is all that the checks of a request, the OpenAPI document, /api/docs and docs/api.md know of an operation.
+"""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from flask import Response
+
+from web.errors import ApiError
+from web.input.body import lines_kind, read_fields, refuse_body, release_memory
+from web.input.codec import BY_REDIS, Limits
+from web.input.parameters import VISIBLE_ASCII, MessageParameter, Parameter, parse, validate_name
+from web.instrumentation import record_messages
+from web.reference.schemas import JsonAnswer
+from web.request import Request, current_request
+
+API_PREFIX = "/api/"
+QUEUE_PATH = API_PREFIX + "queue/"  # + <operation> for the default queue, + <name>/<operation> for any
+MAX_FIELDS_BYTES = 1 << 18  # of a body without messages: a list of 1,000 ids has 50 kB
+
+Answer = dict[str, object]
+
+
+@dataclass(frozen=True)
+class Counted:
+    """An answer whose messages were counted before: when its Idempotency-Key was new, or as a stream came."""
+
+    answer: Answer | Response
+
+
+Result = Answer | Response | Counted
+View = Callable[..., Result]
+
+
+@dataclass(frozen=True)
+class Example:
+    """A request to the default queue, and what it answers: JSON, or the text of a stream or file."""
+
+    answer: dict[str, Any] | str
+    sent: dict[str, Any] = field(default_factory=dict)  # parameters: in the query of a GET, in the body of a POST
+    pipe: str = ""  # what shows a part of the answer in a shell
+
+
+@dataclass(frozen=True, eq=False)
+class Operation:
+    """One operation. It is also the Flask view of its routes."""
+
+    view: View
+    method: str
+    group: str  # the section of the reference
+    name: str  # the last word of its path
+    id: str  # what metrics, Flask and generated clients call it
+    parameters: tuple[Parameter, ...]
+    path: str = ""  # where it is not an operation on a queue
+    idempotent: bool = False  # whether it takes an Idempotency-Key
+    raw_body: bool = False  # whether the body can be the message itself
+    streams: bool = False  # whether the body can be a stream of lines, a message each
+    is_new: Callable[[Request], bool] = lambda _: True  # whether a message in it is new, so that the settings limit it
+    answers: tuple[JsonAnswer, ...] = ()
+    media: tuple[str, ...] = ()  # the media types of answers that are not JSON
+    errors: tuple[str, ...] = ()  # codes of its own, beside those of any request
+    example: Example | None = None
+
+    @cached_property
+    def paths(self) -> tuple[str, ...]:
+        """Its paths, as Flask writes them: for the default queue, and for any queue."""
+        if self.path:
+            return (self.path,)
+        return QUEUE_PATH + self.name, f"{QUEUE_PATH}<any:name>/{self.name}"
+
+    @cached_property
+    def about(self) -> list[str]:
+        """The paragraphs of its description: the docstring of the view."""
+        return [" ".join(part.split()) for part in (inspect.getdoc(self.view) or "").split("\n\n")]
+
+    @cached_property
+    def takes_messages(self) -> bool:
+        """Whether the body can hold a message, so that it may be large."""
+        return any(isinstance(parameter, MessageParameter) for parameter in self.parameters)
+
+    def __call__(self, name: str | None = None) -> Answer | Response:
+        """Answer the request that Flask is serving."""
+        return call(current_request(), self, name)
+
+
+def operation(method: str, group: str, *parameters: Parameter, **row: Any) -> Callable[[View], Operation]:
+    """Make an operation of the view below, by default with the name of the view. `row` has the fields of Operation."""
+
+    def make(view: View) -> Operation:
+        name = row.get("name", view.__name__)
+        return Operation(view, method, group, **({"name": name, "id": name, "parameters": parameters} | row))
+
+    return make
+
+
+def call(request: Request, operation: Operation, name: str | None = None) -> Answer | Response:
+    """Check a request and run the view of an operation, on the queue `name` (None: the default queue).
+
+    Raises:
+        ApiError: the request is not valid.
+        redis.RedisError: Redis is unavailable or refuses.
+    """
+    found = _run_on_queue(request, operation, name) if not operation.path else _run(request, operation)
+    return found.answer if isinstance(found, Counted) else found
+
+
+def _run(request: Request, operation: Operation) -> Result:
+    refuse_idempotency_key(request)
+    return operation.view(request, **arguments(request, operation))
+
+
+def _run_on_queue(request: Request, operation: Operation, name: str | None) -> Result:
+    queue = request.services.queue(validate_name(request.settings.queue_name if name is None else name))
+    try:
+        if operation.idempotent:
+            found = operation.view(request, queue, key=idempotency_key(request), **arguments(request, operation))
+        else:
+            refuse_idempotency_key(request)
+            found = operation.view(request, queue, **arguments(request, operation))
+    finally:
+        release_memory(request)
+    if not isinstance(found, Counted):
+        record_messages(request.services, operation.id, queue.name, found)
+    return found
+
+
+def arguments(request: Request, operation: Operation) -> dict[str, Any]:
+    """Return the value of each parameter of an operation.
+
+    Raises:
+        ApiError: a parameter is not valid, or a GET has a body, whose fields would be ignored (400).
+    """
+    if operation.method == "GET":
+        refuse_body(request)
+        return parse(request, operation.parameters, {})
+    if operation.streams and lines_kind(request):
+        return parse(request, operation.parameters, {})
+    limits = Limits(request.settings.max_message_bytes) if operation.is_new(request) else BY_REDIS
+    max_bytes = max_body_bytes(operation, limits, request.settings.max_body_bytes)
+    return parse(request, operation.parameters, read_fields(request, max_bytes, operation.raw_body), limits)
+
+
+def max_body_bytes(operation: Operation, limits: Limits, setting: int) -> int:
+    """Return how large a body can be: as the setting says, smaller without messages, or as large as a message."""
+    if not operation.takes_messages:
+        return min(setting, MAX_FIELDS_BYTES)
+    return setting if limits.is_new else max(setting, limits.max_bytes)
+
+
+def refuse_idempotency_key(request: Request) -> None:
+    """Refuse an Idempotency-Key (400) where it would be ignored: repeating the request would do the work again."""
+    if request.headers.get("Idempotency-Key") is not None:
+        raise ApiError("bad_idempotency_key", "This operation does not take an Idempotency-Key.")
+
+
+def idempotency_key(request: Request) -> str | None:
+    """Return the Idempotency-Key header; refuse one that is not 1 to 255 visible ASCII characters (400)."""
+    key = request.headers.get("Idempotency-Key")
+    if key is not None and not VISIBLE_ASCII.fullmatch(key):
+        raise ApiError("bad_idempotency_key", "An Idempotency-Key has 1 to 255 visible ASCII characters.")
+    return key

@@ -1,0 +1,171 @@
+"""push and pop."""
+
+from functools import partial
+
+from flask import Response
+
+from broker.queue import Paused, Pushed, ReliableQueue
+from web import streams
+from web.errors import ApiError
+from web.input.body import BYTES, TEXT, iter_body, lines_kind
+from web.input.codec import decode_message
+from web.input.parameters import Choice, Flag, Message, MessageList, Number, one_or_many
+from web.instrumentation import record_messages
+from web.operations.operation import Answer, Counted, Example, Result, operation
+from web.operations.shared import (
+    MAX,
+    MAX_DELAY,
+    MESSAGE_ERRORS,
+    PUSH_AND_POP,
+    WAIT,
+    WAITING_ERRORS,
+    batch_or_one,
+    nothing,
+    prefers,
+    take,
+)
+from web.reference.schemas import NOTHING, list_of, message, success, text, whole
+from web.request import Request
+
+
+def is_put_back(request: Request) -> bool:
+    """Return whether the query has front=1, so that the message may be one that was popped before."""
+    return request.args.getlist("front") in (["1"], ["true"])
+
+
+@operation(
+    "POST",
+    PUSH_AND_POP,
+    Message("message", "The message: any JSON value but null, or the text of a form field."),
+    MessageList("messages", "Several messages, instead of `message`. All are stored, or none."),
+    Flag("front", "Push to the front of the queue, to be popped next. In the query string it also lifts the limits."),
+    Number(
+        "delay",
+        "Time until the message joins the back of the queue. Until then it is `delayed`.",
+        default=0,
+        maximum=MAX_DELAY,
+        unit="seconds",
+    ),
+    Choice("each", "With a `text/plain` body: push one message per line.", words=("line",), in_body=False),
+    idempotent=True,
+    raw_body=True,
+    streams=True,
+    is_new=lambda request: not is_put_back(request),
+    answers=(
+        success(
+            "Pushed",
+            {
+                "message": message("The message as it was stored."),
+                "count": whole("Length of the queue after the push."),
+            },
+            id=text("With `delay`: the id of the delayed message."),
+        ),
+        success(
+            "PushedMany",
+            {"pushed": whole("Number of messages pushed."), "count": whole("Length of the queue after the push.")},
+            when="with `messages`, or to a stream of lines",
+            ids=list_of({"type": "string"}, "With `delay`: the ids of the delayed messages, in order."),
+        ),
+    ),
+    errors=(*MESSAGE_ERRORS, "bad_message", "too_many_messages", "conflict", "redis_full"),
+    example=Example({"success": True, "message": "hello", "count": 1}, {"message": "hello"}),
+)
+def push(
+    request: Request,
+    queue: ReliableQueue,
+    key: str | None,
+    message: bytes | None,
+    messages: list[bytes] | None,
+    front: bool,
+    delay: float,
+    each: str | None,
+) -> Result:
+    """Add one message, or several at once.
+
+    Several messages keep their order, and are all stored or none. A stream of lines is stored as it arrives, within
+    some tens of milliseconds. If it breaks off, the lines that arrived whole are stored; `pushed` counts them, and
+    `line` is the first line that was not stored. A stream takes no Idempotency-Key, `front` or `delay`.
+
+    Limits apply to new messages only. With `front=1` in the query string any message that was popped can be put back:
+    it may be empty, and message and body may have up to 512 MiB, the limit of Redis. Send a large one as
+    `application/octet-stream`, since JSON makes it larger.
+
+    A UTF-8 byte order mark is dropped at the start of a stream, a JSON body or a form. A single message as `text/plain`
+    keeps it.
+    """
+    if lines := lines_kind(request):
+        return push_lines(request, queue, lines, key=key, front=front, delay=delay)
+    found = one_or_many(message, messages, "message", "bad_message")
+    if delay and front:
+        sentence = "Send either delay or front: a delayed message joins the back of the queue."
+        raise ApiError("bad_parameter", sentence, parameter="front")
+    if delay:
+        pushed = queue.push_later(delay, found, key)
+    else:
+        pushed = queue.push_once(key, found, front=front) if key else Pushed(queue.push(*found, front=front))
+    if messages is None:
+        answer: Answer = {"success": True, "message": decode_message(found[0]), "count": pushed.count}
+    else:
+        answer = {"success": True, "pushed": len(found), "count": pushed.count}
+    if delay:
+        answer |= {"id": pushed.ids[0]} if messages is None else {"ids": pushed.ids}
+    return Counted(answer) if pushed.is_repeated else answer
+
+
+def push_lines(request: Request, queue: ReliableQueue, kind: str, key: str | None, **refused: float) -> Counted:
+    """Push a stream of lines; their messages are counted as they come."""
+    for name, value in refused.items():
+        if value:
+            raise ApiError("bad_parameter", f"A stream of lines does not take {name}.", parameter=name)
+    if key:
+        raise ApiError("bad_idempotency_key", "A stream of lines does not take an Idempotency-Key.")
+    record = partial(record_messages, request.services, "push", queue.name)
+    blocks = iter_body(request, eager=True)
+    pushed, count = streams.push_lines(queue, blocks, kind, request.settings.max_message_bytes, record)
+    return Counted({"success": True, "pushed": pushed, "count": count})
+
+
+@operation(
+    "POST",
+    PUSH_AND_POP,
+    WAIT,
+    MAX,
+    idempotent=True,
+    answers=(
+        success("Popped", {"message": message()}),
+        success("PoppedMany", {"messages": list_of(message(), "The messages.")}, when="with `max`"),
+        NOTHING,
+    ),
+    media=(TEXT, BYTES),
+    errors=("empty", "paused", "conflict", *WAITING_ERRORS),
+    example=Example({"success": True, "message": "hello"}, {"wait": 5}),
+)
+def pop(request: Request, queue: ReliableQueue, key: str | None, wait: float, max: int | None) -> Result:
+    """Take the next message for good, or a batch.
+
+    With `Accept: text/plain` and without `max` the body of the answer is the message itself; if there is none the
+    status is 204. A client that disconnects while it waits takes no message with it.
+
+    With an Idempotency-Key the messages are kept in Redis for 24 hours, so that a repeated request returns them again.
+    An answer without messages is not kept.
+    """
+    give_back = None if key else lambda messages: queue.requeue(*messages)
+    as_text = max is None and prefers(request, TEXT)
+    try:
+        batch = take(request, queue, wait, lambda: queue.pop_batch(max or 1, key), give_back)
+    except Paused:
+        return text_answer([]) if as_text else nothing("paused", max)
+    answer = (
+        text_answer(batch.messages)
+        if as_text
+        else batch_or_one([{"message": decode_message(message)} for message in batch.messages], max)
+    )
+    return Counted(answer) if batch.is_repeated else answer
+
+
+def text_answer(taken: list[bytes]) -> Response:
+    """Answer with a message as the body itself, 204 for none."""
+    if not taken:
+        return Response(status=204)
+    is_text = isinstance(decode_message(taken[0]), str)
+    return Response(taken[0], content_type=f"{TEXT}; charset=utf-8" if is_text else BYTES)

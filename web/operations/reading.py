@@ -1,0 +1,190 @@
+"""count, all, reserved, delayed and events: what a queue holds. Nothing is taken."""
+
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from functools import partial
+from itertools import chain
+from typing import Any
+
+from flask import Response
+
+from broker.queue import ReliableQueue
+from web import streams
+from web.input.body import JSON
+from web.input.parameters import Flag, Integer
+from web.input.raw_json import NDJSON
+from web.live.queue_feed import MAX_NEXT
+from web.operations.operation import Answer, Example, operation
+from web.operations.shared import CONTAINS, READING, WAITING_ERRORS, WINDOW, prefers, stream_answer
+from web.reference.schemas import COUNTS, list_of, message, ref, success, text, whole
+from web.request import Request
+
+EVENTS = "text/event-stream"
+HELD = {
+    "id": "1795489534022053-0001-c6c635c30e138159-1",
+    "message": "hello",
+    "deliveries": 1,
+    "deadline": 1795489594.022,
+}
+NO_OTHERS = {"reserved": 0, "delayed": 0, "dead": 0, "waiters": 0, "paused": False}
+
+
+@operation(
+    "GET",
+    READING,
+    answers=(success("Counts", {"message": text("`count` as text.", pattern="^[0-9]+$"), **COUNTS}),),
+    example=Example({"success": True, "message": "1", "count": 1, **NO_OTHERS}),
+)
+def count(request: Request, queue: ReliableQueue) -> Answer:
+    """Count the messages of a queue, and the clients that wait for one."""
+    counts = queue.state().counts
+    return {"success": True, "message": str(counts.count), **asdict(counts)}
+
+
+@operation(
+    "GET",
+    READING,
+    *WINDOW,
+    replace(
+        CONTAINS,
+        doc="Search: list only messages that contain this text. ASCII letters match in either case.",
+    ),
+    Flag("details", "Return the number of deliveries of each message, and why it failed last."),
+    name="all",
+    answers=(
+        success(
+            "Messages",
+            {
+                "messages": list_of(
+                    {"anyOf": [message(), ref("ListedMessage")]},
+                    "The messages. Each is an object if `preview`, `contains` or `details` was sent.",
+                ),
+                "count": whole("Length of the queue."),
+            },
+        ),
+    ),
+    media=(NDJSON,),
+    example=Example({"success": True, "messages": ["hello"], "count": 1}, {"limit": 10}),
+)
+def all_messages(
+    request: Request,
+    queue: ReliableQueue,
+    offset: int,
+    limit: int | None,
+    preview: int | None,
+    contains: str | None,
+    details: bool,
+) -> Answer | Response:
+    """List the waiting messages, the one to be popped next first.
+
+    With `Accept: application/x-ndjson` the answer has one line of JSON per message, which `push` accepts.
+
+    With `contains` the whole queue is searched from `offset` on, and `limit` is the maximum number of matches. A
+    message that waits throughout the search is found exactly once, even if others come and go.
+
+    A lease that ended without an `ack` has the reason "lease expired". What is known of a failed message is forgotten
+    after an hour; of a dead letter it is kept as long as the letter, and equal dead letters share the latest.
+    """
+    count = queue.count()
+    size = min(max(0, count - offset), count if limit is None else limit)
+    if contains is not None:
+        chunks: Iterator[list[Any]] = streams.iter_found(queue, contains, offset, limit, preview, details)
+        if preview is None and not details and prefers(request, NDJSON):  # lines that `push` accepts, as ever
+            chunks = ([one["message"] for one in chunk] for chunk in chunks)
+    elif details:
+        chunks = streams.iter_details(queue, offset, size, preview)
+    elif preview is None:
+        chunks = streams.iter_waiting(queue, offset, limit)
+    else:
+        chunks = streams.iter_previews(queue, offset, size, preview)
+    return list_answer(request, chunks, count, size)
+
+
+def list_answer(
+    request: Request, chunks: Iterator[list[Any]], count: int, size: int | None = None
+) -> Response | Answer:
+    """Answer a list of `size` messages (None: unknown) while it is read, as JSON or as one line each."""
+    if prefers(request, NDJSON):
+        return Response(streams.as_ndjson(streams.prefetch(chunks)), content_type=NDJSON)
+    first = next(chunks, [])
+    if len(first) == size:
+        return {"success": True, "messages": streams.decode_all(first), "count": count}
+    return Response(streams.as_json(chain([first], chunks), {"count": count}), content_type=JSON)
+
+
+HELD_MESSAGES = success(
+    "HeldMessages",
+    {"messages": list_of(ref("HeldMessage"), "The messages."), "count": whole("Number of all of them.")},
+)
+
+
+@operation(
+    "GET",
+    READING,
+    *WINDOW,
+    answers=(HELD_MESSAGES,),
+    media=(NDJSON,),
+    example=Example({"success": True, "messages": [HELD], "count": 1}),
+)
+def reserved(
+    request: Request, queue: ReliableQueue, offset: int, limit: int | None, preview: int | None
+) -> Answer | Response:
+    """List the reserved messages, the first to return to the queue first.
+
+    With its `id` anyone can release, extend or ack a message, or make it a dead letter.
+    """
+    chunks = streams.iter_held(queue, "reserved", offset, limit, preview)
+    return list_answer(request, chunks, queue.state().counts.reserved)
+
+
+@operation(
+    "GET",
+    READING,
+    *WINDOW,
+    answers=(HELD_MESSAGES,),
+    media=(NDJSON,),
+    example=Example(
+        {"success": True, "messages": [{**HELD, "reason": "timed out", "failed": 1795489534.5}], "count": 1},
+        {"limit": 10},
+    ),
+)
+def delayed(
+    request: Request, queue: ReliableQueue, offset: int, limit: int | None, preview: int | None
+) -> Answer | Response:
+    """List the delayed messages, the first to return to the queue first.
+
+    They were pushed or released with a `delay`. With its `id` a message can be released (to join the queue now),
+    extended (later), acked (never) or made a dead letter.
+    """
+    chunks = streams.iter_held(queue, "delayed", offset, limit, preview)
+    return list_answer(request, chunks, queue.state().counts.delayed)
+
+
+@operation(
+    "GET",
+    READING,
+    Integer("next", "Number of messages to preview, from the front of the queue.", default=MAX_NEXT, maximum=MAX_NEXT),
+    Flag("history", "Include the last 30 minutes."),
+    media=(EVENTS,),
+    errors=WAITING_ERRORS,
+    example=Example(
+        "retry: 1000\n\nevent: queue\n"
+        'data: {"name":"default","count":0,"reserved":0,"delayed":0,"dead":0,"waiters":0,"paused":false,"next":[]}\n'
+    ),
+)
+def events(request: Request, queue: ReliableQueue, next: int, history: bool) -> Response:
+    """Follow a queue: its state as server-sent events, at once and after every change, whoever made it.
+
+    `event: queue` has one line of JSON: `name`, the fields of `count`, and `next`, the previews of the first messages.
+    `next` is left out while it is the same as in the event before. `event: fault` has `error` and `message`: Redis is
+    unavailable, or refuses. A comment line comes after every 15 seconds of silence.
+
+    With `history=1` the first event has `history`, and later events have the steps that have ended since. `at` is when
+    the first step began (Unix time, in seconds) and `step` the length of a step in seconds. `max`, `count`, `in` and
+    `out` have a number for each step, null where it is unknown: the highest number of waiting messages, the number
+    waiting at its end, and the messages that came and went. `in` and `out` are lower bounds. They count what was pushed
+    (without delay), popped and reserved through this instance, and more where the number of waiting messages shows it:
+    if it grows by 10 while 2 were counted in and 1 out, there were 11 in and 1 out.
+    """
+    open_stream = partial(request.services.events.stream, queue, max_next=next, with_history=history)
+    return stream_answer(request, open_stream)

@@ -1,0 +1,161 @@
+"""reserve, ack, release and extend: messages that are taken for a limited time."""
+
+from dataclasses import replace
+
+from broker.queue import Delivery, Paused, ReliableQueue
+from web.errors import ApiError
+from web.input.codec import decode_message
+from web.input.parameters import Flag, JobName, Message, Number, Text, one_or_many
+from web.operations.operation import Answer, Example, operation
+from web.operations.shared import (
+    ID,
+    IDS,
+    LEASE,
+    MAX,
+    MAX_DELAY,
+    MAX_TEXT,
+    MESSAGE_ERRORS,
+    RESERVATIONS,
+    WAIT,
+    WAITING_ERRORS,
+    batch_or_one,
+    nothing,
+    take,
+)
+from web.reference.schemas import DELIVERY, NOTHING, fields, list_of, success, unix_time, whole
+from web.request import Request
+
+HELD_ID = "1795489534022053-0001-c6c635c30e138159-1"
+
+
+@operation(
+    "POST",
+    RESERVATIONS,
+    LEASE,
+    WAIT,
+    MAX,
+    answers=(
+        success("Reserved", DELIVERY),
+        success(
+            "ReservedMany",
+            {"messages": list_of(fields(DELIVERY), "The reservations, each with the fields above.")},
+            when="with `max`",
+        ),
+        NOTHING,
+    ),
+    errors=("empty", "paused", *WAITING_ERRORS),
+    example=Example(
+        {"success": True, "id": HELD_ID, "message": "hello", "deliveries": 1, "deadline": 1795489594.022},
+        {"lease": 60},
+    ),
+)
+def reserve(request: Request, queue: ReliableQueue, lease: float, wait: float, max: int | None) -> Answer:
+    """Take the next message, or a batch, for a limited time.
+
+    Without an `ack` a message returns to the front of the queue within a second after its lease ends, even if no client
+    calls. After `MAX_DELIVERIES` deliveries it becomes a dead letter instead.
+    """
+
+    def give_back(deliveries: list[Delivery]) -> None:
+        queue.release(*(delivery.id for delivery in deliveries))
+
+    try:
+        batch = take(request, queue, wait, lambda: queue.reserve(lease, max or 1), give_back)
+    except Paused:
+        return nothing("paused", max)
+    return batch_or_one(
+        [
+            {"id": one.id, "message": decode_message(one), "deliveries": one.deliveries, "deadline": one.deadline}
+            for one in batch.messages
+        ],
+        max,
+    )
+
+
+@operation(
+    "POST",
+    RESERVATIONS,
+    ID,
+    IDS,
+    JobName("job", "With one `id` and `result`: the job whose result to store, for a day."),
+    Message("result", "The result: any JSON value but null, or the text of a form field."),
+    answers=(success("Acked", {"acked": whole("Number of reservations ended.")}),),
+    errors=("stale", *MESSAGE_ERRORS, "redis_full"),
+    example=Example({"success": True, "acked": 1}, {"id": HELD_ID}),
+)
+def ack(
+    request: Request, queue: ReliableQueue, id: str | None, ids: list[str] | None, job: str | None, result: bytes | None
+) -> Answer:
+    """Acknowledge messages: end their reservations for good.
+
+    If one of the ids is not held any more, nothing is changed. Acking the same id again within an hour is harmless.
+
+    A result is stored in the same step as the ack, so a late ack stores none. GET `result` returns it.
+    """
+    found = one_or_many(id, ids, "id")
+    if job is None and result is None:
+        return {"success": True, "acked": queue.ack(*found)}
+    if job is None or result is None or id is None:
+        raise ApiError("bad_parameter", "To store a result, send job, result and one id.", parameter="job")
+    queue.ack_with(id, job, result)
+    return {"success": True, "acked": 1}
+
+
+@operation(
+    "POST",
+    RESERVATIONS,
+    ID,
+    IDS,
+    Number(
+        "delay",
+        "Time until the messages return, to retry with backoff. Until then they are `delayed`, under new ids.",
+        default=0,
+        maximum=MAX_DELAY,
+        unit="seconds",
+    ),
+    Flag("dead", "Make the messages dead letters now."),
+    Text("reason", "Why they failed. `all` with `details` returns it.", default="", maximum=MAX_TEXT),
+    answers=(
+        success(
+            "Released",
+            {
+                "released": whole("Number of reservations ended."),
+                "dead": whole("Number of these that became dead letters, through `dead` or their last delivery."),
+            },
+        ),
+    ),
+    errors=("stale",),
+    example=Example({"success": True, "released": 1, "dead": 0}, {"id": HELD_ID, "delay": 60, "reason": "timed out"}),
+)
+def release(
+    request: Request,
+    queue: ReliableQueue,
+    id: str | None,
+    ids: list[str] | None,
+    delay: float,
+    dead: bool,
+    reason: str,
+) -> Answer:
+    """Return reserved messages to the front of the queue, now or later, or make them dead letters.
+
+    If one of the ids is not held any more, nothing is changed.
+    """
+    found = one_or_many(id, ids, "id")
+    if dead and delay:
+        raise ApiError("bad_parameter", "Send either delay or dead.", parameter="delay")
+    buried = queue.release(*found, delay=delay, dead=dead, reason=reason)
+    return {"success": True, "released": len(found), "dead": buried}
+
+
+@operation(
+    "POST",
+    RESERVATIONS,
+    replace(ID, required=True),
+    LEASE,
+    answers=(success("Extended", {"deadline": unix_time("When the lease ends now.")}),),
+    errors=("stale",),
+    example=Example({"success": True, "deadline": 1795489594.022}, {"id": HELD_ID, "lease": 60}),
+)
+def extend(request: Request, queue: ReliableQueue, id: str, lease: float) -> Answer:
+    """Let a lease, or the delay of a delayed message, end `lease` seconds from now."""
+    return {"success": True, "deadline": queue.extend(id, lease)}

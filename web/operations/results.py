@@ -1,0 +1,68 @@
+"""result: what came of a job. A producer names the job in its message, and a worker stores the result."""
+
+from broker.queue import RESULT_SECONDS, ReliableQueue
+from web.input.codec import decode_message
+from web.input.parameters import Integer, JobName, Message
+from web.live.results import wait_for_result
+from web.operations.operation import Answer, Example, operation
+from web.operations.shared import MAX_DELAY, MESSAGE_ERRORS, RESULTS, WAIT, WAITING_ERRORS, nothing
+from web.reference.schemas import NOTHING, message, success, text, unix_time
+from web.request import Request
+
+JOB = JobName("job", "Name of the job, chosen by its producer.", required=True)
+
+
+@operation(
+    "POST",
+    RESULTS,
+    JOB,
+    Message("result", "The result: any JSON value but null, or the text of a form field.", required=True),
+    Integer(
+        "keep", "How long to keep the result.", default=RESULT_SECONDS, minimum=1, maximum=MAX_DELAY, unit="seconds"
+    ),
+    name="result",
+    id="store_result",
+    answers=(success("ResultStored", {"job": text("Name of the job.")}),),
+    errors=(*MESSAGE_ERRORS, "redis_full"),
+    example=Example({"success": True, "job": "sum-1"}, {"job": "sum-1", "result": 42}),
+)
+def store_result(request: Request, queue: ReliableQueue, job: str, result: bytes, keep: int) -> Answer:
+    """Store the result of a job, in place of an earlier one.
+
+    A producer names a job in its message, a worker stores the result under that name, and the producer asks for it. A
+    worker that has reserved the message sends `job` and `result` with its `ack` instead, which takes one step.
+    """
+    queue.store_result(job, result, keep)
+    return {"success": True, "job": job}
+
+
+@operation(
+    "GET",
+    RESULTS,
+    JOB,
+    WAIT,
+    name="result",
+    id="get_result",
+    answers=(
+        success(
+            "Result",
+            {
+                "job": text("Name of the job."),
+                "result": message("The result."),
+                "at": unix_time("When it was stored."),
+            },
+        ),
+        NOTHING,
+    ),
+    errors=("no_result", *WAITING_ERRORS),
+    example=Example({"success": True, "job": "sum-1", "result": "42", "at": 1795489534.5}, {"job": "sum-1", "wait": 5}),
+)
+def get_result(request: Request, queue: ReliableQueue, job: str, wait: float) -> Answer:
+    """Return the result of a job.
+
+    It is kept, so it can be asked for again.
+    """
+    found = wait_for_result(request, queue, job, wait)
+    if found is None:
+        return nothing("no_result")
+    return {"success": True, "job": job, "result": decode_message(found.result), "at": found.at}

@@ -1,0 +1,153 @@
+"""The operations that are not on one queue: the list of all queues, health, metrics and the OpenAPI document."""
+
+from functools import partial
+
+from flask import Response, current_app
+
+from broker.connections.health import check_server, find_warning
+from web import __version__, metrics
+from web.input.body import TEXT
+from web.input.parameters import Flag, Text
+from web.operations.operation import Answer, Example, operation
+from web.operations.reading import EVENTS, NO_OTHERS
+from web.operations.shared import SERVICE, WAITING_ERRORS, stream_answer
+from web.reference.openapi import document
+from web.reference.schemas import COUNTS, JsonAnswer, fields, flag, list_of, success, text, whole
+from web.request import Request
+
+MATCH = Text("match", "Only queues whose name matches this pattern of `*`, `?` and `[abc]`.", default="*", maximum=133)
+
+
+@operation(
+    "GET",
+    SERVICE,
+    MATCH,
+    path="/api/queues",
+    answers=(
+        success(
+            "Queues",
+            {
+                "queues": list_of(fields({"name": text("Name of the queue."), **COUNTS}), "The queues, by name."),
+                "complete": flag("False if some may be missing."),
+                "unnamed": whole("Lists that match, but whose name is not allowed here, so they cannot be opened."),
+            },
+        ),
+    ),
+    example=Example(
+        {"success": True, "queues": [{"name": "jobs", "count": 1, **NO_OTHERS}], "complete": True, "unnamed": 0},
+        {"match": "job*"},
+    ),
+)
+def queues(request: Request, match: str) -> Answer:
+    """List the queues that hold something, or are paused.
+
+    The list is not complete if the scan of the keys takes more than 1.5 seconds, if there are more than 10,000 queues,
+    or if a primary of a Cluster does not reply. It is cached for a second.
+    """
+    return {"success": True, **request.services.lister.list_queues(match or "*").as_dict()}
+
+
+@operation(
+    "GET",
+    SERVICE,
+    MATCH,
+    Flag("history", "Include the last ten minutes."),
+    path="/api/events",
+    id="queues_events",
+    media=(EVENTS,),
+    errors=WAITING_ERRORS,
+    example=Example(
+        'retry: 1000\n\nevent: queues\ndata: {"queues":[],"complete":true,"unnamed":0}\n', {"match": "mail*"}
+    ),
+)
+def events(request: Request, match: str, history: bool) -> Response:
+    """Follow all queues: the same list as server-sent events, whole at first, then after every change.
+
+    `event: queues` has one line of JSON: `queues`, `complete` and `unnamed`, as in `GET /api/queues` (here `unnamed`
+    counts all, whatever `match` says). It replaces all that was sent before. It comes at once, after a fault, and to a
+    client that reads too slowly to get every change.
+
+    `event: changed` has those of the `queues` that are new or have other counts, and the names of those `removed`,
+    which hold nothing any more. It comes within 100 milliseconds of a change, or less often while thousands of queues
+    change all the time. `event: fault` has `error` and `message`. A comment line comes after every 15 seconds of
+    silence.
+
+    With `history=1` up to 100 queues of a whole list have a `history`: first those with dead letters, then the longest.
+    `at` is when its first step began (Unix time, in seconds) and `step` the length of a step in seconds. `count` and
+    `out` have a number for each step, null where it is unknown: the number of messages that waited at its end, and at
+    least how many were taken in it.
+    """
+    feed = request.services.queue_list_feed
+    return stream_answer(request, partial(feed.stream, match or "*", with_history=history))
+
+
+@operation(
+    "GET",
+    SERVICE,
+    path="/healthz",
+    answers=(
+        success(
+            "Health",
+            {"version": text("Version of the app.")},
+            warning=text("What may lose messages, or keep new ones out."),
+        ),
+    ),
+    example=Example({"success": True, "version": __version__}),
+)
+def healthz(request: Request) -> Answer:
+    """Check that Redis replies and would run the commands of a queue, else 503 with the cause.
+
+    A read-only replica is `redis_readonly`, a server that is still loading its data `redis_loading`. In a Cluster every
+    primary must reply, and every slot must be served. It needs no token, and accepts any Host and HTTP/1.0.
+
+    There is a warning if a Redis evicts keys when its memory is full (its `maxmemory-policy` is not `noeviction`), or
+    if its memory is full now.
+    """
+    check_server(request.services.client)
+    warning = find_warning(request.services.client)
+    return {"success": True, "version": __version__} | ({"warning": warning} if warning else {})
+
+
+@operation(
+    "GET",
+    SERVICE,
+    path="/metrics",
+    id="metrics",
+    media=(TEXT, "application/openmetrics-text"),
+    example=Example('queue_waiting_messages{queue="default"} 0.0\n', pipe="grep '^queue_waiting_messages.*default'"),
+)
+def prometheus(request: Request) -> Response:
+    """Return the metrics in the text format of Prometheus, or as OpenMetrics if `Accept` asks for it.
+
+    From Redis, so the same in every instance: `queue_waiting_messages`, `queue_reserved_messages`,
+    `queue_delayed_messages`, `queue_paused`, `queue_dead_messages`, `queue_waiters`, `queue_head_age_seconds` (how long
+    scrapes have seen the same message at the front), `queue_expired_total`, `queue_buried_total`.
+
+    Counted by the processes of this instance, to be summed over instances: `queue_pushed_total`, `queue_popped_total`,
+    `queue_reserved_total`, `queue_acked_total`, `queue_released_total`, `queue_requests_total` (by `operation` and
+    `status`), `queue_request_seconds` (a histogram by `operation`; for a stream the time until it begins),
+    `queue_redis_errors_total` (by error `code`).
+
+    `queue_redis_up` is 0 while Redis is unavailable; then all metrics from Redis are missing.
+
+    At most 500 queues have a label of their own: the default queue, the largest, then those used through this instance.
+    All others are added up under `(others)`. `queue_queues_unlabelled` is their number, and `queue_listing_complete` is
+    0 if Redis has too many keys to scan.
+    """
+    rendered, content_type = metrics.render(request.services, request.headers.get("Accept", ""))
+    return Response(rendered, content_type=content_type)
+
+
+@operation(
+    "GET",
+    SERVICE,
+    path="/api/openapi.json",
+    answers=(JsonAnswer("OpenAPI", {"type": "object", "description": "The document."}),),
+    example=Example('{"openapi":"3.1.0"\n', pipe="cut -c 1-18"),
+)
+def openapi(request: Request) -> Answer:
+    """Return the API as an OpenAPI 3.1 document, for client generators, Postman and the like.
+
+    The page `/api/docs` shows the same, with a form to try each call.
+    """
+    return document(request.settings, current_app)

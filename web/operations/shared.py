@@ -1,0 +1,112 @@
+"""What several operations share: their parameters, and how they take messages and answer."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from flask import Response
+
+from broker.queue import Batch, ReliableQueue
+from web.auth import session_watch
+from web.errors import ERRORS
+from web.input.body import JSON
+from web.input.parameters import Integer, Number, Text, TextList
+from web.live.disconnects import Peer
+from web.live.long_poll import ANSWER_TIMEOUT, MAX_WAIT, M
+from web.operations.operation import Answer
+from web.request import Request
+
+PUSH_AND_POP, READING, RESERVATIONS = "Push and pop", "Reading a queue", "Reservations"
+RESULTS, TIDYING, SERVICE = "Results", "Tidying up", "All queues, health and metrics"
+GROUPS = {  # of operations, in the order of the reference -> what they are for
+    PUSH_AND_POP: "Add messages, and take them for good.",
+    READING: "See what a queue holds. Nothing is taken.",
+    RESERVATIONS: "Take messages for a limited time: at-least-once delivery, retries and dead letters.",
+    RESULTS: "Hand the result of a job back to its producer.",
+    TIDYING: "Remove, clear, restore and move messages; pause and resume delivery.",
+    SERVICE: "Everything that is not about one queue.",
+}
+
+MAX_BATCH = 1000  # messages, or ids, in one request
+MAX_LEASE = 43_200  # seconds
+MAX_DELAY = 2_592_000  # seconds, 30 days; the longest time that a result is kept, too
+MAX_TEXT = 1000  # characters to search for
+
+MAX = Integer(
+    "max",
+    "Maximum number of messages to return, as a list. A batch also ends once it reaches 16 MiB.",
+    minimum=1,
+    maximum=MAX_BATCH,
+)
+WAIT = Number(
+    "wait",
+    f"How long to wait if there is none; at most {ANSWER_TIMEOUT:.0f} seconds, since proxies time out after 60.",
+    default=0,
+    maximum=MAX_WAIT,
+    unit="seconds",
+)
+LEASE = Number("lease", "Lease duration, from now.", default=30, minimum=1, maximum=MAX_LEASE, unit="seconds")
+PREVIEW = Integer(
+    "preview",
+    "Return the first characters and the size of each message instead of the message.",
+    minimum=1,
+    maximum=10_000,
+    unit="characters",
+)
+WINDOW = (Integer("offset", "Number to skip.", default=0), Integer("limit", "Maximum number to return."), PREVIEW)
+CONTAINS = Text("contains", minimum=1, maximum=MAX_TEXT)
+ID, IDS = Text("id", "Id of a reservation."), TextList("ids", "Several ids, instead of `id`.", maximum=MAX_BATCH)
+
+MESSAGE_ERRORS = ("empty_message", "bad_base64", "message_too_large")
+WAITING_ERRORS = ("too_many_blocked_clients",)
+
+
+def take(
+    request: Request,
+    queue: ReliableQueue,
+    wait: float,
+    attempt: Callable[[], Batch[M]],
+    give_back: Callable[[list[M]], object] | None,
+) -> Batch[M]:
+    """Return the batch that `attempt` takes, waiting up to `wait` seconds; a client that has left takes nothing."""
+    peer = Peer(request.environ)
+    leaving = (peer.is_gone, peer.confirm_gone, peer.watch)
+    return request.services.waiting.take(queue, wait, attempt, give_back, *leaving)
+
+
+def batch_or_one(found: list[dict[str, Any]], max: int | None) -> Answer:
+    """Answer the messages that were taken: as a list if `max` was sent."""
+    if not found:
+        return nothing("empty", max)
+    if max is None:
+        return {"success": True, **found[0]}
+    return {"success": True, "messages": [one["message"] if len(one) == 1 else one for one in found]}
+
+
+def nothing(error: str, max: int | None = None) -> Answer:
+    """Answer that there is nothing to return: no success, and no error status either."""
+    answer: Answer = {"success": False, "error": error, "message": ERRORS[error].sentence}
+    return answer if max is None else {**answer, "messages": []}
+
+
+def stream_answer(request: Request, open_stream: Callable[..., Iterator[str]]) -> Response:
+    """Answer with a stream of events, which ends when its client disconnects or signs out.
+
+    Raises:
+        ApiError: too many clients are blocked (429).
+    """
+    waiting, peer = request.services.waiting, Peer(request.environ)
+    waiting.acquire()
+    peer.shrink_buffer()
+    is_signed_out = session_watch(request)
+    stream = open_stream(lambda: peer.is_gone() or is_signed_out(), peer.watch)
+    response = Response(stream, content_type="text/event-stream; charset=utf-8")
+    response.headers["X-Accel-Buffering"] = "no"
+    response.call_on_close(waiting.release)
+    return response
+
+
+def prefers(request: Request, kind: str) -> bool:
+    """Return whether the client prefers the media type `kind` to JSON."""
+    if kind.partition("/")[0] not in request.headers.get("Accept", "").lower():
+        return False  # the common case, at little cost
+    return request.accept_mimetypes.best_match([JSON, kind]) == kind

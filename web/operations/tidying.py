@@ -1,0 +1,174 @@
+"""remove, clear, restore, move, pause and resume: what an operator does to a queue."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import redis
+
+from broker.queue import ReliableQueue, Search
+from web.errors import ApiError, from_redis
+from web.input.codec import decode_message
+from web.input.parameters import Flag, Integer, Message, QueueName, Text
+from web.operations.operation import Answer, Example, operation
+from web.operations.shared import CONTAINS, MAX_BATCH, MESSAGE_ERRORS, TIDYING
+from web.reference.schemas import flag, message, success, text, whole
+from web.request import Request
+
+UNDO = "bc5d3c2e8a97e73a"
+PAUSED = success("Paused", {"paused": flag("Whether the queue is paused now.")})
+
+
+@operation(
+    "POST",
+    TIDYING,
+    Integer("position", "Position of the message; 0 is popped next.", required=True),
+    Message("message", "The message that should be there.", required=True),
+    Flag("undo", "Keep the message for one hour, so that `restore` can put it back."),
+    raw_body=True,
+    is_new=lambda _: False,
+    answers=(
+        success(
+            "Removed",
+            {"message": message("The message that was removed.")},
+            undo=text("With `undo`: what `restore` takes."),
+        ),
+    ),
+    errors=("stale", *MESSAGE_ERRORS),
+    example=Example({"success": True, "message": "hello"}, {"position": 0, "message": "hello"}),
+)
+def remove(request: Request, queue: ReliableQueue, position: int, message: bytes, undo: bool) -> Answer:
+    """Remove one waiting message, if this very message is at that position.
+
+    It may be empty, or larger than `MAX_MESSAGE_BYTES`.
+    """
+    token = queue.remove(position, message, undo=undo)
+    return {"success": True, "message": decode_message(message), **({"undo": token} if undo else {})}
+
+
+@operation(
+    "POST",
+    TIDYING,
+    answers=(
+        success(
+            "Cleared",
+            {
+                "cleared": whole("Number of messages removed."),
+                "undo": {
+                    "type": ["string", "null"],
+                    "description": "What `restore` takes; null if the queue was empty.",
+                },
+            },
+        ),
+    ),
+    example=Example({"success": True, "cleared": 1, "undo": UNDO}),
+)
+def clear(request: Request, queue: ReliableQueue) -> Answer:
+    """Remove every waiting message at once.
+
+    They can be restored for one hour, and use memory until then.
+    """
+    cleared, undo = queue.clear()
+    return {"success": True, "cleared": cleared, "undo": undo}
+
+
+@operation(
+    "POST",
+    TIDYING,
+    Text("undo", "The `undo` that `clear` or `remove` returned.", required=True),
+    answers=(success("Restored", {"restored": whole("Number of messages put back.")}),),
+    errors=("stale", "redis_full"),
+    example=Example({"success": True, "restored": 1}, {"undo": UNDO}),
+)
+def restore(request: Request, queue: ReliableQueue, undo: str) -> Answer:
+    """Undo a `clear` or a `remove`.
+
+    Cleared messages go before everything that was pushed since. A removed message goes behind the message that was
+    ahead of it, or to the front if that one has left the queue.
+    """
+    return {"success": True, "restored": queue.restore(undo)}
+
+
+@operation(
+    "POST",
+    TIDYING,
+    QueueName("to", "The queue to move the messages to.", required=True),
+    Integer("max", "Maximum number of messages to move. By default, all that wait now.", minimum=1),
+    replace(CONTAINS, doc="Move only messages that contain this text. ASCII letters match in either case."),
+    Integer("position", "Move only the message at this position; 0 is popped next. Not with `max` or `contains`."),
+    Message("message", "With `position`: the message that should be there."),
+    is_new=lambda _: False,
+    answers=(success("Moved", {"moved": whole("Number of messages moved; an error that comes midway has it too.")}),),
+    errors=("same_queue", "stale", "cross_slot", "redis_full", *MESSAGE_ERRORS),
+    example=Example({"success": True, "moved": 1}, {"to": "jobs"}),
+)
+def move(
+    request: Request,
+    queue: ReliableQueue,
+    to: str,
+    max: int | None,
+    contains: str | None,
+    position: int | None,
+    message: bytes | None,
+) -> Answer:
+    """Move messages to another queue, the oldest first, in order.
+
+    None is lost or doubled. To return the dead letters of `jobs`, move from `jobs.dead` to `jobs`. With `position` and
+    `message` one message is moved, if this very message is at that position.
+    """
+    if request.services.queue(to).key == queue.key:
+        raise ApiError("same_queue", parameter="to")
+    if position is not None or message is not None:
+        for name, value in (("max", max), ("contains", contains)):
+            if value is not None:
+                raise ApiError("bad_parameter", f"A move of one message does not take {name}.", parameter=name)
+        return move_one(queue, to, position, message)
+    left, moved = queue.count() if max is None else max, 0
+    try:
+        for number in batches(queue, to, left, contains):
+            moved += number
+    except redis.RedisError as error:
+        raise from_redis(error).with_details(moved=moved) from error
+    return {"success": True, "moved": moved}
+
+
+def move_one(queue: ReliableQueue, to: str, position: int | None, message: bytes | None) -> Answer:
+    """Move the message at a position, if it is this very message."""
+    if position is None or message is None:
+        name = "position" if position is None else "message"
+        raise ApiError("bad_parameter", "To move one message, send its position and the message.", parameter=name)
+    queue.move_one(to, position, message)
+    return {"success": True, "moved": 1}
+
+
+def batches(queue: ReliableQueue, to: str, left: int, contains: str | None) -> Iterator[int]:
+    """Move up to `left` messages in batches, and yield the size of each."""
+    if contains is None:
+        while left > 0 and (batch := queue.move(to, left)):
+            left -= batch
+            yield batch
+        return
+    search = Search()
+    while left > 0 and not search.is_over:
+        batch, search = queue.find_and_move(to, contains, min(left, MAX_BATCH), search)
+        left -= batch
+        yield batch
+
+
+@operation("POST", TIDYING, answers=(PAUSED,), example=Example({"success": True, "paused": True}))
+def pause(request: Request, queue: ReliableQueue) -> Answer:
+    """Pause delivery: `pop` and `reserve` answer `paused`, and clients that wait go on waiting.
+
+    Everything else works. Clients that use the Redis list directly are not affected.
+    """
+    queue.pause()
+    return {"success": True, "paused": True}
+
+
+@operation("POST", TIDYING, answers=(PAUSED,), example=Example({"success": True, "paused": False}))
+def resume(request: Request, queue: ReliableQueue) -> Answer:
+    """Resume delivery.
+
+    Clients that wait get their messages at once.
+    """
+    queue.resume()
+    return {"success": True, "paused": False}

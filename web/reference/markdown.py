@@ -1,0 +1,255 @@
+"""Writes docs/api.md: the guide, with the operations, limits and error codes put in. Run it by `make docs`."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+from settings import Settings
+from web.errors import ANY, ERRORS, GET, POST, Raised
+from web.input.body import BYTES, FORM, JSON, TEXT
+from web.input.codec import compact
+from web.input.parameters import VISIBLE_ASCII, Parameter, QueueName
+from web.input.raw_json import NDJSON
+from web.operations.api import OPERATIONS
+from web.operations.operation import Operation
+from web.operations.shared import GROUPS
+from web.reference.limits import LIMITS
+from web.reference.openapi import GUIDE
+from web.reference.schemas import NOTHING, SHARED, Schema
+
+FILE = Path(__file__).parent.parent.parent / "docs/api.md"
+WIDTH = 150  # characters of a line of text
+NO_LIMIT = 10**12  # a maximum that only keeps numbers within reason
+PATTERNS = {
+    QueueName("name").schema()["pattern"]: "queue name",
+    f"^{VISIBLE_ASCII.pattern}$": "1 to 255 visible ASCII characters",
+}
+
+
+def reference() -> str:
+    """Return the text of docs/api.md."""
+    parts = {
+        "index": index(),
+        "operations": "\n".join(operations()),
+        "limits": table(("what", "limit", "setting", "code"), LIMITS),
+        "errors": error_table(),
+        "errors of any request": common_errors(),
+    }
+    return re.sub(r"<!-- ([a-z ]+) -->", lambda found: parts[found[1]].strip(), GUIDE)
+
+
+def index() -> str:
+    """Return a table of the operations, with a link to each."""
+    rows = [(heading_link(one), one.about[0].rstrip(".").partition(": ")[0]) for one in OPERATIONS]
+    return table(("operation", ""), rows)
+
+
+def operations() -> Iterator[str]:
+    """Yield the section of each group of operations."""
+    for group, about in GROUPS.items():
+        yield f"## {group}\n\n{about}\n"
+        yield from (section(one) for one in OPERATIONS if one.group == group)
+
+
+def section(operation: Operation) -> str:
+    """Return the section of an operation."""
+    parts = [
+        f"### `{heading(operation)}`",
+        *map(wrap, operation.about),
+        parameter_table(operation.parameters),
+        body_table(operation),
+        wrap(idempotency(operation)),
+        *answer_tables(operation),
+        wrap(errors_of(operation)),
+        console(operation),
+    ]
+    return "\n\n".join(filter(None, parts)) + "\n"
+
+
+def heading(operation: Operation) -> str:
+    return f"{operation.method} {operation.paths[0]}"
+
+
+def heading_link(operation: Operation) -> str:
+    """Return a link to the section of an operation, as GitHub names it."""
+    anchor = re.sub(r"[^\w -]", "", heading(operation).lower()).replace(" ", "-")
+    return f"[`{heading(operation)}`](#{anchor})"
+
+
+def table(heads: tuple[str, ...], rows: Any) -> str:
+    """Return a table, "" if it has no rows."""
+    lines = ["| " + " | ".join(row) + " |" for row in (heads, *rows)]
+    return "\n".join([lines[0], "|---" * len(heads) + "|", *lines[1:]]).replace("|  |", "| |") if rows else ""
+
+
+def wrap(text: str) -> str:
+    """Return a paragraph in lines of up to WIDTH characters."""
+    lines, line = [], ""
+    for word in text.split():
+        if line and len(line) + 1 + len(word) > WIDTH:
+            lines.append(line)
+            line = ""
+        line = f"{line} {word}" if line else word
+    return "\n".join([*lines, line]).strip()
+
+
+# --- what an operation takes
+
+
+def parameter_table(parameters: tuple[Parameter, ...]) -> str:
+    rows = []
+    for one in parameters:
+        default = "required" if one.required else written(one.default)
+        kind = words(one.schema(), getattr(one, "unit", ""))
+        where = "" if one.in_query else " In the body only." if one.in_body else " In the query string only."
+        rows.append((f"`{one.name}`", "1 or 0" if kind == "boolean" else kind, default, one.doc + where))
+    return table(("parameter", "type", "default", ""), rows)
+
+
+def written(default: Any) -> str:
+    """Return a default value as a table shows it."""
+    if default is None or default == "":
+        return ""
+    if isinstance(default, str):
+        return f"`{default}`"
+    return str(int(default) if isinstance(default, bool) else default)
+
+
+def words(schema: Schema, unit: str = "") -> str:
+    """Return type and bounds of a schema in words."""
+    if "$ref" in schema or "anyOf" in schema:
+        return "message" if "Message" in str(schema) else "object"
+    if "enum" in schema:
+        return " or ".join(f"`{word}`" for word in schema["enum"])
+    if schema.get("pattern") in PATTERNS:
+        return PATTERNS[schema["pattern"]]
+    kind = schema["type"] if isinstance(schema["type"], str) else schema["type"][0]
+    if kind == "array":
+        bounds = f"of 1 to {schema['maxItems']:,} " if "maxItems" in schema else "of "
+        return f"list {bounds}{words(schema['items'])}s"
+    found = kind + (" or null" if kind != schema["type"] else "")
+    if "maximum" in schema:
+        low, high = schema["minimum"], schema["maximum"]
+        found += f", {low:,} or more" if high == NO_LIMIT else f", {low:,.12g} to {high:,.12g}"
+    elif "maxLength" in schema:
+        found += f", {schema.get('minLength', 0) or 'up'} to {schema['maxLength']:,} characters"
+    return f"{found} {unit}".strip()
+
+
+def body_table(operation: Operation) -> str:
+    """Return a table of the media types of the body, where it can be something else than fields."""
+    rows = []
+    if operation.raw_body:
+        rows += [
+            (f"`{JSON}`", "An object of parameters."),
+            (f"`{FORM}`", "Fields; or a JSON object, as above."),
+            (f"`{TEXT}`, `{BYTES}`", "The message itself. Other parameters go in the query string."),
+        ]
+    if operation.streams:
+        rows += [
+            (f"`{NDJSON}`", "A stream of any length, one JSON value per line."),
+            (f"`{TEXT}` with `?each=line`", "A stream of any length, one message per line."),
+        ]
+    return table(("Content-Type", "body"), rows)
+
+
+def idempotency(operation: Operation) -> str:
+    return "Takes an `Idempotency-Key` header." if operation.idempotent else ""
+
+
+# --- what it answers
+
+
+def answer_tables(operation: Operation) -> Iterator[str]:
+    """Yield a table of the fields of each answer."""
+    listed: set[str] = set()
+    for answer in operation.answers:
+        if answer is not NOTHING and "properties" in answer.schema:
+            yield f"Answer{answer.when and ' ' + answer.when}:"
+            yield table(("field", "type", ""), [*field_rows(answer.schema, listed)])
+
+
+def field_rows(schema: Schema, listed: set[str], path: str = "") -> Iterator[tuple[str, str, str]]:
+    """Yield a row for each field of an object, and of the objects in its lists unless they are `listed` already."""
+    for name, one in schema.get("properties", {}).items():
+        if name == "success":
+            continue
+        listed.add(name)
+        yield f"`{path}{name}`", words(one), one.get("description", "")
+        inner = object_in(one.get("items", {}))
+        if not inner.get("properties", {}).keys() <= listed:
+            yield from field_rows(inner, listed, f"{name}[].")
+
+
+def object_in(schema: Schema) -> Schema:
+    """Return the object that a schema is, refers to, or has as an alternative; {} if there is none."""
+    for one in schema.get("anyOf", [schema]):
+        found = SHARED[one["$ref"].rpartition("/")[2]] if "$ref" in one else one
+        if found.get("type") == "object":
+            return found
+    return {}
+
+
+def errors_of(operation: Operation) -> str:
+    """Return a sentence about the codes of an operation: those with status 200, then the errors."""
+    nothing = [f"`{code}`" for code in operation.errors if ERRORS[code].status == 200]
+    errors = [f"`{code}`" for code in operation.errors if ERRORS[code].status != 200]
+    parts = []
+    if nothing:
+        parts.append(
+            f"If there is nothing to return, the status is 200, `success` false and `error` {' or '.join(nothing)}."
+        )
+    if errors:
+        parts.append(f"Errors: {', '.join(errors)}.")
+    return " ".join(parts)
+
+
+def console(operation: Operation) -> str:
+    """Return a command, and what it prints."""
+    if not operation.example:
+        return ""
+    answer = operation.example.answer
+    printed = answer if isinstance(answer, str) else compact(answer) + "\n"
+    return f"```console\n$ {curl(operation)}\n{printed}```"
+
+
+def curl(operation: Operation, base: str = f"localhost:{Settings.port}") -> str:
+    """Return the command of an operation's example."""
+    example = operation.example
+    assert example
+    url = base + operation.paths[0]
+    options = []
+    if operation.method == "GET":
+        url = f"'{url}?{urlencode(example.sent, safe='*')}'" if example.sent else url
+    else:
+        options = [f"-d {shell(f'{name}={value}')}" for name, value in example.sent.items()]
+    first = "-N " if "text/event-stream" in operation.media else "-s " if example.pipe else ""
+    first += "" if options or operation.method == "GET" else "-X POST "
+    return " ".join([f"curl {first}{url}", *options, *(["|", example.pipe] if example.pipe else [])])
+
+
+def shell(text: str) -> str:
+    return text if re.fullmatch(r"[\w=.,:-]+", text) else f"'{text}'"
+
+
+# --- errors
+
+
+def error_table() -> str:
+    rows = [(f"`{code}`", str(row.status), row.sentence, row.advice) for code, row in ERRORS.items()]
+    rows.sort(key=lambda row: row[1])
+    return table(("code", "status", "message", "what to do"), rows)
+
+
+def common_errors() -> str:
+    def codes(raised: Raised) -> str:
+        return ", ".join(f"`{code}`" for code, row in ERRORS.items() if row.raised is raised)
+
+    texts = [codes(ANY) + ".", f"A `GET` also: {codes(GET)}.", f"A `POST` also: {codes(POST)}."]
+    return "\n\n".join(map(wrap, texts))
+
+
+if __name__ == "__main__":
+    FILE.write_text(reference(), encoding="utf-8")

@@ -1,0 +1,165 @@
+"""JSON Schemas for the API: the types of fields, and what several operations share."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from web.errors import ERRORS
+
+Schema = dict[str, Any]
+
+
+def ref(name: str, about: str = "") -> Schema:
+    """Return a reference to a schema of the document."""
+    return {"$ref": f"#/components/schemas/{name}"} | ({"description": about} if about else {})
+
+
+def message(about: str = "The message.") -> Schema:
+    return ref("Message", about)
+
+
+def text(about: str, **more: Any) -> Schema:
+    return {"type": "string", **more, "description": about}
+
+
+def whole(about: str) -> Schema:
+    return {"type": "integer", "minimum": 0, "description": about}
+
+
+def flag(about: str) -> Schema:
+    return {"type": "boolean", "description": about}
+
+
+def unix_time(about: str) -> Schema:
+    return {"type": "number", "description": f"{about} Unix time, in seconds."}
+
+
+def list_of(item: Schema, about: str, **more: Any) -> Schema:
+    return {"type": "array", "items": item, **more, "description": about}
+
+
+def fields(required: dict[str, Schema], **optional: Schema) -> Schema:
+    """Return the schema of an object that has all the `required` fields, and may have the optional ones."""
+    return {"type": "object", "properties": required | optional, "required": list(required)}
+
+
+@dataclass(frozen=True)
+class JsonAnswer:
+    """A JSON answer with status 200: its schema by the name that generated clients give to it, and when it comes."""
+
+    name: str
+    schema: Schema
+    when: str = ""  # "": where no other answer applies
+
+
+def success(name: str, required: dict[str, Schema], when: str = "", **optional: Schema) -> JsonAnswer:
+    """Return an answer whose `success` is true."""
+    return JsonAnswer(name, fields({"success": {"const": True}, **required}, **optional), when)
+
+
+def _bytes(about: str, **more: Any) -> Schema:
+    pattern = "^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$"
+    found = fields({"base64": {"type": "string", "pattern": pattern, **more}})
+    return {**found, "additionalProperties": False, "description": about}
+
+
+NOTHING = JsonAnswer(
+    "Nothing",
+    {
+        **fields(
+            {
+                "success": {"const": False},
+                "error": {"enum": [code for code, row in ERRORS.items() if row.status == 200]},
+                "message": {"type": "string"},
+            },
+            messages={"type": "array", "items": {}, "maxItems": 0},
+        ),
+        "description": "There is nothing to return, which is not an error. With `max`, `messages` is an empty list.",
+    },
+)
+
+COUNTS = {
+    "count": whole("Messages waiting."),
+    "reserved": whole("Messages reserved."),
+    "delayed": whole("Messages delayed."),
+    "dead": whole("Dead letters."),
+    "waiters": whole("Clients blocked in `pop` or `reserve`."),
+    "paused": flag("Whether the queue is paused."),
+}
+PREVIEW = {
+    "preview": message("With `preview`: the first characters, instead of `message`."),
+    "bytes": whole("With `preview`: the size of the whole message."),
+}
+REASON = text("Why it failed last, if it failed.")
+FAILED = unix_time("When it failed last, if it failed.")
+DELIVERY = {
+    "id": text("Id of the reservation, for `ack`, `release` and `extend`."),
+    "message": message(),
+    "deliveries": whole("Number of deliveries so far, this one included."),
+    "deadline": unix_time("When the lease ends."),
+}
+
+# Those that no answer of an operation is, but that others refer to.
+SHARED: dict[str, Schema] = {
+    "Bytes": _bytes("Bytes that are not valid UTF-8."),
+    "Message": {
+        "anyOf": [{"type": "string"}, ref("Bytes")],
+        "description": "A message, byte for byte as it was pushed.",
+    },
+    "NewBytes": _bytes("Bytes to push, of any kind.", minLength=4),
+    "NewMessage": {
+        "anyOf": [
+            {"type": "string", "minLength": 1},
+            ref("NewBytes"),
+            {"type": ["number", "boolean"]},
+            {"type": "array", "items": {}},
+            {
+                "type": "object",
+                "title": "JsonObject",
+                "not": {"required": ["base64"], "properties": {"base64": {"type": "string"}}, "maxProperties": 1},
+            },
+        ],
+        "description": "A string is the message itself. Any other value is stored as its JSON text, without white "
+        'space between tokens. `{"base64": "..."}` is raw bytes. null and "" are refused.',
+    },
+    "ListedMessage": {
+        **fields(
+            {},
+            position=whole("With `contains`: its position; 0 is popped next."),
+            message=message(),
+            **PREVIEW,
+            deliveries=whole("With `details`: number of deliveries so far."),
+            reason=REASON,
+            failed=FAILED,
+            died=unix_time("When it became a dead letter, instead of `failed`."),
+        ),
+        "description": "A message, and what was asked for beside it.",
+    },
+    "HeldMessage": fields(
+        {
+            "id": text("Its id, for `release`, `extend` and `ack`."),
+            "deliveries": whole("Number of deliveries so far."),
+            "deadline": unix_time("When it returns to the queue."),
+        },
+        message=message(),
+        **PREVIEW,
+        reason=REASON,
+        failed=FAILED,
+    ),
+    "Error": {
+        **fields(
+            {
+                "success": {"const": False},
+                "error": text("A code for programs.", enum=list(ERRORS)),
+                "message": text("A sentence for people."),
+            },
+            parameter=text("The parameter at fault."),
+            limit={"type": "integer", "description": "The limit that was exceeded."},
+            stale=list_of({"type": "string"}, "The ids that are not held."),
+            pushed=whole("Messages of a stream that were stored before the error."),
+            line=whole("The line of a stream at fault, from 1."),
+            moved=whole("Messages that were moved before the error."),
+        ),
+        "description": "Nothing was changed, except for the messages that `pushed` and `moved` count; with the code "
+        "`outcome_unknown` that is not known.",
+    },
+}
