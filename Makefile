@@ -42,7 +42,7 @@ format: .venv/develop.stamp
 	$(RUN) ruff format .
 
 docs: .venv/run.stamp
-	$(RUN) web.reference.markdown
+	$(RUN) web.api
 
 screenshots: .venv/develop.stamp
 	$(RUN) tests.page.screenshots

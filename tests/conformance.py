@@ -14,11 +14,11 @@ from typing import Any
 import schemathesis
 from schemathesis.core.parameters import ParameterLocation
 
+from web.api import OPERATIONS
 from web.errors import ApiError
 from web.input.body import TEXT, RawJson
 from web.input.parameters import MessageParameter
 from web.input.raw_json import NDJSON
-from web.operations.api import OPERATIONS
 from web.operations.operation import Operation
 
 ROWS = {(one.method, one.name): one for one in OPERATIONS if not one.path}

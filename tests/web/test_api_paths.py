@@ -6,7 +6,7 @@ import pytest
 
 from tests.conftest import Api
 from tests.web.helpers import JSON, check_error, everything, push
-from web.operations.api import OPERATIONS, find_operation
+from web.api import OPERATIONS, find_operation
 from web.operations.operation import Operation
 
 ON_QUEUES = [one for one in OPERATIONS if not one.path]

@@ -15,7 +15,7 @@ from settings import BadSetting, Settings, read
 from tests.conftest import AppOn
 from tests.servers import App, FakeRedis, Store, until
 from tests.web.test_token import cookie_of, sign_in
-from web.operations.api import OPERATIONS
+from web.api import OPERATIONS
 
 WRITE, OTHER, READ = "the-first-token", "the-second-token", "a-token-that-reads"
 SETTINGS = Settings(api_tokens=(WRITE.encode(), OTHER.encode()), read_tokens=(READ.encode(),))

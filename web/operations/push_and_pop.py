@@ -12,6 +12,7 @@ from web.input.codec import decode_message
 from web.input.parameters import Choice, Flag, Message, MessageList, Number, one_or_many
 from web.instrumentation import record_messages
 from web.operations.operation import Answer, Counted, Example, Result, operation
+from web.operations.schemas import NOTHING, list_of, message, success, text, whole
 from web.operations.shared import (
     MAX,
     MAX_DELAY,
@@ -24,7 +25,6 @@ from web.operations.shared import (
     prefers,
     take,
 )
-from web.reference.schemas import NOTHING, list_of, message, success, text, whole
 from web.request import Request
 
 

@@ -15,8 +15,8 @@ from web.input.parameters import Flag, Integer
 from web.input.raw_json import NDJSON
 from web.live.queue_feed import MAX_NEXT
 from web.operations.operation import Answer, Example, operation
+from web.operations.schemas import COUNTS, list_of, message, ref, success, text, whole
 from web.operations.shared import CONTAINS, READING, WAITING_ERRORS, WINDOW, prefers, stream_answer
-from web.reference.schemas import COUNTS, list_of, message, ref, success, text, whole
 from web.request import Request
 
 EVENTS = "text/event-stream"

@@ -7,6 +7,7 @@ from web.errors import ApiError
 from web.input.codec import decode_message
 from web.input.parameters import Flag, JobName, Message, Number, Text, one_or_many
 from web.operations.operation import Answer, Example, operation
+from web.operations.schemas import DELIVERY, NOTHING, fields, list_of, success, unix_time, whole
 from web.operations.shared import (
     ID,
     IDS,
@@ -22,7 +23,6 @@ from web.operations.shared import (
     nothing,
     take,
 )
-from web.reference.schemas import DELIVERY, NOTHING, fields, list_of, success, unix_time, whole
 from web.request import Request
 
 HELD_ID = "1795489534022053-0001-c6c635c30e138159-1"

@@ -5,8 +5,8 @@ from web.input.codec import decode_message
 from web.input.parameters import Integer, JobName, Message
 from web.live.results import wait_for_result
 from web.operations.operation import Answer, Example, operation
+from web.operations.schemas import NOTHING, message, success, text, unix_time
 from web.operations.shared import MAX_DELAY, MESSAGE_ERRORS, RESULTS, WAIT, WAITING_ERRORS, nothing
-from web.reference.schemas import NOTHING, message, success, text, unix_time
 from web.request import Request
 
 JOB = JobName("job", "Name of the job, chosen by its producer.", required=True)

@@ -1,8 +1,8 @@
-"""The operations that are not on one queue: the list of all queues, health, metrics and the OpenAPI document."""
+"""The operations that are not on one queue: the list of all queues, health and metrics."""
 
 from functools import partial
 
-from flask import Response, current_app
+from flask import Response
 
 from broker.connections.health import check_server, find_warning
 from web import __version__, metrics
@@ -10,9 +10,8 @@ from web.input.body import TEXT
 from web.input.parameters import Flag, Text
 from web.operations.operation import Answer, Example, operation
 from web.operations.reading import EVENTS, NO_OTHERS
+from web.operations.schemas import COUNTS, fields, flag, list_of, success, text, whole
 from web.operations.shared import SERVICE, WAITING_ERRORS, stream_answer
-from web.reference.openapi import document
-from web.reference.schemas import COUNTS, JsonAnswer, fields, flag, list_of, success, text, whole
 from web.request import Request
 
 MATCH = Text("match", "Only queues whose name matches this pattern of `*`, `?` and `[abc]`.", default="*", maximum=133)
@@ -136,18 +135,3 @@ def prometheus(request: Request) -> Response:
     """
     rendered, content_type = metrics.render(request.services, request.headers.get("Accept", ""))
     return Response(rendered, content_type=content_type)
-
-
-@operation(
-    "GET",
-    SERVICE,
-    path="/api/openapi.json",
-    answers=(JsonAnswer("OpenAPI", {"type": "object", "description": "The document."}),),
-    example=Example('{"openapi":"3.1.0"\n', pipe="cut -c 1-18"),
-)
-def openapi(request: Request) -> Answer:
-    """Return the API as an OpenAPI 3.1 document, for client generators, Postman and the like.
-
-    The page `/api/docs` shows the same, with a form to try each call.
-    """
-    return document(request.settings, current_app)

@@ -10,8 +10,8 @@ from web.errors import ApiError, from_redis
 from web.input.codec import decode_message
 from web.input.parameters import Flag, Integer, Message, QueueName, Text
 from web.operations.operation import Answer, Example, operation
+from web.operations.schemas import flag, message, success, text, whole
 from web.operations.shared import CONTAINS, MAX_BATCH, MESSAGE_ERRORS, TIDYING
-from web.reference.schemas import flag, message, success, text, whole
 from web.request import Request
 
 UNDO = "bc5d3c2e8a97e73a"

@@ -1,8 +1,7 @@
-"""Writes docs/api.md: the guide, with the operations, limits and error codes put in. Run it by `make docs`."""
+"""The text of docs/api.md: the guide, with the operations, limits and error codes put in. `make docs` writes it."""
 
 import re
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 from typing import Any
 from urllib.parse import urlencode
 
@@ -12,14 +11,12 @@ from web.input.body import BYTES, FORM, JSON, TEXT
 from web.input.codec import compact
 from web.input.parameters import VISIBLE_ASCII, Parameter, QueueName
 from web.input.raw_json import NDJSON
-from web.operations.api import OPERATIONS
 from web.operations.operation import Operation
+from web.operations.schemas import NOTHING, SHARED, Schema
 from web.operations.shared import GROUPS
 from web.reference.limits import LIMITS
 from web.reference.openapi import GUIDE
-from web.reference.schemas import NOTHING, SHARED, Schema
 
-FILE = Path(__file__).parent.parent.parent / "docs/api.md"
 WIDTH = 150  # characters of a line of text
 NO_LIMIT = 10**12  # a maximum that only keeps numbers within reason
 PATTERNS = {
@@ -28,11 +25,11 @@ PATTERNS = {
 }
 
 
-def reference() -> str:
+def reference(operations: Sequence[Operation]) -> str:
     """Return the text of docs/api.md."""
     parts = {
-        "index": index(),
-        "operations": "\n".join(operations()),
+        "index": index(operations),
+        "operations": "\n".join(sections(operations)),
         "limits": table(("what", "limit", "setting", "code"), LIMITS),
         "errors": error_table(),
         "errors of any request": common_errors(),
@@ -40,17 +37,17 @@ def reference() -> str:
     return re.sub(r"<!-- ([a-z ]+) -->", lambda found: parts[found[1]].strip(), GUIDE)
 
 
-def index() -> str:
+def index(operations: Sequence[Operation]) -> str:
     """Return a table of the operations, with a link to each."""
-    rows = [(heading_link(one), one.about[0].rstrip(".").partition(": ")[0]) for one in OPERATIONS]
+    rows = [(heading_link(one), one.about[0].rstrip(".").partition(": ")[0]) for one in operations]
     return table(("operation", ""), rows)
 
 
-def operations() -> Iterator[str]:
+def sections(operations: Sequence[Operation]) -> Iterator[str]:
     """Yield the section of each group of operations."""
     for group, about in GROUPS.items():
         yield f"## {group}\n\n{about}\n"
-        yield from (section(one) for one in OPERATIONS if one.group == group)
+        yield from (section(one) for one in operations if one.group == group)
 
 
 def section(operation: Operation) -> str:
@@ -249,7 +246,3 @@ def common_errors() -> str:
 
     texts = [codes(ANY) + ".", f"A `GET` also: {codes(GET)}.", f"A `POST` also: {codes(POST)}."]
     return "\n\n".join(map(wrap, texts))
-
-
-if __name__ == "__main__":
-    FILE.write_text(reference(), encoding="utf-8")

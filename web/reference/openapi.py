@@ -5,7 +5,7 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
-from flask import Flask
+from flask import Flask, current_app
 
 from settings import Settings
 from web import __version__
@@ -14,9 +14,10 @@ from web.errors import ANY, ERRORS, GET, POST
 from web.input.body import BYTES, FORM, JSON, TEXT
 from web.input.parameters import VISIBLE_ASCII, Message, MessageList, MessageParameter, Parameter, QueueName, TextList
 from web.input.raw_json import NDJSON
-from web.operations.operation import Operation
-from web.operations.shared import GROUPS
-from web.reference.schemas import SHARED, Schema, ref
+from web.operations.operation import Answer, Example, Operation, operation
+from web.operations.schemas import SHARED, JsonAnswer, Schema, ref
+from web.operations.shared import GROUPS, SERVICE
+from web.request import Request
 
 GUIDE = (Path(__file__).parent / "guide.md").read_text(encoding="utf-8")
 RETRY_AFTER = ("Retry-After", "Seconds after which to try again.", {"type": "string"})
@@ -255,7 +256,22 @@ def groups(made: dict[str, Any]) -> list[tuple[str, list[tuple[str, str, dict[st
     """Return the operations of a document by tag, as method, path and description, each on the default queue only."""
     found: dict[str, list[tuple[str, str, dict[str, Any]]]] = {tag["name"]: [] for tag in made["tags"]}
     for path, item in made["paths"].items():
-        for method, operation in item.items():
+        for method, described in item.items():
             if "{name}" not in path:
-                found[operation["tags"][0]].append((method.upper(), path, operation))
+                found[described["tags"][0]].append((method.upper(), path, described))
     return list(found.items())
+
+
+@operation(
+    "GET",
+    SERVICE,
+    path="/api/openapi.json",
+    answers=(JsonAnswer("OpenAPI", {"type": "object", "description": "The document."}),),
+    example=Example('{"openapi":"3.1.0"\n', pipe="cut -c 1-18"),
+)
+def openapi(request: Request) -> Answer:
+    """Return the API as an OpenAPI 3.1 document, for client generators, Postman and the like.
+
+    The page `/api/docs` shows the same, with a form to try each call.
+    """
+    return document(request.settings, current_app)

@@ -7,7 +7,7 @@ import pytest
 
 from tests.conftest import Api
 from tests.web.helpers import BYTES, FORM, JSON, NDJSON, TEXT, check_error, everything
-from web.operations.api import OPERATIONS
+from web.api import OPERATIONS
 from web.operations.operation import Operation
 
 every_operation = pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.id)

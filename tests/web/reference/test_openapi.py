@@ -12,8 +12,8 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 from app import create_app
 from settings import Settings
 from tests.servers import App
+from web.api import OPERATIONS
 from web.errors import ERRORS
-from web.operations.api import OPERATIONS
 from web.operations.operation import Operation
 from web.reference.openapi import document
 

@@ -1,14 +1,17 @@
 """Every operation of the API, in the order of the reference, and its routes."""
 
+from pathlib import Path
+
 from flask import Blueprint
 
 from web.operations import push_and_pop, reading, reservations, results, service, tidying
 from web.operations.operation import QUEUE_PATH, Operation
+from web.reference import markdown, openapi
 
 # Those of a module are in the order in which it defines them.
 OPERATIONS = [
     one
-    for module in (push_and_pop, reading, reservations, results, tidying, service)
+    for module in (push_and_pop, reading, reservations, results, tidying, service, openapi)
     for one in vars(module).values()
     if isinstance(one, Operation)
 ]
@@ -27,3 +30,8 @@ def find_operation(method: str, path: str) -> tuple[Operation | None, str | None
         return None, None
     name, slash, word = path[len(QUEUE_PATH) :].rpartition("/")
     return _ON_QUEUES.get((method, word)), name if slash else None
+
+
+if __name__ == "__main__":  # make docs
+    file = Path(__file__).parent.parent / "docs/api.md"
+    file.write_text(markdown.reference(OPERATIONS), encoding="utf-8")
