@@ -39,7 +39,7 @@ from web.input.parameters import (
 )
 from web.input.raw_json import NDJSON
 from web.instrumentation import record_messages
-from web.live.disconnects import Peer
+from web.live.disconnects import ClientConnection
 from web.live.long_poll import MAX_WAIT, M
 from web.live.queue_feed import MAX_NEXT
 from web.live.results import wait_for_result
@@ -131,8 +131,8 @@ def take(
     give_back: Callable[[list[M]], object] | None,
 ) -> list[M]:
     """Return what `attempt` takes, waiting up to `wait` seconds for it; a client that has left takes nothing."""
-    peer = Peer(request.environ)
-    leaving = (peer.is_gone, peer.confirm_gone, peer.watch)
+    client = ClientConnection(request.environ)
+    leaving = (client.is_disconnected, client.confirm_disconnected, client.watch)
     return request.services.waiting.take(queue, wait, attempt, give_back, *leaving)
 
 
@@ -226,11 +226,11 @@ def events(request: Request, queue: ReliableQueue, next: int, history: bool) -> 
 
 def stream_answer(request: Request, open_stream: Callable[..., Iterator[str]]) -> Response:
     """Answer a stream of events, which is told whether and when to ask if its client is gone."""
-    waiting, peer = request.services.waiting, Peer(request.environ)
+    waiting, client = request.services.waiting, ClientConnection(request.environ)
     waiting.acquire()
-    peer.shrink_buffer()
+    client.shrink_buffer()
     is_signed_out = session_watch(request)
-    stream = open_stream(lambda: peer.is_gone() or is_signed_out(), peer.watch)
+    stream = open_stream(lambda: client.is_disconnected() or is_signed_out(), client.watch)
     response = Response(stream, content_type="text/event-stream; charset=utf-8")
     response.headers["X-Accel-Buffering"] = "no"
     response.call_on_close(waiting.release)

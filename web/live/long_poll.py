@@ -33,7 +33,7 @@ REPORT_INTERVAL = 0.1  # how often the numbers of waiting clients are looked at,
 REPORT_TTL = 30.0  # seconds a reported number holds unless it is reported again
 
 M = TypeVar("M", bound=bytes)
-Watch = Callable[[Callable[[], object]], AbstractContextManager[float]]  # as Peer.watch
+Watch = Callable[[Callable[[], object]], AbstractContextManager[float]]  # as ClientConnection.watch
 
 log = logging.getLogger(__name__)
 
@@ -94,8 +94,8 @@ class Waiting:
         """Return what `attempt` takes, waiting up to `seconds` for it (at most 55); [] when that was nothing.
 
         A client that `is_gone` takes nothing: what it was about to get is given back. `confirm_gone` is the surer
-        question, asked once there is something to lose; `watch` says when to ask (see `Peer`). Without `give_back` it
-        is kept for the client's next try, so there is nothing to undo.
+        question, asked once there is something to lose; `watch` says when to ask (see `ClientConnection`). Without
+        `give_back` it is kept for the client's next try, so there is nothing to undo.
 
         Raises:
             ApiError: too many clients wait (429).

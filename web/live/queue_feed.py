@@ -199,7 +199,7 @@ class Events:
         """Yield the queue's state as an event, at once and after every change, until the client is gone.
 
         An event has up to `max_next` messages, and the queue's history if that is wanted. `watch_client` says when to
-        ask whether the client is gone (see `Peer.watch`).
+        ask whether the client is gone (see `ClientConnection.watch`).
         """
         watch = self._join(queue)
         try:

@@ -82,7 +82,7 @@ class QueueListFeed:
         """Yield the queues that match a pattern as an event, then every change, until the client is gone.
 
         The list comes with the history of some, if that is wanted. `watch_client` says when to ask whether the client
-        is gone (see `Peer.watch`).
+        is gone (see `ClientConnection.watch`).
         """
         self._join()
         try:

@@ -4,7 +4,7 @@ import threading
 import time
 
 from broker.queue import ReliableQueue, Result
-from web.live.disconnects import Peer
+from web.live.disconnects import ClientConnection
 from web.live.long_poll import ANSWER_TIMEOUT
 from web.request import Request
 
@@ -20,18 +20,18 @@ def wait_for_result(request: Request, queue: ReliableQueue, job: str, seconds: f
     result = queue.result(job)
     if result or not seconds:
         return result
-    shared, peer = request.services, Peer(request.environ)
+    shared, client = request.services, ClientConnection(request.environ)
     key, stored = queue.result_key(job), threading.Event()
     shared.waiting.acquire()
     shared.timer.subscribe(key, stored.set)
     try:
-        with peer.watch(stored.set) as interval:
+        with client.watch(stored.set) as interval:
             end = time.monotonic() + min(seconds, ANSWER_TIMEOUT)
             while True:
                 stored.clear()
                 result = queue.result(job)  # after `subscribe`, so that none is missed
                 left = end - time.monotonic()
-                if result or left <= 0 or shared.is_stopping() or peer.is_gone():
+                if result or left <= 0 or shared.is_stopping() or client.is_disconnected():
                     return result
                 stored.wait(min(left, interval, interval if shared.timer.is_live else POLL_INTERVAL))
     finally:
