@@ -42,7 +42,6 @@ from web.instrumentation import record_messages
 from web.live.disconnects import ClientConnection
 from web.live.long_poll import MAX_WAIT, M
 from web.live.queue_feed import MAX_NEXT
-from web.live.results import wait_for_result
 from web.request import Request, current_request
 
 Answer = dict[str, object]
@@ -131,9 +130,7 @@ def take(
     give_back: Callable[[list[M]], object] | None,
 ) -> list[M]:
     """Return what `attempt` takes, waiting up to `wait` seconds for it; a client that has left takes nothing."""
-    client = ClientConnection(request.environ)
-    leaving = (client.is_disconnected, client.confirm_disconnected, client.watch)
-    return request.services.waiting.take(queue, wait, attempt, give_back, *leaving)
+    return request.services.long_poll.take(queue, wait, attempt, give_back, ClientConnection(request.environ))
 
 
 def text_answer(taken: list[bytes]) -> Response:
@@ -226,14 +223,14 @@ def events(request: Request, queue: ReliableQueue, next: int, history: bool) -> 
 
 def stream_answer(request: Request, open_stream: Callable[..., Iterator[str]]) -> Response:
     """Answer a stream of events, which is told whether and when to ask if its client is gone."""
-    waiting, client = request.services.waiting, ClientConnection(request.environ)
-    waiting.acquire()
+    slots, client = request.services.slots, ClientConnection(request.environ)
+    slots.acquire()
     client.shrink_buffer()
     is_signed_out = session_watch(request)
     stream = open_stream(lambda: client.is_disconnected() or is_signed_out(), client.watch)
     response = Response(stream, content_type="text/event-stream; charset=utf-8")
     response.headers["X-Accel-Buffering"] = "no"
-    response.call_on_close(waiting.release)
+    response.call_on_close(slots.release)
     return response
 
 
@@ -392,7 +389,7 @@ def store_result(request: Request, queue: ReliableQueue, job: str, result: bytes
 
 def get_result(request: Request, queue: ReliableQueue, job: str, wait: float) -> Answer:
     """The result of a job, waiting for it up to `wait` seconds; it stays."""
-    found = wait_for_result(request, queue, job, wait)
+    found = request.services.long_poll.result(queue, job, wait, ClientConnection(request.environ))
     if found is None:
         return nothing(("no_result", "There is no result of this job yet, or no more."), None)
     return {"success": True, "job": job, "result": decode_message(found.result), "at": found.at}

@@ -20,9 +20,10 @@ from settings import Settings
 from web.counters import Counters
 from web.fairness import BodyMemory, FairScheduler
 from web.live.history import History
-from web.live.long_poll import Waiting
+from web.live.long_poll import LongPoll
 from web.live.queue_feed import Events
 from web.live.queue_list_feed import QueueListFeed
+from web.live.wait import Slots
 from web.throttle import AuthThrottle
 
 BODIES_AT_ONCE = 4  # bodies of MAX_BODY_BYTES that a process may hold
@@ -54,10 +55,15 @@ class Services:
         return self._client or connect(self.settings.server_url)
 
     @cached_property
-    def waiting(self) -> Waiting:
-        """The clients that wait for a message."""
+    def slots(self) -> Slots:
+        """The limit on requests that stay open: blocked clients and event streams."""
+        return Slots(self.max_blocked_clients)
+
+    @cached_property
+    def long_poll(self) -> LongPoll:
+        """The requests that wait for a message or a result."""
         blocking_client = self._client or connect(self.settings.server_url, blocking=True)
-        return Waiting(blocking_client, self.max_blocked_clients, self.is_stopping, self.tracker)
+        return LongPoll(blocking_client, self.slots, self.is_stopping, self.tracker, self.timer)
 
     @cached_property
     def events(self) -> Events:

@@ -14,9 +14,9 @@ from broker.connections.connection import connect
 from broker.connections.errors import NotSent
 from broker.queue import Batch, ReliableQueue
 from tests.servers import FakeRedis, Store, until
+from tests.web.live.fakes import FakeClient, long_poll_on
 from web.errors import ApiError, from_redis
-from web.live import long_poll as waiting
-from web.live.long_poll import Waiting
+from web.live import long_poll
 
 
 class Recording:
@@ -43,22 +43,24 @@ class Process:
         self.woken: list[bytes | None] = []
         self.seconds: list[float] = []
         client = connect(f"{store.url}?client_name={self.label}", blocking=True)
-        self.waiting = Waiting(Recording(client, self.woken, self.seconds), maximum, lambda: self.stopping)
         self.queue = ReliableQueue(store.client(), name)
+        recording = Recording(client, self.woken, self.seconds)
+        self.long_poll = long_poll_on(self.queue.client, recording, maximum, lambda: self.stopping)
         self.pool = ThreadPoolExecutor(100)
 
     def wait(self, verb: str = "pop", seconds: float = 60, number: int = 0) -> "Future[list[Any]]":
         """Let one more client wait, and return once it is in the queue of waiters."""
         before = self.number()
         attempt: Callable[[], Batch[Any]] = self.queue.pop_batch if verb == "pop" else self.queue.reserve
-        future = self.pool.submit(self.waiting.take, self.queue, seconds, attempt, None, lambda: number in self.gone)
+        client = FakeClient(lambda: number in self.gone)
+        future = self.pool.submit(self.long_poll.take, self.queue, seconds, attempt, None, client)
         until(lambda: self.number() > before or future.done())
         until(lambda: self.blocked() or future.done())
         return future
 
     def number(self) -> int:
-        found = self.waiting._queues.get(self.queue.key)
-        return len(found.waiters) if found else 0
+        found = self.long_poll._queues.get(self.queue.key)
+        return len(found.order) if found else 0
 
     def blocked(self) -> list[Any]:
         """Return the connections that wait in Redis for this process."""
@@ -72,13 +74,13 @@ def process(request: pytest.FixtureRequest, name: str) -> Iterator[Process]:
     yield made
     made.stopping = True
     made.pool.shutdown()
-    assert made.waiting.number == 0
+    assert made.long_poll.slots.used == 0
 
 
 @pytest.fixture
 def woken_only(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a client that waits check so seldom that only being woken lets a test pass."""
-    monkeypatch.setattr(waiting, "PEER_CHECK_INTERVAL", 4.0)
+    monkeypatch.setattr(long_poll, "BLOCK_SECONDS", 4.0)
 
 
 # --- what wakes a waiting client
@@ -141,7 +143,7 @@ def test_the_message_of_a_lease_that_ends_goes_to_a_waiting_client(
 def test_a_lease_that_was_made_during_the_wait_is_noticed_too(
     process: Process, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(waiting, "PEER_CHECK_INTERVAL", 0.05)
+    monkeypatch.setattr(long_poll, "BLOCK_SECONDS", 0.05)
     future = process.wait()
     process.queue.client.eval(  # a message goes straight to another client, which holds it for a while
         "redis.call('ZADD', KEYS[1], ARGV[1], 'id') redis.call('HSET', KEYS[2], 'id', '1:a')",
@@ -186,7 +188,7 @@ def test_a_wait_ends_when_its_time_is_up(process: Process) -> None:
 
 
 def test_when_the_server_stops_waiting_clients_get_nothing(process: Process, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(waiting, "PEER_CHECK_INTERVAL", 0.05)
+    monkeypatch.setattr(long_poll, "BLOCK_SECONDS", 0.05)
     futures = [process.wait() for _ in range(3)]
     process.stopping = True
     assert [future.result() for future in futures] == [[], [], []]
@@ -195,7 +197,7 @@ def test_when_the_server_stops_waiting_clients_get_nothing(process: Process, mon
 
 
 def test_too_many_clients_are_refused_and_the_others_still_served(process: Process) -> None:
-    process.waiting.maximum = 2
+    process.long_poll.slots.maximum = 2
     waits = [process.wait(), process.wait()]
     with pytest.raises(ApiError) as caught:
         process.wait().result()
@@ -210,7 +212,7 @@ def test_too_many_clients_are_refused_and_the_others_still_served(process: Proce
 
 def test_queues_and_threads_are_gone_when_no_client_waits(process: Process) -> None:
     process.wait(seconds=0.1).result()
-    until(lambda: not process.waiting._queues)
+    until(lambda: not process.long_poll._queues)
     until(lambda: "report-waiters" not in [thread.name for thread in threading.enumerate()])
     assert process.wait(seconds=0.1).result() == []
 
@@ -224,8 +226,8 @@ def test_a_server_that_cannot_block_is_asked_at_intervals(name: str) -> None:
             asked += 1
 
     queue = ReliableQueue(FakeRedis(), name)
-    made = Waiting(Counting(), 10, lambda: False)
-    assert made.take(queue, 0.1, queue.pop_batch, None, lambda: False) == []
+    made = long_poll_on(queue.client, Counting())
+    assert made.take(queue, 0.1, queue.pop_batch, None, FakeClient()) == []
     assert 1 <= asked <= 6
 
 
@@ -242,7 +244,7 @@ def test_the_number_of_waiting_clients_is_reported_to_redis(process: Process) ->
 
 
 def test_a_report_is_repeated_before_it_expires(process: Process, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(waiting, "REPORT_TTL", 0.3)
+    monkeypatch.setattr(long_poll, "REPORT_TTL", 0.3)
     key = process.queue.key_prefix + "waiters"
 
     def valid() -> bytes:
@@ -260,7 +262,7 @@ def test_a_report_is_repeated_before_it_expires(process: Process, monkeypatch: p
 
 
 def test_a_wait_on_another_type_is_refused(process: Process, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(waiting, "PEER_CHECK_INTERVAL", 0.05)
+    monkeypatch.setattr(long_poll, "BLOCK_SECONDS", 0.05)
     future = process.wait()
     process.queue.client.set(process.queue.key, "text")
     for each in (future, process.wait()):
@@ -288,6 +290,6 @@ def test_a_wait_in_a_full_redis_gets_what_comes_back(own_store: Callable[..., St
     process.queue.reserve(1000)
     process.queue.extend(ends_soon.id, 0.3)
     process.queue.client.config_set("maxmemory", 1)
-    assert process.waiting.take(process.queue, 10, process.queue.pop_batch, None, lambda: False) == [b"a"]
-    assert process.waiting.take(process.queue, 0.1, process.queue.pop_batch, None, lambda: False) == []
+    assert process.long_poll.take(process.queue, 10, process.queue.pop_batch, None, FakeClient()) == [b"a"]
+    assert process.long_poll.take(process.queue, 0.1, process.queue.pop_batch, None, FakeClient()) == []
     process.pool.shutdown()

@@ -1,0 +1,35 @@
+"""What stands in for the parts of a request that the tests of this room do without."""
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from typing import Any
+
+from broker.changes.notifications import Tracker
+from broker.changes.sweeper import Timer
+from broker.queue import ReliableQueue
+from web.live.disconnects import ClientConnection
+from web.live.long_poll import LongPoll
+from web.live.wait import Slots
+
+
+class FakeClient(ClientConnection):
+    """A client without a socket, which has disconnected once `is_gone` is true."""
+
+    def __init__(self, is_gone: Callable[[], bool] = lambda: False, check_interval: float = 1.0) -> None:
+        super().__init__({})
+        self.is_gone, self.check_interval = is_gone, check_interval
+
+    def is_disconnected(self, confirm: bool = False) -> bool:
+        return self.is_gone()
+
+    def watch(self, notify: Callable[[], object]) -> Any:
+        return nullcontext(self.check_interval)
+
+
+def long_poll_on(
+    client: Any, blocking: Any, maximum: int = 100, is_stopping: Callable[[], bool] = lambda: False
+) -> LongPoll:
+    """Return the waiting requests of one process, with a client for ordinary commands and one for those that block."""
+    tracker = Tracker(client, "queue:")
+    timer = Timer(client, "queue:", lambda name: ReliableQueue(client, name))
+    return LongPoll(blocking, Slots(maximum), is_stopping, tracker, timer)
