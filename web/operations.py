@@ -40,8 +40,10 @@ from web.input.parameters import (
 from web.input.raw_json import NDJSON
 from web.instrumentation import record_messages
 from web.live.disconnects import ClientConnection
+from web.live.feed import EventStreams, F, Reader
 from web.live.long_poll import MAX_WAIT, M
-from web.live.queue_feed import MAX_NEXT
+from web.live.queue_feed import MAX_NEXT, QueueReader
+from web.live.queue_list_feed import QueueListReader
 from web.request import Request, current_request
 
 Answer = dict[str, object]
@@ -217,17 +219,18 @@ def held(
 
 def events(request: Request, queue: ReliableQueue, next: int, history: bool) -> Response:
     """The queue's state as server-sent events: at once, and after every change."""
-    open_stream = partial(request.services.events.stream, queue, max_next=next, with_history=history)
-    return stream_answer(request, open_stream)
+    services, reader = request.services, partial(QueueReader, max_next=next, with_history=history)
+    return stream_answer(request, services.queue_events, services.queue_feed(queue), reader)
 
 
-def stream_answer(request: Request, open_stream: Callable[..., Iterator[str]]) -> Response:
-    """Answer a stream of events, which is told whether and when to ask if its client is gone."""
+def stream_answer(
+    request: Request, event_streams: EventStreams, feed: F, make_reader: Callable[[F], Reader]
+) -> Response:
+    """Answer with the events of a feed, until the client disconnects or its session ends."""
     slots, client = request.services.slots, ClientConnection(request.environ)
     slots.acquire()
     client.shrink_buffer()
-    is_signed_out = session_watch(request)
-    stream = open_stream(lambda: client.is_disconnected() or is_signed_out(), client.watch)
+    stream = event_streams.stream(feed, make_reader, client, session_watch(request))
     response = Response(stream, content_type="text/event-stream; charset=utf-8")
     response.headers["X-Accel-Buffering"] = "no"
     response.call_on_close(slots.release)
@@ -599,10 +602,9 @@ def all_events() -> Response:
     request = current_request()
     refuse_idempotency_key(request)
     wanted = query_arguments(request, ALL_EVENTS_PARAMETERS)
-    open_stream = partial(
-        request.services.queue_list_feed.stream, wanted["match"] or "*", with_history=wanted["history"]
-    )
-    return stream_answer(request, open_stream)
+    services = request.services
+    reader = partial(QueueListReader, match=wanted["match"] or "*", with_history=wanted["history"])
+    return stream_answer(request, services.queue_list_events, services.queue_list_feed(), reader)
 
 
 @api.get("/healthz")

@@ -19,9 +19,10 @@ from broker.revoked_sessions import RevokedSessions
 from settings import Settings
 from web.counters import Counters
 from web.fairness import BodyMemory, FairScheduler
+from web.live.feed import EventStreams
 from web.live.history import History
 from web.live.long_poll import LongPoll
-from web.live.queue_feed import Events
+from web.live.queue_feed import QueueFeed
 from web.live.queue_list_feed import QueueListFeed
 from web.live.wait import Slots
 from web.throttle import AuthThrottle
@@ -66,9 +67,14 @@ class Services:
         return LongPoll(blocking_client, self.slots, self.is_stopping, self.tracker, self.timer)
 
     @cached_property
-    def events(self) -> Events:
-        """The event streams."""
-        return Events(self.is_stopping, self.tracker, self.history)
+    def queue_events(self) -> EventStreams:
+        """The event streams of single queues."""
+        return EventStreams(self.is_stopping)
+
+    @cached_property
+    def queue_list_events(self) -> EventStreams:
+        """The event streams of all queues."""
+        return EventStreams(self.is_stopping)
 
     @cached_property
     def tracker(self) -> Tracker:
@@ -86,11 +92,6 @@ class Services:
         return QueueLister(self.client, self.settings.queue_prefix, self.settings.max_deliveries)
 
     @cached_property
-    def queue_list_feed(self) -> QueueListFeed:
-        """The stream of all queues."""
-        return QueueListFeed(self.lister, self.tracker, self.is_stopping, self.history)
-
-    @cached_property
     def revoked_sessions(self) -> RevokedSessions:
         """The sessions of the page that were signed out."""
         return RevokedSessions(self.client, self.settings.queue_prefix)
@@ -98,6 +99,14 @@ class Services:
     def queue(self, name: str) -> ReliableQueue:
         """Return the queue of that name."""
         return ReliableQueue(self.client, name, self.settings.queue_prefix, self.settings.max_deliveries)
+
+    def queue_feed(self, queue: ReliableQueue) -> QueueFeed:
+        """Return a feed of one queue."""
+        return QueueFeed(queue, self.tracker, self.history)
+
+    def queue_list_feed(self) -> QueueListFeed:
+        """Return a feed of the list of all queues."""
+        return QueueListFeed(self.lister, self.tracker, self.history)
 
     def count_in(self, file: Path) -> None:
         """Count in files beside those of the other processes, so that each can tell what all have counted and seen."""

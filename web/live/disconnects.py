@@ -4,7 +4,7 @@ import contextlib
 import socket
 import struct
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from werkzeug import Response
@@ -68,19 +68,19 @@ class ClientConnection:
         """
         return self.is_disconnected(confirm=True)
 
-    @contextlib.contextmanager
-    def watch(self, notify: Callable[[], object]) -> Iterator[float]:
-        """Call `notify` when the client may have disconnected and when the worker stops.
+    def watch(self, notify: Callable[[], object]) -> float:
+        """Call `notify` when the client may have disconnected and when the worker stops, until `unwatch`.
 
-        Yield how often to check all the same, in seconds.
+        Return how often to check all the same, in seconds.
         """
         if not self.has_limits:
-            yield CHECK_INTERVAL
-            return
+            return CHECK_INTERVAL
         self.sock.watch(notify)
-        try:
-            yield WATCHED_CHECK_INTERVAL
-        finally:
+        return WATCHED_CHECK_INTERVAL
+
+    def unwatch(self) -> None:
+        """Undo `watch`."""
+        if self.has_limits:
             self.sock.unwatch()
 
     def _probe(self, plain: socket.socket) -> bool:

@@ -55,12 +55,11 @@ class Waiter:
         self.wake = self._woken.set  # ends `wait`; to be called from any thread
 
     def __enter__(self) -> "Waiter":
-        self._watch = self.client.watch(self.wake)
-        self._check_interval = self._watch.__enter__()
+        self._check_interval = self.client.watch(self.wake)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._watch.__exit__(None, None, None)
+        self.client.unwatch()
 
     @property
     def seconds_left(self) -> float:
@@ -73,5 +72,5 @@ class Waiter:
 
     def wait(self, seconds: float = math.inf) -> None:
         """Return when woken, after `seconds`, or sooner, when `is_waiting` must be checked."""
-        self._woken.wait(min(seconds, self.seconds_left, self._check_interval))
+        self._woken.wait(max(0.0, min(seconds, self.seconds_left, self._check_interval)))
         self._woken.clear()

@@ -1,7 +1,6 @@
-"""What stands in for the parts of a request that the tests of this room do without."""
+"""Stand-ins for the parts of a request that the tests of this room do without."""
 
 from collections.abc import Callable
-from contextlib import nullcontext
 from typing import Any
 
 from broker.changes.notifications import Tracker
@@ -13,23 +12,38 @@ from web.live.wait import Slots
 
 
 class FakeClient(ClientConnection):
-    """A client without a socket, which has disconnected once `is_gone` is true."""
+    """A client without a socket, which has disconnected once `is_gone` returns true."""
 
     def __init__(self, is_gone: Callable[[], bool] = lambda: False, check_interval: float = 1.0) -> None:
         super().__init__({})
         self.is_gone, self.check_interval = is_gone, check_interval
+        self.notify: Callable[[], object] = lambda: None  # as the worker does when a client may have disconnected
 
     def is_disconnected(self, confirm: bool = False) -> bool:
         return self.is_gone()
 
-    def watch(self, notify: Callable[[], object]) -> Any:
-        return nullcontext(self.check_interval)
+    def watch(self, notify: Callable[[], object]) -> float:
+        self.notify = notify
+        return self.check_interval
+
+
+class NoNotifications(Tracker):
+    """The tracker of a server that sends no change notifications."""
+
+    def __init__(self) -> None:
+        super().__init__(None, "")
+
+    def _start(self) -> None:
+        pass
 
 
 def long_poll_on(
-    client: Any, blocking: Any, maximum: int = 100, is_stopping: Callable[[], bool] = lambda: False
+    client: Any,
+    blocking: Any,
+    maximum: int = 100,
+    is_stopping: Callable[[], bool] = lambda: False,
+    tracker: Tracker | None = None,
 ) -> LongPoll:
     """Return the waiting requests of one process, with a client for ordinary commands and one for those that block."""
-    tracker = Tracker(client, "queue:")
     timer = Timer(client, "queue:", lambda name: ReliableQueue(client, name))
-    return LongPoll(blocking, Slots(maximum), is_stopping, tracker, timer)
+    return LongPoll(blocking, Slots(maximum), is_stopping, tracker or NoNotifications(), timer)

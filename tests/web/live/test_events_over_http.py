@@ -17,7 +17,7 @@ import pytest
 from broker.queue import ReliableQueue
 from tests.servers import ROOT, App, Store, until
 from tests.web.helpers import NO_OTHERS
-from web.live import queue_feed as events
+from web.live import queue_feed
 
 
 class Stream:
@@ -229,7 +229,7 @@ def evals(client: Any) -> int:
 def is_quiet(client: Any) -> bool:
     """Return whether no queue is polled any more; that nothing happens can only be seen by waiting."""
     before = evals(client)
-    time.sleep(2 * events.POLL_INTERVAL)
+    time.sleep(2 * queue_feed.POLL_INTERVAL)
     return evals(client) == before
 
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import http.client
-import itertools
 import json
 import resource
 import socket
@@ -21,8 +20,11 @@ from broker.queue import ReliableQueue
 from tests.broker.connections.networks import Failover, Forgetful
 from tests.ledger import Api
 from tests.servers import App, FakeRedis, Proxy, Store, running, until
-from web.live import queue_feed as events
-from web.live.queue_feed import Events
+from tests.web.live.fakes import FakeClient
+from web.live import feed, queue_feed
+from web.live.feed import EventStreams
+from web.live.history import History
+from web.live.queue_feed import QueueFeed, QueueReader
 
 MANY = 1500
 
@@ -34,11 +36,12 @@ class Watched:
         self.client, self.prefix = client, prefix
         self.is_over = False
         self.tracker = Tracker(client, prefix)
-        self.events = Events(lambda: self.is_over, self.tracker)
-        self.numbers = itertools.count()
+        self.streams = EventStreams(lambda: self.is_over)
+        self.history = History()
 
     def stream(self, name: str) -> "Stream":
-        return Stream(self.events.stream(ReliableQueue(self.client, name, self.prefix), lambda: False), name)
+        made = QueueFeed(ReliableQueue(self.client, name, self.prefix), self.tracker, self.history)
+        return Stream(self.streams.stream(made, QueueReader, FakeClient()), name)
 
     def end(self) -> None:
         self.is_over = True
@@ -65,13 +68,13 @@ class Stream:
 
 
 @pytest.fixture
-def told_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let no queue be polled unless a change is told."""
-    monkeypatch.setattr(events, "QUIET_POLL_INTERVAL", 1000.0)
+def notified_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no queue be polled unless a change is notified."""
+    monkeypatch.setattr(queue_feed, "QUIET_POLL_INTERVAL", 1000.0)
 
 
 @pytest.fixture(params=["valkey", "redis7"])
-def watched(told_only: None, request: pytest.FixtureRequest) -> Iterator[Watched]:
+def watched(notified_only: None, request: pytest.FixtureRequest) -> Iterator[Watched]:
     store: Store = request.getfixturevalue(request.param)
     with running(Watched(store.client())) as made:
         yield made
@@ -86,8 +89,8 @@ def follow(watched: Watched, name: str) -> Stream:
 
 
 def settle(watched: Watched, name: str) -> None:
-    watch = watched.events.watches[ReliableQueue(watched.client, name, watched.prefix).key]
-    until(lambda: not watch.is_polled and watch.due - time.monotonic() > 100)
+    found = watched.streams.feeds[ReliableQueue(watched.client, name, watched.prefix).key]
+    until(lambda: not found.is_polled and found.due - time.monotonic() > 100)
 
 
 # --- what is told
@@ -135,7 +138,7 @@ def test_changes_of_dead_letters_are_told_to_both_queues(watched: Watched, name:
 
 
 @pytest.mark.parametrize("prefix", ["", "a:b:", "queue:"])
-def test_any_prefix_of_queues_is_followed(told_only: None, valkey: Store, name: str, prefix: str) -> None:
+def test_any_prefix_of_queues_is_followed(notified_only: None, valkey: Store, name: str, prefix: str) -> None:
     with running(Watched(valkey.client(), prefix)) as watched:
         stream = follow(watched, name)
         valkey.client().lpush(prefix + name, "a")
@@ -147,14 +150,14 @@ def test_any_prefix_of_queues_is_followed(told_only: None, valkey: Store, name: 
 def test_a_change_of_another_queue_costs_nothing(watched: Watched, name: str) -> None:
     follow(watched, name)
     stream = follow(watched, name + "-b")
-    before = watched.events.watches[f"queue:{name}"].polled_at
+    before = watched.streams.feeds[f"queue:{name}"].rests_until
     watched.client.lpush(f"queue:{name}-b", "a")
     stream.until(count=1)
-    assert watched.events.watches[f"queue:{name}"].polled_at == before
+    assert watched.streams.feeds[f"queue:{name}"].rests_until == before
 
 
 def test_all_queues_are_polled_after_everything_was_deleted(
-    told_only: None, own_store: Callable[..., Store], name: str
+    notified_only: None, own_store: Callable[..., Store], name: str
 ) -> None:
     store = own_store()
     store.client().lpush(f"queue:{name}", "a")
@@ -177,14 +180,14 @@ def test_the_first_change_is_told_at_once_and_the_next_are_joined(watched: Watch
         stream.until(count=count)
         delays.append(time.monotonic() - started)
         settle(watched, name)
-        until(lambda: time.monotonic() - watched.events.watches[queue.key].polled_at > events.EVENT_INTERVAL)
+        until(lambda: time.monotonic() > watched.streams.feeds[queue.key].rests_until)
     assert statistics.median(delays) < 0.1  # generous: it is some milliseconds on a quiet machine
     started, before = time.monotonic(), len(stream.events)
     pushed = 0
     while time.monotonic() - started < 0.5:
         pushed = queue.client.lpush(queue.key, "a")
     stream.until(count=pushed)
-    most = (time.monotonic() - started) / events.EVENT_INTERVAL + 2
+    most = (time.monotonic() - started) / queue_feed.EVENT_INTERVAL + 2
     assert 2 < len(stream.events) - before <= most
 
 
@@ -273,7 +276,7 @@ def test_many_watched_queues_delay_no_push(
 
 
 def test_after_a_lost_connection_all_queues_are_polled_once_and_told_again(
-    told_only: None, own_store: Callable[..., Store], name: str, monkeypatch: pytest.MonkeyPatch
+    notified_only: None, own_store: Callable[..., Store], name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tracking, "RETRY_DELAY", 0.2)
     store = own_store()
@@ -294,7 +297,7 @@ def test_after_a_lost_connection_all_queues_are_polled_once_and_told_again(
 
 
 def test_a_connection_that_the_network_forgot_is_noticed(
-    told_only: None, valkey: Store, name: str, monkeypatch: pytest.MonkeyPatch
+    notified_only: None, valkey: Store, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tracking, "CHECK_INTERVAL", 0.2)
     monkeypatch.setattr(tracking, "RETRY_DELAY", 0.01)
@@ -308,10 +311,10 @@ def test_a_connection_that_the_network_forgot_is_noticed(
 
 @pytest.mark.slow
 def test_after_a_failover_the_new_primary_tells(
-    told_only: None, own_store: Callable[..., Store], name: str, monkeypatch: pytest.MonkeyPatch
+    notified_only: None, own_store: Callable[..., Store], name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tracking, "CHECK_INTERVAL", 0.2)
-    monkeypatch.setattr(events, "RETRY_DELAY", 0.05)
+    monkeypatch.setattr(feed, "RETRY_DELAY", 0.05)
     with running(Failover(own_store, "valkey")) as failover, running(Watched(connect(failover.url))) as watched:
         stream = follow(watched, name)
         failover.switch()
@@ -361,8 +364,8 @@ def test_fakeredis_is_polled(name: str) -> None:
 
 
 def test_polls_without_being_told_are_bounded(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(events, "MAX_POLLS", 20.0)
-    monkeypatch.setattr(events, "POLL_INTERVAL", 0.001)
+    monkeypatch.setattr(queue_feed, "MAX_POLLS", 20.0)
+    monkeypatch.setattr(queue_feed, "POLL_INTERVAL", 0.001)
     asked: list[float] = []
 
     class Counting(FakeRedis):
@@ -393,8 +396,8 @@ def test_nothing_is_left_when_nobody_watches(
         follow_loosely(watched, name)
         until(lambda: tracked(store.client()))
         watched.end()
-        until(lambda: not tracked(store.client()) and not watched.events.watches)
-        until(lambda: watched.tracker._thread is None and not watched.events._pollers)
+        until(lambda: not tracked(store.client()) and not watched.streams.feeds)
+        until(lambda: watched.tracker._thread is None and not watched.streams._pollers)
 
 
 @pytest.mark.slow
