@@ -4,9 +4,10 @@ Waiting never removes a message. The first client in line blocks on `BLMOVE key 
 list is non-empty and leaves it unchanged. If that client is still connected, we then pop a message for it. So a client
 that disconnects never takes a message with it; the next in line continues.
 
-The number of connections that block is limited. When all are in use, the first client in line waits for a change
-notification of its queue instead (`broker/changes/notifications.py`). It retries every second in any case, also when
-Redis accepts no more connections.
+A queue that gave nothing for a second is quiet. Then the first client in line releases the connection and waits for a
+change notification instead (`broker/changes/notifications.py`), so waiting costs Redis nothing. So does a client for
+which no connection is left: their number is limited. Where Redis sends no notifications, a client blocks for a second
+at a time.
 """
 
 import contextlib
@@ -17,7 +18,7 @@ import secrets
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
 import redis
@@ -31,7 +32,9 @@ from web.live.wait import Slots, Waiter
 
 MAX_WAIT = 60.0  # seconds, the longest wait that a request can ask for
 ANSWER_TIMEOUT = 54.0  # seconds after which it is answered all the same: proxies cut off what is silent for 60
-BLOCK_SECONDS = 1.0  # of one BLMOVE, during which a disconnect and a stop go unnoticed
+BLOCK_SECONDS = 1.0  # of one BLMOVE, and until a queue without a message is quiet
+QUIET_RETRY_INTERVAL = 30.0  # seconds between two attempts on a quiet queue, in case a notification was lost
+CHANGING_KEYS = ("reserved", "delayed", "paused")  # beside a list, whose changes can make an attempt worthwhile
 RESULT_POLL_INTERVAL = 0.25  # seconds between two reads of a result where no notices arrive
 REPORT_INTERVAL = 0.1  # seconds between two checks for a number of waiting clients that has changed
 REPORT_TTL = 30.0  # seconds until a reported number expires unless it is reported again
@@ -42,18 +45,27 @@ log = logging.getLogger(__name__)
 
 
 class Waiters:
-    """The clients of this process that wait on one queue, in order of arrival."""
+    """The clients of this process that wait on one queue, in order of arrival. The first of them attempts to take."""
 
     def __init__(self, queue: ReliableQueue) -> None:
         self.queue = queue
         self.order: deque[Waiter] = deque()
+        self.keys = [queue.key.encode(), *((queue.key_prefix + name).encode() for name in CHANGING_KEYS)]
+        self.idle_since = time.monotonic()  # when the last message was taken
+        self.is_quiet = False  # then changes of its keys are notified
+        self.changes = 0  # the number that were notified,
+        self.tried_changes = 0  # and how many of them the last attempt has seen
+        self.retry_at = 0.0  # monotonic, when to attempt again though no change was notified
         self.reported = 0  # the number of waiters that Redis has
         self.reported_at = 0.0
 
     @property
     def first(self) -> Waiter:
-        """The one that looks for messages; the others wait until it has left."""
         return self.order[0]
+
+    def retry_delay(self) -> float:
+        """Return the seconds until the next attempt on a quiet queue."""
+        return self.retry_at - time.monotonic() if self.changes == self.tried_changes else 0.0
 
 
 class LongPoll:
@@ -69,7 +81,8 @@ class LongPoll:
         self.tracker = tracker
         self.timer = timer
         self._queues: dict[str, Waiters] = {}
-        self._lock = threading.Lock()
+        self._quiet: dict[bytes, Waiters] = {}  # by each of their keys
+        self._lock = threading.RLock()
         self._process = f"{os.getpid()}-{secrets.token_hex(4)}"
         self._reporter: threading.Thread | None = None
 
@@ -138,17 +151,37 @@ class LongPoll:
     ) -> Batch[M]:
         """Return the batch of the first attempt that takes messages, else of the last; `batch` is that of the first."""
         with self._hold(client, seconds) as waiter, self._join(queue, waiter) as waiters:
-            while waiter.is_waiting():
+            while not batch.messages and waiter.is_waiting():
                 if waiters.first is not waiter:
                     waiter.wait()
-                    continue
-                self._block(waiters, waiter, batch)
-                if client.is_disconnected():
-                    break
-                batch = _attempt(attempt)
-                if batch.messages:
-                    break
+                elif not (waiters.is_quiet and self.tracker.is_live):
+                    self._block(waiters, waiter, batch)
+                    if not client.is_disconnected():
+                        batch = self._attempt(waiters, attempt)
+                elif (delay := waiters.retry_delay()) > 0:
+                    waiter.wait(delay)
+                else:
+                    batch = self._attempt(waiters, attempt)
             return batch
+
+    def _attempt(self, waiters: Waiters, attempt: Callable[[], Batch[M]]) -> Batch[M]:
+        """Attempt to take messages; once more if this server took none because another may have taken over."""
+        changes = waiters.changes
+        try:
+            batch = attempt()
+        except redis.RedisError as error:
+            if not needs_reconnect(error):
+                raise
+            batch = attempt()
+        now = time.monotonic()
+        waiters.tried_changes = changes
+        waiters.retry_at = now + _until_due(batch, QUIET_RETRY_INTERVAL)
+        if batch.messages:
+            waiters.idle_since = now
+            self._set_quiet(waiters, False)
+        elif now - waiters.idle_since >= BLOCK_SECONDS:
+            self._set_quiet(waiters, True)
+        return batch
 
     def _block(self, waiters: Waiters, waiter: Waiter, last: Batch[M]) -> None:
         """Return when the queue may hold a message, or after BLOCK_SECONDS. The last attempt says what to wait for.
@@ -156,11 +189,13 @@ class LongPoll:
         Raises:
             NotSent: the connection broke. Nothing was taken, so no outcome is unknown.
         """
-        seconds = min(waiter.seconds_left, BLOCK_SECONDS, last.next_due or BLOCK_SECONDS)
+        seconds = min(waiter.seconds_left, _until_due(last, BLOCK_SECONDS))
         try:
             waiters.queue.wait(seconds, self.client, last.paused)
-        except redis.MaxConnectionsError:
-            self._wait_for_change(waiters.queue, waiter, seconds)
+        except redis.MaxConnectionsError:  # no connection is left
+            self._set_quiet(waiters, True)
+            if not self.tracker.is_live:
+                waiter.wait(seconds)
         except redis.RedisError as error:
             fault = find_fault(error)
             if fault and fault.recovery is not Recovery.REPAIR:
@@ -170,12 +205,29 @@ class LongPoll:
             else:
                 raise
 
-    def _wait_for_change(self, queue: ReliableQueue, waiter: Waiter, seconds: float) -> None:
-        subscription = self.tracker.subscribe(queue, waiter.wake)
-        try:
-            waiter.wait(seconds)
-        finally:
-            self.tracker.unsubscribe(subscription)
+    def _set_quiet(self, waiters: Waiters, is_quiet: bool) -> None:
+        """Begin or end to receive the notifications for a queue."""
+        with self._lock:
+            if is_quiet == waiters.is_quiet:
+                return
+            had_any = bool(self._quiet)
+            waiters.is_quiet = is_quiet
+            waiters.changes += 1  # an attempt must follow: a change up to now was not notified
+            for key in waiters.keys:
+                if is_quiet:
+                    self._quiet[key] = waiters
+                else:
+                    del self._quiet[key]
+            if bool(self._quiet) != had_any:
+                (self.tracker.ignore if had_any else self.tracker.observe)(self._record_changes)
+
+    def _record_changes(self, keys: Iterable[bytes] | None) -> None:
+        """Wake the first client of each queue that has one of these keys; of every queue if the keys are not known."""
+        with self._lock:
+            for key in list(self._quiet) if keys is None else keys:
+                if waiters := self._quiet.get(key):
+                    waiters.changes += 1
+                    waiters.first.wake()
 
     @contextlib.contextmanager
     def _join(self, queue: ReliableQueue, waiter: Waiter) -> Iterator[Waiters]:
@@ -192,6 +244,8 @@ class LongPoll:
                 waiters.order.remove(waiter)
                 if waiters.order:
                     waiters.first.wake()
+                else:
+                    self._set_quiet(waiters, False)
 
     # --- reporting the number of waiting clients
 
@@ -223,11 +277,6 @@ class LongPoll:
             waiters.reported_at = now - REPORT_TTL
 
 
-def _attempt(attempt: Callable[[], Batch[M]]) -> Batch[M]:
-    """Attempt to take messages; once more if this server took none because another may have taken over."""
-    try:
-        return attempt()
-    except redis.RedisError as error:
-        if not needs_reconnect(error):
-            raise
-        return attempt()
+def _until_due(batch: Batch[M], most: float) -> float:
+    """Return the seconds until a lease or a delay ends, at most `most`."""
+    return most if batch.next_due is None else min(most, batch.next_due)
