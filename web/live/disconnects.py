@@ -131,7 +131,7 @@ class ClientConnection:
         done = False
         with contextlib.suppress(Exception):  # incomplete, malformed or too slow: then the connection is closed
             self.sock.begin_drain()
-            if self.is_malformed:  # the rest cannot be told apart from further requests: this answer is the last
+            if self.is_malformed:  # the rest looks like further requests: this answer is the last
                 self.sock.shutdown(socket.SHUT_WR)
             read = self.sock.recv if self.is_malformed else self.environ["wsgi.input"].read
             while not done:

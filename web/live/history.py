@@ -1,8 +1,8 @@
 """The last half hour of each queue, for charts: the number of waiting messages, and of those enqueued and dequeued.
 
 It costs Redis nothing. Each process records what it learns of a queue anyway, from its answers and from the polls for
-event streams, in steps of ten seconds. It does so in a mapped file of its own, as for /metrics, so any process can add
-up the records of all, and a killed process loses nothing. What no process has seen is unknown.
+event streams, in steps of ten seconds. As for /metrics, each process has its own mapped file: any process can add up
+the records of all, and a killed process loses nothing. What no process has seen is unknown.
 """
 
 import math
@@ -19,13 +19,13 @@ from web.counters import messages_in
 STEP_SECONDS = 10
 MAX_STEPS = 180
 MAX_QUEUES = 500  # that a process records
-MAX_SILENT_STEPS = 6  # between two looks at a queue; what happened between looks further apart is unknown
+MAX_SILENT_STEPS = 6  # between two readings of a depth; what happened between readings further apart is unknown
 COUNTING_OPERATIONS = ("push", "count", "all")  # those that answer the number of waiting messages
 
 # A file has a table of names, and then a row of cells for each of them, one cell a step. Most of it is never touched,
 # and so takes no room.
 NAME_BYTES = 136  # "/", which is in no name, the name, and zeros
-# The numbers of a cell. START: the depth when the step began, derived at the first look. A time is 0 before any look.
+# The numbers of a cell. START: the depth when the step began, derived at the first reading. Times are 0 before it.
 CELL_NUMBERS = 8
 STEP, PUSHED, TAKEN, START, START_AT, LAST, LAST_AT, MOST = range(CELL_NUMBERS)
 ROW_NUMBERS = MAX_STEPS * CELL_NUMBERS
@@ -99,7 +99,7 @@ class History:
             now = self._clock()
             if not cell[START_AT]:
                 cell[START], cell[START_AT] = count - cell[PUSHED] + cell[TAKEN], now
-                self._cached.pop(queue, None)  # the first look in a step also shows what happened before it
+                self._cached.pop(queue, None)  # the first reading in a step also shows what happened before it
             cell[LAST], cell[LAST_AT], cell[MOST] = count, now, max(cell[MOST], count)
 
     def add_answer(self, operation: str, queue: str, answer: Any) -> None:
@@ -202,13 +202,13 @@ def derive_steps(cells: Iterable[_Cell]) -> list[Step]:
     """Return the steps that cells show.
 
     The numbers of messages in and out are lower bounds: what this server has counted, and what the depths show beyond
-    that. If 10 more wait although it counted 2 in and 1 out, other clients have pushed 9. Between two looks at a queue,
-    its depth is derived from the first of them and the messages counted since.
+    that. If 10 more wait although it counted 2 in and 1 out, other clients have pushed 9. Between two readings of
+    a depth, it is derived from the first of them and the messages counted since.
     """
     steps: list[Step] = []
-    unknown: list[Step] = []  # the steps since the last look
-    guessed: list[Step] = []  # the same steps, which count if the next look comes soon
-    expected: int | None = None  # the depth, if no other client has changed it since the last look
+    unknown: list[Step] = []  # the steps since the last reading
+    guessed: list[Step] = []  # the same steps, which count if the next reading comes soon
+    expected: int | None = None  # the depth, if no other client has changed it since the last reading
     for cell in cells:
         pushed, taken = cell.pushed, cell.taken
         if cell.last_at:

@@ -96,8 +96,8 @@ class LongPoll:
     ) -> list[M]:
         """Return the messages from `attempt`, waiting up to `seconds` (capped at 54); an empty list if none arrived.
 
-        What was taken for a client that has disconnected is given back. Without `give_back` it is kept for the client's
-        next try.
+        Messages that were taken for a client that has disconnected go to `give_back`. Without it they are kept for the
+        client's next request.
 
         Raises:
             ApiError: too many clients are waiting (429).
@@ -270,7 +270,7 @@ class LongPoll:
         waiters.reported, waiters.reported_at = number, now
         try:
             waiters.queue.report_waiters(self._process, number, REPORT_TTL)
-        except redis.RedisError:  # the next round reports again; the last report expires by itself
+        except redis.RedisError:  # the next round reports again; meanwhile the last report expires
             waiters.reported_at = now - REPORT_TTL
         except Exception:  # whatever it is, the reports of all other queues depend on going on
             log.exception("Could not report the number of clients that wait on %s", waiters.queue.name)

@@ -1,7 +1,6 @@
-"""Redis tells the changes of watched queues: a quiet queue costs nothing, and many watched queues delay nobody."""
+"""Followed queues are polled when Redis notifies a change: a quiet one costs nothing, and many delay no command."""
 
 import contextlib
-import http.client
 import json
 import resource
 import socket
@@ -81,7 +80,7 @@ def watched(notified_only: None, request: pytest.FixtureRequest) -> Iterator[Wat
 
 
 def follow(watched: Watched, name: str) -> Stream:
-    """Return a stream once changes are told, and nothing is under way."""
+    """Return a stream once changes are notified and no poll is due."""
     stream = watched.stream(name)
     until(lambda: watched.tracker.is_live)
     settle(watched, name)
@@ -93,7 +92,7 @@ def settle(watched: Watched, name: str) -> None:
     until(lambda: not found.is_polled and found.due - time.monotonic() > 100)
 
 
-# --- what is told
+# --- what is notified
 
 
 def reserve_and_bury(queue: ReliableQueue) -> None:
@@ -121,14 +120,14 @@ CHANGES: list[tuple[Callable[[ReliableQueue], Any], dict[str, Any]]] = [
 
 
 @pytest.mark.slow
-def test_every_change_is_told(watched: Watched, name: str) -> None:
+def test_every_change_is_an_event(watched: Watched, name: str) -> None:
     stream, queue = follow(watched, name), ReliableQueue(watched.client, name)
     for change, wanted in CHANGES:
         change(queue)
         stream.until(**wanted)
 
 
-def test_changes_of_dead_letters_are_told_to_both_queues(watched: Watched, name: str) -> None:
+def test_a_change_of_dead_letters_is_an_event_of_both_queues(watched: Watched, name: str) -> None:
     stream, dead_stream = follow(watched, name), follow(watched, name + ".dead")
     ReliableQueue(watched.client, name + ".dead").push(b"a")
     stream.until(dead=1)
@@ -171,7 +170,7 @@ def test_all_queues_are_polled_after_everything_was_deleted(
 # --- how often
 
 
-def test_the_first_change_is_told_at_once_and_the_next_are_joined(watched: Watched, name: str) -> None:
+def test_the_first_change_is_sent_at_once_and_the_next_are_batched(watched: Watched, name: str) -> None:
     stream, queue = follow(watched, name), ReliableQueue(watched.client, name)
     delays = []
     for count in range(1, 10):
@@ -214,7 +213,7 @@ def test_a_quiet_queue_costs_nothing_however_many_watch(
             time.sleep(0.1)
         looks = calls(client) - before
     print(f"{looks / passed:.2f} commands a second")
-    assert looks / passed < 2  # without being told it was 6 polls a second
+    assert looks / passed < 2  # without notifications it would be 6 polls a second
 
 
 @contextlib.contextmanager
@@ -245,7 +244,7 @@ def until_event(sock: socket.socket, text: bytes = b"event: queue") -> None:
 
 
 def tracked(client: Any) -> list[Any]:
-    """Return the connections to which Redis tells changes."""
+    """Return the connections to which Redis sends change notifications."""
     return [each for each in client.client_list() if "B" in each["flags"]]
 
 
@@ -272,10 +271,10 @@ def test_many_watched_queues_delay_no_push(
     assert max(delays) < 5
 
 
-# --- when the connection that tells is lost
+# --- when the connection for notifications is lost
 
 
-def test_after_a_lost_connection_all_queues_are_polled_once_and_told_again(
+def test_after_a_lost_connection_all_queues_are_polled_once_and_notified_again(
     notified_only: None, own_store: Callable[..., Store], name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tracking, "RETRY_DELAY", 0.2)
@@ -292,7 +291,7 @@ def test_after_a_lost_connection_all_queues_are_polled_once_and_told_again(
             stream.until(count=1)
             until(lambda: watched.tracker.is_live)
             settle(watched, stream.name)
-            raw.lpush(f"queue:{stream.name}", f"told {number}")
+            raw.lpush(f"queue:{stream.name}", f"notified {number}")
             stream.until(count=2)
 
 
@@ -304,13 +303,13 @@ def test_a_connection_that_the_network_forgot_is_noticed(
     with running(Forgetful(valkey.port)) as network, running(Watched(connect(network.url))) as watched:
         stream = follow(watched, name)
         network.forget()
-        watched.client.connection_pool.disconnect()  # only the one that tells is forgotten
+        watched.client.connection_pool.disconnect()  # only the one for notifications is forgotten
         valkey.client().lpush(f"queue:{name}", "a")
         stream.until(count=1)
 
 
 @pytest.mark.slow
-def test_after_a_failover_the_new_primary_tells(
+def test_after_a_failover_the_new_primary_sends_notifications(
     notified_only: None, own_store: Callable[..., Store], name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tracking, "CHECK_INTERVAL", 0.2)
@@ -324,7 +323,7 @@ def test_after_a_failover_the_new_primary_tells(
 
 
 @pytest.mark.slow
-def test_a_redis_that_hangs_is_told_to_all_streams(valkey: Store, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_streams_report_a_redis_that_hangs(valkey: Store, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tracking, "CHECK_INTERVAL", 0.2)
     with running(Proxy(valkey.port)) as proxy, running(Watched(connect(proxy.url + "?socket_timeout=1"))) as watched:
         streams = [follow_loosely(watched, f"{name}-{number}") for number in range(120)]  # one by one it takes 30 s
@@ -340,10 +339,10 @@ def follow_loosely(watched: Watched, name: str) -> Stream:
     return stream
 
 
-# --- where Redis tells nothing
+# --- where Redis sends no notifications
 
 
-def test_where_redis_refuses_to_tell_the_queues_are_polled(
+def test_queues_are_polled_where_redis_refuses_notifications(
     own_store: Callable[..., Store], name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = own_store()
@@ -363,7 +362,7 @@ def test_fakeredis_is_polled(name: str) -> None:
         assert not watched.tracker.is_live
 
 
-def test_polls_without_being_told_are_bounded(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_polls_without_notifications_are_limited(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(queue_feed, "MAX_POLLS", 20.0)
     monkeypatch.setattr(queue_feed, "POLL_INTERVAL", 0.001)
     asked: list[float] = []
@@ -385,7 +384,7 @@ def test_polls_without_being_told_are_bounded(name: str, monkeypatch: pytest.Mon
 
 
 @pytest.mark.slow
-def test_nothing_is_left_when_nobody_watches(
+def test_nothing_is_left_when_nobody_follows(
     own_store: Callable[..., Store], name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tracking, "CHECK_INTERVAL", 0.1)
@@ -398,17 +397,3 @@ def test_nothing_is_left_when_nobody_watches(
         watched.end()
         until(lambda: not tracked(store.client()) and not watched.streams.feeds)
         until(lambda: watched.tracker._thread is None and not watched.streams._pollers)
-
-
-@pytest.mark.slow
-def test_streams_of_the_app_are_told(site: App, valkey: Store, name: str) -> None:
-    connection = http.client.HTTPConnection("127.0.0.1", site.port, timeout=30)
-    connection.request("GET", f"/api/queue/{name}/events")
-    response = connection.getresponse()
-    while b'"count":0' not in response.readline():
-        pass
-    for count in range(1, 5):
-        valkey.client().lpush(f"queue:{name}", "a")
-        while b'"count":%d' % count not in response.readline():
-            pass
-    connection.close()

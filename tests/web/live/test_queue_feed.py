@@ -121,14 +121,14 @@ def test_a_stream_has_the_history_and_then_each_step_in_which_something_happened
         while (event := data_of(stream))["count"] != 5:
             assert "history" not in event
         watched.pass_step()
-        told = data_of(stream)
-        assert (told["count"], "next" in told) == (5, False)
-        assert [told["history"][key] for key in ("at", "max", "in", "out")] == [began + STEP_SECONDS, [5], [5], [0]]
+        event = data_of(stream)
+        assert (event["count"], "next" in event) == (5, False)
+        assert [event["history"][key] for key in ("at", "max", "in", "out")] == [began + STEP_SECONDS, [5], [5], [0]]
         watched.pass_step()
         watched.pass_step()
         watched.queue.client.rpop(watched.queue.key)
-        told = data_of(stream)
-        assert (told["count"], told["history"]["count"], told["history"]["in"]) == (4, [5, 5], [0, 0])
+        event = data_of(stream)
+        assert (event["count"], event["history"]["count"], event["history"]["in"]) == (4, [5, 5], [0, 0])
         watched.pass_step()
         assert data_of(stream)["history"]["out"] == [1]
         assert "history" not in data_of(other)

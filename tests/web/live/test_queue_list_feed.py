@@ -1,4 +1,4 @@
-"""The stream of all queues: the whole list, then what changes, whoever changes it."""
+"""The stream of all queues: the whole list first, then every change by any client."""
 
 import json
 import signal
@@ -27,7 +27,7 @@ from web.live.queue_list_feed import QueueListFeed, QueueListReader
 
 
 class Board:
-    """A list of queues, kept as a stream tells it."""
+    """A list of queues, as the events of a stream make it."""
 
     def __init__(self) -> None:
         self.kinds: list[str] = []
@@ -127,7 +127,7 @@ def test_the_whole_list_comes_first_and_then_each_change(site: App, valkey: Stor
     assert board.kinds[0] == "queues" and set(board.kinds[1:]) == {"changed"}
 
 
-def test_what_comes_back_by_itself_is_told(notified_only: None, valkey: Store, follow: Any, name: str) -> None:
+def test_an_expired_lease_is_an_event(notified_only: None, valkey: Store, follow: Any, name: str) -> None:
     queue, followed = ReliableQueue(valkey.client(), name), follow(valkey.client())
     until(lambda: followed.tracker.is_live)
     queue.push(b"a")
@@ -179,7 +179,7 @@ def test_a_slow_stream_gets_what_it_missed_or_the_whole_list(monkeypatch: pytest
     assert board.news(1, "*")[1].startswith("event: queues")
 
 
-def test_a_server_that_tells_no_changes_is_asked(monkeypatch: pytest.MonkeyPatch, follow: Any, name: str) -> None:
+def test_a_server_without_notifications_is_scanned(monkeypatch: pytest.MonkeyPatch, follow: Any, name: str) -> None:
     monkeypatch.setattr(queue_list_feed, "UNTRACKED_SCAN_INTERVAL", 0.05)
     client = FakeRedis()
     followed = follow(client)
@@ -205,7 +205,7 @@ def test_the_queues_of_all_primaries_are_followed(
         followed.until(each)
 
 
-def test_a_redis_that_is_away_is_a_fault_and_its_return_the_whole_list(
+def test_an_unavailable_redis_is_a_fault_and_its_return_the_whole_list(
     notified_only: None, own_store: Callable[..., Store], monkeypatch: pytest.MonkeyPatch, follow: Any, name: str
 ) -> None:
     monkeypatch.setattr(feed, "RETRY_DELAY", 0.1)
@@ -220,9 +220,7 @@ def test_a_redis_that_is_away_is_a_fault_and_its_return_the_whole_list(
     assert followed.board.kinds[:3] == ["queues", "fault", "queues"]
 
 
-def test_a_list_comes_with_the_history_of_the_queues_in_most_trouble(
-    monkeypatch: pytest.MonkeyPatch, follow: Any
-) -> None:
+def test_a_list_has_the_history_of_the_queues_in_most_trouble(monkeypatch: pytest.MonkeyPatch, follow: Any) -> None:
     monkeypatch.setattr(queue_list_feed, "MAX_HISTORIES", 2)
     now = [1_000_000.0]
     board = list_feed(History(clock=lambda: now[0]))
@@ -238,7 +236,7 @@ def test_a_list_comes_with_the_history_of_the_queues_in_most_trouble(
 
 
 def list_feed(history: History) -> QueueListFeed:
-    """Return a feed that nobody follows."""
+    """Return a feed without streams."""
     return QueueListFeed(QueueLister(FakeRedis(), "queue:", 5), NoNotifications(), history)
 
 
@@ -246,7 +244,7 @@ def counts_of(name: str, count: int, dead: int) -> listing.Counts:
     return listing.Counts(name, count, 0, 0, dead, 0, False)
 
 
-def test_a_process_asks_and_keeps_nothing_once_nobody_follows(valkey: Store, follow: Any, name: str) -> None:
+def test_a_process_polls_and_keeps_nothing_once_nobody_follows(valkey: Store, follow: Any, name: str) -> None:
     valkey.client().lpush(f"queue:{name}", "a")
     followed = follow(valkey.client())
     followed.until(name, count=1)
