@@ -19,10 +19,12 @@ from broker.revoked_sessions import RevokedSessions
 from settings import Settings
 from web.counters import Counters
 from web.fairness import BodyMemory, FairScheduler
+from web.live.feed import EventStreams
 from web.live.history import History
-from web.live.long_poll import Waiting
-from web.live.queue_feed import Events
+from web.live.long_poll import LongPoll
+from web.live.queue_feed import QueueFeed
 from web.live.queue_list_feed import QueueListFeed
+from web.live.wait import Slots
 from web.throttle import AuthThrottle
 
 BODIES_AT_ONCE = 4  # bodies of MAX_BODY_BYTES that a process may hold
@@ -54,15 +56,25 @@ class Services:
         return self._client or connect(self.settings.server_url)
 
     @cached_property
-    def waiting(self) -> Waiting:
-        """The clients that wait for a message."""
-        blocking_client = self._client or connect(self.settings.server_url, blocking=True)
-        return Waiting(blocking_client, self.max_blocked_clients, self.is_stopping, self.tracker)
+    def slots(self) -> Slots:
+        """The limit on requests that stay open: blocked clients and event streams."""
+        return Slots(self.max_blocked_clients)
 
     @cached_property
-    def events(self) -> Events:
-        """The event streams."""
-        return Events(self.is_stopping, self.tracker, self.history)
+    def long_poll(self) -> LongPoll:
+        """The requests that wait for a message or a result."""
+        blocking_client = self._client or connect(self.settings.server_url, blocking=True)
+        return LongPoll(blocking_client, self.slots, self.is_stopping, self.tracker, self.timer)
+
+    @cached_property
+    def queue_events(self) -> EventStreams:
+        """The event streams of single queues."""
+        return EventStreams(self.is_stopping)
+
+    @cached_property
+    def queue_list_events(self) -> EventStreams:
+        """The event streams of all queues."""
+        return EventStreams(self.is_stopping)
 
     @cached_property
     def tracker(self) -> ChangeNotifications:
@@ -80,11 +92,6 @@ class Services:
         return QueueLister(self.client, self.settings.queue_prefix, self.settings.max_deliveries)
 
     @cached_property
-    def queue_list_feed(self) -> QueueListFeed:
-        """The stream of all queues."""
-        return QueueListFeed(self.lister, self.tracker, self.is_stopping, self.history)
-
-    @cached_property
     def revoked_sessions(self) -> RevokedSessions:
         """The sessions of the page that were signed out."""
         return RevokedSessions(self.client, self.settings.queue_prefix)
@@ -92,6 +99,14 @@ class Services:
     def queue(self, name: str) -> ReliableQueue:
         """Return the queue of that name."""
         return ReliableQueue(self.client, name, self.settings.queue_prefix, self.settings.max_deliveries)
+
+    def queue_feed(self, queue: ReliableQueue) -> QueueFeed:
+        """Return a feed of one queue."""
+        return QueueFeed(queue, self.tracker, self.history)
+
+    def queue_list_feed(self) -> QueueListFeed:
+        """Return a feed of the list of all queues."""
+        return QueueListFeed(self.lister, self.tracker, self.history)
 
     def count_in(self, file: Path) -> None:
         """Count in files beside those of the other processes, so that each can tell what all have counted and seen."""

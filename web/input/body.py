@@ -10,7 +10,7 @@ from web.errors import ApiError, quoted
 from web.fairness import FREE_BODY_BYTES
 from web.input.codec import BOM, decode_utf8, validate_utf8
 from web.input.raw_json import NDJSON, compact_json, read_object
-from web.live.disconnects import READ_SIZE, Peer
+from web.live.disconnects import READ_SIZE, ClientConnection
 from web.request import Request
 
 FORM, JSON = "application/x-www-form-urlencoded", "application/json"
@@ -53,7 +53,7 @@ def iter_body(request: Request, eager: bool = False) -> Iterator[bytes]:
 
 
 def _read_block(request: Request, size: int, eager: bool) -> bytes:
-    peer = Peer(request.environ)
+    peer = ClientConnection(request.environ)
     try:
         block: bytes = peer.read_some(size) if eager else request.environ["wsgi.input"].read(size)
         return block
@@ -74,7 +74,8 @@ def read_body(request: Request, limit: int) -> bytes:
     too_large = ApiError("body_too_large", limit=limit)
     if (request.content_length or 0) > limit:
         raise too_large
-    Peer(request.environ).limit_body(BODY_TIMEOUT + (request.content_length or limit) / MIN_BYTES_PER_SECOND)
+    seconds = BODY_TIMEOUT + (request.content_length or limit) / MIN_BYTES_PER_SECOND
+    ClientConnection(request.environ).limit_body(seconds)
     blocks, size = [], 0
     for block in iter_body(request):
         size += len(block)

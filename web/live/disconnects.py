@@ -1,83 +1,90 @@
-"""The client at the other end of a request's connection: is it gone, how long may it take, what does it still send?"""
+"""The client's end of a connection: detect that it has disconnected, and limit, read and drain what it sends."""
 
 import contextlib
 import socket
 import struct
 import time
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from werkzeug import Response
 
-from web.request import Request
+if TYPE_CHECKING:
+    from web.request import Request  # which imports web/services.py, and that this room
 
 READ_SIZE = 1 << 16  # bytes read from a body at once
 SEND_BUFFER = 1 << 16  # bytes the kernel buffers for a client that follows a stream
-MAX_UNREAD_BYTES = 1 << 14  # that may follow a request before it is answered
-PROBE_TIMEOUT = 2.0  # seconds until a client's system must have confirmed a byte
-CHECK_INTERVAL = 1.0  # how often to ask whether a client is gone, seconds,
-WATCHED_CHECK_INTERVAL = 15.0  # and how often where the worker tells
-PROBE_INTERVAL = 0.01  # seconds between two checks for it
+MAX_UNREAD_BYTES = 1 << 14  # that a client can send after its request, before it is answered
+PROBE_TIMEOUT = 2.0  # seconds for the client's system to acknowledge a byte
+PROBE_INTERVAL = 0.01  # seconds between two checks for that
+CHECK_INTERVAL = 1.0  # seconds between two checks for a disconnect,
+WATCHED_CHECK_INTERVAL = 15.0  # and where the worker reports disconnects
 
 TCP_CLOSE_WAIT = 8  # the state of a connection whose client has ended its sending
 
 
-class Peer:
-    """The client of a request. Without a socket (in a test client) it is always there and has no limits.
+class ClientConnection:
+    """The connection of a request's client. Without a socket (Flask's test client) it never disconnects.
 
-    A client that closes its connection and one that only ends its own sending (`nc -N`) look the same from here, until
-    something is sent to them: the first answers with a reset. So the first bytes of the answer, which are the same for
-    every answer, are sent early and one at a time: on the first sign of leaving, and whenever `confirm` asks.
+    A client that closes its connection and one that only ends its own sending (`nc -N`) look the same from here until
+    we send something: the first answers with a reset. So the first bytes of the answer, which are the same for every
+    answer, are sent early, one at a time: on the first sign of a disconnect, and at each `confirm_disconnected`.
     """
 
     def __init__(self, environ: dict[str, Any]) -> None:
         self.environ = environ
         self.sock: Any = environ.get("gunicorn.socket")
-        self.is_limited = hasattr(self.sock, "send_early")  # server/worker.py's connection; with TLS it is another
-        self._reads_on = False
+        self.has_limits = hasattr(self.sock, "send_early")  # server/worker.py's connection; with TLS it is another
+        self._still_reads = False
 
-    def is_gone(self, confirm: bool = False) -> bool:
-        """Return whether the client has hung up. With `confirm` it must show that it reads on if it sends no more."""
+    def is_disconnected(self, confirm: bool = False) -> bool:
+        """Return whether the client has disconnected.
+
+        One that has ended its sending is probed once, and with `confirm` each time: it must acknowledge a byte.
+        """
         if self.sock is None:
             return False
         plain = getattr(self.sock, "_sock", self.sock)  # gevent's socket would wait in spite of MSG_DONTWAIT
         try:
-            if not self.is_limited or not hasattr(socket, "TCP_INFO"):  # TLS, or macOS
+            if not self.has_limits or not hasattr(socket, "TCP_INFO"):  # TLS, or macOS
                 return bool(plain.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b"")
             plain.send(b"", socket.MSG_DONTWAIT)  # fails after a reset, and on a unix socket after a close
-            if self.sock.unread_bytes() > MAX_UNREAD_BYTES:  # then the end of its sending could not be seen
+            if self.sock.unread_bytes() > MAX_UNREAD_BYTES:  # they would hide the end of its sending
                 return True
             if _tcp_state(plain)[0] != TCP_CLOSE_WAIT:
                 return False
-            if confirm or not self._reads_on:
-                self._reads_on = self._probe(plain)
-            return not self._reads_on
+            if confirm or not self._still_reads:
+                self._still_reads = self._probe(plain)
+            return not self._still_reads
         except BlockingIOError:
             return False
         except OSError:
             return True
 
-    @contextlib.contextmanager
-    def watch(self, wake: Callable[[], object]) -> Iterator[float]:
-        """Call `wake` when the client may have left and when the process is told to stop; then `is_gone` says more.
+    def confirm_disconnected(self) -> bool:
+        """Return whether the client has disconnected, by a slower, more reliable check.
 
-        Yield how often to ask all the same, in seconds.
+        It is made just before a message is handed over.
         """
-        if not self.is_limited:
-            yield CHECK_INTERVAL
-            return
-        self.sock.watch(wake)
-        try:
-            yield WATCHED_CHECK_INTERVAL
-        finally:
+        return self.is_disconnected(confirm=True)
+
+    def watch(self, notify: Callable[[], object]) -> float:
+        """Call `notify` when the client may have disconnected and when the worker stops, until `unwatch`.
+
+        Return how often to check all the same, in seconds.
+        """
+        if not self.has_limits:
+            return CHECK_INTERVAL
+        self.sock.watch(notify)
+        return WATCHED_CHECK_INTERVAL
+
+    def unwatch(self) -> None:
+        """Undo `watch`."""
+        if self.has_limits:
             self.sock.unwatch()
 
-    def confirm_gone(self) -> bool:
-        """Return whether the client can no longer get an answer; to be asked before it is given a message for good."""
-        return self.is_gone(confirm=True)
-
     def _probe(self, plain: socket.socket) -> bool:
-        """Send a byte of the answer and return whether the client's system took it."""
+        """Send a byte of the answer and return whether the client's system acknowledged it."""
         if not self.sock.send_early():
             return False
         end = time.monotonic() + PROBE_TIMEOUT
@@ -88,71 +95,72 @@ class Peer:
         return True
 
     def shrink_buffer(self) -> None:
-        """Keep little in the kernel for a client that follows a stream, so that it is soon seen if it stops reading."""
+        """Let the kernel buffer little for a client that follows a stream: one that stops reading is noticed soon."""
         if self.sock is not None:
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
 
     def limit_body(self, seconds: float) -> None:
-        """Give up the body if it has not come within `seconds` from now."""
-        if self.is_limited:
+        """Set the deadline of the request's body: `seconds` from now."""
+        if self.has_limits:
             self.sock.limit_body(seconds)
 
     def read_some(self, size: int) -> bytes:
-        """Return what has come of the request's body, up to `size` bytes, and wait for the first; b"" at the end.
+        """Return the bytes of the body that have arrived, up to `size`; wait for the first. b"" at the end.
 
-        gunicorn's own `read` waits until it has all that was asked for.
+        gunicorn's own `read` waits until it has `size` bytes.
         """
         stream = self.environ["wsgi.input"]
         reader = getattr(stream, "reader", None)
         if reader is None:  # not gunicorn
             return bytes(stream.read(size))
         first: bytes = reader.read(1)
-        held = reader.buf if hasattr(reader, "buf") else reader.unreader.buf  # of a chunked body, or of another
-        return first + reader.read(min(size - 1, held.tell())) if first else b""
+        buffered = reader.buf if hasattr(reader, "buf") else reader.unreader.buf  # chunked, or with a Content-Length
+        return first + reader.read(min(size - 1, buffered.tell())) if first else b""
 
     @property
-    def malformed(self) -> bool:
-        """Whether the body's end cannot be found, so that the connection cannot be used again."""
-        return bool(self.environ.get("peer.malformed"))
+    def is_malformed(self) -> bool:
+        """Whether the body's end cannot be found, so that the connection cannot be reused."""
+        return bool(self.environ.get("client.malformed"))
 
     def mark_malformed(self) -> None:
-        self.environ["peer.malformed"] = True
+        """Note that the body's end cannot be found."""
+        self.environ["client.malformed"] = True
 
     def drain(self) -> None:
-        """Read what is left of the body for a while and drop it."""
+        """Read the rest of the body and drop it, until the worker's limit for that."""
         done = False
-        with contextlib.suppress(Exception):  # a cut body, malformed chunks, too slow: the connection is closed then
+        with contextlib.suppress(Exception):  # incomplete, malformed or too slow: then the connection is closed
             self.sock.begin_drain()
-            if self.malformed:  # the rest cannot be told from further requests: this answer is the last
+            if self.is_malformed:  # the rest looks like further requests: this answer is the last
                 self.sock.shutdown(socket.SHUT_WR)
-            read = self.sock.recv if self.malformed else self.environ["wsgi.input"].read
+            read = self.sock.recv if self.is_malformed else self.environ["wsgi.input"].read
             while not done:
                 done = not read(READ_SIZE)
-        if self.malformed or not done:
+        if self.is_malformed or not done:
             with contextlib.suppress(OSError):
                 self.sock.shutdown(socket.SHUT_RDWR)
 
 
 def _tcp_state(plain: socket.socket) -> tuple[int, int]:
-    """Return the state of a TCP connection and the number of unconfirmed segments; (0, 0) for another socket."""
+    """Return the state of a TCP connection and its number of unacknowledged segments; (0, 0) for another socket."""
     if plain.family == socket.AF_UNIX:
         return 0, 0
     info = plain.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 28)
     return info[0], struct.unpack_from("=I", info, 24)[0]
 
 
-def drain_body(request: Request, response: Response) -> Response:
-    """After the answer, read the rest of the request's body.
+def drain_body(request: "Request", response: Response) -> Response:
+    """Drain the rest of the request's body after the answer.
 
     A connection that is closed with unread bytes is reset, and the client might never see why it was refused.
     """
     if has_unread_body(request):
-        response.call_on_close(Peer(request.environ).drain)
+        response.call_on_close(ClientConnection(request.environ).drain)
     return response
 
 
-def has_unread_body(request: Request) -> bool:
-    """Return whether the client may still send a part of the request's body, over a connection that can be drained."""
+def has_unread_body(request: "Request") -> bool:
+    """Return whether a part of the request's body is unread, on a connection that can be drained."""
     if request.is_body_read or not (request.content_length or request.headers.get("Transfer-Encoding")):
         return False
-    return Peer(request.environ).is_limited
+    return ClientConnection(request.environ).has_limits

@@ -1,8 +1,8 @@
-"""The last half hour of each queue, for charts: how many messages waited, and how many enqueued in and dequeued out.
+"""The last half hour of each queue, for charts: the number of waiting messages, and of those enqueued and dequeued.
 
-Nothing is asked of Redis for it. Each process notes, in steps of ten seconds, what its answers and its polls for event
-streams tell of a queue. It does so in a mapped file of its own, as with the counts for /metrics, so any process can put
-together what all of them saw, and a killed process loses nothing. What none of them saw stays unknown.
+It costs Redis nothing. Each process records what it learns of a queue anyway, from its answers and from the polls for
+event streams, in steps of ten seconds. As for /metrics, each process has its own mapped file: any process can add up
+the records of all, and a killed process loses nothing. What no process has seen is unknown.
 """
 
 import math
@@ -18,14 +18,14 @@ from web.counters import messages_in
 
 STEP_SECONDS = 10
 MAX_STEPS = 180
-MAX_QUEUES = 500  # of which a process notes something
-MAX_SILENT_STEPS = 6  # between two looks at a queue; what was between looks further apart is unknown
-COUNT_VERBS = ("push", "count", "all")  # whose answers say how many messages wait
+MAX_QUEUES = 500  # that a process records
+MAX_SILENT_STEPS = 6  # between two readings of a depth; what happened between readings further apart is unknown
+COUNTING_OPERATIONS = ("push", "count", "all")  # those that answer the number of waiting messages
 
-# A file has a table of names, and then for each of them a row of cells, one for each step. Most of it is never touched,
+# A file has a table of names, and then a row of cells for each of them, one cell a step. Most of it is never touched,
 # and so takes no room.
 NAME_BYTES = 136  # "/", which is in no name, the name, and zeros
-# The numbers of a cell. START: the depth when the step began, as the first look tells it; times are 0 without a look.
+# The numbers of a cell. START: the depth when the step began, derived at the first reading. Times are 0 before it.
 CELL_NUMBERS = 8
 STEP, PUSHED, TAKEN, START, START_AT, LAST, LAST_AT, MOST = range(CELL_NUMBERS)
 ROW_NUMBERS = MAX_STEPS * CELL_NUMBERS
@@ -34,7 +34,7 @@ FILE_BYTES = ROWS_START + MAX_QUEUES * ROW_NUMBERS * 8
 
 
 class Step(NamedTuple):
-    """What is known of one step (None: nothing): the most messages that waited, those at its end, those in and out."""
+    """One step of a queue: its largest depth, its depth at the end, messages in and out. None: unknown."""
 
     most: int | None = None
     depth: int | None = None
@@ -44,7 +44,7 @@ class Step(NamedTuple):
 
 @dataclass
 class _Cell:
-    """What the processes have noted in one step."""
+    """What all processes have recorded in one step."""
 
     pushed: int = 0
     taken: int = 0
@@ -55,7 +55,7 @@ class _Cell:
     most: int = 0
 
     def add(self, numbers: Sequence[float]) -> None:
-        """Add what one process has noted."""
+        """Add the record of one process."""
         self.pushed += int(numbers[PUSHED])
         self.taken += int(numbers[TAKEN])
         if 0 < numbers[START_AT] < self.start_at:
@@ -66,63 +66,63 @@ class _Cell:
 
 
 class History:
-    """What this process notes, and the history that all processes have noted.
+    """The records of this process, and the history that those of all processes make.
 
-    Nothing here waits, so greenlets cannot get in each other's way, and there is no lock.
+    Nothing here waits, so no greenlet can interrupt another, and there is no lock.
     """
 
     def __init__(self, file: Path | None = None, clock: Callable[[], float] = time.time) -> None:
-        """Note in a file, whose folder has those of the other processes; without one only in this process."""
+        """Record in a file, beside those of the other processes; without one only in this process."""
         self._clock = clock
         self._file = file
         self._map = _map(file)
         self._numbers = memoryview(self._map)[ROWS_START:].cast("d")
         self._free = [row for row in range(MAX_QUEUES) if not self._map[row * NAME_BYTES]]
-        self._kept: dict[str, list[Step]] = {}  # the histories that were asked for in the step `_kept_in`
-        self._kept_in = 0
-        # The rows of queues and when they were used last, the one that was not used for longest first.
-        self._rows: OrderedDict[str, tuple[int, float]] = OrderedDict()
+        self._cached: dict[str, list[Step]] = {}  # the ended steps of queues, as they were in the step `_cached_in`
+        self._cached_in = 0
+        self._rows: OrderedDict[str, tuple[int, float]] = OrderedDict()  # queue -> row, last use; least recent first
         for row in set(range(MAX_QUEUES)).difference(self._free):
             name = self._map[row * NAME_BYTES : (row + 1) * NAME_BYTES].strip(b"/\0").decode()
             self._rows[name] = row, 0.0
 
-    def step(self) -> int:
-        """Return the number of the present step."""
+    def current_step(self) -> int:
+        """Return the number of the current step."""
         return int(self._clock() // STEP_SECONDS)
 
     def seconds_left(self) -> float:
-        """Return the seconds until the present step ends."""
+        """Return the seconds until the current step ends."""
         return STEP_SECONDS - self._clock() % STEP_SECONDS
 
     def record_depth(self, queue: str, count: int, watched: bool = False) -> None:
-        """Note how many messages wait. A watched queue takes the place of another if there are too many."""
+        """Record the number of waiting messages. If there are too many queues, a watched one replaces another."""
         if cell := self._cell(queue, watched):
             now = self._clock()
             if not cell[START_AT]:
                 cell[START], cell[START_AT] = count - cell[PUSHED] + cell[TAKEN], now
-                self._kept.pop(queue, None)  # the first look of a step tells what was before it
+                self._cached.pop(queue, None)  # the first reading in a step also shows what happened before it
             cell[LAST], cell[LAST_AT], cell[MOST] = count, now, max(cell[MOST], count)
 
-    def add_answer(self, verb: str, queue: str, answer: Any) -> None:
-        """Note what a verb's answer tells: messages that enqueued or dequeued, and how many wait."""
-        event, number = messages_in(verb, answer)
+    def add_answer(self, operation: str, queue: str, answer: Any) -> None:
+        """Record what an answer says: the number of messages in or out, and of those that wait."""
+        event, number = messages_in(operation, answer)
         fields = answer if isinstance(answer, dict) else {}
-        is_delayed = verb == "push" and not fields.keys().isdisjoint(("id", "ids"))
+        is_delayed = operation == "push" and not fields.keys().isdisjoint(("id", "ids"))
         at = {"pushed": PUSHED, "popped": TAKEN, "reserved": TAKEN}.get(event)
         if at and number and not is_delayed and (cell := self._cell(queue)):
             cell[at] += number
-        if verb in COUNT_VERBS and "count" in fields:
+        if operation in COUNTING_OPERATIONS and "count" in fields:
             self.record_depth(queue, fields["count"])
         elif fields.get("error") == "empty":
             self.record_depth(queue, 0)
 
-    def history(self, queue: str, after: int = 0) -> dict[str, Any] | None:
-        """Return the steps that have ended since the step `after`; None if nothing is known of them.
+    def steps(self, queue: str, after: int = 0) -> dict[str, Any] | None:
+        """Return the steps that have ended since the step `after`, from the first known one on; None if there is none.
 
-        `at` is when the first of them began, `step` how many seconds each has; the rest has a number for each of them.
+        `at` is when the first of them began (Unix time), `step` the seconds of each; the rest are lists with a number
+        for each step.
         """
         steps = self._ended_steps(queue)
-        first = self._kept_in - len(steps)
+        first = self._cached_in - len(steps)
         skipped = max(0, after + 1 - first)
         while skipped < len(steps) and steps[skipped] == Step():
             skipped += 1
@@ -133,21 +133,22 @@ class History:
         return {"at": at, "step": STEP_SECONDS, "max": most, "count": depth, "in": enqueued, "out": dequeued}
 
     def _ended_steps(self, queue: str) -> list[Step]:
-        """Return what is known of the steps that have ended: read once in a step, however many ask."""
-        now = self.step()
-        if self._kept_in != now:
-            self._kept, self._kept_in = {}, now
-        if queue not in self._kept:
+        """Return the steps that have ended: read once a step, however many streams follow the queue."""
+        now = self.current_step()
+        if self._cached_in != now:
+            self._cached, self._cached_in = {}, now
+        if queue not in self._cached:
             cells = self._cells(queue)
-            self._kept[queue] = tell_steps(cells.get(now - age, _Cell()) for age in range(MAX_STEPS - 1, -1, -1))[:-1]
-        return self._kept[queue]
+            ages = range(MAX_STEPS - 1, -1, -1)
+            self._cached[queue] = derive_steps(cells.get(now - age, _Cell()) for age in ages)[:-1]
+        return self._cached[queue]
 
     def _cell(self, queue: str, watched: bool = False) -> "memoryview[float] | None":
-        """Return where to note something now; None if there are too many queues."""
+        """Return the cell of a queue in the current step; None if there are too many queues."""
         row = self._row(queue, watched)
         if row is None:
             return None
-        step = self.step()
+        step = self.current_step()
         start = row * ROW_NUMBERS + step % MAX_STEPS * CELL_NUMBERS
         cell = self._numbers[start : start + CELL_NUMBERS]
         if cell[STEP] != step:
@@ -156,7 +157,7 @@ class History:
         return cell
 
     def _row(self, queue: str, watched: bool) -> int | None:
-        """Return the row of a queue; a new one gets a free row, or one of which nothing is known any more."""
+        """Return the row of a queue. A new one gets a free row, or one whose records have all expired."""
         now = self._clock()
         if queue in self._rows:
             row = self._rows[queue][0]
@@ -178,7 +179,7 @@ class History:
         self._numbers[row * ROW_NUMBERS : (row + 1) * ROW_NUMBERS] = memoryview(bytes(ROW_NUMBERS * 8)).cast("d")
 
     def _cells(self, queue: str) -> dict[int, _Cell]:
-        """Return what all processes have noted of a queue, by step."""
+        """Return the records of all processes for a queue, by step."""
         found: dict[int, _Cell] = {}
         for data in self._maps():
             entry = data.find(_entry(queue), 0, ROWS_START)
@@ -197,17 +198,17 @@ class History:
                     yield data
 
 
-def tell_steps(cells: Iterable[_Cell]) -> list[Step]:
-    """Return what is known of each step.
+def derive_steps(cells: Iterable[_Cell]) -> list[Step]:
+    """Return the steps that cells show.
 
-    Messages in and out are at least so many: what this instance has counted, and what the depths tell beyond that. If
-    10 more wait although it counted 2 in and 1 out, others have pushed 9. Between two looks at a queue its depth is
-    what was counted since the first of them.
+    The numbers of messages in and out are lower bounds: what this server has counted, and what the depths show beyond
+    that. If 10 more wait although it counted 2 in and 1 out, other clients have pushed 9. Between two readings of
+    a depth, it is derived from the first of them and the messages counted since.
     """
     steps: list[Step] = []
-    unknown: list[Step] = []  # the steps since the last look
-    guessed: list[Step] = []  # the same, if the next look comes soon
-    expected: int | None = None  # the depth, if nobody else has changed it since the last look
+    unknown: list[Step] = []  # the steps since the last reading
+    guessed: list[Step] = []  # the same steps, which count if the next reading comes soon
+    expected: int | None = None  # the depth, if no other client has changed it since the last reading
     for cell in cells:
         pushed, taken = cell.pushed, cell.taken
         if cell.last_at:

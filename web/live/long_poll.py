@@ -1,84 +1,90 @@
-"""Waiting for messages. However many clients of a process wait on a queue, one of them blocks on Redis.
+"""Long polling. All clients of this process that wait on a queue share one blocked Redis connection.
 
-Waiting and taking are two steps. The client at the head of the line blocks in `BLMOVE key key RIGHT RIGHT`, which
-changes nothing and returns when the list is not empty. Then it is checked whether that client is still there, and only
-then is a message taken for it. So a client that hung up takes nothing with it, and the next one in line goes on.
+Waiting never removes a message. The first client in line blocks on `BLMOVE key key RIGHT RIGHT`, which returns once the
+list is non-empty and leaves it unchanged. If that client is still connected, we then pop a message for it. So a client
+that disconnects never takes a message with it; the next in line continues.
 
-The connections that block are few. When all are in use a client waits without one until Redis tells a change of its
-queue (`broker/changes/notifications.py`). It tries every second at the least, also when Redis has no room for one more
-connection.
+A queue that gave nothing for a second is quiet. Then the first client in line releases the connection and waits for a
+change notification instead (`broker/changes/notifications.py`), so waiting costs Redis nothing. So does a client for
+which no connection is left: their number is limited. Where Redis sends no notifications, a client blocks for a second
+at a time.
 """
 
+import contextlib
 import logging
+import math
 import os
 import secrets
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
 import redis
 
 from broker.changes.notifications import ChangeNotifications
+from broker.changes.sweeper import Sweeper
 from broker.connections.errors import NotSent, Recovery, find_fault, is_transient, needs_reconnect
-from broker.queue import Batch, Paused, ReliableQueue
-from web.errors import ApiError
+from broker.queue import Batch, Paused, ReliableQueue, Result
+from web.live.disconnects import ClientConnection
+from web.live.wait import Slots, Waiter
 
-MAX_WAIT = 60.0  # seconds a request may ask to wait
+MAX_WAIT = 60.0  # seconds, the longest wait that a request can ask for
 ANSWER_TIMEOUT = 54.0  # seconds after which it is answered all the same: proxies cut off what is silent for 60
-PEER_CHECK_INTERVAL = 1.0  # how often the first in line checks for a disconnect and for a stop, seconds
-REPORT_INTERVAL = 0.1  # how often the numbers of waiting clients are looked at, seconds
-REPORT_TTL = 30.0  # seconds a reported number holds unless it is reported again
+BLOCK_SECONDS = 1.0  # of one BLMOVE, and until a queue without a message is quiet
+QUIET_RETRY_INTERVAL = 30.0  # seconds between two attempts on a quiet queue, in case a notification was lost
+CHANGING_KEYS = ("reserved", "delayed", "paused")  # beside a list, whose changes can make an attempt worthwhile
+RESULT_POLL_INTERVAL = 0.25  # seconds between two reads of a result where no notices arrive
+REPORT_INTERVAL = 0.1  # seconds between two checks for a number of waiting clients that has changed
+REPORT_TTL = 30.0  # seconds until a reported number expires unless it is reported again
 
 M = TypeVar("M", bound=bytes)
-Watch = Callable[[Callable[[], object]], AbstractContextManager[float]]  # as Peer.watch
 
 log = logging.getLogger(__name__)
 
 
-class WaitQueue:
-    """The clients of this process that wait on one queue, in the order they came."""
+class Waiters:
+    """The clients of this process that wait on one queue, in order of arrival. The first of them attempts to take."""
 
     def __init__(self, queue: ReliableQueue) -> None:
         self.queue = queue
-        self.waiters: deque[threading.Event] = deque()
-        self.reported = 0  # the number that Redis was told
+        self.order: deque[Waiter] = deque()
+        self.keys = [queue.key.encode(), *((queue.key_prefix + name).encode() for name in CHANGING_KEYS)]
+        self.idle_since = time.monotonic()  # when the last message was taken
+        self.is_quiet = False  # then changes of its keys are notified
+        self.changes = 0  # the number that were notified,
+        self.tried_changes = 0  # and how many of them the last attempt has seen
+        self.retry_at = 0.0  # monotonic, when to attempt again though no change was notified
+        self.reported = 0  # the number of waiters that Redis has
         self.reported_at = 0.0
 
+    @property
+    def first(self) -> Waiter:
+        return self.order[0]
 
-class Waiting:
-    """Everybody who waits in one process: at most `maximum` clients, with a Redis client for commands that block."""
+    def retry_delay(self) -> float:
+        """Return the seconds until the next attempt on a quiet queue."""
+        return self.retry_at - time.monotonic() if self.changes == self.tried_changes else 0.0
+
+
+class LongPoll:
+    """The requests of one process that wait for a message or for a result."""
 
     def __init__(
-        self, client: Any, maximum: int, is_stopping: Callable[[], bool], tracker: ChangeNotifications | None = None
+        self, client: Any, slots: Slots, is_stopping: Callable[[], bool], tracker: ChangeNotifications, timer: Sweeper
     ) -> None:
+        """`client` is a Redis client for commands that block."""
         self.client = client
-        self.tracker = tracker
-        self.maximum = maximum
+        self.slots = slots
         self.is_stopping = is_stopping
-        self.number = 0
-        self._queues: dict[str, WaitQueue] = {}
-        self._lock = threading.Lock()
+        self.tracker = tracker
+        self.timer = timer
+        self._queues: dict[str, Waiters] = {}
+        self._quiet: dict[bytes, Waiters] = {}  # by each of their keys
+        self._lock = threading.RLock()
         self._process = f"{os.getpid()}-{secrets.token_hex(4)}"
         self._reporter: threading.Thread | None = None
-
-    def acquire(self) -> None:
-        """Count one more client that stays for long; pair it with `release`.
-
-        Raises:
-            ApiError: there are too many (429).
-        """
-        with self._lock:
-            if self.number >= self.maximum:
-                raise ApiError("too_many_blocked_clients", limit=self.maximum)
-            self.number += 1
-
-    def release(self) -> None:
-        """Count one client less."""
-        with self._lock:
-            self.number -= 1
 
     def take(
         self,
@@ -86,136 +92,191 @@ class Waiting:
         seconds: float,
         attempt: Callable[[], Batch[M]],
         give_back: Callable[[list[M]], object] | None,
-        is_gone: Callable[[], bool],
-        confirm_gone: Callable[[], bool] | None = None,
-        watch: Watch | None = None,
+        client: ClientConnection,
     ) -> Batch[M]:
-        """Return the batch that `attempt` takes, waiting up to `seconds` for it (at most 54).
+        """Return the batch from `attempt`, waiting up to `seconds` (capped at 54) for one that has messages.
 
-        A client that `is_gone` takes nothing: what it was about to get is given back. `confirm_gone` is the surer
-        question, asked once there is something to lose; `watch` says when to ask (see `Peer`). Without `give_back` it
-        is kept for the client's next try, so there is nothing to undo.
+        Messages that were taken for a client that has disconnected go to `give_back`. Without it they are kept for the
+        client's next request.
 
         Raises:
-            ApiError: too many clients wait (429).
-            Paused: the queue is, and was not resumed meanwhile.
+            ApiError: too many clients are waiting (429).
+            Paused: the queue is paused, and was not resumed in time.
         """
-        if seconds and is_gone():
+        if seconds and client.is_disconnected():
             return Batch([])
-        batch = self._wait_and_take(queue, seconds, attempt, is_gone, watch) if seconds else attempt()
+        batch = attempt()
+        if seconds and not batch.messages:
+            batch = self._wait_and_take(queue, seconds, attempt, client, batch)
         if batch.paused:
             raise Paused
-        if seconds and batch.messages and give_back and (confirm_gone or is_gone)():
+        if seconds and batch.messages and give_back and client.confirm_disconnected():
             give_back(batch.messages)
             return Batch([])
         return batch
+
+    def result(self, queue: ReliableQueue, job: str, seconds: float, client: ClientConnection) -> Result | None:
+        """Return the result of a job, waiting up to `seconds` for it (capped at 54); None if there is none.
+
+        Raises:
+            ApiError: too many clients are waiting (429).
+        """
+        result = queue.result(job)
+        if result or not seconds:
+            return result
+        key = queue.result_key(job)
+        with self._hold(client, seconds) as waiter:
+            self.timer.subscribe(key, waiter.wake)  # before the next look, so that none is missed
+            try:
+                while not (result := queue.result(job)) and waiter.is_waiting():
+                    waiter.wait(math.inf if self.timer.is_live else RESULT_POLL_INTERVAL)
+                return result
+            finally:
+                self.timer.unsubscribe(key, waiter.wake)
+
+    @contextlib.contextmanager
+    def _hold(self, client: ClientConnection, seconds: float) -> Iterator[Waiter]:
+        with self.slots, Waiter(client, self.is_stopping, min(seconds, ANSWER_TIMEOUT)) as waiter:
+            yield waiter
+
+    # --- waiting for a message
 
     def _wait_and_take(
         self,
         queue: ReliableQueue,
         seconds: float,
         attempt: Callable[[], Batch[M]],
-        is_gone: Callable[[], bool],
-        watch: Watch | None,
+        client: ClientConnection,
+        batch: Batch[M],
     ) -> Batch[M]:
-        batch = attempt()
-        if batch.messages:
+        """Return the batch of the first attempt that takes messages, else of the last; `batch` is that of the first."""
+        with self._hold(client, seconds) as waiter, self._join(queue, waiter) as waiters:
+            while not batch.messages and waiter.is_waiting():
+                if waiters.first is not waiter:
+                    waiter.wait()
+                elif not (waiters.is_quiet and self.tracker.is_live):
+                    self._block(waiters, waiter, batch)
+                    if not client.is_disconnected():
+                        batch = self._attempt(waiters, attempt)
+                elif (delay := waiters.retry_delay()) > 0:
+                    waiter.wait(delay)
+                else:
+                    batch = self._attempt(waiters, attempt)
             return batch
-        self.acquire()
-        line, turn = self._join(queue)
-        try:
-            with watch(turn.set) if watch else nullcontext(PEER_CHECK_INTERVAL) as interval:
-                end = time.monotonic() + min(seconds, ANSWER_TIMEOUT)
-                while (left := end - time.monotonic()) > 0 and not self.is_stopping() and not is_gone():
-                    if line.waiters[0] is not turn:
-                        turn.wait(min(left, interval))
-                        turn.clear()
-                        continue
-                    longest = min(left, PEER_CHECK_INTERVAL, batch.next_due or PEER_CHECK_INTERVAL)
-                    self._block(queue, longest, batch.paused)
-                    if is_gone():
-                        break
-                    batch = _attempt(attempt)
-                    if batch.messages:
-                        break
-            return batch
-        finally:
-            self._leave(line, turn)
-            self.release()
 
-    def _block(self, queue: ReliableQueue, seconds: float, paused: bool) -> None:
-        """Return when the queue may give something, or after `seconds`. A lost reply leaves nothing unknown."""
+    def _attempt(self, waiters: Waiters, attempt: Callable[[], Batch[M]]) -> Batch[M]:
+        """Attempt to take messages; once more if this server took none because another may have taken over."""
+        changes = waiters.changes
         try:
-            queue.wait(seconds, self.client, paused)
+            batch = attempt()
+        except redis.RedisError as error:
+            if not needs_reconnect(error):
+                raise
+            batch = attempt()
+        now = time.monotonic()
+        waiters.tried_changes = changes
+        waiters.retry_at = now + _until_due(batch, QUIET_RETRY_INTERVAL)
+        if batch.messages:
+            waiters.idle_since = now
+            self._set_quiet(waiters, False)
+        elif now - waiters.idle_since >= BLOCK_SECONDS:
+            self._set_quiet(waiters, True)
+        return batch
+
+    def _block(self, waiters: Waiters, waiter: Waiter, last: Batch[M]) -> None:
+        """Return when the queue may hold a message, or after BLOCK_SECONDS. The last attempt says what to wait for.
+
+        Raises:
+            NotSent: the connection broke. Nothing was taken, so no outcome is unknown.
+        """
+        seconds = min(waiter.seconds_left, _until_due(last, BLOCK_SECONDS))
+        try:
+            waiters.queue.wait(seconds, self.client, last.paused)
+        except redis.MaxConnectionsError:  # no connection is left
+            self._set_quiet(waiters, True)
+            if not self.tracker.is_live:
+                waiter.wait(seconds)
         except redis.RedisError as error:
             fault = find_fault(error)
-            if isinstance(error, redis.MaxConnectionsError):
-                self._wait_for_change(queue, seconds)
-            elif fault and fault.recovery is not Recovery.REPAIR:
-                time.sleep(seconds)  # a try to take says whether it has passed
+            if fault and fault.recovery is not Recovery.REPAIR:
+                waiter.wait(seconds)  # the next attempt shows whether it has passed
             elif isinstance(error, (redis.ConnectionError, redis.TimeoutError)) and is_transient(error):
                 raise NotSent(str(error)) from error
             else:
                 raise
 
-    def _wait_for_change(self, queue: ReliableQueue, seconds: float) -> None:
-        """Return when the queue may have changed, or after `seconds`, without a connection that blocks."""
-        changed = threading.Event()
-        subscription = self.tracker and self.tracker.subscribe(queue, changed.set)
-        try:
-            changed.wait(seconds)
-        finally:
-            if self.tracker and subscription:
-                self.tracker.unsubscribe(subscription)
-
-    def _join(self, queue: ReliableQueue) -> tuple[WaitQueue, threading.Event]:
-        turn = threading.Event()
+    def _set_quiet(self, waiters: Waiters, is_quiet: bool) -> None:
+        """Begin or end to receive the notifications for a queue."""
         with self._lock:
-            line = self._queues.setdefault(queue.key, WaitQueue(queue))
-            line.waiters.append(turn)
+            if is_quiet == waiters.is_quiet:
+                return
+            had_any = bool(self._quiet)
+            waiters.is_quiet = is_quiet
+            waiters.changes += 1  # an attempt must follow: a change up to now was not notified
+            for key in waiters.keys:
+                if is_quiet:
+                    self._quiet[key] = waiters
+                else:
+                    del self._quiet[key]
+            if bool(self._quiet) != had_any:
+                (self.tracker.unobserve if had_any else self.tracker.observe)(self._record_changes)
+
+    def _record_changes(self, keys: Iterable[bytes] | None) -> None:
+        """Wake the first client of each queue that has one of these keys; of every queue if the keys are not known."""
+        with self._lock:
+            for key in list(self._quiet) if keys is None else keys:
+                if waiters := self._quiet.get(key):
+                    waiters.changes += 1
+                    waiters.first.wake()
+
+    @contextlib.contextmanager
+    def _join(self, queue: ReliableQueue, waiter: Waiter) -> Iterator[Waiters]:
+        with self._lock:
+            waiters = self._queues.setdefault(queue.key, Waiters(queue))
+            waiters.order.append(waiter)
             if self._reporter is None:
                 self._reporter = threading.Thread(target=self._report_loop, daemon=True, name="report-waiters")
                 self._reporter.start()
-        return line, turn
+        try:
+            yield waiters
+        finally:
+            with self._lock:
+                waiters.order.remove(waiter)
+                if waiters.order:
+                    waiters.first.wake()
+                else:
+                    self._set_quiet(waiters, False)
 
-    def _leave(self, line: WaitQueue, turn: threading.Event) -> None:
-        with self._lock:
-            line.waiters.remove(turn)
-            if line.waiters:
-                line.waiters[0].set()
+    # --- reporting the number of waiting clients
 
     def _report_loop(self) -> None:
-        """Report how many clients wait here to Redis, as long as any does."""
+        """Report the number of waiting clients to Redis, as long as there are any."""
         while True:
             with self._lock:
-                self._queues = {key: line for key, line in self._queues.items() if line.waiters or line.reported}
-                if not self._queues:
+                kept = {key: waiters for key, waiters in self._queues.items() if waiters.order or waiters.reported}
+                self._queues = kept
+                if not kept:
                     self._reporter = None
                     return
-                lines = [(line, len(line.waiters)) for line in self._queues.values()]
-            for line, number in lines:
-                self._report(line, number)
+                numbers = [(waiters, len(waiters.order)) for waiters in kept.values()]
+            for waiters, number in numbers:
+                self._report(waiters, number)
             time.sleep(REPORT_INTERVAL)
 
-    def _report(self, line: WaitQueue, number: int) -> None:
+    def _report(self, waiters: Waiters, number: int) -> None:
         now = time.monotonic()
-        if number == line.reported and now - line.reported_at <= REPORT_TTL / 3:
+        if number == waiters.reported and now - waiters.reported_at <= REPORT_TTL / 3:
             return
-        line.reported, line.reported_at = number, now
+        waiters.reported, waiters.reported_at = number, now
         try:
-            line.queue.report_waiters(self._process, number, REPORT_TTL)
-        except redis.RedisError:  # the next round reports again; what was reported last ends by itself
-            line.reported_at = now - REPORT_TTL
-        except Exception:  # whatever it is, the count of all other queues depends on going on
-            log.exception("The waiting clients of %s could not be reported", line.queue.name)
-            line.reported_at = now - REPORT_TTL
+            waiters.queue.report_waiters(self._process, number, REPORT_TTL)
+        except redis.RedisError:  # the next round reports again; meanwhile the last report expires
+            waiters.reported_at = now - REPORT_TTL
+        except Exception:  # whatever it is, the reports of all other queues depend on going on
+            log.exception("Could not report the number of clients that wait on %s", waiters.queue.name)
+            waiters.reported_at = now - REPORT_TTL
 
 
-def _attempt(attempt: Callable[[], Batch[M]]) -> Batch[M]:
-    """Try to take; once more if another server may have taken over meanwhile, for nothing was taken from this one."""
-    try:
-        return attempt()
-    except redis.RedisError as error:
-        if not needs_reconnect(error):
-            raise
-        return attempt()
+def _until_due(batch: Batch[M], most: float) -> float:
+    """Return the seconds until a lease or a delay ends, at most `most`."""
+    return most if batch.next_due is None else min(most, batch.next_due)

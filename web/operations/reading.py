@@ -13,7 +13,7 @@ from web import streams
 from web.input.body import JSON
 from web.input.parameters import Flag, Integer
 from web.input.raw_json import NDJSON
-from web.live.queue_feed import MAX_NEXT
+from web.live.queue_feed import MAX_NEXT, QueueReader
 from web.operations.operation import Answer, Example, operation
 from web.operations.schemas import COUNTS, list_of, message, ref, success, text, whole
 from web.operations.shared import CONTAINS, READING, WAITING_ERRORS, WINDOW, prefers, stream_answer
@@ -186,5 +186,5 @@ def events(request: Request, queue: ReliableQueue, next: int, history: bool) -> 
     (without delay), popped and reserved through this instance, and more where the number of waiting messages shows it:
     if it grows by 10 while 2 were counted in and 1 out, there were 11 in and 1 out.
     """
-    open_stream = partial(request.services.events.stream, queue, max_next=next, with_history=history)
-    return stream_answer(request, open_stream)
+    services, reader = request.services, partial(QueueReader, max_next=next, with_history=history)
+    return stream_answer(request, services.queue_events, services.queue_feed(queue), reader)

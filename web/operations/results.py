@@ -3,7 +3,7 @@
 from broker.queue import RESULT_SECONDS, ReliableQueue
 from web.input.codec import decode_message
 from web.input.parameters import Integer, JobName, Message
-from web.live.results import wait_for_result
+from web.live.disconnects import ClientConnection
 from web.operations.operation import Answer, Example, operation
 from web.operations.schemas import NOTHING, message, success, text, unix_time
 from web.operations.shared import MAX_DELAY, MESSAGE_ERRORS, RESULTS, WAIT, WAITING_ERRORS, nothing
@@ -62,7 +62,7 @@ def get_result(request: Request, queue: ReliableQueue, job: str, wait: float) ->
 
     It is kept, so it can be asked for again.
     """
-    found = wait_for_result(request, queue, job, wait)
+    found = request.services.long_poll.result(queue, job, wait, ClientConnection(request.environ))
     if found is None:
         return nothing("no_result")
     return {"success": True, "job": job, "result": decode_message(found.result), "at": found.at}

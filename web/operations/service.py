@@ -8,6 +8,7 @@ from broker.connections.health import check_server, find_warning
 from web import __version__, metrics
 from web.input.body import TEXT
 from web.input.parameters import Flag, Text
+from web.live.queue_list_feed import QueueListReader
 from web.operations.operation import Answer, Example, operation
 from web.operations.reading import EVENTS, NO_OTHERS
 from web.operations.schemas import COUNTS, fields, flag, list_of, success, text, whole
@@ -76,8 +77,8 @@ def events(request: Request, match: str, history: bool) -> Response:
     `out` have a number for each step, null where it is unknown: the number of messages that waited at its end, and at
     least how many were taken in it.
     """
-    feed = request.services.queue_list_feed
-    return stream_answer(request, partial(feed.stream, match or "*", with_history=history))
+    services, reader = request.services, partial(QueueListReader, match=match or "*", with_history=history)
+    return stream_answer(request, services.queue_list_events, services.queue_list_feed(), reader)
 
 
 @operation(

@@ -1,6 +1,6 @@
 """What several operations share: their parameters, and how they take messages and answer."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 from flask import Response
@@ -10,7 +10,8 @@ from web.auth import session_watch
 from web.errors import ERRORS
 from web.input.body import JSON
 from web.input.parameters import Integer, Number, Text, TextList
-from web.live.disconnects import Peer
+from web.live.disconnects import ClientConnection
+from web.live.feed import EventStreams, F, Reader
 from web.live.long_poll import ANSWER_TIMEOUT, MAX_WAIT, M
 from web.operations.operation import Answer
 from web.request import Request
@@ -67,10 +68,8 @@ def take(
     attempt: Callable[[], Batch[M]],
     give_back: Callable[[list[M]], object] | None,
 ) -> Batch[M]:
-    """Return the batch that `attempt` takes, waiting up to `wait` seconds; a client that has left takes nothing."""
-    peer = Peer(request.environ)
-    leaving = (peer.is_gone, peer.confirm_gone, peer.watch)
-    return request.services.waiting.take(queue, wait, attempt, give_back, *leaving)
+    """Return the batch that `attempt` takes, waiting up to `wait` seconds. A client that disconnects takes nothing."""
+    return request.services.long_poll.take(queue, wait, attempt, give_back, ClientConnection(request.environ))
 
 
 def batch_or_one(found: list[dict[str, Any]], max: int | None) -> Answer:
@@ -88,20 +87,21 @@ def nothing(error: str, max: int | None = None) -> Answer:
     return answer if max is None else {**answer, "messages": []}
 
 
-def stream_answer(request: Request, open_stream: Callable[..., Iterator[str]]) -> Response:
-    """Answer with a stream of events, which ends when its client disconnects or signs out.
+def stream_answer(
+    request: Request, event_streams: EventStreams, feed: F, make_reader: Callable[[F], Reader]
+) -> Response:
+    """Answer with the events of a feed, until the client disconnects or its session ends.
 
     Raises:
         ApiError: too many clients are blocked (429).
     """
-    waiting, peer = request.services.waiting, Peer(request.environ)
-    waiting.acquire()
-    peer.shrink_buffer()
-    is_signed_out = session_watch(request)
-    stream = open_stream(lambda: peer.is_gone() or is_signed_out(), peer.watch)
+    slots, client = request.services.slots, ClientConnection(request.environ)
+    slots.acquire()
+    client.shrink_buffer()
+    stream = event_streams.stream(feed, make_reader, client, session_watch(request))
     response = Response(stream, content_type="text/event-stream; charset=utf-8")
     response.headers["X-Accel-Buffering"] = "no"
-    response.call_on_close(waiting.release)
+    response.call_on_close(slots.release)
     return response
 
 

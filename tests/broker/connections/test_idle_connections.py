@@ -19,7 +19,7 @@ from broker.queue import ReliableQueue
 from tests.broker.connections.networks import Forgetful
 from tests.ledger import Api
 from tests.servers import App, Store, running, until
-from web.live.long_poll import Waiting
+from tests.web.live.fakes import FakeClient, long_poll_on
 
 MAX_CLIENTS = 100
 
@@ -159,9 +159,9 @@ def test_a_long_poll_is_served_even_if_redis_accepts_no_more_connections(
     for each in held:
         client.connection_pool.release(each)
     raw.config_set("maxclients", len(raw.client_list()))
-    process = Waiting(connect(store.url, blocking=True), 10, lambda: False)
+    process = long_poll_on(client, connect(store.url, blocking=True))
     with ThreadPoolExecutor(1) as pool:
-        taken = pool.submit(process.take, queue, 20, queue.pop_batch, None, lambda: False)
+        taken = pool.submit(process.take, queue, 20, queue.pop_batch, None, FakeClient())
         until(lambda: queue.state().waiters == 1)
         raw.lpush(queue.key, "a")
         assert taken.result().messages == [b"a"]

@@ -7,7 +7,7 @@ import pytest
 
 from tests.conftest import Api
 from tests.web.helpers import FakeSocket, push
-from web.live.disconnects import Peer
+from web.live.disconnects import ClientConnection
 
 Ends = tuple[socket.socket, socket.socket]
 
@@ -39,19 +39,19 @@ def test_a_client_that_disconnected_takes_nothing_with_an_idempotency_key_either
 
 
 def test_a_client_without_a_socket_is_always_there() -> None:
-    assert not Peer({}).is_gone()
+    assert not ClientConnection({}).is_disconnected()
 
 
 def test_a_client_is_gone_when_it_has_closed_and_all_that_it_sent_was_read(ends: Ends) -> None:
     client, server = ends
-    found = Peer({"gunicorn.socket": server})
-    assert not found.is_gone()
+    found = ClientConnection({"gunicorn.socket": server})
+    assert not found.is_disconnected()
     client.send(b"x")
-    assert not found.is_gone()
+    assert not found.is_disconnected()
     client.close()
-    assert not found.is_gone()
+    assert not found.is_disconnected()
     assert server.recv(10) == b"x"  # looking has taken nothing
-    assert found.is_gone()
+    assert found.is_disconnected()
 
 
 def test_a_connection_that_is_reset_or_closed_here_is_gone() -> None:
@@ -59,20 +59,20 @@ def test_a_connection_that_is_reset_or_closed_here_is_gone() -> None:
         def recv(self, size: int, flags: int = 0) -> bytes:
             raise ConnectionResetError
 
-    assert Peer({"gunicorn.socket": Reset()}).is_gone()
+    assert ClientConnection({"gunicorn.socket": Reset()}).is_disconnected()
     closed = socket.socket()
     closed.close()
-    assert Peer({"gunicorn.socket": closed}).is_gone()
+    assert ClientConnection({"gunicorn.socket": closed}).is_disconnected()
 
 
 def test_the_socket_under_a_gevent_socket_is_asked(ends: Ends) -> None:
     class Wrapper:
         _sock = ends[1]
 
-    found = Peer({"gunicorn.socket": Wrapper()})
-    assert not found.is_gone()
+    found = ClientConnection({"gunicorn.socket": Wrapper()})
+    assert not found.is_disconnected()
     ends[0].close()
-    assert found.is_gone()
+    assert found.is_disconnected()
 
 
 class Draining:
@@ -87,7 +87,7 @@ class Draining:
 
 def test_what_a_client_still_sends_after_a_malformed_body_is_read_until_it_closes(ends: Ends) -> None:
     client, server = ends
-    found = Peer({"gunicorn.socket": Draining(server)})
+    found = ClientConnection({"gunicorn.socket": Draining(server)})
     found.mark_malformed()
     client.send(b"x" * 1000)
     client.shutdown(socket.SHUT_WR)

@@ -1,4 +1,4 @@
-"""The history of a queue that the processes keep: depths, messages in and out, and what nobody saw."""
+"""The history of a queue that the processes record: depths, messages in and out, and unknown steps."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -33,14 +33,14 @@ def test_depths_and_counts_are_kept_by_step(clock: Clock) -> None:
     kept = History(clock=clock)
     for depth in (3, 9, 4):
         kept.record_depth("jobs", depth)
-    assert kept.history("jobs") is None  # the step has not ended
+    assert kept.steps("jobs") is None  # the step has not ended
     clock.pass_steps()
     kept.add_answer("push", "jobs", {"success": True, "pushed": 5, "count": 9})
     kept.add_answer("pop", "jobs", {"success": True, "message": "a"})
     kept.add_answer("reserve", "jobs", {"success": True, "messages": ["b", "c"]})
     kept.record_depth("jobs", 6)
     clock.pass_steps()
-    assert kept.history("jobs") == {
+    assert kept.steps("jobs") == {
         "at": START,
         "step": STEP_SECONDS,
         "max": [9, 9],
@@ -48,7 +48,7 @@ def test_depths_and_counts_are_kept_by_step(clock: Clock) -> None:
         "in": [1, 5],  # 3 waited at first and 4 at the end
         "out": [0, 3],
     }
-    assert kept.history("jobs", after=START // STEP_SECONDS) == {
+    assert kept.steps("jobs", after=START // STEP_SECONDS) == {
         "at": START + STEP_SECONDS,
         "step": STEP_SECONDS,
         "max": [9],
@@ -56,17 +56,17 @@ def test_depths_and_counts_are_kept_by_step(clock: Clock) -> None:
         "in": [5],
         "out": [3],
     }
-    assert kept.history("jobs", after=START // STEP_SECONDS + 1) is None
-    assert kept.history("other") is None
+    assert kept.steps("jobs", after=START // STEP_SECONDS + 1) is None
+    assert kept.steps("other") is None
 
 
 def flows(kept: History) -> tuple[list[int | None], list[int | None]]:
-    found = kept.history("jobs")
+    found = kept.steps("jobs")
     assert found
     return found["in"], found["out"]
 
 
-def test_what_other_clients_push_and_pop_is_told_from_the_depth(clock: Clock) -> None:
+def test_what_other_clients_push_and_pop_is_derived_from_the_depth(clock: Clock) -> None:
     kept = History(clock=clock)
     kept.record_depth("jobs", 10)
     clock.pass_steps()
@@ -81,7 +81,7 @@ def test_what_other_clients_push_and_pop_is_told_from_the_depth(clock: Clock) ->
     assert flows(kept) == ([0, 9, 0, 0], [0, 0, 16, 0])
 
 
-def test_what_came_in_the_first_step_is_told_too(clock: Clock) -> None:
+def test_messages_enqueued_in_the_first_step_are_counted_too(clock: Clock) -> None:
     kept = History(clock=clock)
     kept.add_answer("push", "jobs", {"success": True, "pushed": 2, "count": 12})  # ten were there before
     kept.record_depth("jobs", 15)
@@ -91,23 +91,23 @@ def test_what_came_in_the_first_step_is_told_too(clock: Clock) -> None:
     assert flows(kept) == ([5], [1])
 
 
-def test_what_nobody_saw_is_unknown_and_a_short_silence_is_not(clock: Clock) -> None:
+def test_steps_that_no_process_saw_are_unknown_unless_they_are_few(clock: Clock) -> None:
     kept = History(clock=clock)
     kept.record_depth("jobs", 4)
     clock.pass_steps(3)
-    before = kept.history("jobs")
-    assert before and before["count"] == [4, None, None]  # until somebody looks again
+    before = kept.steps("jobs")
+    assert before and before["count"] == [4, None, None]  # until the next reading
     kept.record_depth("jobs", 7)
-    after = kept.history("jobs")
+    after = kept.steps("jobs")
     assert after and after["count"] == [4, 4, 4]
     clock.pass_steps(MAX_SILENT_STEPS + 2)
     kept.record_depth("jobs", 1)
     clock.pass_steps()
-    found = kept.history("jobs")
+    found = kept.steps("jobs")
     assert found
     nothing = [None] * (MAX_SILENT_STEPS + 1)
     assert found["count"] == [4, 4, 4, 7, *nothing, 1]
-    assert found["in"] == [0, 0, 0, 3, *nothing, 0]  # nobody knows when the six left, so no step tells of them
+    assert found["in"] == [0, 0, 0, 3, *nothing, 0]  # when the six left is unknown, so no step counts them
     assert found["out"] == [0, 0, 0, 0, *nothing, 0]
     clock.pass_steps(3)
     kept.add_answer("pop", "jobs", {"success": True, "message": "a"})
@@ -115,19 +115,19 @@ def test_what_nobody_saw_is_unknown_and_a_short_silence_is_not(clock: Clock) -> 
     assert flows(kept)[1][-4:] == [None, None, None, 1]  # counted, whatever the depth
 
 
-def test_it_ends_after_half_an_hour(clock: Clock) -> None:
+def test_the_history_ends_after_half_an_hour(clock: Clock) -> None:
     kept = History(clock=clock)
     for depth in range(2 * MAX_STEPS):
         kept.record_depth("jobs", depth)
         clock.pass_steps()
-    found = kept.history("jobs")
+    found = kept.steps("jobs")
     assert found
     assert found["count"] == list(range(MAX_STEPS + 1, 2 * MAX_STEPS))
     clock.pass_steps(MAX_STEPS)
-    assert kept.history("jobs") is None
+    assert kept.steps("jobs") is None
 
 
-def test_all_processes_tell_one_story_and_a_new_one_goes_on(clock: Clock, tmp_path: Path) -> None:
+def test_all_processes_return_the_same_history_and_a_new_one_continues_it(clock: Clock, tmp_path: Path) -> None:
     one, two = (History(tmp_path / f"{number}.history", clock) for number in range(2))
     for number in range(3):
         two.record_depth(f"other{number}", 1)  # so that the queue has different rows
@@ -141,7 +141,7 @@ def test_all_processes_tell_one_story_and_a_new_one_goes_on(clock: Clock, tmp_pa
     again.add_answer("pop", "jobs", {"success": True, "message": "b"})
     again.record_depth("jobs", 0)
     clock.pass_steps()
-    stories = [kept.history("jobs") for kept in (one, again)]
+    stories = [kept.steps("jobs") for kept in (one, again)]
     assert stories[0] == stories[1]
     assert stories[0] == {
         "at": START,
@@ -153,19 +153,19 @@ def test_all_processes_tell_one_story_and_a_new_one_goes_on(clock: Clock, tmp_pa
     }
 
 
-def test_a_watched_queue_has_room_however_many_there_are(clock: Clock) -> None:
+def test_a_watched_queue_is_recorded_however_many_there_are(clock: Clock) -> None:
     kept = History(clock=clock)
     for number in range(MAX_QUEUES):
         kept.record_depth(f"q{number}", 1)
     kept.record_depth("late", 1)
     kept.record_depth("watched", 1, watched=True)
     clock.pass_steps()
-    known = {name for name in ("q0", "q1", "late", "watched") if kept.history(name)}
+    known = {name for name in ("q0", "q1", "late", "watched") if kept.steps(name)}
     assert known == {"q1", "watched"}  # it has the place of the one that was not heard of for longest
     clock.pass_steps(MAX_STEPS)
     kept.record_depth("late", 1)  # of the others nothing is known any more
     clock.pass_steps()
-    assert kept.history("late")
+    assert kept.steps("late")
 
 
 @pytest.fixture
@@ -176,13 +176,13 @@ def noted(named_api: Api, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Call
 
     def end_step() -> dict[str, Any]:
         clock.pass_steps()
-        found: dict[str, Any] = services.history.history("jobs")
+        found: dict[str, Any] = services.history.steps("jobs")
         return {key: found[key][-1] for key in ("max", "count", "in", "out")}
 
     return end_step
 
 
-def test_the_answers_of_the_app_are_noted(named_api: Api, noted: Callable[[], dict[str, Any]]) -> None:
+def test_the_answers_of_the_app_are_recorded(named_api: Api, noted: Callable[[], dict[str, Any]]) -> None:
     api = named_api
     push(api, "a", "b", "c", "d")
     api.post("push", b'"e"\n"f"\n', NDJSON)

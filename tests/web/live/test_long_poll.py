@@ -1,86 +1,125 @@
-"""Waiting in one process, without HTTP: every new message wakes a client, and one that is gone takes none."""
+"""Waiting in one process, without HTTP: every new message wakes a client, and one that has disconnected takes none."""
 
 import re
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import partial
 from typing import Any
 
 import pytest
 import redis
 
+from broker.changes.notifications import ChangeNotifications
 from broker.connections.connection import connect
 from broker.connections.errors import NotSent
 from broker.queue import Batch, ReliableQueue
 from tests.servers import FakeRedis, Store, until
+from tests.web.live.fakes import FakeClient, NoNotifications, long_poll_on
 from web.errors import ApiError, from_redis
-from web.live import long_poll as waiting
-from web.live.long_poll import Waiting
+from web.live import long_poll
+from web.live.long_poll import Waiters
 
 
 class Recording:
-    """A client that only waits; it records for how long, and what it got: a message, or None when time was up."""
+    """A client that only blocks; it records for how long, and what it got: a message, or None when time was up."""
 
-    def __init__(self, client: Any, woken: list[bytes | None], seconds: list[float]) -> None:
-        self.client, self.woken, self.seconds = client, woken, seconds
+    def __init__(self, client: Any) -> None:
+        self.client = client
+        self.seconds: list[float] = []
+        self.got: list[bytes | None] = []
 
     def blmove(self, first: str, second: str, seconds: float, *sides: Any) -> bytes | None:
         self.seconds.append(seconds)
         found: bytes | None = self.client.blmove(first, second, seconds, *sides)
-        self.woken.append(found)
+        self.got.append(found)
         return found
 
 
 class Process:
     """A process without HTTP, whose clients wait on one queue, each in a thread."""
 
-    def __init__(self, store: Store, name: str, maximum: int = 100) -> None:
+    def __init__(self, store: Store, name: str, maximum: int = 100, tracker: ChangeNotifications | None = None) -> None:
         self.name, self.store = name, store
         self.label = f"waits-on-{name}"
         self.stopping = False
         self.gone: set[int] = set()
-        self.woken: list[bytes | None] = []
-        self.seconds: list[float] = []
-        client = connect(f"{store.url}?client_name={self.label}", blocking=True)
-        self.waiting = Waiting(Recording(client, self.woken, self.seconds), maximum, lambda: self.stopping)
+        self.clients: list[FakeClient] = []
+        self.attempts = 0
         self.queue = ReliableQueue(store.client(), name)
+        self.blocking = Recording(connect(f"{store.url}?client_name={self.label}", blocking=True))
+        self.tracker = tracker or NoNotifications()
+        self.check_interval = 1000.0 if tracker else 1.0  # of the clients: a quiet one must be woken
+        self.long_poll = long_poll_on(
+            self.queue.client, self.blocking, maximum, lambda: self.stopping, tracker=self.tracker
+        )
         self.pool = ThreadPoolExecutor(100)
 
     def wait(self, verb: str = "pop", seconds: float = 60, number: int = 0) -> "Future[list[Any]]":
-        """Let one more client wait, and return once it is in the queue of waiters."""
+        """Let one more client wait, and return once it is in line and nothing is under way."""
         before = self.number()
         attempt: Callable[[], Batch[Any]] = self.queue.pop_batch if verb == "pop" else self.queue.reserve
-        take = partial(self.waiting.take, self.queue, seconds, attempt, None, lambda: number in self.gone)
-        future = self.pool.submit(lambda: take().messages)
+
+        def counted() -> Batch[Any]:
+            self.attempts += 1
+            return attempt()
+
+        self.clients.append(FakeClient(lambda: number in self.gone, self.check_interval))
+        client = self.clients[-1]
+        future = self.pool.submit(lambda: self.long_poll.take(self.queue, seconds, counted, None, client).messages)
         until(lambda: self.number() > before or future.done())
-        until(lambda: self.blocked() or future.done())
+        is_settled = self.blocked if isinstance(self.tracker, NoNotifications) else self.is_quiet
+        until(lambda: is_settled() or future.done())
         return future
 
+    @property
+    def waiters(self) -> Waiters | None:
+        return self.long_poll._queues.get(self.queue.key)
+
     def number(self) -> int:
-        found = self.waiting._queues.get(self.queue.key)
-        return len(found.waiters) if found else 0
+        return len(self.waiters.order) if self.waiters else 0
 
     def blocked(self) -> list[Any]:
-        """Return the connections that wait in Redis for this process."""
+        """Return the connections that block in Redis for this process."""
         clients = self.store.client().client_list()
         return [client for client in clients if client["name"] == self.label and "b" in client["flags"]]
+
+    def is_quiet(self) -> bool:
+        """Return whether only a notification can lead to another attempt."""
+        found = self.waiters
+        return bool(found and found.is_quiet and self.tracker.is_live and found.retry_delay() > 0)
+
+    def end(self) -> None:
+        self.stopping = True
+        for client in self.clients:
+            client.notify()
+        self.pool.shutdown()
+        assert self.long_poll.slots.used == 0
 
 
 @pytest.fixture(params=["valkey", "redis7"])
 def process(request: pytest.FixtureRequest, name: str) -> Iterator[Process]:
+    """A process whose first client blocks, as Redis sends no notifications."""
     made = Process(request.getfixturevalue(request.param), name)
     yield made
-    made.stopping = True
-    made.pool.shutdown()
-    assert made.waiting.number == 0
+    made.end()
+
+
+@pytest.fixture
+def notified(request: pytest.FixtureRequest, name: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Process]:
+    """A process whose queue is quiet soon, and for which only a notification leads to another attempt then."""
+    monkeypatch.setattr(long_poll, "BLOCK_SECONDS", 0.05)
+    monkeypatch.setattr(long_poll, "QUIET_RETRY_INTERVAL", 1000.0)
+    store: Store = request.getfixturevalue(getattr(request, "param", "valkey"))
+    made = Process(store, name, tracker=ChangeNotifications(store.client(), "queue:"))
+    yield made
+    made.end()
 
 
 @pytest.fixture
 def woken_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a client that waits check so seldom that only being woken lets a test pass."""
-    monkeypatch.setattr(waiting, "PEER_CHECK_INTERVAL", 4.0)
+    """Let a client block for so long that only being woken lets a test pass."""
+    monkeypatch.setattr(long_poll, "BLOCK_SECONDS", 4.0)
 
 
 # --- what wakes a waiting client
@@ -100,34 +139,47 @@ def other(queue: ReliableQueue, more: str = "x") -> ReliableQueue:
     return ReliableQueue(queue.client, queue.name + more)
 
 
-@pytest.mark.parametrize("verb", ["pop", "reserve"])
 @pytest.mark.parametrize("way", WAYS)
-def test_every_way_to_add_a_message_wakes_a_waiting_client(
-    woken_only: None, process: Process, verb: str, way: str
-) -> None:
-    future = process.wait(verb)
+def test_every_way_to_add_a_message_wakes_a_client_that_blocks(woken_only: None, process: Process, way: str) -> None:
+    future = process.wait()
     WAYS[way](process.queue)
     assert future.result() == [b"a"]
-    assert process.woken == [b"a"]
+    assert process.blocking.got == [b"a"]
     assert process.queue.client.llen(process.queue.key) == 0
 
 
-@pytest.mark.parametrize("verb", ["pop", "reserve"])
-def test_a_release_wakes_a_waiting_client(woken_only: None, process: Process, verb: str) -> None:
-    process.queue.push(b"a")
-    [delivery] = process.queue.reserve().messages
+@pytest.mark.parametrize("notified", ["valkey", "redis7"], indirect=True)
+@pytest.mark.parametrize("way", WAYS)
+def test_every_way_to_add_a_message_is_notified_to_a_quiet_client(notified: Process, way: str) -> None:
+    future = notified.wait()
+    WAYS[way](notified.queue)
+    assert future.result() == [b"a"]
+    assert notified.queue.client.llen(notified.queue.key) == 0
+
+
+def come_back(process: Process, verb: str) -> None:
+    """Let a message come back to a client that waits, in each way."""
+    queue = process.queue
+    queue.push(b"a")
+    [delivery] = queue.reserve().messages
     future = process.wait(verb)
-    process.queue.release(delivery.id)
-    assert (future.result(), process.woken) == ([b"a"], [b"a"])
+    queue.release(delivery.id)
+    assert future.result() == [b"a"]
+    queue.push(b"b")
+    _, undo = queue.clear()
+    future = process.wait(verb)
+    queue.restore(str(undo))
+    assert future.result() == [b"b"]
 
 
-def test_a_restore_wakes_a_waiting_client(woken_only: None, process: Process) -> None:
-    process.queue.push(b"a", b"b")
-    _, undo = process.queue.clear()
-    future = process.wait()
-    process.queue.restore(str(undo))
-    assert (future.result(), process.queue.all()) == ([b"a"], [b"b"])
-    assert process.woken == [b"a"]
+@pytest.mark.parametrize("verb", ["pop", "reserve"])
+def test_a_release_and_a_restore_wake_a_client_that_blocks(woken_only: None, process: Process, verb: str) -> None:
+    come_back(process, verb)
+    assert process.blocking.got == [b"a", b"b"]
+
+
+def test_a_release_and_a_restore_are_notified_to_a_quiet_client(notified: Process) -> None:
+    come_back(notified, "pop")
 
 
 @pytest.mark.parametrize("verb", ["pop", "reserve"])
@@ -137,22 +189,175 @@ def test_the_message_of_a_lease_that_ends_goes_to_a_waiting_client(
     process.queue.push(b"a")
     process.queue.reserve(0.2)
     assert process.wait(verb).result() == [b"a"]
-    assert max(process.seconds, default=0) <= 0.2
+    assert max(process.blocking.seconds, default=0) <= 0.2
+
+
+def reserve_raw(queue: ReliableQueue) -> None:
+    """Let a message go straight to another client, which holds it for a while."""
+    queue.client.eval(
+        "redis.call('ZADD', KEYS[1], ARGV[1], 'id') redis.call('HSET', KEYS[2], 'id', '1:a')",
+        2,
+        queue.key_prefix + "reserved",
+        queue.key_prefix + "bodies",
+        int(time.time() * 1000) + 100,
+    )
 
 
 def test_a_lease_that_was_made_during_the_wait_is_noticed_too(
     process: Process, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(waiting, "PEER_CHECK_INTERVAL", 0.05)
+    monkeypatch.setattr(long_poll, "BLOCK_SECONDS", 0.05)
     future = process.wait()
-    process.queue.client.eval(  # a message goes straight to another client, which holds it for a while
-        "redis.call('ZADD', KEYS[1], ARGV[1], 'id') redis.call('HSET', KEYS[2], 'id', '1:a')",
-        2,
-        process.queue.key_prefix + "reserved",
-        process.queue.key_prefix + "bodies",
-        int(time.time() * 1000) + 100,
-    )
+    reserve_raw(process.queue)
     assert future.result() == [b"a"]
+
+
+@pytest.mark.parametrize("begin", [reserve_raw, lambda queue: queue.push_later(0.1, [b"a"])], ids=["lease", "delay"])
+def test_a_lease_or_delay_that_begins_while_the_queue_is_quiet_is_noticed_too(
+    notified: Process, begin: Callable[[ReliableQueue], Any]
+) -> None:
+    future = notified.wait()
+    begin(notified.queue)
+    assert future.result(5) == [b"a"]  # the next report of the number of waiting clients would bring it back, too
+
+
+def test_a_resume_is_notified_to_a_quiet_client(notified: Process) -> None:
+    notified.queue.pause()
+    future = notified.wait()
+    notified.queue.push(b"a")
+    until(lambda: notified.attempts > 2 and notified.is_quiet())
+    notified.queue.resume()
+    assert future.result() == [b"a"]
+
+
+# --- a quiet queue
+
+
+def test_waiting_on_quiet_queues_costs_redis_nothing(
+    own_store: Callable[..., Store], name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(long_poll, "BLOCK_SECONDS", 0.05)
+    monkeypatch.setattr(long_poll, "REPORT_TTL", 1000.0)
+    store = own_store()
+    client, stopping = store.client(), threading.Event()
+    waiting = long_poll_on(
+        client, connect(store.url, blocking=True), 100, stopping.is_set, tracker=ChangeNotifications(client, "queue:")
+    )
+    clients = [FakeClient() for _ in range(40)]
+    with ThreadPoolExecutor(40) as pool:
+        for number, each in enumerate(clients):
+            queue = ReliableQueue(client, f"{name}-{number % 20}")
+            pool.submit(waiting.take, queue, 60, queue.pop_batch, None, each)
+        until(lambda: len(waiting._queues) == 20 and all(one.is_quiet for one in waiting._queues.values()))
+        until(lambda: waiting.tracker.is_live and all(one.retry_delay() > 10 for one in waiting._queues.values()))
+        until(lambda: not [each for each in client.client_list() if "b" in each["flags"]])
+        client.config_resetstat()
+        time.sleep(0.5)  # that nothing happens can only be seen by waiting: ten times as long as one BLMOVE
+        stats = client.info("commandstats")
+        stopping.set()
+        for each in clients:
+            each.notify()
+    assert stats.keys() <= {"cmdstat_info", "cmdstat_config|resetstat", "cmdstat_hello", "cmdstat_client|setinfo"}
+
+
+def test_a_message_that_arrives_while_a_queue_becomes_quiet_is_not_missed(
+    process: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(long_poll, "BLOCK_SECONDS", 0.05)
+    monkeypatch.setattr(NoNotifications, "is_live", True)
+    pushed: list[int] = []
+
+    def attempt() -> Batch[bytes]:
+        batch = process.queue.pop_batch()
+        if process.blocking.seconds and not pushed:
+            pushed.append(process.queue.push(b"a"))
+        return batch
+
+    assert process.long_poll.take(process.queue, 20, attempt, None, FakeClient()).messages == [b"a"]
+
+
+def test_a_queue_is_not_quiet_while_messages_arrive(notified: Process) -> None:
+    first, second = notified.wait(), notified.wait()
+    before = len(notified.blocking.seconds)
+    notified.queue.push(b"a")
+    assert first.result() == [b"a"]
+    until(lambda: len(notified.blocking.seconds) > before)
+    notified.queue.push(b"b")
+    assert second.result() == [b"b"]
+
+
+def test_a_disconnect_is_noticed_at_once_though_the_queue_is_quiet(notified: Process) -> None:
+    gone, here = notified.wait(number=1), notified.wait(number=2)
+    notified.gone.add(1)
+    notified.clients[0].notify()
+    assert gone.result() == []
+    notified.queue.push(b"a")
+    assert here.result() == [b"a"]
+
+
+def test_a_change_is_tried_by_the_next_client_if_the_first_one_fails(notified: Process) -> None:
+    fails = threading.Event()
+
+    def attempt() -> Batch[bytes]:
+        if fails.is_set():
+            fails.clear()
+            raise NotSent
+        return notified.queue.pop_batch()
+
+    first = notified.pool.submit(notified.long_poll.take, notified.queue, 60, attempt, None, FakeClient())
+    until(notified.is_quiet)
+    second = notified.wait()
+    fails.set()
+    notified.queue.push(b"a")
+    with pytest.raises(NotSent):
+        first.result()
+    assert second.result() == [b"a"]
+
+
+def test_a_lost_notification_delays_a_message_only(process: Process, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(long_poll, "BLOCK_SECONDS", 0.05)
+    monkeypatch.setattr(long_poll, "QUIET_RETRY_INTERVAL", 0.2)
+    monkeypatch.setattr(NoNotifications, "is_live", True)
+    future = process.wait()
+    until(lambda: process.waiters and process.waiters.is_quiet)
+    process.queue.push(b"a")
+    assert future.result() == [b"a"]
+
+
+def test_a_client_blocks_again_when_notifications_stop(notified: Process) -> None:
+    future = notified.wait()
+    client, before = notified.queue.client, len(notified.blocking.seconds)
+    [follower] = [each for each in client.client_list() if "B" in each["flags"]][-1:]
+    client.client_kill_filter(_id=follower["id"])
+    until(lambda: len(notified.blocking.seconds) > before)
+    client.lpush(notified.queue.key, "a")
+    assert future.result() == [b"a"]
+
+
+class NoConnection:
+    """A client all of whose connections are in use."""
+
+    def blmove(self, *_: Any) -> None:
+        raise redis.MaxConnectionsError
+
+
+def test_a_client_without_a_connection_to_block_waits_for_a_notification(
+    notified: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(long_poll, "BLOCK_SECONDS", 1000.0)
+    notified.long_poll.client = NoConnection()
+    future = notified.wait()
+    notified.queue.push(b"a")
+    assert future.result() == [b"a"]
+
+
+def test_a_client_without_a_connection_and_notifications_retries_at_intervals(
+    process: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(long_poll, "BLOCK_SECONDS", 0.1)
+    process.long_poll.client = NoConnection()
+    assert process.wait(seconds=0.5).result() == []
+    assert 2 <= process.attempts <= 7
 
 
 # --- the waiting clients
@@ -172,7 +377,9 @@ def test_many_waiting_clients_block_one_connection(process: Process) -> None:
     assert sorted(int(future.result()[0]) for future in futures) == list(range(50))
 
 
-def test_a_client_that_is_gone_takes_nothing_and_the_next_is_served(woken_only: None, process: Process) -> None:
+def test_a_client_that_has_disconnected_takes_nothing_and_the_next_is_served(
+    woken_only: None, process: Process
+) -> None:
     gone, here = process.wait(number=1), process.wait(number=2)
     process.gone.add(1)
     process.queue.push(b"a")
@@ -188,7 +395,7 @@ def test_a_wait_ends_when_its_time_is_up(process: Process) -> None:
 
 
 def test_when_the_server_stops_waiting_clients_get_nothing(process: Process, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(waiting, "PEER_CHECK_INTERVAL", 0.05)
+    monkeypatch.setattr(long_poll, "BLOCK_SECONDS", 0.05)
     futures = [process.wait() for _ in range(3)]
     process.stopping = True
     assert [future.result() for future in futures] == [[], [], []]
@@ -197,7 +404,7 @@ def test_when_the_server_stops_waiting_clients_get_nothing(process: Process, mon
 
 
 def test_too_many_clients_are_refused_and_the_others_still_served(process: Process) -> None:
-    process.waiting.maximum = 2
+    process.long_poll.slots.maximum = 2
     waits = [process.wait(), process.wait()]
     with pytest.raises(ApiError) as caught:
         process.wait().result()
@@ -210,14 +417,16 @@ def test_too_many_clients_are_refused_and_the_others_still_served(process: Proce
     assert process.wait().result() == [b"c"]
 
 
-def test_queues_and_threads_are_gone_when_no_client_waits(process: Process) -> None:
-    process.wait(seconds=0.1).result()
-    until(lambda: not process.waiting._queues)
-    until(lambda: "report-waiters" not in [thread.name for thread in threading.enumerate()])
-    assert process.wait(seconds=0.1).result() == []
+def test_queues_and_threads_are_gone_when_no_client_waits(notified: Process) -> None:
+    for _ in range(2):
+        future = notified.wait(seconds=0.5)
+        assert future.result() == []
+        until(lambda: not notified.long_poll._queues)
+        assert not notified.long_poll._quiet and not notified.tracker._observers
+        until(lambda: "report-waiters" not in [thread.name for thread in threading.enumerate()])
 
 
-def test_a_server_that_cannot_block_is_asked_at_intervals(name: str) -> None:
+def test_a_server_that_cannot_block_is_polled_at_intervals(name: str) -> None:
     asked = 0
 
     class Counting(FakeRedis):
@@ -226,8 +435,8 @@ def test_a_server_that_cannot_block_is_asked_at_intervals(name: str) -> None:
             asked += 1
 
     queue = ReliableQueue(FakeRedis(), name)
-    made = Waiting(Counting(), 10, lambda: False)
-    assert made.take(queue, 0.1, queue.pop_batch, None, lambda: False).messages == []
+    made = long_poll_on(queue.client, Counting())
+    assert made.take(queue, 0.1, queue.pop_batch, None, FakeClient()).messages == []
     assert 1 <= asked <= 6
 
 
@@ -244,7 +453,7 @@ def test_the_number_of_waiting_clients_is_reported_to_redis(process: Process) ->
 
 
 def test_a_report_is_repeated_before_it_expires(process: Process, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(waiting, "REPORT_TTL", 0.3)
+    monkeypatch.setattr(long_poll, "REPORT_TTL", 0.3)
     key = process.queue.key_prefix + "waiters"
 
     def valid() -> bytes:
@@ -262,7 +471,7 @@ def test_a_report_is_repeated_before_it_expires(process: Process, monkeypatch: p
 
 
 def test_a_wait_on_another_type_is_refused(process: Process, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(waiting, "PEER_CHECK_INTERVAL", 0.05)
+    monkeypatch.setattr(long_poll, "BLOCK_SECONDS", 0.05)
     future = process.wait()
     process.queue.client.set(process.queue.key, "text")
     for each in (future, process.wait()):
@@ -290,6 +499,6 @@ def test_a_wait_in_a_full_redis_gets_what_comes_back(own_store: Callable[..., St
     process.queue.reserve(1000)
     process.queue.extend(ends_soon.id, 0.3)
     process.queue.client.config_set("maxmemory", 1)
-    assert process.waiting.take(process.queue, 10, process.queue.pop_batch, None, lambda: False).messages == [b"a"]
-    assert process.waiting.take(process.queue, 0.1, process.queue.pop_batch, None, lambda: False).messages == []
-    process.pool.shutdown()
+    assert process.long_poll.take(process.queue, 10, process.queue.pop_batch, None, FakeClient()).messages == [b"a"]
+    assert process.long_poll.take(process.queue, 0.1, process.queue.pop_batch, None, FakeClient()).messages == []
+    process.end()

@@ -4,16 +4,12 @@ import http.client
 import json
 import os
 import signal
-import socket
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from broker.queue import ReliableQueue
-from RedisQueue import RedisQueue
 from tests.servers import App, Store, until
-from tests.web.helpers import EMPTY
 
 
 def ask(app: App, path: str) -> http.client.HTTPConnection:
@@ -47,37 +43,6 @@ def test_a_waiting_client_is_counted_and_served(site: App, valkey: Store, name: 
     status, found = answer(asked)
     assert (status, found["success"], found["message"]) == (200, True, "a")
     until(lambda: waiters(site, name) == 0)
-
-
-@pytest.mark.parametrize("verb", ["pop", "reserve"])
-def test_a_client_that_disconnected_takes_nothing_and_is_not_counted(
-    site: App, valkey: Store, name: str, verb: str
-) -> None:
-    asked = ask(site, f"/api/queue/{name}/{verb}?wait=60&max=5")
-    until(lambda: waiters(site, name) == 1)
-    asked.close()
-    valkey.client().lpush(f"queue:{name}", "a")
-    until(lambda: waiters(site, name) == 0)
-    assert RedisQueue(valkey.client(), name).all() == [b"a"]
-    assert ReliableQueue(valkey.client(), name).state().reserved == 0
-
-
-def test_a_client_that_resets_its_connection_takes_nothing(site: App, valkey: Store, name: str) -> None:
-    with socket.create_connection(("127.0.0.1", site.port)) as sock:
-        sock.sendall(
-            f"POST /api/queue/{name}/pop?wait=60 HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n".encode()
-        )
-        until(lambda: waiters(site, name) == 1)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")  # close with a reset
-    valkey.client().lpush(f"queue:{name}", "a")
-    until(lambda: waiters(site, name) == 0)
-    assert RedisQueue(valkey.client(), name).all() == [b"a"]
-
-
-def test_an_empty_queue_is_answered_as_empty_after_the_wait(site: App, name: str) -> None:
-    for verb in ("pop", "reserve"):
-        assert call(site, f"/api/queue/{name}/{verb}?wait=0.05") == (200, EMPTY)
-        assert call(site, f"/api/queue/{name}/{verb}?wait=0.05&max=3") == (200, {**EMPTY, "messages": []})
 
 
 @pytest.mark.slow

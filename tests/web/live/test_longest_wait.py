@@ -9,13 +9,13 @@ import pytest
 
 from tests.conftest import Api
 from tests.servers import ROOT, App
-from web.live import long_poll as waiting
-from web.live.long_poll import ANSWER_TIMEOUT, MAX_WAIT, PEER_CHECK_INTERVAL
+from web.live import long_poll
+from web.live.long_poll import ANSWER_TIMEOUT, BLOCK_SECONDS, MAX_WAIT
 
 
 @pytest.mark.parametrize("verb", ["pop", "reserve"])
 def test_a_wait_of_60_is_accepted_and_answered_before(api: Api, verb: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(waiting, "ANSWER_TIMEOUT", 0.2)
+    monkeypatch.setattr(long_poll, "ANSWER_TIMEOUT", 0.2)
     started = time.monotonic()
     assert api.post(f"{verb}?wait=60").json["error"] == "empty"
     assert api.post(f"{verb}?wait=60&max=2").json["messages"] == []
@@ -26,7 +26,7 @@ def test_a_wait_of_60_is_accepted_and_answered_before(api: Api, verb: str, monke
 def test_the_order_of_time_limits() -> None:
     text = (ROOT / "gunicorn.conf.py").read_text(encoding="utf-8")
     [graceful] = re.findall(r"^graceful_timeout = (\d+)", text, re.M)
-    assert ANSWER_TIMEOUT + PEER_CHECK_INTERVAL <= 55 < MAX_WAIT == 60 < int(graceful)
+    assert ANSWER_TIMEOUT + BLOCK_SECONDS <= 55 < MAX_WAIT == 60 < int(graceful)
     assert "longest wait (55) < graceful_timeout (65)" in text
 
 

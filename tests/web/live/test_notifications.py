@@ -1,8 +1,6 @@
-"""Redis tells the changes of watched queues: a quiet queue costs nothing, and many watched queues delay nobody."""
+"""Followed queues are polled when Redis notifies a change: a quiet one costs nothing, and many delay no command."""
 
 import contextlib
-import http.client
-import itertools
 import json
 import resource
 import socket
@@ -21,8 +19,11 @@ from broker.queue import ReliableQueue
 from tests.broker.connections.networks import Failover, Forgetful
 from tests.ledger import Api
 from tests.servers import App, FakeRedis, Proxy, Store, running, until
-from web.live import queue_feed as events
-from web.live.queue_feed import Events
+from tests.web.live.fakes import FakeClient
+from web.live import feed, queue_feed
+from web.live.feed import EventStreams
+from web.live.history import History
+from web.live.queue_feed import QueueFeed, QueueReader
 
 MANY = 1500
 
@@ -34,11 +35,12 @@ class Watched:
         self.client, self.prefix = client, prefix
         self.is_over = False
         self.tracker = ChangeNotifications(client, prefix)
-        self.events = Events(lambda: self.is_over, self.tracker)
-        self.numbers = itertools.count()
+        self.streams = EventStreams(lambda: self.is_over)
+        self.history = History()
 
     def stream(self, name: str) -> "Stream":
-        return Stream(self.events.stream(ReliableQueue(self.client, name, self.prefix), lambda: False), name)
+        made = QueueFeed(ReliableQueue(self.client, name, self.prefix), self.tracker, self.history)
+        return Stream(self.streams.stream(made, QueueReader, FakeClient()), name)
 
     def end(self) -> None:
         self.is_over = True
@@ -65,20 +67,20 @@ class Stream:
 
 
 @pytest.fixture
-def told_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let no queue be polled unless a change is told."""
-    monkeypatch.setattr(events, "QUIET_POLL_INTERVAL", 1000.0)
+def notified_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no queue be polled unless a change is notified."""
+    monkeypatch.setattr(queue_feed, "QUIET_POLL_INTERVAL", 1000.0)
 
 
 @pytest.fixture(params=["valkey", "redis7"])
-def watched(told_only: None, request: pytest.FixtureRequest) -> Iterator[Watched]:
+def watched(notified_only: None, request: pytest.FixtureRequest) -> Iterator[Watched]:
     store: Store = request.getfixturevalue(request.param)
     with running(Watched(store.client())) as made:
         yield made
 
 
 def follow(watched: Watched, name: str) -> Stream:
-    """Return a stream once changes are told, and nothing is under way."""
+    """Return a stream once changes are notified and no poll is due."""
     stream = watched.stream(name)
     until(lambda: watched.tracker.is_live)
     settle(watched, name)
@@ -86,11 +88,11 @@ def follow(watched: Watched, name: str) -> Stream:
 
 
 def settle(watched: Watched, name: str) -> None:
-    watch = watched.events.watches[ReliableQueue(watched.client, name, watched.prefix).key]
-    until(lambda: not watch.is_polled and watch.due - time.monotonic() > 100)
+    found = watched.streams.feeds[ReliableQueue(watched.client, name, watched.prefix).key]
+    until(lambda: not found.is_polled and found.due - time.monotonic() > 100)
 
 
-# --- what is told
+# --- what is notified
 
 
 def reserve_and_bury(queue: ReliableQueue) -> None:
@@ -118,14 +120,14 @@ CHANGES: list[tuple[Callable[[ReliableQueue], Any], dict[str, Any]]] = [
 
 
 @pytest.mark.slow
-def test_every_change_is_told(watched: Watched, name: str) -> None:
+def test_every_change_is_an_event(watched: Watched, name: str) -> None:
     stream, queue = follow(watched, name), ReliableQueue(watched.client, name)
     for change, wanted in CHANGES:
         change(queue)
         stream.until(**wanted)
 
 
-def test_changes_of_dead_letters_are_told_to_both_queues(watched: Watched, name: str) -> None:
+def test_a_change_of_dead_letters_is_an_event_of_both_queues(watched: Watched, name: str) -> None:
     stream, dead_stream = follow(watched, name), follow(watched, name + ".dead")
     ReliableQueue(watched.client, name + ".dead").push(b"a")
     stream.until(dead=1)
@@ -135,7 +137,7 @@ def test_changes_of_dead_letters_are_told_to_both_queues(watched: Watched, name:
 
 
 @pytest.mark.parametrize("prefix", ["", "a:b:", "queue:"])
-def test_any_prefix_of_queues_is_followed(told_only: None, valkey: Store, name: str, prefix: str) -> None:
+def test_any_prefix_of_queues_is_followed(notified_only: None, valkey: Store, name: str, prefix: str) -> None:
     with running(Watched(valkey.client(), prefix)) as watched:
         stream = follow(watched, name)
         valkey.client().lpush(prefix + name, "a")
@@ -147,14 +149,14 @@ def test_any_prefix_of_queues_is_followed(told_only: None, valkey: Store, name: 
 def test_a_change_of_another_queue_costs_nothing(watched: Watched, name: str) -> None:
     follow(watched, name)
     stream = follow(watched, name + "-b")
-    before = watched.events.watches[f"queue:{name}"].polled_at
+    before = watched.streams.feeds[f"queue:{name}"].rests_until
     watched.client.lpush(f"queue:{name}-b", "a")
     stream.until(count=1)
-    assert watched.events.watches[f"queue:{name}"].polled_at == before
+    assert watched.streams.feeds[f"queue:{name}"].rests_until == before
 
 
 def test_all_queues_are_polled_after_everything_was_deleted(
-    told_only: None, own_store: Callable[..., Store], name: str
+    notified_only: None, own_store: Callable[..., Store], name: str
 ) -> None:
     store = own_store()
     store.client().lpush(f"queue:{name}", "a")
@@ -168,7 +170,7 @@ def test_all_queues_are_polled_after_everything_was_deleted(
 # --- how often
 
 
-def test_the_first_change_is_told_at_once_and_the_next_are_joined(watched: Watched, name: str) -> None:
+def test_the_first_change_is_sent_at_once_and_the_next_are_batched(watched: Watched, name: str) -> None:
     stream, queue = follow(watched, name), ReliableQueue(watched.client, name)
     delays = []
     for count in range(1, 10):
@@ -177,14 +179,14 @@ def test_the_first_change_is_told_at_once_and_the_next_are_joined(watched: Watch
         stream.until(count=count)
         delays.append(time.monotonic() - started)
         settle(watched, name)
-        until(lambda: time.monotonic() - watched.events.watches[queue.key].polled_at > events.EVENT_INTERVAL)
+        until(lambda: time.monotonic() > watched.streams.feeds[queue.key].rests_until)
     assert statistics.median(delays) < 0.1  # generous: it is some milliseconds on a quiet machine
     started, before = time.monotonic(), len(stream.events)
     pushed = 0
     while time.monotonic() - started < 0.5:
         pushed = queue.client.lpush(queue.key, "a")
     stream.until(count=pushed)
-    most = (time.monotonic() - started) / events.EVENT_INTERVAL + 2
+    most = (time.monotonic() - started) / queue_feed.EVENT_INTERVAL + 2
     assert 2 < len(stream.events) - before <= most
 
 
@@ -211,7 +213,7 @@ def test_a_quiet_queue_costs_nothing_however_many_watch(
             time.sleep(0.1)
         looks = calls(client) - before
     print(f"{looks / passed:.2f} commands a second")
-    assert looks / passed < 2  # without being told it was 6 polls a second
+    assert looks / passed < 2  # without notifications it would be 6 polls a second
 
 
 @contextlib.contextmanager
@@ -242,7 +244,7 @@ def until_event(sock: socket.socket, text: bytes = b"event: queue") -> None:
 
 
 def tracked(client: Any) -> list[Any]:
-    """Return the connections to which Redis tells changes."""
+    """Return the connections to which Redis sends change notifications."""
     return [each for each in client.client_list() if "B" in each["flags"]]
 
 
@@ -269,11 +271,11 @@ def test_many_watched_queues_delay_no_push(
     assert max(delays) < 5
 
 
-# --- when the connection that tells is lost
+# --- when the connection for notifications is lost
 
 
-def test_after_a_lost_connection_all_queues_are_polled_once_and_told_again(
-    told_only: None, own_store: Callable[..., Store], name: str, monkeypatch: pytest.MonkeyPatch
+def test_after_a_lost_connection_all_queues_are_polled_once_and_notified_again(
+    notified_only: None, own_store: Callable[..., Store], name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tracking, "RETRY_DELAY", 0.2)
     store = own_store()
@@ -289,29 +291,29 @@ def test_after_a_lost_connection_all_queues_are_polled_once_and_told_again(
             stream.until(count=1)
             until(lambda: watched.tracker.is_live)
             settle(watched, stream.name)
-            raw.lpush(f"queue:{stream.name}", f"told {number}")
+            raw.lpush(f"queue:{stream.name}", f"notified {number}")
             stream.until(count=2)
 
 
 def test_a_connection_that_the_network_forgot_is_noticed(
-    told_only: None, valkey: Store, name: str, monkeypatch: pytest.MonkeyPatch
+    notified_only: None, valkey: Store, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tracking, "CHECK_INTERVAL", 0.2)
     monkeypatch.setattr(tracking, "RETRY_DELAY", 0.01)
     with running(Forgetful(valkey.port)) as network, running(Watched(connect(network.url))) as watched:
         stream = follow(watched, name)
         network.forget()
-        watched.client.connection_pool.disconnect()  # only the one that tells is forgotten
+        watched.client.connection_pool.disconnect()  # only the one for notifications is forgotten
         valkey.client().lpush(f"queue:{name}", "a")
         stream.until(count=1)
 
 
 @pytest.mark.slow
-def test_after_a_failover_the_new_primary_tells(
-    told_only: None, own_store: Callable[..., Store], name: str, monkeypatch: pytest.MonkeyPatch
+def test_after_a_failover_the_new_primary_sends_notifications(
+    notified_only: None, own_store: Callable[..., Store], name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tracking, "CHECK_INTERVAL", 0.2)
-    monkeypatch.setattr(events, "RETRY_DELAY", 0.05)
+    monkeypatch.setattr(feed, "RETRY_DELAY", 0.05)
     with running(Failover(own_store, "valkey")) as failover, running(Watched(connect(failover.url))) as watched:
         stream = follow(watched, name)
         failover.switch()
@@ -321,7 +323,7 @@ def test_after_a_failover_the_new_primary_tells(
 
 
 @pytest.mark.slow
-def test_a_redis_that_hangs_is_told_to_all_streams(valkey: Store, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_streams_report_a_redis_that_hangs(valkey: Store, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tracking, "CHECK_INTERVAL", 0.2)
     with running(Proxy(valkey.port)) as proxy, running(Watched(connect(proxy.url + "?socket_timeout=1"))) as watched:
         streams = [follow_loosely(watched, f"{name}-{number}") for number in range(120)]  # one by one it takes 30 s
@@ -337,10 +339,10 @@ def follow_loosely(watched: Watched, name: str) -> Stream:
     return stream
 
 
-# --- where Redis tells nothing
+# --- where Redis sends no notifications
 
 
-def test_where_redis_refuses_to_tell_the_queues_are_polled(
+def test_queues_are_polled_where_redis_refuses_notifications(
     own_store: Callable[..., Store], name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = own_store()
@@ -360,9 +362,9 @@ def test_fakeredis_is_polled(name: str) -> None:
         assert not watched.tracker.is_live
 
 
-def test_polls_without_being_told_are_bounded(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(events, "MAX_POLLS", 20.0)
-    monkeypatch.setattr(events, "POLL_INTERVAL", 0.001)
+def test_polls_without_notifications_are_limited(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(queue_feed, "MAX_POLLS", 20.0)
+    monkeypatch.setattr(queue_feed, "POLL_INTERVAL", 0.001)
     asked: list[float] = []
 
     class Counting(FakeRedis):
@@ -382,7 +384,7 @@ def test_polls_without_being_told_are_bounded(name: str, monkeypatch: pytest.Mon
 
 
 @pytest.mark.slow
-def test_nothing_is_left_when_nobody_watches(
+def test_nothing_is_left_when_nobody_follows(
     own_store: Callable[..., Store], name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tracking, "CHECK_INTERVAL", 0.1)
@@ -393,19 +395,5 @@ def test_nothing_is_left_when_nobody_watches(
         follow_loosely(watched, name)
         until(lambda: tracked(store.client()))
         watched.end()
-        until(lambda: not tracked(store.client()) and not watched.events.watches)
-        until(lambda: watched.tracker._thread is None and not watched.events._pollers)
-
-
-@pytest.mark.slow
-def test_streams_of_the_app_are_told(site: App, valkey: Store, name: str) -> None:
-    connection = http.client.HTTPConnection("127.0.0.1", site.port, timeout=30)
-    connection.request("GET", f"/api/queue/{name}/events")
-    response = connection.getresponse()
-    while b'"count":0' not in response.readline():
-        pass
-    for count in range(1, 5):
-        valkey.client().lpush(f"queue:{name}", "a")
-        while b'"count":%d' % count not in response.readline():
-            pass
-    connection.close()
+        until(lambda: not tracked(store.client()) and not watched.streams.feeds)
+        until(lambda: watched.tracker._thread is None and not watched.streams._pollers)

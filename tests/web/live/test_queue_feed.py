@@ -4,6 +4,7 @@ import json
 import threading
 from collections.abc import Generator, Iterator
 from contextlib import closing
+from functools import partial
 from typing import Any
 
 import pytest
@@ -11,9 +12,11 @@ import pytest
 from broker.connections.connection import connect
 from broker.queue import ReliableQueue
 from tests.servers import Proxy, until
-from web.live import queue_feed as events
+from tests.web.live.fakes import FakeClient, NoNotifications
+from web.live import feed, queue_feed
+from web.live.feed import EventStreams
 from web.live.history import STEP_SECONDS, History
-from web.live.queue_feed import Events
+from web.live.queue_feed import QueueFeed, QueueReader
 
 
 class Watched:
@@ -24,13 +27,15 @@ class Watched:
         self.gone = False
         self.now = 1e9
         self.history = History(clock=lambda: self.now)
-        self.events = Events(lambda: self.stopping, history=self.history)
+        self.streams = EventStreams(lambda: self.stopping)
         self.queue = ReliableQueue(client, name)
-        self.streams: list[Generator[str, None, None]] = []
+        self.opened: list[Generator[str, None, None]] = []
 
     def stream(self, **options: Any) -> Generator[str, None, None]:
-        self.streams.append(self.events.stream(self.queue, lambda: self.gone, **options))
-        return self.streams[-1]
+        made = QueueFeed(self.queue, NoNotifications(), self.history)
+        client = FakeClient(lambda: self.gone, 0.01)
+        self.opened.append(self.streams.stream(made, partial(QueueReader, **options), client))
+        return self.opened[-1]
 
     def pass_step(self) -> None:
         self.now += STEP_SECONDS
@@ -46,15 +51,15 @@ def data_of(stream: Iterator[str]) -> dict[str, Any]:
 
 @pytest.fixture
 def watched(backend: Any, name: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Watched]:
-    monkeypatch.setattr(events, "POLL_INTERVAL", 0.01)
+    monkeypatch.setattr(queue_feed, "POLL_INTERVAL", 0.01)
     watched = Watched(backend, name)
     yield watched
-    for stream in watched.streams:  # those of a test that failed too: the next one counts watches
+    for stream in watched.opened:  # those of a test that failed too: the next one counts pollers
         stream.close()
 
 
-def watchers() -> int:
-    return [thread.name for thread in threading.enumerate()].count("watch")
+def pollers() -> int:
+    return [thread.name for thread in threading.enumerate()].count("poll-feeds")
 
 
 def test_an_event_is_one_line_of_data_whatever_a_message_holds(watched: Watched) -> None:
@@ -71,10 +76,9 @@ def test_an_event_is_one_line_of_data_whatever_a_message_holds(watched: Watched)
 
 
 def test_a_quiet_queue_gets_comments(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(events, "PEER_CHECK_INTERVAL", 0.01)
     stream = watched.stream()
     assert [next(stream)[:6], next(stream)[:6]] == ["retry:", "event:"]
-    monkeypatch.setattr(events, "HEARTBEAT_INTERVAL", 0.03)
+    monkeypatch.setattr(feed, "HEARTBEAT_INTERVAL", 0.03)
     assert [next(stream)[:6], next(stream)[:6]] == [": noth", ": noth"]
     watched.queue.push(b"a")
     while not (event := next(stream)).startswith("event"):
@@ -117,56 +121,55 @@ def test_a_stream_has_the_history_and_then_each_step_in_which_something_happened
         while (event := data_of(stream))["count"] != 5:
             assert "history" not in event
         watched.pass_step()
-        told = data_of(stream)
-        assert (told["count"], "next" in told) == (5, False)
-        assert [told["history"][key] for key in ("at", "max", "in", "out")] == [began + STEP_SECONDS, [5], [5], [0]]
+        event = data_of(stream)
+        assert (event["count"], "next" in event) == (5, False)
+        assert [event["history"][key] for key in ("at", "max", "in", "out")] == [began + STEP_SECONDS, [5], [5], [0]]
         watched.pass_step()
         watched.pass_step()
         watched.queue.client.rpop(watched.queue.key)
-        told = data_of(stream)
-        assert (told["count"], told["history"]["count"], told["history"]["in"]) == (4, [5, 5], [0, 0])
+        event = data_of(stream)
+        assert (event["count"], event["history"]["count"], event["history"]["in"]) == (4, [5, 5], [0, 0])
         watched.pass_step()
         assert data_of(stream)["history"]["out"] == [1]
         assert "history" not in data_of(other)
 
 
-def test_streams_share_one_watch_which_ends_after_the_last(watched: Watched) -> None:
-    until(lambda: watchers() == 0)  # those of earlier tests
+def test_streams_share_one_feed_which_ends_with_the_last(watched: Watched) -> None:
+    until(lambda: pollers() == 0)  # those of earlier tests
     streams = [watched.stream() for _ in range(20)]
     for stream in streams:
         next(stream), next(stream)
-    assert (len(watched.events.watches), watchers()) == (1, 1)
+    assert (len(watched.streams.feeds), pollers()) == (1, 1)
     for stream in streams:
         stream.close()
-    until(lambda: not watched.events.watches and watchers() == 0)
+    until(lambda: not watched.streams.feeds and pollers() == 0)
     again = watched.stream()
     assert [next(again)[:6], next(again)[:6]] == ["retry:", "event:"]
     again.close()
 
 
 def test_a_stream_ends_when_its_client_is_gone_or_the_server_stops(
-    watched: Watched, monkeypatch: pytest.MonkeyPatch
+    watched: Watched,
 ) -> None:
-    monkeypatch.setattr(events, "PEER_CHECK_INTERVAL", 0.01)
     for reason in ("gone", "stopping"):
         stream = watched.stream()
         next(stream), next(stream)
         setattr(watched, reason, True)
         assert list(stream) == []
         watched.gone = False
-    until(lambda: not watched.events.watches)
+    until(lambda: not watched.streams.feeds)
 
 
-def test_a_stream_that_was_never_read_leaves_no_watch(watched: Watched) -> None:
+def test_a_stream_that_was_never_read_leaves_no_feed(watched: Watched) -> None:
     watched.stream().close()
-    assert not watched.events.watches
+    assert not watched.streams.feeds
 
 
 def test_after_a_lost_reply_comes_a_fault_and_then_the_state_again(
     proxy: Proxy, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(events, "POLL_INTERVAL", 0.01)
-    monkeypatch.setattr(events, "RETRY_DELAY", 0.01)
+    monkeypatch.setattr(queue_feed, "POLL_INTERVAL", 0.01)
+    monkeypatch.setattr(feed, "RETRY_DELAY", 0.01)
     watched = Watched(connect(proxy.url), name)
     stream = watched.stream()
     next(stream), next(stream)
@@ -176,4 +179,4 @@ def test_after_a_lost_reply_comes_a_fault_and_then_the_state_again(
     assert json.loads(fault.split("data: ")[1])["error"] == "redis_unavailable"
     assert next(stream).startswith("event: queue\n")
     stream.close()
-    until(lambda: not watched.events.watches)
+    until(lambda: not watched.streams.feeds)

@@ -1,10 +1,11 @@
-"""The stream of all queues: the whole list, then what changes, whoever changes it."""
+"""The stream of all queues: the whole list first, then every change by any client."""
 
 import json
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import closing, nullcontext
+from contextlib import closing
+from functools import partial
 from typing import Any
 
 import pytest
@@ -17,14 +18,16 @@ from broker.queue import ReliableQueue
 from tests.engines import Cluster
 from tests.servers import App, FakeRedis, Store, until
 from tests.web.helpers import NO_OTHERS
+from tests.web.live.fakes import FakeClient, NoNotifications
 from tests.web.live.test_events_over_http import Stream
-from web.live import queue_list_feed as queue_list_feed
+from web.live import feed, queue_list_feed
+from web.live.feed import EventStreams
 from web.live.history import History
-from web.live.queue_list_feed import QueueListFeed
+from web.live.queue_list_feed import QueueListFeed, QueueListReader
 
 
 class Board:
-    """A list of queues, kept as a stream tells it."""
+    """A list of queues, as the events of a stream make it."""
 
     def __init__(self) -> None:
         self.kinds: list[str] = []
@@ -45,12 +48,15 @@ class Board:
 class Followed:
     """The stream of one process on a store, read by a thread."""
 
-    def __init__(self, client: Any, match: str = "*", shared: QueueListFeed | None = None) -> None:
+    def __init__(self, client: Any, match: str = "*", streams: EventStreams | None = None) -> None:
         self.is_over = False
         self.board = Board()
-        lister, tracker = QueueLister(client, "queue:", 5), ChangeNotifications(client, "queue:")
-        self.queue_list_feed = shared or QueueListFeed(lister, tracker, lambda: False)
-        self.stream = self.queue_list_feed.stream(match, lambda: self.is_over, lambda wake: nullcontext(0.05))
+        self.streams = streams or EventStreams(lambda: False)
+        self.tracker = ChangeNotifications(client, "queue:")
+        made = QueueListFeed(QueueLister(client, "queue:", 5), self.tracker, History())
+        self.stream = self.streams.stream(
+            made, partial(QueueListReader, match=match), FakeClient(lambda: self.is_over, 0.05)
+        )
         self.thread = threading.Thread(target=self._read, daemon=True)
         self.thread.start()
 
@@ -64,6 +70,11 @@ class Followed:
         self.is_over = True
         self.thread.join()
 
+    @property
+    def feed(self) -> Any:
+        """The feed that all streams follow."""
+        return self.streams.feeds["all queues"]
+
     def until(self, name: str, **counts: Any) -> None:
         """Wait until the queue has these counts; without any, until it is gone."""
         until(lambda: self.board.has(name, **counts) if counts else name not in self.board.queues)
@@ -74,8 +85,8 @@ def follow() -> Iterator[Callable[..., Followed]]:
     """Follow all queues of a client until the end."""
     opened: list[Followed] = []
 
-    def start(client: Any, match: str = "*", shared: QueueListFeed | None = None) -> Followed:
-        opened.append(Followed(client, match, shared))
+    def start(client: Any, match: str = "*", streams: EventStreams | None = None) -> Followed:
+        opened.append(Followed(client, match, streams))
         return opened[-1]
 
     yield start
@@ -84,9 +95,9 @@ def follow() -> Iterator[Callable[..., Followed]]:
 
 
 @pytest.fixture
-def told_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    """List the queues only where changes are told."""
-    monkeypatch.setattr(queue_list_feed, "LIST_INTERVAL", 1000.0)
+def notified_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Scan the keys only where a change was notified."""
+    monkeypatch.setattr(queue_list_feed, "SCAN_INTERVAL", 1000.0)
     monkeypatch.setattr(queue_list_feed, "UNTRACKED_SCAN_INTERVAL", 0.05)
 
 
@@ -116,9 +127,9 @@ def test_the_whole_list_comes_first_and_then_each_change(site: App, valkey: Stor
     assert board.kinds[0] == "queues" and set(board.kinds[1:]) == {"changed"}
 
 
-def test_what_comes_back_by_itself_is_told(told_only: None, valkey: Store, follow: Any, name: str) -> None:
+def test_an_expired_lease_is_an_event(notified_only: None, valkey: Store, follow: Any, name: str) -> None:
     queue, followed = ReliableQueue(valkey.client(), name), follow(valkey.client())
-    until(lambda: followed.queue_list_feed.tracker.is_live)
+    until(lambda: followed.tracker.is_live)
     queue.push(b"a")
     queue.reserve(0.3)
     followed.until(name, reserved=1)
@@ -134,19 +145,17 @@ def test_what_comes_back_by_itself_is_told(told_only: None, valkey: Store, follo
 
 
 def test_only_what_has_changed_is_counted_once_for_all_streams(
-    told_only: None, own_store: Callable[..., Store], follow: Any
+    notified_only: None, own_store: Callable[..., Store], follow: Any
 ) -> None:
     client = own_store().client()
     client.mset({"queue:no list": "x"})
     for number in range(300):
         client.lpush(f"queue:q{number}", "a")
     first = follow(client)
-    until(lambda: first.queue_list_feed.tracker.is_live and len(first.board.queues) == 300)
-    others = [follow(client, "q1?", first.queue_list_feed) for _ in range(5)]
+    until(lambda: first.tracker.is_live and len(first.board.queues) == 300)
+    others = [follow(client, "q1?", first.streams) for _ in range(5)]
     until(lambda: all(len(one.board.queues) == 10 for one in others))
-    until(
-        lambda: 100 < first.queue_list_feed._listing_due - first.queue_list_feed._listed_at < 2000
-    )  # none is under way
+    until(lambda: 100 < first.feed._scan_due - first.feed._scanned_at < 2000)  # no scan is due
     client.config_resetstat()
     client.lpush("queue:q12", "b")
     client.lpush("queue:q200", "b")
@@ -162,17 +171,15 @@ def test_only_what_has_changed_is_counted_once_for_all_streams(
 
 def test_a_slow_stream_gets_what_it_missed_or_the_whole_list(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(queue_list_feed, "MAX_CHANGES", 2)
-    board = QueueListFeed(
-        QueueLister(FakeRedis(), "queue:", 5), ChangeNotifications(FakeRedis(), "queue:"), lambda: False
-    )
+    board = list_feed(History())
     for number in range(1, 5):
         board._publish({f"q{number}": counts_of("a", 1, 0), "q0": None}, True, 0)
-    assert board._event_since(4, "*").startswith("event: changed")
-    assert board._event_since(2, "*").startswith("event: changed")
-    assert board._event_since(1, "*").startswith("event: queues")
+    assert board.news(4, "*")[1].startswith("event: changed")
+    assert board.news(2, "*")[1].startswith("event: changed")
+    assert board.news(1, "*")[1].startswith("event: queues")
 
 
-def test_a_server_that_tells_no_changes_is_asked(monkeypatch: pytest.MonkeyPatch, follow: Any, name: str) -> None:
+def test_a_server_without_notifications_is_scanned(monkeypatch: pytest.MonkeyPatch, follow: Any, name: str) -> None:
     monkeypatch.setattr(queue_list_feed, "UNTRACKED_SCAN_INTERVAL", 0.05)
     client = FakeRedis()
     followed = follow(client)
@@ -182,11 +189,13 @@ def test_a_server_that_tells_no_changes_is_asked(monkeypatch: pytest.MonkeyPatch
     followed.until(name)
 
 
-def test_the_queues_of_all_primaries_are_followed(told_only: None, cluster: Cluster, follow: Any, name: str) -> None:
+def test_the_queues_of_all_primaries_are_followed(
+    notified_only: None, cluster: Cluster, follow: Any, name: str
+) -> None:
     client = connect(cluster.url)
     followed = follow(client)
     names = [f"{name}.{number}" for number in range(12)]
-    until(lambda: followed.queue_list_feed.tracker.is_live)
+    until(lambda: followed.tracker.is_live)
     for each in names:
         client.lpush(f"queue:{each}", "a")
     for each in names:
@@ -196,10 +205,10 @@ def test_the_queues_of_all_primaries_are_followed(told_only: None, cluster: Clus
         followed.until(each)
 
 
-def test_a_redis_that_is_away_is_a_fault_and_its_return_the_whole_list(
-    told_only: None, own_store: Callable[..., Store], monkeypatch: pytest.MonkeyPatch, follow: Any, name: str
+def test_an_unavailable_redis_is_a_fault_and_its_return_the_whole_list(
+    notified_only: None, own_store: Callable[..., Store], monkeypatch: pytest.MonkeyPatch, follow: Any, name: str
 ) -> None:
-    monkeypatch.setattr(queue_list_feed, "RETRY_DELAY", 0.1)
+    monkeypatch.setattr(feed, "RETRY_DELAY", 0.1)
     store = own_store("valkey", "--appendonly", "yes")
     followed = follow(connect(store.url))
     until(lambda: followed.board.kinds == ["queues"])
@@ -211,37 +220,37 @@ def test_a_redis_that_is_away_is_a_fault_and_its_return_the_whole_list(
     assert followed.board.kinds[:3] == ["queues", "fault", "queues"]
 
 
-def test_a_list_comes_with_the_history_of_the_queues_in_most_trouble(
-    monkeypatch: pytest.MonkeyPatch, follow: Any
-) -> None:
+def test_a_list_has_the_history_of_the_queues_in_most_trouble(monkeypatch: pytest.MonkeyPatch, follow: Any) -> None:
     monkeypatch.setattr(queue_list_feed, "MAX_HISTORIES", 2)
     now = [1_000_000.0]
-    samples = History(clock=lambda: now[0])
-    board = QueueListFeed(
-        QueueLister(FakeRedis(), "queue:", 5), ChangeNotifications(FakeRedis(), "queue:"), lambda: False, samples
-    )
+    board = list_feed(History(clock=lambda: now[0]))
     for count in (1, 4, 6):
         queues = {"few": (count, 0), "many": (10 * count, 0), "dead": (count, 1)}
         board._publish({name: counts_of(name, *held) for name, held in queues.items()}, True, 0)
         now[0] += 10
-    _, _, data = board._event_since(0, "*", True).partition("data: ")
+    _, _, data = board.news(0, "*", True)[1].partition("data: ")
     histories = {queue["name"]: queue.get("history") for queue in json.loads(data)["queues"]}
     known = {"at": 1_000_000, "step": 10, "count": [1, 4, 6], "out": [0, 0, 0]}
     assert histories == {"few": None, "dead": known, "many": {**known, "count": [10, 40, 60]}}
-    assert "history" not in board._event_since(0, "*") + board._event_since(1, "*", True)
+    assert "history" not in board.news(0, "*")[1] + board.news(1, "*", True)[1]
+
+
+def list_feed(history: History) -> QueueListFeed:
+    """Return a feed without streams."""
+    return QueueListFeed(QueueLister(FakeRedis(), "queue:", 5), NoNotifications(), history)
 
 
 def counts_of(name: str, count: int, dead: int) -> listing.Counts:
     return listing.Counts(name, count, 0, 0, dead, 0, False)
 
 
-def test_a_process_asks_and_keeps_nothing_once_nobody_follows(valkey: Store, follow: Any, name: str) -> None:
+def test_a_process_polls_and_keeps_nothing_once_nobody_follows(valkey: Store, follow: Any, name: str) -> None:
     valkey.client().lpush(f"queue:{name}", "a")
     followed = follow(valkey.client())
     followed.until(name, count=1)
     followed.close()
-    until(lambda: followed.queue_list_feed._thread is None)
-    assert followed.queue_list_feed._queues == {}
-    again = follow(valkey.client(), shared=followed.queue_list_feed)
+    until(lambda: not followed.streams._pollers)
+    assert not followed.streams.feeds
+    again = follow(valkey.client(), streams=followed.streams)
     again.until(name, count=1)
     assert again.board.kinds[0] == "queues"
