@@ -301,9 +301,9 @@ def test_the_name_of_this_machine_is_refused_if_others_can_reach_it(monkeypatch:
         return [(0, 0, 0, "", ("127.0.1.1" if host == "inside" else "192.0.2.7", port))]
 
     monkeypatch.setattr(socket, "getaddrinfo", resolve)
-    listen._check_closed("inside", 1)
+    listen._check_loopback("inside", 1)
     with pytest.raises(BadSetting, match="outside"):
-        listen._check_closed("outside", 1)
+        listen._check_loopback("outside", 1)
 
 
 @pytest.mark.parametrize("bind", ["--bind 0.0.0.0:{port}", "--bind :{port}", "-b [::]:{port}"])
