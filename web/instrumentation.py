@@ -1,4 +1,4 @@
-"""Records each answer: counts it for /metrics, logs why it is a 5xx, and logs every request if LOG_REQUESTS is set."""
+"""Records each answer: counts it for /metrics, logs the reason of a 5xx, and every request if LOG_REQUESTS is 1."""
 
 import json
 import logging
@@ -9,9 +9,9 @@ from web.errors import REDIS_CODES, ApiError
 from web.request import Request
 from web.services import Services
 
-MAX_PATH = 300  # characters of an address in a log: a short line stays whole, whatever other processes write
+MAX_PATH = 300  # characters of a path in a log: a short line stays whole, whatever other processes write
 
-# What is not a verb of a queue is recorded by the kind of its address; anything else there is "other".
+# Metrics call a request that is no operation on a queue by the kind of its path; any other path is "other".
 KINDS = {
     "/": "page",
     "/queues": "page",
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 
 def kind_of(path: str) -> str:
-    """Return what an address that is not a verb's is called in metrics."""
+    """Return what metrics call a path that is not of an operation on a queue."""
     if kind := KINDS.get(path):
         return kind
     return "page" if path.startswith("/q/") else "static" if path.startswith("/static/") else "other"
@@ -38,27 +38,27 @@ def kind_of(path: str) -> str:
 def record_error(request: Request, error: ApiError) -> None:
     """Count an error of Redis, and log the reason of a 5xx."""
     if error.error in REDIS_CODES:
-        request.services.counters.add(("redis_errors", error.error))
+        request.services.counters.increment(("redis_errors", error.error))
     if error.status >= 500:
         log.warning(
             "%d %s: %s %s: %s", error.status, error.error, request.method, ascii(request.path[:MAX_PATH]), error.message
         )
 
 
-def record_messages(services: Services, verb: str, queue: str, answer: Any) -> None:
-    """Count the messages that a verb's answer tells of."""
-    services.counters.add_messages(verb, queue, answer)
-    services.history.add_answer(verb, queue, answer)
+def record_messages(services: Services, operation: str, queue: str, answer: Any) -> None:
+    """Count the messages in the answer of an operation."""
+    services.counters.count_messages(operation, queue, answer)
+    services.history.add_answer(operation, queue, answer)
 
 
 def record_answer(
-    services: Services, environ: dict[str, Any], kind: str, queue: str, status: str, seconds: float
+    services: Services, environ: dict[str, Any], label: str, queue: str, status: str, seconds: float
 ) -> None:
-    """Count an answer that begins after some seconds, and log it if that is wanted. `kind` is a verb, or of KINDS.
+    """Count an answer that begins `seconds` after its request, under its operation or the kind of its path.
 
-    The log has no query, header or body, so no token, cookie or message.
+    With LOG_REQUESTS also log it, without query, header and body: no token, cookie or message gets into a log.
     """
-    services.counters.add_request(kind, status[:3], seconds)
+    services.counters.count_request(label, status[:3], seconds)
     if services.settings.log_requests:
         line = {
             "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
