@@ -1,7 +1,7 @@
-"""The embedded Valkey: a real server on a unix socket in the data folder, for when no REDIS_URL is set.
+"""The embedded Valkey: a real server on a unix socket in the data folder, used if REDIS_URL is not set.
 
 gunicorn's master calls `start`, which runs a supervisor process (`supervisor.py`). The supervisor runs the server,
-restarts it if it dies, and ends it once the master and all its workers are gone, however they went.
+restarts it if it dies, and stops it once the master and all its workers are gone, even by kill -9.
 """
 
 import os
@@ -11,36 +11,36 @@ import time
 from pathlib import Path
 
 from embedded import supervisor
-from embedded.supervisor import INSTEAD, LOCK_FILE, RESTART_DELAY
+from embedded.supervisor import ALTERNATIVES, LOCK_FILE, RESTART_DELAY
 from embedded.supervisor import CannotStart as CannotStart
 
 
 class Embedded:
-    """A running embedded server. It lives until `stop`, or until this process and its children end."""
+    """A running embedded server. It runs until `stop`, or until this process and its children end."""
 
     def __init__(self, data_dir: Path) -> None:
         self.data_dir = data_dir
-        # The server ends when the writing end of this pipe is closed in this process and in all its children.
-        self._pipe, self._life = os.pipe()
+        # The server stops when the write end of this pipe is closed in this process and in all its children.
+        self._read_end, self._write_end = os.pipe()
         self._start_supervisor()
 
-    def _start_supervisor(self, *again: str) -> None:
+    def _start_supervisor(self, *options: str) -> None:
         self._started_at = time.monotonic()
         self._supervisor = subprocess.Popen(
-            # UTF-8 mode: whatever the locale, it writes the names of files as it was given them.
-            [sys.executable, "-X", "utf8", "-u", supervisor.__file__, str(self.data_dir), str(os.getpid()), *again],
-            stdin=self._pipe,
+            # UTF-8 mode: file names pass unchanged in every locale.
+            [sys.executable, "-X", "utf8", "-u", supervisor.__file__, str(self.data_dir), str(os.getpid()), *options],
+            stdin=self._read_end,
             stdout=subprocess.PIPE,
-            start_new_session=True,  # Ctrl-C is for the master, which ends the server last
+            start_new_session=True,  # Ctrl-C is for the master, which stops the server last
         )
 
     def report(self) -> str:
-        """Return the supervisor's next line: "ready", or why it ended; "" if it was killed."""
+        """Return the supervisor's next line: "ready", or the reason why it ended; "" if it was killed."""
         assert self._supervisor.stdout
         return os.fsdecode(self._supervisor.stdout.readline()).strip()
 
     def check(self) -> None:
-        """Start another supervisor if this one was killed; the server runs on meanwhile. This never waits."""
+        """Start another supervisor if this one was killed; the server keeps running. This never blocks."""
         if self._supervisor.poll() is None or time.monotonic() - self._started_at < RESTART_DELAY:
             return
         reason = self.report()
@@ -48,26 +48,26 @@ class Embedded:
             f"The supervisor of the embedded server ended{reason and f' ({reason})'}; starting another.",
             file=sys.stderr,
         )
-        self._start_supervisor("again")
+        self._start_supervisor("adopt")
 
     def stop(self) -> None:
-        """End the server and wait until it has written everything."""
+        """Stop the server and wait until it has written everything."""
         if self._supervisor.poll() is not None:
-            self._start_supervisor("again")  # it ends the server that the killed one left
+            self._start_supervisor("adopt")  # to stop the server that the killed one left running
         self.close()
 
     def close(self) -> None:
-        """Let the supervisor end, and wait for it."""
-        os.close(self._life)
-        os.close(self._pipe)
+        """Stop the supervisor and wait for it."""
+        os.close(self._write_end)
+        os.close(self._read_end)
         self._supervisor.wait()
 
 
 def start(data_dir: Path) -> Embedded:
-    """Start the server for `data_dir` and return once it answers.
+    """Start the server for `data_dir` and return once it replies.
 
     Raises:
-        CannotStart: unsupported platform, unusable folder, or the folder's server belongs to another process.
+        CannotStart: unsupported platform, unusable folder, or another process uses the folder.
     """
     try:
         data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -79,5 +79,5 @@ def start(data_dir: Path) -> Embedded:
     report = embedded.report()
     if report != "ready":
         embedded.close()
-        raise CannotStart(report or f"the embedded server did not start; {INSTEAD}")
+        raise CannotStart(report or f"the embedded server did not start; {ALTERNATIVES}")
     return embedded

@@ -1,7 +1,7 @@
-"""Repair the embedded server's data after a damage: `python -m embedded.repair DATA_DIR`, with the app stopped.
+"""Repair damaged data of the embedded server: `python -m embedded.repair DATA_DIR`, while the app is stopped.
 
-It works on a copy. The repaired copy is loaded once by a real server before it takes the place of the data, and the
-damaged data stays beside it. What follows the first damaged place in the append-only file is cut off.
+It works on a copy. A real server loads the repaired copy before it replaces the data, and the damaged data is kept
+beside it. The append-only file is truncated at the first damage.
 """
 
 import os
@@ -29,19 +29,19 @@ LINES = re.compile(r"(file \S+ seq [0-9]+ type [bhi].*\n)+")  # of a manifest
 
 
 class CannotRepair(Exception):
-    """The data cannot be repaired; the text is one line that says why. Nothing was changed."""
+    """The data cannot be repaired. The text is one line with the reason. Nothing was changed."""
 
 
 def repair(data_dir: Path) -> str:
-    """Repair the data of a folder and return what was done, in one line.
+    """Repair the data of a folder and return a summary in one line.
 
     Raises:
-        CannotRepair: the damage is of another kind; or an app uses the folder.
+        CannotRepair: there is no data, or the damage is of another kind.
+        CannotStart: an app uses the folder.
     """
     os.chdir(data_dir)
     lock = open_lock()
-    if take_folder(data_dir, lock, str(os.getpid())):
-        raise CannotRepair("its server still runs")
+    take_folder(data_dir, lock, str(os.getpid()))
     if not data_files() and not os.path.isdir(APPEND_ONLY_DIR):
         raise CannotRepair("there is no data")
     copy = Path(f"repair-{os.getpid()}")
@@ -54,7 +54,7 @@ def repair(data_dir: Path) -> str:
         os.rename(copy / APPEND_ONLY_DIR, APPEND_ONLY_DIR)
     finally:
         shutil.rmtree(copy, ignore_errors=True)
-    return f"{after} of {before} bytes are good and will be used; all that was there before is in {data_dir / kept}"
+    return f"kept {after} of {before} bytes; the original data is in {data_dir / kept}"
 
 
 def _repair_copy(copy: Path, lock: int) -> tuple[int, int]:
@@ -70,36 +70,36 @@ def _repair_copy(copy: Path, lock: int) -> tuple[int, int]:
     os.chdir(copy)
     try:
         _write_manifest(files / MANIFEST)
-        before = _bytes(files)
-        _cut_off_damage(binary, files / MANIFEST)
-        after = _bytes(files)
+        before = _total_size(files)
+        _truncate_at_damage(binary, files / MANIFEST)
+        after = _total_size(files)
         server = start_server(copy, binary, lock)
         server.terminate()
         server.wait()
     except ServerFailed as error:
-        raise CannotRepair(f"a server does not load the repaired copy: {error.reason}") from None
+        raise CannotRepair(f"the server cannot load the repaired copy: {error.reason}") from None
     finally:
         os.chdir(data_dir)
     return before, after
 
 
 def _write_manifest(manifest: Path) -> None:
-    """Write the manifest anew, from the names of the files, if it is missing or damaged."""
+    """Rewrite the manifest from the names of the files if it is missing or damaged."""
     if manifest.exists() and LINES.fullmatch(manifest.read_text("utf-8", "replace")):
         return
     found = {path.name: FILE.fullmatch(path.name) for path in manifest.parent.iterdir()}
     numbered = [(match[2], int(match[1]), name) for name, match in found.items() if match]
     if [kind for kind, _, _ in numbered].count("base") > 1:
-        raise CannotRepair(f"{MANIFEST} is gone, and there are several bases, of which only one counts")
+        raise CannotRepair(f"{MANIFEST} is missing, and only one of several base files is valid")
     lines = [f"file {name} seq {number} type {kind[0]}\n" for kind, number, name in sorted(numbered)]
     manifest.write_text("".join(lines), encoding="utf-8")
 
 
-def _cut_off_damage(binary: str, manifest: Path) -> None:
-    """Check the files of commands that the manifest names, and cut off what follows the first damage in the last one.
+def _truncate_at_damage(binary: str, manifest: Path) -> None:
+    """Check the command files in the manifest, and truncate the last one at its first damage.
 
-    The tool is the server's binary under another name. It is given the files one by one: it takes a base that is an
-    RDB of Valkey 9 for damage, and given the manifest it would cut all of it off.
+    The checking tool is the server's binary under another name. It checks one file at a time, because it mistakes a
+    base that is an RDB of Valkey 9 for damage: given the manifest, it would truncate all of it.
     """
     names = re.findall(r"^file (\S+\.aof) ", manifest.read_text(encoding="utf-8"), re.MULTILINE)
     names = [name for name in names if _size(manifest.parent / name)]
@@ -109,15 +109,15 @@ def _cut_off_damage(binary: str, manifest: Path) -> None:
             command, executable=binary, input=b"y\n", stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
         )
         if done.returncode:
-            told = done.stdout.decode("utf-8", "replace").strip().split("\n")[-1]
-            raise CannotRepair(f"the checking tool says of {name}: {told}")
+            reason = done.stdout.decode("utf-8", "replace").strip().split("\n")[-1]
+            raise CannotRepair(f"valkey-check-aof on {name}: {reason}")
 
 
 def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
-def _bytes(folder: Path) -> int:
+def _total_size(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.iterdir())
 
 

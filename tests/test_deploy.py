@@ -1,4 +1,4 @@
-"""deploy/ and compose: rules and dashboard name what /metrics gives, and containers have few rights."""
+"""deploy/ and compose: rules and dashboard use metrics that exist, and containers have few privileges."""
 
 import json
 import re
@@ -15,10 +15,10 @@ PROMETHEUS = yaml.safe_load((ROOT / "deploy/prometheus.yml").read_text())
 DASHBOARD = json.loads((ROOT / "deploy/grafana/dashboard.json").read_text())
 
 
-def given(api: Api) -> dict[str, set[str]]:
-    """Return the labels of each sample that /metrics gives, once everything has happened."""
+def exported(api: Api) -> dict[str, set[str]]:
+    """Return the labels of each sample of /metrics, after one of each event."""
     for code in ("redis_full", "disk_full"):
-        api.http.application.extensions["queue"].counters.add(("redis_errors", code))
+        api.http.application.extensions["queue"].counters.increment(("redis_errors", code))
     api.post("push", json={"message": "a"})
     api.post("push", json={"message": "b"})
     api.post("pop")
@@ -36,8 +36,8 @@ def expressions() -> dict[str, list[str]]:
     return {"alerts": rules, "dashboard": panels + variables}
 
 
-def test_every_metric_and_label_that_they_name_is_given(named_api: Api) -> None:
-    known = given(named_api)
+def test_every_metric_and_label_in_them_is_exported(named_api: Api) -> None:
+    known = exported(named_api)
     labels = {label for names in known.values() for label in names} | {"job", "instance"}
     for file, found in expressions().items():
         assert found, file
@@ -50,13 +50,13 @@ def test_every_metric_and_label_that_they_name_is_given(named_api: Api) -> None:
             assert expression.count("(") == expression.count(")"), expression
 
 
-def test_every_alert_can_be_read() -> None:
+def test_every_alert_has_a_name_a_summary_and_a_severity() -> None:
     rules: list[dict[str, Any]] = [rule for group in ALERTS["groups"] for rule in group["rules"]]
     assert len({rule["alert"] for rule in rules}) == len(rules)
     assert all(rule["annotations"]["summary"] and rule["labels"]["severity"] in ("page", "ticket") for rule in rules)
 
 
-def test_the_panels_have_titles_and_places_of_their_own() -> None:
+def test_panels_have_unique_titles_and_do_not_overlap() -> None:
     panels = DASHBOARD["panels"]
     assert len({panel["title"] for panel in panels}) == len({panel["id"] for panel in panels}) == len(panels)
     places = [

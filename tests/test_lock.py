@@ -1,4 +1,4 @@
-"""requirements.lock and sbom.json: what the image installs, to the last package. `make lock` renews both."""
+"""requirements.lock and sbom.json list every package that the image installs. `make lock` updates both."""
 
 import json
 import re
@@ -18,7 +18,7 @@ def locked() -> dict[str, str]:
     return {canonicalize_name(name): version for name, version in rows}
 
 
-def test_the_lock_has_what_is_required_in_the_same_versions() -> None:
+def test_the_lock_has_every_requirement_in_the_same_version() -> None:
     lines = (ROOT / "requirements.txt").read_text().splitlines()
     required = [Requirement(text) for line in lines if (text := line.partition("#")[0].strip())]
     assert len(required) >= 9
@@ -26,7 +26,7 @@ def test_the_lock_has_what_is_required_in_the_same_versions() -> None:
         assert str(requirement.specifier) == f"=={locked()[canonicalize_name(requirement.name)]}", "run: make lock"
 
 
-def test_everything_in_the_lock_has_hashes() -> None:
+def test_every_package_in_the_lock_has_hashes() -> None:
     packages = re.split(r"\n(?=\S)", LOCK.strip())
     for package in packages:
         if not package.startswith("#"):

@@ -1,4 +1,4 @@
-"""What every request passes first: the checks of Host, origin and token; and the security headers of every answer."""
+"""Access: the checks of Host, origin and token that every request passes, sessions, and the security headers."""
 
 import contextlib
 import hashlib
@@ -24,8 +24,8 @@ PUBLIC_ENDPOINTS = ("static", "api.healthz", "pages.login", "pages.login_page") 
 HOST_PATTERN = re.compile(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)(?::([0-9]{1,5}))?")
 DEFAULT_PORTS = {"http": 80, "https": 443}
 MAX_SESSION_SECONDS = 12 * 3600
-SESSION_CHECK_INTERVAL = 10.0  # how often a stream checks whether its session has ended, seconds
-HEADERS = {  # of every answer
+SESSION_CHECK_INTERVAL = 10.0  # seconds between two checks of a stream whether its session has ended
+HEADERS = {  # of every response
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src 'self'; "
         "connect-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
@@ -38,23 +38,23 @@ HEADERS = {  # of every answer
 
 
 def check_request(request: Request) -> Response | None:
-    """Refuse a foreign Host (400), a request made by another site (403), and one whose token does not allow it.
+    """Refuse an untrusted Host (400), a cross-site request (403), and a request that its token does not allow.
 
-    Health probes pass: /healthz, and OPTIONS, which tells no more than the methods of an address.
+    Health probes pass: /healthz, and OPTIONS, which only lists the methods of a path.
     """
-    if request.environ.get("RAW_URI") == "*":  # OPTIONS asks about the server itself
+    if request.environ.get("RAW_URI") == "*":  # OPTIONS of the server itself
         return Response(headers={"Allow": "GET, HEAD, OPTIONS, POST"})
     is_options = request.method == "OPTIONS" and request.routing_exception is None
     if not is_options and request.endpoint != "api.healthz":
         check_host(request)
-    check_site(request)
+    check_cross_site(request)
     if not is_options and request.endpoint not in PUBLIC_ENDPOINTS:
         check_access(request)
     return None
 
 
 def check_access(request: Request) -> None:
-    """Refuse a request without a token (401), and one that would change something with a token for reading (403)."""
+    """Refuse a request without a token (401), and a change with a read-only token (403)."""
     access = access_of(request)
     if access is Access.NONE:
         raise ApiError("token_required")
@@ -63,56 +63,56 @@ def check_access(request: Request) -> None:
 
 
 def check_host(request: Request) -> None:
-    """Refuse a Host that is not served: another site can point a name of its own at this machine (DNS rebinding)."""
+    """Refuse an untrusted Host: another site can point a name of its own at this machine (DNS rebinding)."""
     host = request.headers.get("Host", "")
     if not is_trusted_host(host, request.settings.trusted_hosts):
         raise ApiError("untrusted_host", f"Untrusted Host header: {quoted(host)}. Add the name to TRUSTED_HOSTS.")
 
 
-def check_site(request: Request) -> None:
-    """Refuse what a page of another site requests: it may only lead its visitor here, with a link.
+def check_cross_site(request: Request) -> None:
+    """Refuse a request made by a page of another site, except a link that its visitor follows.
 
-    It could not read the answers, but it could change a queue, and keep connections and the server busy.
+    Such a page could not read the responses, but it could change a queue, and keep the server and its connections busy.
     """
     site, origin = request.headers.get("Sec-Fetch-Site"), request.headers.get("Origin")
     if site is not None:
-        is_foreign = site not in ("same-origin", "none")
+        is_cross_site = site not in ("same-origin", "none")
     else:
-        is_foreign = origin is not None and not is_own_origin(origin, request)
-    if is_foreign and not (request.method in SAFE_METHODS and _is_link(request)):
+        is_cross_site = origin is not None and not is_own_origin(origin, request)
+    if is_cross_site and not (request.method in SAFE_METHODS and _is_link(request)):
         raise ApiError("cross_site")
 
 
 def _is_link(request: Request) -> bool:
-    """Return whether the request opens a page in a tab; in a frame, which is hidden from the visitor, it does not."""
+    """Return whether the request opens a page in a tab. A frame does not count: it can be hidden from the visitor."""
     headers = request.headers
     return headers.get("Sec-Fetch-Mode") == "navigate" and headers.get("Sec-Fetch-Dest", "document") == "document"
 
 
 def is_own_origin(origin: str, request: Request) -> bool:
-    """Return whether an Origin is that of the app, as the Host header names it.
+    """Return whether an Origin is that of the app, by the Host header.
 
-    Browsers leave out a scheme's default port, some proxies name it. Where the app itself has another port, a Host
-    without one came through a proxy that left it out: then only the names can be compared.
+    Browsers omit the default port of a scheme, some proxies add it. If the app listens on another port, a Host without
+    one came through a proxy that omitted it; then only the names can be compared.
     """
     scheme, _, address = origin.lower().partition("://")
     host = request.headers.get("Host", "").lower()
-    own, found = HOST_PATTERN.fullmatch(host), HOST_PATTERN.fullmatch(address)
-    if scheme not in DEFAULT_PORTS or own is None or found is None:
+    own, other = HOST_PATTERN.fullmatch(host), HOST_PATTERN.fullmatch(address)
+    if scheme not in DEFAULT_PORTS or own is None or other is None:
         return False
-    if own[1].rstrip(".") != found[1].rstrip("."):
+    if own[1].rstrip(".") != other[1].rstrip("."):
         return False
     default = DEFAULT_PORTS[scheme]
     if own[2] is None and request.settings.port not in DEFAULT_PORTS.values():
         return True
-    return int(found[2] or default) == int(own[2] or default)
+    return int(other[2] or default) == int(own[2] or default)
 
 
 @lru_cache(maxsize=1000)
 def is_trusted_host(host: str, trusted_hosts: tuple[str, ...]) -> bool:
-    """Return whether a Host header may be answered: a local name, any IP address, or one of TRUSTED_HOSTS.
+    """Return whether a Host header is trusted: a local name, any IP address, or one of TRUSTED_HOSTS.
 
-    An address is always safe: only names can be pointed elsewhere.
+    An IP address is always safe: DNS rebinding needs a name.
     """
     match = HOST_PATTERN.fullmatch(host)
     if not match:
@@ -134,7 +134,7 @@ def is_trusted_host(host: str, trusted_hosts: tuple[str, ...]) -> bool:
 
 
 class Access(IntEnum):
-    """What a request may do."""
+    """The access that a token gives."""
 
     NONE = 0
     READ = 1
@@ -142,15 +142,15 @@ class Access(IntEnum):
 
 
 def access_of(request: Request) -> Access:
-    """Return what the token or the session of a request allows; without tokens everybody may do everything.
+    """Return the access that the token or the session of a request gives; without tokens in the settings, all of it.
 
-    A wrong token is answered late: see `right_token`.
+    The answer to a wrong token is delayed (see `verify_token`).
     """
     settings = request.settings
     if not settings.tokens:
         return Access.WRITE
     sent = bearer_token(request)
-    token = find_token(sent, settings) or session_token(request) or right_token(sent, request)
+    token = find_token(sent, settings) or session_token(request) or verify_token(sent, request)
     if token in settings.api_tokens:
         return Access.WRITE
     return Access.READ if token else Access.NONE
@@ -163,7 +163,7 @@ def bearer_token(request: Request) -> str:
 
 
 def find_token(text: str, settings: Settings) -> bytes:
-    """Return the token that a text is, b"" if it is none, in a time that tells nothing about any."""
+    """Return the token that equals a text, b"" if none does. The time it takes reveals nothing about any token."""
     sent, found = text.encode("utf-8", "replace"), b""
     for token in settings.tokens:
         if hmac.compare_digest(sent, token):
@@ -171,11 +171,11 @@ def find_token(text: str, settings: Settings) -> bytes:
     return found
 
 
-def right_token(text: str, request: Request) -> bytes:
-    """Return the token that a text is, b"" if it is none; count a wrong one, and wait before it is answered.
+def verify_token(text: str, request: Request) -> bytes:
+    """Return the token that equals a text, b"" if none does. A wrong one is recorded, which delays the answer.
 
     Raises:
-        ApiError: too many wrong ones from this address are waiting (429).
+        ApiError: too many wrong tokens from this IP address (429).
     """
     token = find_token(text, request.settings)
     if text and not token:
@@ -183,13 +183,13 @@ def right_token(text: str, request: Request) -> bytes:
     return token
 
 
-# --- sessions: a cookie that holds a random id and a time, signed. Only those that were signed out are kept (in Redis).
+# --- sessions: a signed cookie with a random id and a time. Redis stores only those that were revoked by signing out.
 
 
 def session_token(request: Request) -> bytes:
-    """Return the token that the session of a request was started with, b"" without one that holds.
+    """Return the token that started the session of a request, b"" without a valid session.
 
-    While Redis is away a session that was signed out holds: what it could do needs Redis too.
+    While Redis is unavailable, a revoked session is valid: anything it could do needs Redis too.
     """
     if request.session_token is None:
         request.session_token = _find_session_token(request)
@@ -206,9 +206,9 @@ def _find_session_token(request: Request) -> bytes:
 
 
 def session_watch(request: Request) -> Callable[[], bool]:
-    """Return a function for a stream, which returns whether the session that it was opened with has ended meanwhile.
+    """Return a function that returns whether the session of a streaming request has ended.
 
-    It asks Redis every SESSION_CHECK_INTERVAL.
+    It checks in Redis once every SESSION_CHECK_INTERVAL.
     """
     if not request.settings.tokens or find_token(bearer_token(request), request.settings):
         return lambda: False
@@ -224,7 +224,7 @@ def session_watch(request: Request) -> Callable[[], bool]:
 
 
 def start_session(request: Request, response: Response, token: bytes) -> None:
-    """Let the browser prove from now on that it knew a token."""
+    """Set the cookie of a new session, which stands for a token."""
     value = _signer(token).sign(secrets.token_hex(16)).decode()
     response.set_cookie(
         cookie_name(token),
@@ -238,7 +238,7 @@ def start_session(request: Request, response: Response, token: bytes) -> None:
 
 
 def forget_session(request: Request, response: Response) -> None:
-    """Let the browser forget its session."""
+    """Delete the session cookies from the browser."""
     for name in map(cookie_name, request.settings.tokens):
         if name in request.cookies:
             response.delete_cookie(
@@ -247,27 +247,27 @@ def forget_session(request: Request, response: Response) -> None:
 
 
 def end_session(request: Request) -> None:
-    """End the request's session for everybody who has its cookie.
+    """Revoke the session of a request, for every copy of its cookie.
 
     Raises:
-        redis.RedisError: it could not be ended.
+        redis.RedisError: the session may still be valid.
     """
     for _, session in _sessions(request):
         request.services.revoked_sessions.add(session, MAX_SESSION_SECONDS)
 
 
 def cookie_name(token: bytes) -> str:
-    """Return the name of a session's cookie. Cookies do not tell ports apart, so each token has a name of its own."""
+    """Return the name of a session cookie. Browsers share cookies between ports, so each token has its own name."""
     return "queue_session_" + hmac.digest(token, b"name of the cookie", "sha256").hex()[:12]
 
 
 def cookie_path(request: Request) -> str:
-    """Return the part of the site that is the app's."""
+    """Return the path of the app on its site."""
     return request.settings.url_prefix or "/"
 
 
 def _sessions(request: Request) -> Iterator[tuple[bytes, str]]:
-    """Yield the token and the id of each session in the request's cookies that is signed by us and not too old."""
+    """Yield the token and the id of each session in the cookies with a valid signature that has not expired."""
     for token in request.settings.tokens if request.headers.get("Cookie") else ():
         cookie = request.cookies.get(cookie_name(token), "")
         with contextlib.suppress(BadSignature):
@@ -275,6 +275,6 @@ def _sessions(request: Request) -> Iterator[tuple[bytes, str]]:
 
 
 def _signer(token: bytes) -> TimestampSigner:
-    """Sign with a key made of a token: every worker has it, it survives a restart, and ends with the token."""
+    """Return a signer with a key derived from a token: all workers share it, and it is valid as long as the token."""
     key = hmac.digest(token, b"sessions of the page", "sha256")
     return TimestampSigner(key, salt="session", digest_method=hashlib.sha256)

@@ -1,28 +1,28 @@
-"""What the clients of one process share fairly: the time to work, and the memory for bodies."""
+"""Resources that the clients of one process share fairly: its time, and its memory for bodies."""
 
 import threading
 import time
 
 from web.errors import ApiError
 
-MIN_PAUSE, MAX_PAUSE = 0.005, 0.05  # seconds between two turns, when there is a pause at all
-MAX_PAUSES = 4  # between two turns
-TURN_SECONDS = 0.01  # how long a turn takes in the middle of much work
-FREE_BODY_BYTES = 1 << 16  # of each body that count for nothing: small requests are always read
+SLICE_SECONDS = 0.01  # how long a client works before a checkpoint makes it yield
+MIN_PAUSE, MAX_PAUSE = 0.005, 0.05  # seconds; a shorter pause is left out
+MAX_PAUSES = 4  # at one yield
+FREE_BODY_BYTES = 1 << 16  # bytes of each body that are not counted: small requests are always read
 
 
 class FairScheduler:
-    """Lets clients that keep a process busy take turns, with everybody else in between."""
+    """Cooperative scheduling: clients that keep a process busy work one time slice each, and others in between."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._began, self._began_cpu = 0.0, 0.0  # when the last turn began, by the clock and in seconds of work
+        self._began, self._began_cpu = 0.0, 0.0  # of the current time slice, by the clock and in CPU seconds
 
-    def take(self) -> None:
-        """Let all others that are ready go first. Of those that call this, one goes on at a time.
+    def yield_now(self) -> None:
+        """Let everyone else that is ready run first. Of those that yield, one at a time continues.
 
-        After much work there is a pause of the same length, and more of them while others fill them with work: a
-        request waits a few times for Redis or its client, and would find the next turn in its way each time.
+        A slice of much work is followed by a pause of the same length, repeated while others use it up: a request waits
+        several times for Redis or its client, and would find the next slice in its way each time.
         """
         with self._lock:
             pause = min(time.thread_time() - self._began_cpu, MAX_PAUSE)
@@ -41,13 +41,13 @@ class FairScheduler:
                 return
 
     def checkpoint(self) -> None:
-        """Take a turn if the last one has taken long enough; to be called often in the middle of much work."""
-        if time.monotonic() - self._began > TURN_SECONDS:
-            self.take()
+        """Yield if the current time slice is used up; to be called often during long work."""
+        if time.monotonic() - self._began > SLICE_SECONDS:
+            self.yield_now()
 
 
 class BodyMemory:
-    """Bounds the bytes of all the bodies that a process holds at once. A body alone may be larger."""
+    """Bounds the bytes of all bodies that a process holds at once. A single body may be larger than the bound."""
 
     def __init__(self, maximum: int) -> None:
         self.maximum = maximum
@@ -55,10 +55,10 @@ class BodyMemory:
         self._lock = threading.Lock()
 
     def reserve(self, size: int, held: int) -> None:
-        """Count `size` more bytes of a body of which `held` bytes are counted already; pair it with `release`.
+        """Reserve `size` more bytes for a body that already has `held`. Call `release` when it is dropped.
 
         Raises:
-            ApiError: too many are held (503).
+            ApiError: other bodies use the memory (503).
         """
         with self._lock:
             if self.reserved + size > self.maximum and self.reserved > held:
@@ -66,7 +66,7 @@ class BodyMemory:
             self.reserved += size
 
     def release(self, size: int) -> None:
-        """Count `size` bytes less."""
+        """Release `size` reserved bytes."""
         if size:
             with self._lock:
                 self.reserved -= size

@@ -1,4 +1,4 @@
-"""Records each answer: counts it for /metrics, logs why it is a 5xx, and logs every request if LOG_REQUESTS is set."""
+"""Records each answer: counts it for /metrics, logs the reason of a 5xx, and every request if LOG_REQUESTS is 1."""
 
 import json
 import logging
@@ -9,7 +9,7 @@ from web.errors import REDIS_ERRORS, ApiError
 from web.request import Request
 from web.services import Services
 
-MAX_PATH = 300  # characters of an address in a log: a short line stays whole, whatever other processes write
+MAX_PATH = 300  # characters of a path in a log: a short line stays whole, whatever other processes write
 
 log = logging.getLogger(__name__)
 
@@ -24,7 +24,7 @@ def label_of(environ: dict[str, Any]) -> str:
 def record_error(request: Request, error: ApiError) -> None:
     """Count an error of Redis, and log the reason of a 5xx."""
     if error.error in REDIS_ERRORS:
-        request.services.counters.add(("redis_errors", error.error))
+        request.services.counters.increment(("redis_errors", error.error))
     if error.status >= 500:
         log.warning(
             "%d %s: %s %s: %s", error.status, error.error, request.method, ascii(request.path[:MAX_PATH]), error.message
@@ -33,7 +33,7 @@ def record_error(request: Request, error: ApiError) -> None:
 
 def record_messages(services: Services, operation: str, queue: str, answer: Any) -> None:
     """Count the messages in the answer of an operation."""
-    services.counters.add_messages(operation, queue, answer)
+    services.counters.count_messages(operation, queue, answer)
     services.history.add_answer(operation, queue, answer)
 
 
@@ -44,7 +44,7 @@ def record_answer(
 
     With LOG_REQUESTS also log it, without query, header or body: no token, cookie or message gets into a log.
     """
-    services.counters.add_request(label, status[:3], seconds)
+    services.counters.count_request(label, status[:3], seconds)
     if services.settings.log_requests:
         line = {
             "time": datetime.now(UTC).isoformat(timespec="milliseconds"),

@@ -1,7 +1,6 @@
-"""`GET /metrics`: what the processes have counted, and what the queues hold, in the formats of Prometheus.
+"""`GET /metrics` in the formats of Prometheus: the state of the queues and the counts of this instance.
 
-What a queue holds comes from Redis and is the same in every instance of the app. What was counted adds up over all
-instances.
+The state comes from Redis and is the same in every instance of the app. The counts add up over all instances.
 """
 
 from collections import Counter
@@ -21,31 +20,31 @@ from web.counters import BOUNDS, MAX_QUEUES, OTHERS, Key
 from web.services import Services
 
 REDIS_UP = "1 if Redis answered this scrape."
-# Of each queue, from Redis: metric -> help, and how it comes from the state and the stats.
+# Gauges of each queue: metric -> help, and its value from the state and the stats in Redis.
 GAUGES: dict[str, tuple[str, Callable[[State, QueueStats], float]]] = {
-    "queue_waiting_messages": ("Messages that wait.", lambda state, _: state.count),
-    "queue_reserved_messages": ("Messages that are reserved.", lambda state, _: state.reserved),
-    "queue_delayed_messages": ("Messages that are delayed.", lambda state, _: state.delayed),
-    "queue_paused": ("1 where the queue is paused.", lambda state, _: state.paused),
+    "queue_waiting_messages": ("Waiting messages.", lambda state, _: state.count),
+    "queue_reserved_messages": ("Reserved messages.", lambda state, _: state.reserved),
+    "queue_delayed_messages": ("Delayed messages.", lambda state, _: state.delayed),
+    "queue_paused": ("1 if the queue is paused.", lambda state, _: state.paused),
     "queue_dead_messages": ("Dead letters.", lambda state, _: state.dead),
-    "queue_waiters": ("Clients that wait for a message.", lambda state, _: state.waiters),
+    "queue_waiters": ("Clients waiting for a message.", lambda state, _: state.waiters),
     "queue_head_age_seconds": (
-        "Seconds for which scrapes have seen the same message as the next one.",
+        "Seconds since scrapes first saw the message that is next to be popped.",
         lambda _, stats: stats.next_seconds,
     ),
 }
 REDIS_COUNTERS: dict[str, tuple[str, Callable[[QueueStats], float]]] = {
-    "queue_expired": ("Leases that ran out, counted in Redis.", lambda stats: stats.expired),
+    "queue_expired": ("Leases that have expired, counted in Redis.", lambda stats: stats.expired),
     "queue_buried": ("Messages that became dead letters, counted in Redis.", lambda stats: stats.buried),
 }
-COUNTERS = {  # of this instance's processes: metric -> help, what is counted, labels
+COUNTERS = {  # of this instance's processes: metric -> help, event, labels
     "queue_pushed": ("Messages pushed through this instance.", "pushed", ["queue"]),
     "queue_popped": ("Messages popped through this instance.", "popped", ["queue"]),
     "queue_reserved": ("Messages reserved through this instance.", "reserved", ["queue"]),
     "queue_acked": ("Messages acked through this instance.", "acked", ["queue"]),
     "queue_released": ("Messages released through this instance.", "released", ["queue"]),
     "queue_requests": ("Requests by operation, or kind of page, and status.", "requests", ["operation", "status"]),
-    "queue_redis_errors": ("Answers with an error of Redis, by its code.", "redis_errors", ["code"]),
+    "queue_redis_errors": ("Answers with an error of Redis, by error code.", "redis_errors", ["code"]),
 }
 
 
@@ -57,40 +56,40 @@ class _Queue:
 
 
 def render(services: Services, accept: str) -> tuple[bytes, str]:
-    """Return the metrics in the format that an Accept header asks for, and its content type."""
+    """Return the metrics and their content type, in the format that an Accept header prefers."""
     encode, content_type = choose_encoder(accept)
     return encode(Metrics(services)), content_type
 
 
 class Metrics:
-    """The metrics of one scrape. At most MAX_QUEUES queues have a label of their own, those that hold most."""
+    """The metrics of one scrape. At most MAX_QUEUES queues have a label of their own, the largest ones."""
 
     def __init__(self, services: Services) -> None:
         self.services = services
         self.counts = services.counters.totals()
 
     def collect(self) -> Iterator[Metric]:
-        """Yield the metrics; while Redis is away those that need no Redis."""
+        """Yield the metrics; while Redis is unavailable, only the counts of this instance."""
         info = GaugeMetricFamily("queue_info", "Always 1; the label has the version.", labels=["version"])
         info.add_metric([__version__], 1)
         yield info
         yield from self._counters()
         yield self._seconds()
         try:
-            found = list(self._from_redis())
+            state = list(self._from_redis())
         except redis.RedisError:
             yield GaugeMetricFamily("queue_redis_up", REDIS_UP, 0)
         else:
             yield GaugeMetricFamily("queue_redis_up", REDIS_UP, 1)
-            yield from found
+            yield from state
 
-    # --- what this instance has counted
+    # --- the counts of this instance
 
     def _counters(self) -> Iterator[Metric]:
-        for metric, (about, counted, labels) in COUNTERS.items():
+        for metric, (about, event, labels) in COUNTERS.items():
             numbers: Counter[Key] = Counter()
             for (kind, *values), (number, _) in self.counts.items():
-                if kind == counted:
+                if kind == event:
                     numbers[tuple(values[: len(labels)])] += int(number)
             family = CounterMetricFamily(metric, about, labels=labels)
             for key in sorted(numbers):
@@ -98,15 +97,15 @@ class Metrics:
             yield family
 
     def _seconds(self) -> Metric:
-        about = "Seconds from a request to the start of its answer, waiting included."
+        about = "Seconds from a request to the start of its answer, including long polling."
         family = HistogramMetricFamily("queue_request_seconds", about, labels=["operation"])
         requests = [(key, *counts) for key, counts in self.counts.items() if key[0] == "requests"]
         for operation in sorted({key[1] for key, *_ in requests}):
-            counts = [(key[3], number, seconds) for key, number, seconds in requests if key[1] == operation]
-            family.add_metric([operation], _buckets(counts), sum(seconds for *_, seconds in counts))
+            rows = [(key[3], number, seconds) for key, number, seconds in requests if key[1] == operation]
+            family.add_metric([operation], _buckets(rows), sum(seconds for *_, seconds in rows))
         return family
 
-    # --- what the queues hold
+    # --- the state of the queues
 
     def _from_redis(self) -> Iterator[Metric]:
         listing = self.services.lister.list_queues()
@@ -114,15 +113,15 @@ class Metrics:
         others = [queue for queue in listing.queues if queue.name not in named]
         queues = [queue for name in named if (queue := self._measure(name))]
         yield GaugeMetricFamily("queue_queues", "Queues that hold something.", len(listing.queues))
-        about = f"Of those, queues without a label of their own: there are more than {MAX_QUEUES}."
+        about = f"Queues without a label of their own, because there are more than {MAX_QUEUES}."
         yield GaugeMetricFamily("queue_queues_unlabelled", about, len(others))
-        about = "0 if Redis has too many keys to look at all of them, so that queues are missing."
+        about = "0 if Redis has too many keys to scan all of them, so queues may be missing."
         yield GaugeMetricFamily("queue_listing_complete", about, listing.complete)
         yield from self._gauges(queues, others)
         yield from self._redis_counters(queues)
 
     def _choose(self, listing: Listing) -> list[str]:
-        """Return the queues that get a label: the default one, those that hold most, then those that are used here."""
+        """Return the queues that get a label: the default queue, then the largest ones, then those used here."""
         largest = sorted(listing.queues, key=lambda queue: -(queue.count + queue.reserved + queue.dead))
         used = sorted(key[1] for key in self.counts if key[0] in ("pushed", "popped", "reserved"))
         names = [self.services.settings.queue_name, *(queue.name for queue in largest), *used]
@@ -162,7 +161,7 @@ class Metrics:
 
 
 def _buckets(counts: list[tuple[str, float, float]]) -> list[tuple[str, float]]:
-    """Return for each bound how many requests took at most so long, of numbers for each bound."""
+    """Return the cumulative number of requests for each bound, from rows of bound, number and seconds."""
     numbers: Counter[str] = Counter()
     for bound, number, _ in counts:
         numbers[bound] += int(number)

@@ -154,7 +154,7 @@ def login() -> Response | tuple[str, int]:
     """Start a session for the token."""
     request = current_request()
     sent = parse(request, LOGIN_PARAMETERS, read_fields(request, MAX_LOGIN_BYTES))
-    token = security.right_token(sent["token"] or "", request)
+    token = security.verify_token(sent["token"] or "", request)
     if not token:
         return render_sign_in(sent["to"], wrong=True), 401
     response = redirect(request.settings.url_prefix + local(sent["to"]), 303)

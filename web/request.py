@@ -1,4 +1,4 @@
-"""A request as this room sees it: Flask's, which knows the app that serves it, and is also made without Flask."""
+"""The request of the web layer: Flask's with the services of its app. It can also be made without Flask."""
 
 from functools import lru_cache
 from typing import Any, cast
@@ -15,7 +15,7 @@ NO_ARGUMENTS: MultiDict[str, str] = ImmutableMultiDict()
 
 
 class Headers(EnvironHeaders):
-    """The headers of a request. Each request looks for a dozen, most of them in vain, so `get` must cost little."""
+    """The headers of a request. Each request reads a dozen, most of which are missing, so `get` must be cheap."""
 
     def get(self, key: str, default: Any = None, type: Any = None) -> Any:  # type: ignore[override]  # noqa: A002
         if type is not None:
@@ -36,12 +36,12 @@ def _parse_media_type(text: str) -> tuple[str, str]:
 
 
 class Request(flask.Request):
-    """A request. `create_app` makes a subclass of it for each app, which has the `services`."""
+    """A request. `create_app` makes a subclass for each app, which has its `services`."""
 
     services: Services
-    counted_body_bytes = 0  # of its body, in the services's memory for bodies
+    counted_body_bytes = 0  # reserved in `services.body_memory`
     is_body_read = False  # to its end
-    session_token: bytes | None = None  # that its session was started with, b"" without one; None: not asked yet
+    session_token: bytes | None = None  # of its session, b"" without one; None until it is looked up
 
     def __init__(self, environ: dict[str, Any], *args: Any, **options: Any) -> None:
         super().__init__(environ, *args, **options)
@@ -54,12 +54,12 @@ class Request(flask.Request):
 
     @cached_property
     def media(self) -> tuple[str, str]:
-        """The media type of the body, and its charset, in lower case."""
+        """The media type of the body and its charset, in lower case."""
         return _parse_media_type(self.environ.get("CONTENT_TYPE", ""))
 
     @cached_property
     def args(self) -> MultiDict[str, str]:
-        """The parameters in the address."""
+        """The parameters in the query string."""
         return super().args if self.query_string else NO_ARGUMENTS
 
 

@@ -1,4 +1,4 @@
-"""What the requests of one process share. Every request knows it, and the app has it as `app.extensions["queue"]`."""
+"""The objects that all requests of a process share: `request.services`, also `app.extensions["queue"]`."""
 
 import logging
 import time
@@ -28,21 +28,20 @@ from web.live.wait import Slots
 from web.throttle import AuthThrottle
 
 BODIES_AT_ONCE = 4  # bodies of MAX_BODY_BYTES that a process may hold
-RETRY_DELAY = 1.0  # seconds until the next look at a Redis that is away
+RETRY_DELAY = 1.0  # seconds between two attempts to reach Redis
 
 log = logging.getLogger(__name__)
 
 
 class Services:
-    """The Redis clients, and everybody who waits. Nothing is opened before its first use."""
+    """The Redis clients, the feeds and the counters. Nothing is opened before its first use."""
 
     def __init__(self, settings: Settings, client: Any = None) -> None:
-        """Use `client` where it is given, for waiting too; else connect to the settings' server."""
+        """Use `client`, for waiting too, if it is given; else connect to the server of the settings."""
         self.settings = settings
-        self.max_blocked_clients = (
-            settings.max_blocked_clients
-        )  # gunicorn.conf.py lowers it where the limit of open files is low
-        self.stopping: Callable[[], bool] = lambda: False  # gunicorn.conf.py says how to know
+        # Before the first request gunicorn's hooks set these two: open files may limit the clients.
+        self.max_blocked_clients = settings.max_blocked_clients
+        self.is_stopping: Callable[[], bool] = lambda: False
         self.auth_throttle = AuthThrottle()
         self.scheduler = FairScheduler()
         self.counters = Counters()
@@ -109,12 +108,14 @@ class Services:
         return QueueListFeed(self.lister, self.tracker, self.history)
 
     def count_in(self, file: Path) -> None:
-        """Count in files beside those of the other processes, so that each can tell what all have counted and seen."""
-        self.counters = Counters(file)
-        self.history = History(file.with_suffix(".history"))
+        """Keep counts and history in files beside those of the other processes; in memory where that fails."""
+        try:
+            self.counters, self.history = Counters(file), History(file.with_suffix(".history"))
+        except OSError as error:
+            log.warning("This process counts for itself, so /metrics and charts are incomplete: %s", error)
 
     def log_warning(self) -> None:
-        """Wait until Redis can be reached, then log what may lose messages there."""
+        """Wait until Redis is available, then log what may lose messages there."""
         while not self.is_stopping():
             try:
                 if warning := find_warning(self.client):
@@ -122,7 +123,3 @@ class Services:
                 return
             except redis.RedisError:
                 time.sleep(RETRY_DELAY)
-
-    def is_stopping(self) -> bool:
-        """Return whether this process was told to end."""
-        return self.stopping()

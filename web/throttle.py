@@ -1,7 +1,7 @@
-"""Wrong tokens: those who send them wait for their answer, longer each time, and the log says how many came.
+"""Throttles wrong tokens: the answer is delayed, longer each time, and the log counts them.
 
-A right token is never delayed or refused, whatever else comes from its address, so nobody can keep others out. Each
-process counts for itself, and asks Redis nothing.
+A valid token is never delayed or refused, whatever else comes from its IP address, so nobody can lock others out. Each
+process counts for itself, without Redis.
 """
 
 import ipaddress
@@ -14,72 +14,72 @@ from dataclasses import dataclass
 
 from web.errors import ApiError
 
-FREE_ATTEMPTS = 5  # wrong tokens of an address that are answered without a delay: people mistype
+FREE_ATTEMPTS = 5  # wrong tokens from one client that are answered without a delay: people mistype
 FIRST_DELAY = 0.25  # seconds for the next one; it doubles each time
 MAX_DELAY = 4.0  # seconds
-MEMORY_SECONDS = 900.0  # an address that has sent no wrong token for so long starts anew
-MAX_ADDRESSES = 10_000  # that are remembered; beyond it the one seen least lately is forgotten
-MAX_DELAYED_PER_ADDRESS = 10  # answers of an address that are delayed at once; more are refused at once (429)
-MAX_DELAYED = 500  # answers of all addresses
+MEMORY_SECONDS = 900.0  # without a wrong token for this long, a client starts afresh
+MAX_CLIENTS = 10_000  # remembered; beyond that the least recent one is forgotten
+MAX_DELAYED_PER_CLIENT = 10  # answers to one client that are delayed at the same time; more are refused (429)
+MAX_DELAYED = 500  # answers to all clients
 
 log = logging.getLogger(__name__)
 
 
 @dataclass
-class _Address:
+class _Client:
     attempts: int = 0
     delayed: int = 0
-    last: float = 0.0
+    last_attempt: float = 0.0
 
 
 class AuthThrottle:
-    """The wrong tokens that came to one process lately, by address."""
+    """The recent wrong tokens in one process, by client."""
 
     def __init__(self, sleep: Callable[[float], object] = time.sleep) -> None:
         self._sleep = sleep
-        self._addresses: OrderedDict[str, _Address] = OrderedDict()
+        self._clients: OrderedDict[str, _Client] = OrderedDict()
         self._delayed = 0
         self._lock = threading.Lock()
 
     def record_failure(self, address: str) -> None:
-        """Count a wrong token and wait before it is answered.
+        """Record a wrong token from an IP address, and delay its answer.
 
         Raises:
-            ApiError: too many answers wait already (429).
+            ApiError: too many answers are delayed already (429).
         """
         network = network_of(address)
         with self._lock:
-            found = self._count(network)
-            if found.attempts & (found.attempts - 1) == 0:  # 1, 2, 4, 8, ...: nobody can fill the log
-                log.warning("Wrong token from %s: %d lately", network, found.attempts)
-            delay = _delay(found.attempts)
+            client = self._count(network)
+            if client.attempts & (client.attempts - 1) == 0:  # 1, 2, 4, 8, ...: nobody can fill the log
+                log.warning("Wrong token from %s: %d lately", network, client.attempts)
+            delay = _delay(client.attempts)
             if not delay:
                 return
-            if found.delayed >= MAX_DELAYED_PER_ADDRESS or self._delayed >= MAX_DELAYED:
+            if client.delayed >= MAX_DELAYED_PER_CLIENT or self._delayed >= MAX_DELAYED:
                 raise ApiError("too_many_attempts", headers={"Retry-After": f"{MAX_DELAY:.0f}"})
-            found.delayed += 1
+            client.delayed += 1
             self._delayed += 1
         try:
             self._sleep(delay)
         finally:
             with self._lock:
-                found.delayed -= 1
+                client.delayed -= 1
                 self._delayed -= 1
 
-    def _count(self, network: str) -> _Address:
+    def _count(self, network: str) -> _Client:
         now = time.monotonic()
-        found = self._addresses.setdefault(network, _Address())
-        if now - found.last > MEMORY_SECONDS:
-            found.attempts = 0
-        found.attempts, found.last = found.attempts + 1, now
-        self._addresses.move_to_end(network)
-        if len(self._addresses) > MAX_ADDRESSES:
-            self._addresses.popitem(last=False)
-        return found
+        client = self._clients.setdefault(network, _Client())
+        if now - client.last_attempt > MEMORY_SECONDS:
+            client.attempts = 0
+        client.attempts, client.last_attempt = client.attempts + 1, now
+        self._clients.move_to_end(network)
+        if len(self._clients) > MAX_CLIENTS:
+            self._clients.popitem(last=False)
+        return client
 
 
 def _delay(attempts: int) -> float:
-    """Return the seconds that the answer to a wrong token waits."""
+    """Return the delay of the answer to a wrong token, in seconds."""
     if attempts <= FREE_ATTEMPTS:
         return 0.0
     doublings = min(attempts - FREE_ATTEMPTS - 1, 10)
@@ -87,7 +87,7 @@ def _delay(attempts: int) -> float:
 
 
 def network_of(address: str) -> str:
-    """Return what one client has: an IPv4 address, or the /64 network of an IPv6 address."""
+    """Return the addresses that one client has: an IPv4 address, or the /64 network of an IPv6 address."""
     try:
         parsed = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:  # a unix socket has none

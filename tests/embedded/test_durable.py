@@ -1,4 +1,4 @@
-"""What is answered is on the disk: the embedded server is watched at its system calls."""
+"""An answered push is on disk: the system calls of the embedded server are traced."""
 
 import os
 import re
@@ -18,15 +18,15 @@ CALL = re.compile(r"^(write|writev|sendto|sendmsg|fdatasync|fsync)\(\d+<(.*?)>.*
 
 
 def can_trace() -> bool:
-    """Return whether a process can be watched here; a container may refuse it, whatever is installed."""
+    """Return whether a process can be traced here: a container may forbid it even if strace is installed."""
     command = ["strace", "-qq", "-e", "trace=none", "-o", "/dev/null", "true"]
     return bool(shutil.which("strace")) and subprocess.run(command, capture_output=True).returncode == 0
 
 
 class Traced(App):
-    """The app and all that it starts, with the writes and syncs of each in a file of its own.
+    """The app under strace, with the writes and syncs of each process in a file of its own.
 
-    In one file strace cuts a call in two when another process comes between.
+    In a shared file, strace splits a call in two when another process interrupts it.
     """
 
     def start(self) -> None:
@@ -48,7 +48,7 @@ class Traced(App):
 
 @pytest.mark.slow
 def test_no_push_is_answered_before_it_is_on_the_disk(folder: Path) -> None:
-    """Without strace the server's own word has to do; `test_embedded_faults.py` kills it as well."""
+    """Without strace only the setting of the server is checked; `test_embedded_faults.py` also kills it."""
     kind = Traced if can_trace() else App
     with running(kind(folder / "durable", WEB_CONCURRENCY="1")) as app:
         client = connect(f"unix://{app.folder}/valkey.sock")
@@ -61,7 +61,7 @@ def test_no_push_is_answered_before_it_is_on_the_disk(folder: Path) -> None:
 
 
 def check(trace: str) -> None:
-    """Check that the server sends nothing to a client between a write to its file and the sync of that."""
+    """Check that the server sends nothing to a client between a write to its file and the sync of that write."""
     unsynced, syncs, replies = False, 0, 0
     for call, file, result in (found.groups() for line in trace.splitlines() if (found := CALL.match(line))):
         if int(result) < 0:
@@ -72,5 +72,5 @@ def check(trace: str) -> None:
             unsynced = True
         elif "socket:" in file or "UNIX" in file:
             replies += 1
-            assert not unsynced, "a reply was sent before the disk had what it answers"
+            assert not unsynced, "a reply was sent before its write was synced"
     assert syncs >= 30 and replies >= 30, (syncs, replies)

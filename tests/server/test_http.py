@@ -1,4 +1,4 @@
-"""HTTP as it arrives at gunicorn: raw requests that are whole, cut, malformed and hostile."""
+"""Raw HTTP requests to gunicorn: valid, truncated, malformed and hostile ones."""
 
 import contextlib
 import http.client
@@ -7,7 +7,6 @@ import json
 import re
 import socket
 import subprocess
-import urllib.request
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -22,7 +21,7 @@ MIB = 1 << 20
 
 
 class Answer:
-    """An answer from the wire."""
+    """An HTTP response."""
 
     def __init__(self, response: http.client.HTTPResponse) -> None:
         self.status, self.headers, self.body = response.status, response.headers, response.read()
@@ -33,14 +32,14 @@ class Answer:
 
 
 class Unclosed(io.BufferedReader):
-    """A reader of a socket that stays open after an answer, for the next one."""
+    """A reader that stays open after a response, for the next one."""
 
     def close(self) -> None:
         pass
 
 
 class Wire:
-    """A connection to the app: bytes out, answers in."""
+    """A connection to the app: bytes out, responses in."""
 
     def __init__(self, app: App) -> None:
         self.sock = socket.create_connection(("127.0.0.1", app.port), timeout=20)
@@ -58,12 +57,12 @@ class Wire:
         return self
 
     def answer(self, method: str = "POST") -> Answer:
-        response = http.client.HTTPResponse(self, method=method)  # type: ignore[arg-type]  # asks for makefile only
+        response = http.client.HTTPResponse(self, method=method)  # type: ignore[arg-type]  # needs makefile only
         response.begin()
         return Answer(response)
 
     def rest(self) -> bytes:
-        """Return what comes until the app closes the connection."""
+        """Return the bytes that arrive until the app closes the connection."""
         return self.reader.read()
 
 
@@ -89,15 +88,9 @@ def waiting(store: Store, name: str) -> list[bytes]:
 
 
 def keys(store: Store) -> dict[bytes, bytes]:
-    """Return everything in the store except how many clients wait, which expires."""
+    """Return everything in the store except the numbers of waiting clients, which expire."""
     client = store.client()
     return {key: client.dump(key) for key in client.scan_iter() if not key.endswith(b":waiters")}
-
-
-def test_what_is_pushed_is_popped(site: App, name: str) -> None:
-    urllib.request.urlopen(f"{site.url}/api/queue/{name}/push", data=b"message=hello")
-    answer = json.load(urllib.request.urlopen(f"{site.url}/api/queue/{name}/pop", data=b""))
-    assert answer == {"success": True, "message": "hello"}
 
 
 def test_curl_as_the_readme_shows_it(site: App, name: str) -> None:
@@ -116,13 +109,13 @@ def test_curl_as_the_readme_shows_it(site: App, name: str) -> None:
 # --- bodies
 
 
-def test_a_body_shorter_than_its_length_is_refused(wire: Wire, valkey: Store, name: str) -> None:
+def test_a_body_shorter_than_its_content_length_is_refused(wire: Wire, valkey: Store, name: str) -> None:
     answer = wire.send(push(name, "Content-Length: 99") + b"message=abcdefg").half_close().answer()
     assert (answer.status, answer.json["success"], answer.json["error"]) == (400, False, "incomplete_body")
     assert waiting(valkey, name) == []
 
 
-def test_chunks_are_one_body(wire: Wire, valkey: Store, name: str) -> None:
+def test_chunks_form_one_body(wire: Wire, valkey: Store, name: str) -> None:
     chunks = b"5\r\nmessa\r\n3;ext=1\r\nge=\r\n001\r\na\r\n0\r\nX-Trailer: x\r\n\r\n"
     answer = wire.send(push(name, "Transfer-Encoding: chunked") + chunks).answer()
     assert (answer.json, waiting(valkey, name)) == ({"success": True, "message": "a", "count": 1}, [b"a"])
@@ -173,7 +166,7 @@ def test_bytes_after_malformed_chunks_are_not_read_as_a_request(wire: Wire, valk
 def test_a_client_can_read_why_its_large_body_is_refused(
     wire: Wire, valkey: Store, name: str, close: str, chunked: bool
 ) -> None:
-    large = b"x" * (40 * MIB)  # far more than sockets buffer
+    large = b"x" * (40 * MIB)  # far more than socket buffers hold
     if chunked:
         wire.send(push(name, close, "Transfer-Encoding: chunked") + b"%x\r\n" % len(large) + large + b"\r\n0\r\n\r\n")
     else:
@@ -186,12 +179,12 @@ def test_a_client_can_read_why_its_large_body_is_refused(
         assert wire.answer("GET").json["count"] == 0
 
 
-@pytest.mark.parametrize("cause", ["a foreign host", "a cross-site request", "an unknown path", "a wrong method"])
-def test_every_error_can_be_read_by_a_client_that_is_still_sending(wire: Wire, name: str, cause: str) -> None:
+@pytest.mark.parametrize("cause", ["an untrusted host", "a cross-site request", "an unknown path", "a wrong method"])
+def test_a_client_that_is_still_sending_can_read_every_error(wire: Wire, name: str, cause: str) -> None:
     size = 20 * MIB
     rest = ["Connection: close", f"Content-Length: {size}"]
     heads = {
-        "a foreign host": (400, head(f"/api/queue/{name}/push", *rest, host="evil.example")),
+        "an untrusted host": (400, head(f"/api/queue/{name}/push", *rest, host="evil.example")),
         "a cross-site request": (403, push(name, *rest, "Sec-Fetch-Site: cross-site")),
         "an unknown path": (404, head("/api/nothing", *rest)),
         "a wrong method": (405, head(f"/api/queue/{name}/push", *rest, method="PUT")),
@@ -201,18 +194,18 @@ def test_every_error_can_be_read_by_a_client_that_is_still_sending(wire: Wire, n
     assert (answer.status, answer.json["success"]) == (status, False)
 
 
-def test_a_body_that_is_too_large_is_refused_before_it_is_sent(wire: Wire, name: str) -> None:
+def test_a_body_with_a_too_large_content_length_is_refused_before_it_is_sent(wire: Wire, name: str) -> None:
     answer = wire.send(push(name, f"Content-Length: {17 * MIB}")).answer()
     assert answer.status == 413
 
 
-def test_a_client_that_waits_for_100_continue_gets_it(wire: Wire, name: str) -> None:
+def test_expect_100_continue_is_answered(wire: Wire, name: str) -> None:
     wire.send(push(name, "Content-Length: 9", "Expect: 100-continue"))
     assert wire.sock.recv(100) == b"HTTP/1.1 100 Continue\r\n\r\n"
     assert wire.send(b"message=a").answer().json["message"] == "a"
 
 
-def test_a_body_may_come_a_byte_at_a_time(wire: Wire, name: str) -> None:
+def test_a_body_can_arrive_a_byte_at_a_time(wire: Wire, name: str) -> None:
     wire.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     for byte in push(name, "Content-Length: 9") + b"message=a":
         wire.send(bytes([byte]))
@@ -239,14 +232,14 @@ def test_an_unread_body_is_not_taken_for_the_next_request(wire: Wire, valkey: St
 # --- requests
 
 
-def test_head_answers_without_a_body(wire: Wire, name: str) -> None:
+def test_head_has_no_body(wire: Wire, name: str) -> None:
     for verb in ("count", "all"):
         answer = wire.send(head(f"/api/queue/{name}/{verb}", method="HEAD")).answer("HEAD")
         assert (answer.status, answer.body) == (200, b"")
     assert int(answer.headers["Content-Length"]) > 0
 
 
-def test_options_and_405_name_the_methods_that_are_allowed(wire: Wire, name: str) -> None:
+def test_options_and_405_list_the_allowed_methods(wire: Wire, name: str) -> None:
     path = f"/api/queue/{name}/push"
     options = wire.send(head(path, method="OPTIONS")).answer("OPTIONS")
     other = wire.send(head(path, method="GET")).answer("GET")
@@ -269,7 +262,7 @@ def test_an_absolute_target_does_not_change_the_host(site: App, name: str, targe
             assert wire.send(head(path, method="GET", host=host)).answer("GET").status == status
 
 
-def test_a_client_is_not_taken_for_a_proxy(wire: Wire, name: str) -> None:
+def test_headers_of_a_proxy_are_ignored_from_a_client(wire: Wire, name: str) -> None:
     headers = ["SCRIPT_NAME: /x", "PATH_INFO: /api/queue/other/count", "X-Forwarded-Host: evil", "Forwarded: host=evil"]
     answer = wire.send(head(f"/api/queue/{name}/count", *headers, method="GET")).answer("GET")
     assert (answer.status, answer.json["count"]) == (200, 0)
@@ -358,10 +351,10 @@ HOSTILE: list[bytes] = [
 
 
 def statuses(site: App, data: bytes) -> list[int]:
-    """Send bytes, close the sending side, and return the status of each answer."""
+    """Send bytes, close the sending side, and return the status of each response."""
     found, wire = b"", Wire(site)
     with wire.sock:
-        with contextlib.suppress(OSError):  # refused and closed before everything was sent
+        with contextlib.suppress(OSError):  # refused and closed before all of it was sent
             wire.send(data).half_close()
         with contextlib.suppress(ConnectionError):
             while some := wire.sock.recv(1 << 16):

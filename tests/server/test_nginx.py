@@ -1,4 +1,4 @@
-"""The app behind a real nginx, as deploy/nginx.conf has it: TLS, HTTP/2, a sub-path, several instances."""
+"""The app behind a real nginx with deploy/nginx.conf: TLS, HTTP/2, a sub-path, several instances."""
 
 import contextlib
 import http.client
@@ -88,7 +88,7 @@ class Nginx:
 
 @pytest.fixture(scope="module")
 def apps(valkey: Store, folder: Path) -> Iterator[list[App]]:
-    """Two instances of the app, as many as a balancer may have, on one Redis."""
+    """Two instances of the app on one Redis, for nginx to balance."""
     env = {"URL_PREFIX": "/queue", "TRUSTED_PROXIES": "127.0.0.1", "API_TOKEN": TOKEN, "WEB_CONCURRENCY": "1"}
     env["TRUSTED_HOSTS"] = "queue.example.com"
     with (
@@ -115,7 +115,7 @@ def test_page_static_files_and_api_are_at_the_sub_path(nginx: Nginx, name: str, 
     assert json.loads(nginx.ask("POST", f"{at}/api/queue/{name}/pop")[2])["message"] == "a"
 
 
-def test_a_session_is_kept_to_the_sub_path_and_to_tls(nginx: Nginx) -> None:
+def test_a_session_cookie_is_limited_to_the_sub_path_and_tls(nginx: Nginx) -> None:
     status, headers, _ = nginx.ask("POST", "/queue/login", f"token={TOKEN}&to=/q/jobs")
     assert (status, headers["Location"]) == (303, "/queue/q/jobs")
     cookie = headers["Set-Cookie"]
@@ -125,25 +125,25 @@ def test_a_session_is_kept_to_the_sub_path_and_to_tls(nginx: Nginx) -> None:
 
 
 @pytest.mark.parametrize("host", ["queue.example.com", "queue.example.com:8443", "127.0.0.1"])
-def test_the_host_arrives_with_and_without_a_port(nginx: Nginx, host: str) -> None:
+def test_the_host_header_passes_with_and_without_a_port(nginx: Nginx, host: str) -> None:
     origin = {"Host": host, "Origin": f"https://{host}"}
     assert nginx.ask("POST", "/queue/api/queue/hosts/push", "message=a", **origin)[0] == 200
     assert nginx.ask("GET", "/queue/api/queue/count", Host="evil.example")[0] == 400
 
 
-def test_http_2_reaches_the_app(nginx: Nginx) -> None:
+def test_http_2_works(nginx: Nginx) -> None:
     url = f"https://127.0.0.1:{nginx.port}/queue/api/queue/count"
     command = ["curl", "-sk", "--http2", "-H", f"Authorization: Bearer {TOKEN}", "-w", "%{http_version}", url]
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.endswith("}\n2")
 
 
-def test_a_thousand_requests_have_a_thousand_good_answers(nginx: Nginx, name: str) -> None:
+def test_a_thousand_requests_on_kept_connections_succeed(nginx: Nginx, name: str) -> None:
     def ask(number: int) -> Counter[int]:
-        """Push and pop on a connection that is kept, 100 requests in all."""
+        """Push and pop on one connection, 100 requests in all."""
         found: Counter[int] = Counter()
         with contextlib.closing(nginx.connect()) as connection:
-            for turn in range(100):
-                path, body = ("push", "message=a") if turn % 2 == 0 else ("pop", "")
+            for index in range(100):
+                path, body = ("push", "message=a") if index % 2 == 0 else ("pop", "")
                 connection.request("POST", f"/queue/api/queue/{name}{number}/{path}", body, HEADERS)
                 answer = connection.getresponse()
                 assert json.loads(answer.read())["success"]
@@ -154,7 +154,7 @@ def test_a_thousand_requests_have_a_thousand_good_answers(nginx: Nginx, name: st
         assert sum(pool.map(ask, range(10)), Counter()) == {200: 1000}
 
 
-def test_events_arrive_at_once(nginx: Nginx, name: str, valkey: Store) -> None:
+def test_events_arrive_without_buffering(nginx: Nginx, name: str, valkey: Store) -> None:
     with contextlib.closing(nginx.connect()) as connection:
         connection.request("GET", f"/queue/api/queue/{name}/events", headers=HEADERS)
         answer = connection.getresponse()
@@ -164,7 +164,7 @@ def test_events_arrive_at_once(nginx: Nginx, name: str, valkey: Store) -> None:
         assert any(b'"count":1' in line for line in lines)
 
 
-def test_many_wait_and_each_gets_one_message(nginx: Nginx, name: str, valkey: Store) -> None:
+def test_each_of_many_waiting_clients_gets_one_message(nginx: Nginx, name: str, valkey: Store) -> None:
     def wait(_: int) -> str:
         status, _, body = nginx.ask("POST", f"/queue/api/queue/{name}/pop?wait=60")
         assert status == 200
@@ -178,8 +178,8 @@ def test_many_wait_and_each_gets_one_message(nginx: Nginx, name: str, valkey: St
 
 
 @pytest.mark.parametrize("how", ["closed", "half-closed"])
-def test_a_client_that_left_takes_nothing(nginx: Nginx, name: str, valkey: Store, how: str) -> None:
-    """nginx takes a client that has ended its sending for one that has left."""
+def test_a_client_that_disconnects_takes_no_message(nginx: Nginx, name: str, valkey: Store, how: str) -> None:
+    """nginx treats a client that has ended its sending as disconnected."""
 
     def waiters() -> int:
         return int(json.loads(nginx.ask("GET", f"/queue/api/queue/{name}/count")[2])["waiters"])
@@ -197,11 +197,11 @@ def test_a_client_that_left_takes_nothing(nginx: Nginx, name: str, valkey: Store
     connection.close()
 
 
-def test_wrong_tokens_count_for_the_client_that_nginx_saw(nginx: Nginx, apps: list[App]) -> None:
+def test_wrong_tokens_are_counted_for_the_client_of_nginx(nginx: Nginx, apps: list[App]) -> None:
     forged = {"Authorization": "Bearer a-guess-that-is-wrong", "X-Forwarded-For": "198.51.100.77"}
     assert nginx.ask("GET", "/queue/api/queue/count", **forged)[0] == 401
     logs = "".join(app.log.read_text() for app in apps)
-    # nginx adds 127.0.0.1, which is a proxy itself here, so what stands before it is the client.
+    # nginx adds 127.0.0.1, which is a trusted proxy here, so the address before it is the client's.
     assert "Wrong token from 198.51.100.77" in logs
 
 
@@ -216,7 +216,7 @@ def test_large_bodies_pass(nginx: Nginx, name: str, kind: str) -> None:
 
 
 @pytest.mark.soak
-def test_an_instance_that_restarts_is_left_out(
+def test_nginx_skips_an_instance_that_restarts(
     serve: Callable[..., App], valkey: Store, folder: Path, name: str
 ) -> None:
     """No request gets a 502."""

@@ -1,4 +1,4 @@
-"""Stopping and restarting the server while clients wait and work: every client gets its answer, no message is lost."""
+"""Stops and restarts under load: every client gets an answer, and no message is lost."""
 
 import http.client
 import json
@@ -36,8 +36,8 @@ def waiters(app: App, name: str) -> int:
     return int(call(app, f"/api/queue/{name}/count")[1]["waiters"])
 
 
-def test_the_time_limits_are_in_order() -> None:
-    """The longest wait ends before gunicorn ends its workers, and gunicorn ends before the container is killed."""
+def test_the_timeouts_are_in_order() -> None:
+    """The longest wait ends before gunicorn kills its workers, and gunicorn stops before the container is killed."""
     conf = (ROOT / "gunicorn.conf.py").read_text()
     compose = (ROOT / "docker-compose.yaml").read_text()
     [graceful] = re.findall(r"^graceful_timeout = (\d+)", conf, re.MULTILINE)
@@ -51,9 +51,7 @@ def test_the_time_limits_are_in_order() -> None:
 
 
 @pytest.mark.slow
-def test_sigterm_answers_every_waiting_client_that_the_queue_is_empty(
-    serve: Callable[..., App], valkey: Store, name: str
-) -> None:
+def test_sigterm_answers_every_waiting_client(serve: Callable[..., App], valkey: Store, name: str) -> None:
     app = serve(REDIS_URL=valkey.url)
     paths = [f"/api/queue/{name}/{verb}?wait=60" for verb in ("pop", "reserve")] * 10
     with ThreadPoolExecutor(20) as pool:
@@ -70,11 +68,13 @@ def test_sigterm_answers_every_waiting_client_that_the_queue_is_empty(
 
 
 @pytest.mark.slow
-def test_a_reload_under_load_loses_and_doubles_nothing(serve: Callable[..., App], valkey: Store, name: str) -> None:
-    """Clients keep waiting, pushing, reserving and acking while all workers are replaced three times."""
+def test_a_reload_under_load_neither_loses_nor_duplicates_messages(
+    serve: Callable[..., App], valkey: Store, name: str
+) -> None:
+    """Clients keep pushing, popping, reserving and acking while all workers are replaced twice."""
     app = serve(REDIS_URL=valkey.url)
     pushed, taken = [Counter[str]() for _ in range(2)], [Counter[str]() for _ in range(2)]
-    unsure, done = Counter[str](), threading.Event()
+    unknown, done = Counter[str](), threading.Event()
     unexpected: list[Any] = []
 
     def produce(number: int) -> None:
@@ -85,9 +85,9 @@ def test_a_reload_under_load_loses_and_doubles_nothing(serve: Callable[..., App]
             try:
                 status, _ = call(app, f"/api/queue/{name}/push", {"message": text})
             except (OSError, http.client.HTTPException):
-                unsure[text] += 1  # a worker that ends may close a connection that it has just accepted
+                unknown[text] += 1  # a stopping worker may close a connection that it has just accepted
                 continue
-            (pushed[number] if status == 200 else unsure)[text] += 1
+            (pushed[number] if status == 200 else unknown)[text] += 1
             unexpected.extend([] if status == 200 else [status])
 
     def consume(number: int) -> None:
@@ -95,7 +95,7 @@ def test_a_reload_under_load_loses_and_doubles_nothing(serve: Callable[..., App]
             try:
                 status, answer = call(app, f"/api/queue/{name}/{'pop' if number else 'reserve'}", {"wait": 0.5})
             except (OSError, http.client.HTTPException):
-                continue  # a pop that is cut off loses its message, so this must be one without a message
+                continue  # a pop that is cut off loses its message, so it must not have had one
             unexpected.extend([] if status == 200 else [status])
             if not answer["success"]:
                 continue
@@ -113,7 +113,7 @@ def test_a_reload_under_load_loses_and_doubles_nothing(serve: Callable[..., App]
 
     with ThreadPoolExecutor(4) as pool:
         futures = [pool.submit(role, number) for role in (produce, consume) for number in range(2)]
-        for _ in range(3):
+        for _ in range(2):
             before = set(app.workers())
             seen = sum(map(len, taken))
             until(lambda: sum(map(len, taken)) > seen + 50)  # noqa: B023
@@ -127,29 +127,29 @@ def test_a_reload_under_load_loses_and_doubles_nothing(serve: Callable[..., App]
     assert unexpected == []
     assert ReliableQueue(valkey.client(), name).state().reserved == 0
     assert sure - seen_all == Counter()
-    assert seen_all - sure - unsure == Counter()
-    assert len(sure) > 150
+    assert seen_all - sure - unknown == Counter()
+    assert len(sure) > 100
 
 
 @pytest.mark.slow
-def test_a_stream_under_way_is_finished_before_the_app_stops(
+def test_a_response_in_progress_is_completed_before_the_app_stops(
     serve: Callable[..., App], valkey: Store, name: str
 ) -> None:
     app = serve(REDIS_URL=valkey.url)
-    count = 20_000
+    count = 20_000  # 20 MB, more than socket buffers hold
     RedisQueue(valkey.client(), name).push(*[b"%1000d" % number for number in range(count)])
     connection = http.client.HTTPConnection("127.0.0.1", app.port, timeout=60)
     connection.request("GET", f"/api/queue/{name}/all", headers={"Accept": "application/x-ndjson"})
     response = connection.getresponse()
     response.readline()
     app.process.send_signal(signal.SIGTERM)
-    assert response.read().count(b"\n") == count - 1  # gunicorn lets requests under way finish
+    assert response.read().count(b"\n") == count - 1  # gunicorn lets requests in progress finish
     connection.close()
     assert app.process.wait() == 0
 
 
 @pytest.mark.slow
-def test_reservations_survive_killing_redis_and_the_app(
+def test_reservations_survive_a_kill_of_redis_and_the_app(
     own_store: Callable[..., Store], serve: Callable[..., App], name: str
 ) -> None:
     store = own_store("valkey", "--appendonly", "yes", "--appendfsync", "always")
@@ -171,7 +171,7 @@ def test_reservations_survive_killing_redis_and_the_app(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
-def test_a_worker_that_ends_is_replaced_and_the_queue_is_unchanged(
+def test_a_worker_that_ends_is_replaced_and_no_message_is_lost(
     serve: Callable[..., App], valkey: Store, name: str, how: signal.Signals
 ) -> None:
     app = serve(REDIS_URL=valkey.url, WEB_CONCURRENCY="1")

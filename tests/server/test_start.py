@@ -1,4 +1,4 @@
-"""Starting on machines as they are: any locale, any path, any .venv, any HOST, ports and limits of all kinds."""
+"""Starting on all kinds of machines: locales, paths, broken .venvs, HOST, ports in use, few open files."""
 
 import contextlib
 import http.client
@@ -23,6 +23,7 @@ import pytest
 
 from server import listen
 from settings import BadSetting, Settings, read
+from tests.embedded.helpers import failed_start
 from tests.servers import ROOT, App, Proxy, Store, free_port, until
 
 pytestmark = pytest.mark.slow  # they start the app
@@ -46,7 +47,7 @@ PRODUCT = (
 
 @contextlib.contextmanager
 def program(command: list[str], port: int, log: Path, cwd: Path = ROOT, **env: Any) -> Iterator[str]:
-    """Run a command that starts the app, and yield the app's address once it answers."""
+    """Run a command that starts the app, and yield its URL once it answers."""
     url = f"http://127.0.0.1:{port}"
     with open(log, "wb") as output:
         process = subprocess.Popen(
@@ -86,21 +87,9 @@ def ask(url: str, data: str | None = None, **headers: str) -> Any:
     return json.loads(body) if "json" in answer.headers["Content-Type"] else body
 
 
-def refused(folder: Path, *arguments: str, **env: str) -> str:
-    """Start the app where it must not start, and return the one line that it says."""
-    settings = {"PATH": os.environ["PATH"], "PORT": str(free_port()), "DATA_DIR": str(folder / "refused"), **env}
-    command = [sys.executable, *(arguments or [str(ROOT / "app.py")])]
-    done = subprocess.run(command, env=settings, cwd=ROOT, capture_output=True, timeout=60, check=False)
-    output = (done.stdout + done.stderr).decode()
-    assert done.returncode == 2, output
-    [line] = [line for line in output.splitlines() if "[INFO]" not in line]
-    assert line.startswith("Cannot start: ") and line.endswith(".")
-    return line
-
-
 @pytest.fixture(scope="session")
 def packages() -> str:
-    """Where the packages of this environment are, so that pip finds them and loads nothing."""
+    """The folder of this environment's packages, so that pip finds them and downloads nothing."""
     return str(Path(pytest.__file__).parent.parent)
 
 
@@ -124,7 +113,7 @@ def copy_product(place: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def latin1(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """The environment of a latin-1 locale."""
+    """Environment variables of a latin-1 locale."""
     place = tmp_path_factory.mktemp("locales")
     made = subprocess.run(
         ["localedef", "-i", "en_US", "-f", "ISO-8859-1", str(place / "en_US.ISO-8859-1")], check=False
@@ -137,14 +126,14 @@ def latin1(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 @pytest.fixture(params=["C", "latin1"])
 def old_locale(request: pytest.FixtureRequest) -> dict[str, str]:
-    """The environment of a locale whose encoding is not UTF-8."""
+    """Environment variables of a locale whose encoding is not UTF-8."""
     if request.param == "latin1":
         found: dict[str, str] = request.getfixturevalue("latin1")
         return found
     return {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 
 
-def test_the_locale_changes_nothing(folder: Path, old_locale: dict[str, str], tmp_path: Path) -> None:
+def test_the_locale_does_not_matter(old_locale: dict[str, str], tmp_path: Path) -> None:
     port = free_port()
     env: dict[str, Any] = {**old_locale, "DATA_DIR": str(tmp_path / "dáta ž")}
     with program([sys.executable, "app.py"], port, tmp_path / "log", **env) as url:
@@ -167,9 +156,9 @@ def test_the_locale_changes_nothing(folder: Path, old_locale: dict[str, str], tm
     assert f"http://127.0.0.1:{port}/" in (tmp_path / "log").read_text(errors="replace")
 
 
-def test_a_refused_start_is_one_line_in_every_locale(folder: Path, old_locale: dict[str, str], tmp_path: Path) -> None:
+def test_a_failed_start_prints_one_line_in_every_locale(old_locale: dict[str, str], tmp_path: Path) -> None:
     (tmp_path / "dáta ž").write_text("in the way", encoding="utf-8")
-    assert "cannot be written" in refused(folder, DATA_DIR=str(tmp_path / "dáta ž"), **old_locale)
+    assert "cannot be written" in failed_start(tmp_path / "dáta ž", **old_locale)
 
 
 def test_no_product_file_is_read_in_the_encoding_of_the_locale() -> None:
@@ -191,17 +180,17 @@ def test_make_run_works_in_a_checkout_whose_path_is_300_bytes_long(tmp_path: Pat
     for restarts in range(2):  # the second finds what the first left
         with program(["make", "run"], port, tmp_path / "log", cwd=deep, PYTHONPATH=packages) as url:
             assert ask(f"{url}/api/queue/push", f"message={restarts}")["count"] == restarts + 1
-            line = refused(tmp_path, DATA_DIR=str(deep / "instance"))
+            line = failed_start(deep / "instance")
             [shared] = re.findall(r"REDIS_URL=(\S+?)\.?$", line)
             with program([sys.executable, "app.py"], free_port(), tmp_path / "log2", REDIS_URL=shared) as other:
                 assert ask(f"{other}/api/queue/count")["count"] == restarts + 1
-            told = subprocess.run(
+            length = subprocess.run(
                 ["redis-cli", "-s", "instance/valkey.sock", "LLEN", "queue:default"],
                 cwd=deep,
                 capture_output=True,
                 check=True,
             )
-            assert told.stdout == b"%d\n" % (restarts + 1)
+            assert length.stdout == b"%d\n" % (restarts + 1)
     assert os.listdir(deep / "instance")
 
 
@@ -226,7 +215,7 @@ def test_a_worker_reaches_the_embedded_server_of_a_deep_checkout(tmp_path: Path)
 
 
 def make_broken_venv(place: Path, how: str) -> None:
-    """Make a .venv that was whole once, with the Makefile's stamps, and break it."""
+    """Make a complete .venv, with the Makefile's stamps, and break it."""
     venv.create(place, with_pip=how == "upgraded", symlinks=True)
     for stamp in () if how == "interrupted" else ("made", "run", "develop"):
         (place / f"{stamp}.stamp").touch()
@@ -245,7 +234,7 @@ soak = pytest.mark.soak
 @pytest.mark.parametrize(
     "how", [pytest.param("removed", marks=soak), pytest.param("upgraded", marks=soak), "interrupted"]
 )
-def test_make_makes_a_broken_venv_anew(checkout: Path, packages: str, how: str) -> None:
+def test_make_replaces_a_broken_venv(checkout: Path, packages: str, how: str) -> None:
     make_broken_venv(checkout / ".venv", how)
     set_up = partial(subprocess.run, ["make", ".venv/run.stamp"], cwd=checkout, check=True)
     set_up(env={"PATH": os.environ["PATH"], "PYTHONPATH": packages})
@@ -256,7 +245,7 @@ def test_make_makes_a_broken_venv_anew(checkout: Path, packages: str, how: str) 
 
 
 @soak
-def test_a_venv_of_ones_own_is_kept(checkout: Path, packages: str) -> None:
+def test_an_existing_venv_is_kept(checkout: Path, packages: str) -> None:
     venv.create(checkout / ".venv", with_pip=True, symlinks=True)
     (checkout / ".venv/mine").touch()
     env = {"PATH": os.environ["PATH"], "PYTHONPATH": packages}
@@ -265,7 +254,7 @@ def test_a_venv_of_ones_own_is_kept(checkout: Path, packages: str) -> None:
 
 
 @soak
-def test_make_uses_no_script_that_holds_the_path_of_another_checkout(checkout: Path, packages: str) -> None:
+def test_make_uses_no_script_with_the_path_of_another_checkout(checkout: Path, packages: str) -> None:
     shutil.copy(ROOT / "requirements-dev.txt", checkout)
     venv.create(checkout / ".venv", with_pip=True, symlinks=True)
     for tool in ("pytest", "ruff", "mypy", "gunicorn"):
@@ -278,7 +267,7 @@ def test_make_uses_no_script_that_holds_the_path_of_another_checkout(checkout: P
     assert b"pytest" in done.stdout + done.stderr
 
 
-# --- who can come in
+# --- who can connect
 
 
 OPEN_TO_ALL = ["0.0.0.0", "::", "0"]
@@ -286,32 +275,38 @@ OPEN_TO_ALL = ["0.0.0.0", "::", "0"]
 
 @pytest.mark.parametrize("host", OPEN_TO_ALL)
 def test_without_a_token_it_does_not_listen_beyond_this_machine(folder: Path, host: str) -> None:
-    line = refused(folder, HOST=host)
+    line = failed_start(folder / "refused", HOST=host)
     assert "API_TOKEN" in line and "ALLOW_UNAUTHENTICATED=1" in line and "HOST" in line
     assert not (folder / "refused").exists()
 
 
-def test_a_host_that_conda_or_tcsh_has_set_is_named(folder: Path) -> None:
-    line = refused(folder, HOST="x86_64-conda-linux-gnu")
+def test_a_host_set_by_conda_or_tcsh_is_explained(folder: Path) -> None:
+    line = failed_start(folder / "refused", HOST="x86_64-conda-linux-gnu")
     assert "x86_64-conda-linux-gnu" in line and "conda" in line and "HOST=localhost" in line
 
 
-def test_the_name_of_this_machine_is_refused_if_others_can_reach_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_address_of_another_machine_is_refused(folder: Path) -> None:
+    assert "192.0.2.1" in failed_start(folder / "refused", HOST="192.0.2.1")
+
+
+def test_a_host_name_that_others_can_reach_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     def resolve(host: str, port: int, **_: Any) -> list[Any]:
         return [(0, 0, 0, "", ("127.0.1.1" if host == "inside" else "192.0.2.7", port))]
 
     monkeypatch.setattr(socket, "getaddrinfo", resolve)
-    listen._check_closed("inside", 1)
+    listen._check_loopback("inside", 1)
     with pytest.raises(BadSetting, match="outside"):
-        listen._check_closed("outside", 1)
+        listen._check_loopback("outside", 1)
 
 
 @pytest.mark.parametrize("bind", ["--bind 0.0.0.0:{port}", "--bind :{port}", "-b [::]:{port}"])
 def test_an_address_of_gunicorns_own_options_is_held_to_the_same_rule(folder: Path, bind: str) -> None:
-    assert "ALLOW_UNAUTHENTICATED=1" in refused(folder, GUNICORN_CMD_ARGS=bind.format(port=free_port()))
+    assert "ALLOW_UNAUTHENTICATED=1" in failed_start(
+        folder / "refused", GUNICORN_CMD_ARGS=bind.format(port=free_port())
+    )
 
 
-def test_a_socket_that_systemd_hands_down_is_held_to_the_same_rule(folder: Path) -> None:
+def test_a_socket_from_systemd_is_held_to_the_same_rule(folder: Path) -> None:
     with socket.create_server(("0.0.0.0", 0)) as listener:
         code = "import os, sys; os.dup2(int(sys.argv[1]), 3); "
         code += "os.environ.update(LISTEN_FDS='1', LISTEN_PID=str(os.getpid())); "
@@ -325,7 +320,7 @@ def test_a_socket_that_systemd_hands_down_is_held_to_the_same_rule(folder: Path)
 
 @pytest.mark.parametrize("allowed", [{"ALLOW_UNAUTHENTICATED": "1"}, {"API_TOKEN": "long enough".replace(" ", "-")}])
 @pytest.mark.parametrize("host", ["0.0.0.0", pytest.param("::", marks=soak)])
-def test_it_listens_everywhere_when_that_is_allowed(
+def test_it_listens_on_all_addresses_when_that_is_allowed(
     serve: Serve, valkey: Store, host: str, allowed: dict[str, str]
 ) -> None:
     app = serve(REDIS_URL=valkey.url, HOST=host, **allowed)
@@ -349,13 +344,13 @@ def test_a_loopback_address_needs_no_permission(folder: Path, valkey: Store, tmp
 
 
 @pytest.mark.parametrize("value", ["yes", "2", "-1", "true"])
-def test_allow_open_is_1_or_0(value: str) -> None:
+def test_allow_unauthenticated_is_1_or_0(value: str) -> None:
     with pytest.raises(BadSetting, match="ALLOW_UNAUTHENTICATED"):
         read({"ALLOW_UNAUTHENTICATED": value})
 
 
 def test_compose_is_open_to_its_own_machine_only() -> None:
-    """The container listens on all addresses without a token; so its port may be published on loopback only."""
+    """The container listens on all addresses without a token, so its port must be published on loopback only."""
     compose = (ROOT / "docker-compose.yaml").read_text(encoding="utf-8")
     assert (
         "ALLOW_UNAUTHENTICATED" in compose
@@ -365,7 +360,7 @@ def test_compose_is_open_to_its_own_machine_only() -> None:
     assert published and all(address.startswith("127.0.0.1:") for address in published)
 
 
-# --- both loopbacks
+# --- loopback addresses and ports in use
 
 
 def test_it_listens_on_both_loopback_addresses(serve: Serve, valkey: Store) -> None:
@@ -375,7 +370,7 @@ def test_it_listens_on_both_loopback_addresses(serve: Serve, valkey: Store) -> N
     assert f"The queue is on http://127.0.0.1:{app.port}/\n" in app.log.read_text()
 
 
-def test_without_ipv6_it_listens_on_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_ipv6_it_listens_on_ipv4_only(monkeypatch: pytest.MonkeyPatch) -> None:
     def no_ipv6(*_: Any, **__: Any) -> socket.socket:
         raise OSError(97, "Address family not supported by protocol")
 
@@ -385,16 +380,17 @@ def test_without_ipv6_it_listens_on_one(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 @pytest.mark.parametrize("taken", ["127.0.0.1", "::1", "0.0.0.0", "::"])
-def test_another_program_on_the_port_is_said_in_one_line(folder: Path, taken: str) -> None:
+def test_a_port_in_use_is_reported_in_one_line(folder: Path, taken: str) -> None:
     family = socket.AF_INET6 if ":" in taken else socket.AF_INET
     with socket.create_server((taken, 0), family=family) as other:
         port = other.getsockname()[1]
-        line = refused(folder, PORT=str(port))
+        line = failed_start(folder / "refused", PORT=str(port))
         assert f"port {port}" in line and "in use" in line and "another program" in line and "set PORT" in line
+    assert not (folder / "refused").exists()
 
 
-def test_a_program_that_lets_others_listen_beside_it_is_found_by_asking(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As on macOS, where a loopback address can be taken while another program listens on all addresses."""
+def test_a_program_that_lets_others_listen_beside_it_is_found_by_connecting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On macOS a loopback address can be bound while another program listens on all addresses."""
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         monkeypatch.setattr(socket, "create_server", lambda *_, **__: socket.socket())
@@ -418,7 +414,7 @@ def test_with_reuse_port_a_second_instance_may_listen_beside_the_first(
 
 
 @pytest.mark.parametrize("each_its_own_queue", [False, True])
-def test_with_few_open_files_waiting_is_refused_and_the_others_are_served(
+def test_with_few_open_files_waiting_is_refused_and_other_requests_are_served(
     tmp_path: Path, each_its_own_queue: bool
 ) -> None:
     port, number = free_port(), 600
@@ -449,7 +445,7 @@ def test_with_few_open_files_waiting_is_refused_and_the_others_are_served(
         assert "Traceback" not in log and "Too many open files" not in log
 
 
-def test_too_few_open_files_are_said_in_one_line(folder: Path) -> None:
+def test_too_few_open_files_are_reported_in_one_line(folder: Path) -> None:
     command = f"ulimit -n 60; exec {sys.executable} app.py"
     env = {"PATH": os.environ["PATH"], "PORT": str(free_port()), "DATA_DIR": str(folder / "refused")}
     done = subprocess.run(["bash", "-c", command], env=env, cwd=ROOT, capture_output=True, text=True, check=False)
@@ -462,14 +458,14 @@ def test_a_limit_that_is_high_enough_is_not_mentioned(site: App) -> None:
         assert "ulimit" not in site.log.read_text()
 
 
-# --- a Redis that deletes messages
+# --- a Redis that evicts messages
 
 
 @pytest.mark.parametrize(
     ("kind", "policy"),
     [("valkey", "allkeys-lru"), ("redis", "volatile-ttl"), pytest.param("valkey", "volatile-ttl", marks=soak)],
 )
-def test_a_redis_that_deletes_messages_is_warned_of(own_store: Stores, serve: Serve, kind: str, policy: str) -> None:
+def test_a_redis_that_evicts_messages_causes_a_warning(own_store: Stores, serve: Serve, kind: str, policy: str) -> None:
     store = own_store(kind, "--maxmemory", "100mb", "--maxmemory-policy", policy)
     app = serve(REDIS_URL=store.url)
     health = ask(f"{app.url}/healthz")
@@ -481,7 +477,7 @@ def test_a_redis_that_deletes_messages_is_warned_of(own_store: Stores, serve: Se
     assert "warning" not in ask(f"{app.url}/healthz")
 
 
-def test_a_redis_that_comes_later_is_warned_of_too(own_store: Stores, serve: Serve) -> None:
+def test_a_redis_that_starts_later_causes_the_warning_too(own_store: Stores, serve: Serve) -> None:
     store = own_store("valkey", "--maxmemory-policy", "allkeys-random")
     proxy = Proxy(store.port)
     proxy.refuse()
@@ -492,11 +488,11 @@ def test_a_redis_that_comes_later_is_warned_of_too(own_store: Stores, serve: Ser
     proxy.end()
 
 
-def test_a_redis_that_keeps_everything_is_not_warned_of(site: App) -> None:
+def test_a_redis_that_evicts_nothing_causes_no_warning(site: App) -> None:
     assert set(ask(f"{site.url}/healthz")) == {"success", "version"}
 
 
-def test_a_user_that_may_not_ask_is_not_refused(own_store: Stores, serve: Serve) -> None:
+def test_a_redis_user_without_permission_for_info_is_accepted(own_store: Stores, serve: Serve) -> None:
     store = own_store("valkey", "--maxmemory-policy", "allkeys-lru")
     store.client().execute_command("ACL", "SETUSER", "limited", "on", ">secret", "~*", "&*", "+@all", "-info")
     app = serve(REDIS_URL=store.url.replace("redis://", "redis://limited:secret@"))

@@ -1,4 +1,4 @@
-"""Whom the worker closes to make room for new connections."""
+"""Which connections the worker closes to keep some free for new clients."""
 
 import socket
 import time
@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
-from server.worker import HEAD, MIN_PATIENCE, SPARE_CONNECTIONS, Connection, DisconnectPoller, Phase, Worker
+from server.connection import READING_HEAD, Connection, Phase
+from server.disconnect_poller import DisconnectPoller
+from server.worker import MIN_EVICTION_WAIT, SPARE_CONNECTIONS, Worker
 from web.fairness import FairScheduler
 
 Connect = Callable[..., Connection]
@@ -16,8 +18,9 @@ Connect = Callable[..., Connection]
 
 @pytest.fixture
 def worker() -> Any:
+    """A worker with 20 connections, two of which are kept free."""
     worker = Worker.__new__(Worker)
-    worker.worker_connections, worker.connections = 20, set()  # two of them are kept free
+    worker.worker_connections, worker.connections = 20, set()
     return worker
 
 
@@ -26,10 +29,10 @@ def connect(worker: Any) -> Iterator[Connect]:
     with ExitStack() as stack:
 
         def connect(seconds: float, phase: Phase | None = None, sent: bytes = b"") -> Connection:
-            """Return a connection that has waited so long for its client."""
+            """Return a connection that has waited for its client for `seconds`."""
             ours, theirs = socket.socketpair()
             connection: Connection = stack.enter_context(Connection(ours, FairScheduler(), DisconnectPoller()))
-            stack.enter_context(theirs).sendall(sent)  # it ends first: the other end waits for that
+            stack.enter_context(theirs).sendall(sent)  # closed first: ours waits for that
             if phase:
                 connection.enter(phase)
             connection.waiting_since = time.monotonic() - seconds
@@ -39,28 +42,28 @@ def connect(worker: Any) -> Iterator[Connect]:
         yield connect
 
 
-def cut(*connections: Connection) -> list[bool]:
-    return [one.waiting_since is None for one in connections]
+def evicted(*connections: Connection) -> list[bool]:
+    return [connection.waiting_since is None for connection in connections]
 
 
-def test_the_connection_that_has_waited_longest_makes_room(worker: Any, connect: Connect) -> None:
-    first, longest = connect(MIN_PATIENCE + 60), connect(MIN_PATIENCE + 70)
+def test_the_connection_that_has_waited_longest_is_evicted(worker: Any, connect: Connect) -> None:
+    first, longest = connect(MIN_EVICTION_WAIT + 60), connect(MIN_EVICTION_WAIT + 70)
     for _ in range(15):
-        connect(MIN_PATIENCE + 10)
-    worker._make_room()
-    assert cut(first, longest) == [False, False]  # three are free
-    connect(MIN_PATIENCE + 10)
-    worker._make_room()
-    assert cut(first, longest) == [False, True]
-    worker._make_room(SPARE_CONNECTIONS)
-    assert sum(cut(*worker.connections)) == 2  # one more: no more than is kept free
+        connect(MIN_EVICTION_WAIT + 10)
+    worker._evict()
+    assert evicted(first, longest) == [False, False]  # three are free
+    connect(MIN_EVICTION_WAIT + 10)
+    worker._evict()
+    assert evicted(first, longest) == [False, True]
+    worker._evict(SPARE_CONNECTIONS)
+    assert sum(evicted(*worker.connections)) == 2  # not more than needed
 
 
-def test_no_client_is_closed_whose_request_is_coming(worker: Any, connect: Connect) -> None:
-    new = [connect(MIN_PATIENCE / 2) for _ in range(10)]
-    sending = [connect(MIN_PATIENCE + 60, sent=b"POST") for _ in range(9)]
-    worker._make_room(SPARE_CONNECTIONS)
-    assert not any(cut(*new, *sending))
-    slow = connect(MIN_PATIENCE + 30, HEAD, sent=b"x")  # it has had its time for the whole head
-    worker._make_room()
-    assert cut(slow) == [True] and not any(cut(*new, *sending))
+def test_a_client_whose_request_is_on_its_way_is_not_evicted(worker: Any, connect: Connect) -> None:
+    new = [connect(MIN_EVICTION_WAIT / 2) for _ in range(10)]
+    sending = [connect(MIN_EVICTION_WAIT + 60, sent=b"POST") for _ in range(9)]
+    worker._evict(SPARE_CONNECTIONS)
+    assert not any(evicted(*new, *sending))
+    slow = connect(MIN_EVICTION_WAIT + 30, READING_HEAD, sent=b"x")  # it had enough time for the whole head
+    worker._evict()
+    assert evicted(slow) == [True] and not any(evicted(*new, *sending))

@@ -1,4 +1,4 @@
-"""Clients that try to keep others out. Run as a process of its own, so that it slows down nobody by a shared lock:
+"""Clients that try to lock others out. They run in a separate process, so that they share no lock with the test:
 
 python -m tests.web.attacks 5000 60 tiny_chunks drip
 """
@@ -16,20 +16,20 @@ JSON = "Content-Type: application/json\r\n"
 
 
 class Client:
-    """One connection, which is opened again and again."""
+    """A client that opens one connection after another."""
 
     def __init__(self, port: int, end: float) -> None:
         self.port, self.end = port, end
 
     @property
-    def goes_on(self) -> bool:
+    def is_attacking(self) -> bool:
         return time.monotonic() < self.end
 
     async def open(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         return await asyncio.open_connection("127.0.0.1", self.port)
 
     async def post(self, path: str, headers: str, body: bytes, short: int = 0) -> None:
-        """Send a request whose body lacks `short` bytes, and read the answer until the connection ends."""
+        """Send a request whose body lacks `short` bytes, and read until the connection ends."""
         reader, writer = await self.open()
         with contextlib.closing(writer):
             head = f"POST {path} HTTP/1.1\r\n{HOST}{headers}Connection: close\r\n"
@@ -45,30 +45,30 @@ async def escapes(client: Client) -> None:
 
 
 async def push_escapes(client: Client) -> None:
-    """1: the same in a form that may be that large."""
+    """1: the same in a form that is allowed to be that large."""
     await client.post("/api/queue/attacked/push", FORM, b"message=" + b"%zz%41" * ((16 << 20) // 6 - 2))
 
 
 async def tiny_chunks(client: Client) -> None:
-    """2: a body of one-byte chunks, without end."""
+    """2: an endless body of one-byte chunks."""
     await _endless(client, f"POST /login HTTP/1.1\r\n{HOST}{FORM}Transfer-Encoding: chunked\r\n\r\n", b"1\r\nx\r\n")
 
 
 async def tiny_lines(client: Client) -> None:
-    """2: the same as a stream of lines, which is read."""
+    """2: the same as a stream of lines, which the app reads."""
     head = f"POST /api/queue/attacked/push?each=line HTTP/1.1\r\n{HOST}Content-Type: text/plain\r\n"
     await _endless(client, f"{head}Transfer-Encoding: chunked\r\n\r\n", b"1\r\n\n\r\n")
 
 
 async def pipelined(client: Client) -> None:
-    """3: requests that need no Redis, without waiting for the answers."""
+    """3: pipelined requests that need no Redis."""
     await _endless(
         client, "", f"GET /login HTTP/1.1\r\n{HOST}\r\nGET /static/js/home.js HTTP/1.1\r\n{HOST}\r\n".encode()
     )
 
 
 async def pipelined_unread(client: Client) -> None:
-    """3: the same, and the answers are not read."""
+    """3: the same, and the client reads no response."""
     await _endless(client, "", f"GET /login HTTP/1.1\r\n{HOST}\r\n".encode(), reads=False)
 
 
@@ -77,7 +77,7 @@ async def _endless(client: Client, head: str, repeated: bytes, reads: bool = Tru
     reading = asyncio.ensure_future(_read_all(reader)) if reads else None
     with contextlib.closing(writer):
         writer.write(head.encode())
-        while client.goes_on:
+        while client.is_attacking:
             writer.write(repeated * 2000)
             await writer.drain()
     if reading:
@@ -91,7 +91,7 @@ async def _read_all(reader: asyncio.StreamReader) -> None:
 
 
 async def drip(client: Client) -> None:
-    """4: a refused request that goes on sending a byte every 3 seconds."""
+    """4: a refused request that keeps sending a byte every 3 seconds."""
     await _drip(client, f"POST /api/queue/attacked/nothing HTTP/1.1\r\n{HOST}Content-Length: 1000000\r\n\r\n")
 
 
@@ -101,7 +101,7 @@ async def drip_head(client: Client) -> None:
 
 
 async def drip_body(client: Client) -> None:
-    """4: a body that would be taken, a byte every 3 seconds."""
+    """4: a valid body, a byte every 3 seconds."""
     await _drip(client, f"POST /api/queue/attacked/push HTTP/1.1\r\n{HOST}{JSON}Content-Length: 1000\r\n\r\n")
 
 
@@ -114,14 +114,14 @@ async def _drip(client: Client, head: str, repeated: bytes = b"x") -> None:
     _, writer = await client.open()
     with contextlib.closing(writer):
         writer.write(head.encode())
-        while client.goes_on and not writer.is_closing():
+        while client.is_attacking and not writer.is_closing():
             writer.write(repeated)
             await writer.drain()
             await asyncio.sleep(3)
 
 
 async def unread(client: Client) -> None:
-    """5: all messages, not read."""
+    """5: a response with all messages, not read."""
     await _drip(client, f"GET /api/queue/large/all HTTP/1.1\r\n{HOST}\r\n", b"")
 
 
@@ -136,7 +136,7 @@ async def unfinished(client: Client) -> None:
 
 
 async def unfinished_push(client: Client) -> None:
-    """5: the same where large bodies are taken."""
+    """5: the same where large bodies are allowed."""
     await client.post("/api/queue/attacked/push", JSON, b'{"message":"' + b"x" * (15 << 20), short=1)
 
 
@@ -151,12 +151,12 @@ async def many_lists(client: Client) -> None:
 
 
 async def most_lists(client: Client) -> None:
-    """5: JSON with as many lists as are taken."""
+    """5: JSON with as many lists as are allowed."""
     await client.post("/api/queue/attacked/push", JSON, b'{"message":[' + b"[]," * 290_000 + b"1]}")
 
 
 async def most_numbers(client: Client) -> None:
-    """5: JSON with as many numbers as are taken."""
+    """5: JSON with as many numbers as are allowed."""
     await client.post("/api/queue/attacked/push", JSON, b'{"message":[' + b"1," * 500_000 + b"1]}")
 
 
@@ -169,7 +169,7 @@ async def most_lines(client: Client) -> None:
 
 MANY_KEYS = b'{"message":{' + b",".join(b'"k%d":1' % number for number in range(990_000)) + b"}}"
 
-# What one process sends at once, in the numbers of the reports.
+# Attack -> the number of clients.
 ATTACKS: dict[Callable[[Client], Awaitable[None]], int] = {
     escapes: 4, push_escapes: 2, tiny_chunks: 4, tiny_lines: 2, pipelined: 4, pipelined_unread: 2, drip: 1010,
     drip_head: 100, drip_body: 100, silence: 100, unread: 20, unread_lines: 5, unfinished: 30, unfinished_push: 30,
@@ -178,7 +178,7 @@ ATTACKS: dict[Callable[[Client], Awaitable[None]], int] = {
 
 
 async def repeat(attack: Callable[[Client], Awaitable[None]], client: Client) -> None:
-    while client.goes_on:
+    while client.is_attacking:
         with contextlib.suppress(OSError):
             await asyncio.wait_for(attack(client), max(0.1, client.end - time.monotonic()))
         await asyncio.sleep(0.05)

@@ -1,4 +1,4 @@
-"""Attacks without the token: whatever one client does, the others are served, and memory stays bounded."""
+"""Attacks without the token: whatever one client does, others are served and memory stays bounded."""
 
 import contextlib
 import http.client
@@ -32,7 +32,7 @@ FORM, JSON = "application/x-www-form-urlencoded", "application/json"
 TOKEN = "secretsecret"
 
 
-# --- others are served meanwhile
+# --- others are served
 
 
 @contextlib.contextmanager
@@ -47,7 +47,7 @@ def attacking(app: App, seconds: float, names: str) -> Iterator[subprocess.Popen
 
 
 def push(app: App) -> float:
-    """Push on a new connection, and return how long that took."""
+    """Push on a new connection, and return the seconds it took."""
     began = time.monotonic()
     connection = http.client.HTTPConnection("127.0.0.1", app.port, timeout=60)
     connection.request("POST", "/api/queue/mine/push", b'{"message": {"a": "x"}}', {"Content-Type": JSON})
@@ -57,7 +57,7 @@ def push(app: App) -> float:
 
 
 def memory(app: App) -> int:
-    """Return the most memory that a worker of the app ever had, in bytes."""
+    """Return the peak memory of the app's workers, in bytes."""
     peaks = [
         int(line.split()[1]) * 1024
         for worker in app.workers()
@@ -83,7 +83,7 @@ def memory(app: App) -> int:
 def test_others_are_served_during(
     own_store: Callable[..., Store], serve: Callable[..., App], attacks: str, most: int
 ) -> None:
-    """The worker has 1000 connections; it is given `most` MiB more."""
+    """The worker has 1000 connections and must not need more than `most` MiB more."""
     store = own_store()
     for number in range(32):
         store.client().lpush("queue:large", b"%d" % (number % 10) * (1 << 20))
@@ -92,7 +92,7 @@ def test_others_are_served_during(
     with attacking(app, 10, attacks) as attack:
         while attack.poll() is None:
             times.append(push(app))
-    assert max(times) < 6  # seconds; far less on a machine that does nothing else
+    assert max(times) < 6  # seconds; far less on an idle machine
     assert sorted(times)[len(times) // 2] < 1
     assert memory(app) - before < most << 20
     assert app.workers() == workers
@@ -146,7 +146,7 @@ def test_a_login_without_a_length_is_refused_as_soon_as_it_is_too_large(guarded:
     assert answer(sock)[0] == 413
 
 
-def test_a_login_works_up_to_its_limit(guarded: App) -> None:
+def test_a_login_of_the_largest_size_works(guarded: App) -> None:
     sock = begin(guarded, "/login", f"Content-Length: {MAX_LOGIN_BYTES}")
     sent = f"token={TOKEN}&to=".encode()
     sock.sendall(sent + b"x" * (MAX_LOGIN_BYTES - len(sent)))
@@ -159,7 +159,7 @@ def test_a_verb_without_messages_takes_no_large_body(api: Api, verb: str) -> Non
     assert (found.status_code, found.json["error"], found.json["limit"]) == (413, "body_too_large", MAX_FIELDS_BYTES)
 
 
-def test_as_many_ids_as_are_taken_fit_in_a_body(api: Api) -> None:
+def test_the_largest_list_of_ids_fits_in_a_body(api: Api) -> None:
     ids = [f"{number:064}" for number in range(1000)]
     found = api.post("ack", json={"ids": ids})
     assert (found.status_code, found.json["error"]) == (409, "stale")
@@ -191,7 +191,7 @@ def test_large_bodies_are_bounded_in_all_and_small_ones_always_read(
     assert answer(sock)[0] == 200
 
 
-def test_memory_for_bodies_is_counted() -> None:
+def test_the_memory_for_bodies_is_bounded() -> None:
     counted = BodyMemory(10)
     counted.reserve(4, held=0)
     counted.reserve(6, held=4)

@@ -1,4 +1,4 @@
-"""What every request passes first: which Hosts are served, which sites may change a queue, and the security headers."""
+"""Access: trusted Hosts, cross-site requests, and the security headers."""
 
 import pytest
 
@@ -50,7 +50,7 @@ FOREIGN_HOSTS = [
 
 
 @pytest.mark.parametrize("host", HOSTS)
-def test_local_names_and_addresses_are_served(api: Api, host: str) -> None:
+def test_local_names_and_ip_addresses_are_trusted(api: Api, host: str) -> None:
     assert api.post("push", json={"message": "a"}, headers={"Host": host}).json["success"]
 
 
@@ -80,7 +80,7 @@ def test_a_foreign_host_is_refused_and_changes_nothing(api: Api, host: str) -> N
         ("10.0.0.1", True),
     ],
 )
-def test_trusted_hosts_are_served_beside_local_ones(api: Api, host: str, served: bool) -> None:
+def test_trusted_hosts_are_added_to_the_local_ones(api: Api, host: str, served: bool) -> None:
     api = api.with_settings(trusted_hosts=("queue.example", ".team.example"))
     assert (api.get("count", headers={"Host": host}).status_code == 200) == served
 

@@ -1,4 +1,4 @@
-"""What stays in Redis after the work is done, and the documented commands that free it."""
+"""Data that stays in Redis for a while, and the documented commands that free it."""
 
 import re
 import subprocess
@@ -24,7 +24,7 @@ def run(command: str, store: Store) -> None:
 
 @pytest.fixture
 def jobs(valkey: Store) -> Any:
-    """A client of a store where the queue `jobs` keeps what was cleared and answers, and others do so too."""
+    """A client of a store in which other queues than `jobs` have kept data too."""
     client = valkey.client()
     client.flushdb()
     for key in OTHERS:
@@ -37,7 +37,7 @@ def post(site: App, verb: str, *options: str) -> None:
     subprocess.run(command, check=True, capture_output=True, timeout=60)
 
 
-def test_the_documented_command_frees_what_was_cleared(site: App, valkey: Store, jobs: Any) -> None:
+def test_the_documented_command_frees_cleared_messages(site: App, valkey: Store, jobs: Any) -> None:
     for _ in range(2):
         post(site, "push", "-d", "message=x")
         post(site, "clear")
@@ -70,7 +70,7 @@ def test_the_documented_command_frees_results(site: App, valkey: Store, jobs: An
     assert all(jobs.exists(key) for key in OTHERS)
 
 
-def test_the_documented_commands_free_those_of_all_queues(site: App, valkey: Store, jobs: Any) -> None:
+def test_the_documented_commands_free_the_data_of_all_queues(site: App, valkey: Store, jobs: Any) -> None:
     post(site, "push", "-d", "message=x", "-H", "Idempotency-Key: a")
     post(site, "clear")
     for command in (FREE_CLEARED, FREE_ANSWERS):
@@ -78,6 +78,6 @@ def test_the_documented_commands_free_those_of_all_queues(site: App, valkey: Sto
     assert sorted(jobs.keys()) == [b"queue:jobs2", b"{queue:jobs}:cleared2:a"]
 
 
-def test_nothing_to_free_is_no_error(valkey: Store, jobs: Any) -> None:
+def test_the_documented_commands_succeed_with_nothing_to_free(valkey: Store, jobs: Any) -> None:
     run(FREE_CLEARED, valkey)
     run(FREE_ANSWERS, valkey)

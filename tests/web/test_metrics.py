@@ -1,4 +1,4 @@
-"""GET /metrics: what it says, who may read it, and that all processes count together."""
+"""GET /metrics: its values, its access, and that all processes count together."""
 
 import os
 import re
@@ -26,7 +26,7 @@ Values = dict[tuple[str, ...], float]
 
 
 def values_of(text: str, parse: Callable[[str], Any] = parse_text) -> Values:
-    """Return the value of each sample, by its name and its labels' values, in the order of the labels' names."""
+    """Return the value of each sample by its name and the values of its labels, ordered by the names of the labels."""
     return {
         (sample.name, *(sample.labels[label] for label in sorted(sample.labels))): sample.value
         for family in parse(text)
@@ -46,7 +46,7 @@ def api(named_api: Api) -> Api:
     return named_api
 
 
-def test_it_says_what_a_queue_holds(api: Api) -> None:
+def test_gauges_show_the_state_of_a_queue(api: Api) -> None:
     push(api, "a", "b", "c", "d")
     api.post("reserve")
     ReliableQueue(api.client, "jobs.dead").push(b"x")
@@ -61,7 +61,7 @@ def test_it_says_what_a_queue_holds(api: Api) -> None:
     assert (found["queue_queues",], found["queue_queues_unlabelled",]) == (1, 0)
 
 
-def test_a_queue_that_was_emptied_is_still_shown(api: Api) -> None:
+def test_an_emptied_queue_is_still_shown(api: Api) -> None:
     push(api, "a")
     api.post("pop")
     assert scrape(api)["queue_waiting_messages", "jobs"] == 0
@@ -87,7 +87,7 @@ def test_every_message_is_counted_once(api: Api) -> None:
     assert found["queue_requests_total", "pop", "200"] == 3
 
 
-def test_what_did_not_happen_is_not_counted(api: Api) -> None:
+def test_empty_and_failed_requests_count_no_messages(api: Api) -> None:
     api.post("pop")
     api.post("pop?max=5")
     api.post("pop", headers={"Accept": "text/plain"})
@@ -99,13 +99,13 @@ def test_what_did_not_happen_is_not_counted(api: Api) -> None:
     assert found["queue_requests_total", "push", "400"] == found["queue_requests_total", "ack", "409"] == 1
 
 
-def test_a_stream_that_fails_counts_what_it_has_pushed(api: Api) -> None:
+def test_a_stream_that_fails_counts_the_messages_that_it_pushed(api: Api) -> None:
     answer = api.post("push", b'"a"\n"b"\n{\n', NDJSON)
     assert (answer.status_code, answer.json["pushed"]) == (400, 2)
     assert scrape(api)["queue_pushed_total", "jobs"] == 2
 
 
-def test_a_repeated_request_counts_no_message_again(api: Api) -> None:
+def test_a_repeated_request_counts_its_messages_once(api: Api) -> None:
     for _ in range(2):
         api.post("push", json={"messages": ["a", "b"]}, headers={"Idempotency-Key": "push"})
     for _ in range(3):
@@ -114,7 +114,7 @@ def test_a_repeated_request_counts_no_message_again(api: Api) -> None:
     assert (found["queue_pushed_total", "jobs"], found["queue_popped_total", "jobs"]) == (2, 1)
 
 
-def test_leases_that_run_out_and_dead_letters_are_counted(api: Api) -> None:
+def test_expired_leases_and_dead_letters_are_counted(api: Api) -> None:
     api = api.with_settings(max_deliveries=1)
     api.post("push", json={"message": "a"})
     api.post("reserve")
@@ -129,8 +129,8 @@ def test_requests_are_counted_by_operation_or_kind_of_page(api: Api) -> None:
         api.http.get(path)
     api.get("count")
     found = scrape(api)
-    kinds = {(key[1], key[2]): value for key, value in found.items() if key[0] == "queue_requests_total"}
-    assert kinds == {
+    requests = {key[1:]: value for key, value in found.items() if key[0] == "queue_requests_total"}
+    assert requests == {
         ("page", "200"): 2,
         ("healthz", "200"): 1,
         ("queues", "200"): 1,
@@ -146,7 +146,7 @@ def test_requests_are_counted_by_operation_or_kind_of_page(api: Api) -> None:
 def test_the_histogram_is_cumulative_and_complete(api: Api) -> None:
     counts = api.http.application.extensions["queue"].counters
     for seconds in (0.0005, 0.001, 0.3, 99):
-        counts.add_request("push", "200", seconds)
+        counts.count_request("push", "200", seconds)
     found = scrape(api)
     buckets = {key[1]: value for key, value in found.items() if key[0] == "queue_request_seconds_bucket"}
     assert (buckets["0.001"], buckets["0.25"], buckets["0.5"], buckets["60.0"], buckets["+Inf"]) == (2, 2, 3, 3, 4)
@@ -155,7 +155,7 @@ def test_the_histogram_is_cumulative_and_complete(api: Api) -> None:
     assert found["queue_request_seconds_sum", "push"] == pytest.approx(99.3015)
 
 
-def test_openmetrics_is_given_where_it_is_asked_for(api: Api) -> None:
+def test_the_accept_header_chooses_openmetrics(api: Api) -> None:
     push(api, "a")
     plain = api.http.get("/metrics")
     assert plain.content_type == "text/plain; version=0.0.4; charset=utf-8"
@@ -172,7 +172,7 @@ def test_an_unknown_parameter_is_refused(api: Api, path: str) -> None:
 
 
 @pytest.mark.parametrize("path", ["/metrics", "/healthz"])
-def test_what_a_probe_may_not_do_is_answered_as_json(api: Api, path: str) -> None:
+def test_a_malformed_probe_is_refused_in_json(api: Api, path: str) -> None:
     for answer, status, error in [
         (api.http.get(path + "?x=1"), 400, "unknown_parameter"),
         (api.http.post(path), 405, "method_not_allowed"),
@@ -180,14 +180,14 @@ def test_what_a_probe_may_not_do_is_answered_as_json(api: Api, path: str) -> Non
         check_error(answer, status, error)
 
 
-def test_it_needs_the_token(app_on: AppOn) -> None:
+def test_it_requires_the_token(app_on: AppOn) -> None:
     client = app_on(Settings(api_tokens=(b"correct-horse-battery",)), FakeRedis()).test_client()
     assert client.get("/metrics").status_code == 401
     headers = {"Authorization": "Bearer correct-horse-battery"}
     assert client.get("/metrics", headers=headers).status_code == 200
 
 
-def test_more_queues_than_have_a_label_are_summed_up(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_queues_beyond_the_limit_of_labels_are_added_up(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("web.metrics.MAX_QUEUES", 3)
     monkeypatch.setattr(counters, "MAX_QUEUES", 3)
     for number in range(5):
@@ -200,7 +200,7 @@ def test_more_queues_than_have_a_label_are_summed_up(api: Api, monkeypatch: pyte
     assert pushed == {"n0": 1, "n1": 2, "n2": 3, OTHERS: 9}
 
 
-def test_a_broken_queue_hides_no_other(api: Api) -> None:
+def test_a_broken_queue_does_not_hide_others(api: Api) -> None:
     push(api, "a")
     api.client.set("{queue:jobs}:clock", "x")
     api.client.set("{queue:broken}:reserved", "x")
@@ -212,7 +212,7 @@ def test_a_broken_queue_hides_no_other(api: Api) -> None:
 
 
 def metrics_of(app: App) -> Values:
-    """Return what a worker says, on a connection of its own, so that either may get it."""
+    """Return the metrics from either worker, on a new connection."""
     with urllib.request.urlopen(f"{app.url}/metrics", timeout=20) as answer:
         return values_of(answer.read().decode())
 
@@ -223,7 +223,7 @@ def pushes(app: App, name: str, number: int) -> None:
 
 
 @pytest.mark.slow
-def test_all_workers_count_together_also_after_a_death_and_a_reload(
+def test_all_workers_count_together_even_after_a_kill_and_a_reload(
     serve: Callable[..., App], valkey: Store, name: str, tmp_path: Path
 ) -> None:
     app = serve(REDIS_URL=valkey.url, TMPDIR=str(tmp_path))
@@ -248,7 +248,7 @@ def test_all_workers_count_together_also_after_a_death_and_a_reload(
 
 
 @pytest.mark.slow
-def test_while_redis_is_away_it_says_so_and_what_was_counted(serve: Callable[..., App], proxy: Proxy) -> None:
+def test_while_redis_is_unavailable_only_the_counts_are_shown(serve: Callable[..., App], proxy: Proxy) -> None:
     app = serve(REDIS_URL=proxy.url, WEB_CONCURRENCY="1")
     pushes(app, "away", 1)
     proxy.refuse()
@@ -263,7 +263,7 @@ def test_while_redis_is_away_it_says_so_and_what_was_counted(serve: Callable[...
 
 
 @pytest.mark.slow
-def test_ten_thousand_queues_cost_a_bounded_answer(own_store: Callable[..., Store], app_on: AppOn) -> None:
+def test_the_answer_is_bounded_for_ten_thousand_queues(own_store: Callable[..., Store], app_on: AppOn) -> None:
     store = own_store()
     client = store.client()
     pipeline = client.pipeline(transaction=False)
@@ -277,16 +277,16 @@ def test_ten_thousand_queues_cost_a_bounded_answer(own_store: Callable[..., Stor
     assert len(answer.data) < 1 << 19
 
 
-def test_a_file_of_counts_is_continued(tmp_path: Path) -> None:
+def test_a_new_process_continues_the_counts_of_a_file(tmp_path: Path) -> None:
     first, other = Counters(tmp_path / "0"), Counters(tmp_path / "1")
-    first.add_messages("push", "jobs", {"success": True})
-    other.add_messages("push", "jobs", {"success": True, "pushed": 5})
+    first.count_messages("push", "jobs", {"success": True})
+    other.count_messages("push", "jobs", {"success": True, "pushed": 5})
     again = Counters(tmp_path / "0")
-    again.add_messages("push", "jobs", {"success": True})
+    again.count_messages("push", "jobs", {"success": True})
     assert again.totals() == other.totals() == {("pushed", "jobs"): (7, 0)}
 
 
-def test_every_name_is_one_that_prometheus_takes() -> None:
+def test_every_name_is_valid_in_prometheus() -> None:
     names = [*GAUGES, *REDIS_COUNTERS, *COUNTERS]
     assert len(set(names)) == len(names)
     assert all(re.fullmatch("queue_[a-z_]+[a-z]", name) for name in names)

@@ -1,4 +1,4 @@
-"""URL_PREFIX and TRUSTED_PROXIES: what a proxy changes, and that nobody else can."""
+"""URL_PREFIX and TRUSTED_PROXIES: headers of proxies are trusted, those of others are not."""
 
 import ipaddress
 import re
@@ -51,7 +51,7 @@ def test_everything_is_under_the_prefix(client_of: ClientOf, stripped: bool) -> 
     assert 'href="/apps/queue/"' in client.get(f"{at}/no/such", headers=headers).text
 
 
-def test_a_static_file_under_the_prefix_may_be_cached(client_of: ClientOf) -> None:
+def test_a_static_file_under_the_prefix_can_be_cached(client_of: ClientOf) -> None:
     client = client_of(url_prefix="/queue")
     assert "no-store" not in client.get("/queue/static/js/client.js").headers.get("Cache-Control", "")
     assert client.get("/queue/api/queue/count").headers["Cache-Control"] == "no-store"
@@ -60,11 +60,11 @@ def test_a_static_file_under_the_prefix_may_be_cached(client_of: ClientOf) -> No
 @pytest.mark.parametrize(
     ("path", "status"), [("/queue", 200), ("/queue/", 200), ("/queuex", 404), ("/queue/queue", 404)]
 )
-def test_the_prefix_is_a_whole_part_of_the_path(client_of: ClientOf, path: str, status: int) -> None:
+def test_the_prefix_matches_whole_segments_of_the_path(client_of: ClientOf, path: str, status: int) -> None:
     assert client_of(url_prefix="/queue").get(path).status_code == status
 
 
-def test_signing_out_takes_the_cookie_back_at_its_path(client_of: ClientOf) -> None:
+def test_signing_out_deletes_the_cookie_at_its_path(client_of: ClientOf) -> None:
     client = client_of(url_prefix="/queue", api_tokens=(TOKEN.encode(),))
     assert client.post("/queue/login", data={"token": TOKEN}).status_code == 303
     assert client.get("/queue/api/queue/count").status_code == 200
@@ -77,17 +77,17 @@ def test_signing_out_takes_the_cookie_back_at_its_path(client_of: ClientOf) -> N
 @pytest.mark.parametrize(
     "prefix", ["queue", "//evil.test", "/a b", "/a//b", "/..", "/a/./b", "/é", "/a?b", "https://x/y"]
 )
-def test_a_prefix_that_is_no_path_is_refused(prefix: str) -> None:
+def test_a_malformed_prefix_is_refused(prefix: str) -> None:
     with pytest.raises(BadSetting, match="URL_PREFIX"):
         read({"URL_PREFIX": prefix})
 
 
-def test_a_prefix_may_end_in_a_slash() -> None:
+def test_a_prefix_can_end_in_a_slash() -> None:
     assert read({"URL_PREFIX": "/a/b.c/"}).url_prefix == "/a/b.c"
     assert read({"URL_PREFIX": "/"}).url_prefix == ""
 
 
-# --- who is believed
+# --- trusted proxies
 
 
 def from_peer(peer: str, **headers: str) -> dict[str, Any]:
@@ -95,7 +95,7 @@ def from_peer(peer: str, **headers: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("peer", "is_believed"),
+    ("peer", "is_trusted"),
     [
         (PROXY, True),
         ("::ffff:192.0.2.1", True),
@@ -105,10 +105,10 @@ def from_peer(peer: str, **headers: str) -> dict[str, Any]:
         ("", False),
     ],
 )
-def test_the_scheme_is_believed_from_proxies_alone(client_of: ClientOf, peer: str, is_believed: bool) -> None:
+def test_the_scheme_is_read_from_proxies_alone(client_of: ClientOf, peer: str, is_trusted: bool) -> None:
     request = from_peer(peer, **{"X-Forwarded-Proto": "https"})
     answer = client_of(**SETTINGS).post("/login", data={"token": TOKEN}, **request)
-    assert ("; Secure" in cookie_of(answer)) == is_believed
+    assert ("; Secure" in cookie_of(answer)) == is_trusted
 
 
 def test_nobody_is_believed_by_default(client_of: ClientOf) -> None:
@@ -118,7 +118,7 @@ def test_nobody_is_believed_by_default(client_of: ClientOf) -> None:
     assert answer.status_code == 303 and "; Secure" not in cookie_of(answer)
 
 
-def test_the_host_is_believed_from_proxies_alone_and_still_has_to_be_trusted(client_of: ClientOf) -> None:
+def test_a_forwarded_host_is_read_from_proxies_alone_and_must_be_trusted(client_of: ClientOf) -> None:
     client = client_of(**SETTINGS | {"api_tokens": ()}, trusted_hosts=("queue.example",))
     for peer, inner, outer, status in [
         (PROXY, "web.internal", "queue.example", 200),
@@ -145,7 +145,7 @@ def test_the_host_is_believed_from_proxies_alone_and_still_has_to_be_trusted(cli
         ("192.0.2.3, 192.0.2.4", "192.0.2.3"),
     ],
 )
-def test_the_client_is_the_last_one_that_is_no_proxy(forwarded_for: str, address: str) -> None:
+def test_the_client_is_the_last_address_that_is_not_a_proxy(forwarded_for: str, address: str) -> None:
     assert client_address(PROXY, forwarded_for, SETTINGS["trusted_proxies"]) == address
 
 
@@ -155,7 +155,7 @@ def test_wrong_tokens_count_for_the_real_client_and_cannot_be_blamed_on_another(
     client.application.extensions["queue"].auth_throttle = AuthThrottle(slept.append)
 
     def guess(peer: str, forwarded_for: str) -> bool:
-        """Return whether the answer to a wrong token was slow."""
+        """Return whether the answer to a wrong token was delayed."""
         slept.clear()
         headers = {"Authorization": "Bearer a-guess", "X-Forwarded-For": forwarded_for}
         client.get("/api/queue/count", **from_peer(peer, **headers))
@@ -171,6 +171,6 @@ def test_wrong_tokens_count_for_the_real_client_and_cannot_be_blamed_on_another(
 
 
 @pytest.mark.parametrize("value", ["proxy", "10.0.0.1/8", "10.0.0.0/33", "::1/x", "*"])
-def test_what_is_no_network_is_refused(value: str) -> None:
+def test_a_malformed_network_is_refused(value: str) -> None:
     with pytest.raises(BadSetting, match="TRUSTED_PROXIES"):
         read({"TRUSTED_PROXIES": value})

@@ -31,7 +31,7 @@ def bearer(token: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("token", [WRITE, OTHER])
-def test_each_of_several_tokens_is_right(client: FlaskClient, token: str) -> None:
+def test_each_of_several_tokens_is_valid(client: FlaskClient, token: str) -> None:
     assert client.post("/api/queue/push", data={"message": "a"}, headers=bearer(token)).status_code == 200
     assert sign_in(client, token).status_code == 303
     assert client.get("/").status_code == 200
@@ -50,7 +50,7 @@ def test_a_token_for_reading_reads_and_changes_nothing(client: FlaskClient, oper
 
 
 @pytest.mark.parametrize("path", ["/", "/q/jobs", "/api/queues", "/metrics", "/api/queue/jobs/count"])
-def test_a_token_for_reading_opens_all_that_is_read(client: FlaskClient, path: str) -> None:
+def test_a_token_for_reading_can_read_everything(client: FlaskClient, path: str) -> None:
     for method in ("GET", "HEAD"):
         assert client.open(path, method=method, headers=bearer(READ)).status_code == 200
 
@@ -60,14 +60,14 @@ def test_other_methods_are_no_way_around(client: FlaskClient, method: str) -> No
     assert client.open("/api/queue/push", method=method, headers=bearer(READ)).status_code in (403, 405)
 
 
-def test_a_page_that_is_only_read_has_no_operations(client: FlaskClient) -> None:
+def test_a_read_only_page_has_no_operations(client: FlaskClient) -> None:
     assert '"can_write":true' in client.get("/", headers=bearer(WRITE)).text
     assert "<body>" in client.get("/", headers=bearer(WRITE)).text
     assert '"can_write":false' in client.get("/", headers=bearer(READ)).text
     assert '<body class="read-only">' in client.get("/", headers=bearer(READ)).text
 
 
-def test_a_session_is_worth_what_its_token_is(client: FlaskClient) -> None:
+def test_a_session_has_the_access_of_its_token(client: FlaskClient) -> None:
     sign_in(client, READ)
     assert client.get("/").status_code == 200
     assert client.post("/api/queue/push", data={"message": "a"}).get_json()["error"] == "read_only"
@@ -76,7 +76,7 @@ def test_a_session_is_worth_what_its_token_is(client: FlaskClient) -> None:
     assert client.get("/").status_code == 401
 
 
-def test_without_a_token_for_writing_nobody_writes(app_on: AppOn) -> None:
+def test_without_an_api_token_nobody_can_write(app_on: AppOn) -> None:
     client = app_on(Settings(read_tokens=(READ.encode(),)), FakeRedis()).test_client()
     assert client.post("/api/queue/push", data={"message": "a"}).status_code == 401
     assert client.post("/api/queue/push", data={"message": "a"}, headers=bearer(READ)).status_code == 403

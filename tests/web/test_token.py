@@ -1,4 +1,4 @@
-"""API_TOKEN: which requests need it, how a client proves that it has it, and what a session is."""
+"""API_TOKEN: the requests that need it, the ways to send it, and sessions."""
 
 import re
 from collections.abc import Callable
@@ -20,7 +20,7 @@ ClientOf = Callable[[str], FlaskClient]
 
 @pytest.fixture
 def client_of(app_on: AppOn) -> ClientOf:
-    """Make clients of apps with a token, each on a store of its own: client_of("the token")."""
+    """Make clients of apps with a token, each on its own store: client_of("the token")."""
     return lambda token: app_on(Settings(api_tokens=(token.encode(),) if token else ()), FakeRedis()).test_client()
 
 
@@ -51,7 +51,7 @@ def test_nothing_is_pushed_or_popped_without_the_token(client: FlaskClient) -> N
 
 
 @pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER"])
-def test_the_scheme_is_read_in_any_case(client: FlaskClient, scheme: str) -> None:
+def test_the_scheme_is_case_insensitive(client: FlaskClient, scheme: str) -> None:
     assert client.get("/api/queue/count", headers={"Authorization": f"{scheme} {TOKEN}"}).status_code == 200
 
 
@@ -92,7 +92,7 @@ def test_pages_ask_for_the_token(client: FlaskClient, path: str) -> None:
     assert 'name="token"' in answer.text
 
 
-def test_signing_in_leads_to_the_page_that_was_asked_for(client: FlaskClient) -> None:
+def test_signing_in_leads_to_the_requested_page(client: FlaskClient) -> None:
     assert 'name="to" value="/q/jobs"' in client.get("/q/jobs").text
     answer = sign_in(client, to="/q/jobs")
     assert (answer.status_code, answer.headers["Location"]) == (303, "/q/jobs")
@@ -112,11 +112,11 @@ def test_signing_in_leads_to_the_page_that_was_asked_for(client: FlaskClient) ->
         "/api/queue/pop",
     ],
 )
-def test_signing_in_leads_to_no_other_site(client: FlaskClient, to: str) -> None:
+def test_signing_in_never_leads_to_another_site(client: FlaskClient, to: str) -> None:
     assert sign_in(client, to=to).headers["Location"] == "/"
 
 
-def test_the_wrong_token_gives_no_session_and_says_so(client: FlaskClient) -> None:
+def test_a_wrong_token_starts_no_session_and_shows_an_error(client: FlaskClient) -> None:
     for wrong in ("", "x", TOKEN + " ", "é"):
         answer = sign_in(client, wrong)
         assert answer.status_code == 401
@@ -130,7 +130,7 @@ def cookie_of(answer: TestResponse) -> str:
 
 
 def session_of(answer: TestResponse) -> tuple[str, str]:
-    """Return name and value of the session's cookie that an answer sets."""
+    """Return the name and the value of the session cookie in an answer."""
     [(name, cookie)] = SimpleCookie(cookie_of(answer)).items()
     return name, cookie.value
 
@@ -143,7 +143,7 @@ def test_the_cookie_is_kept_from_scripts_and_other_sites(client: FlaskClient) ->
     assert "Secure" in cookie_of(answer)
 
 
-def test_a_session_holds_for_other_workers_and_ends_with_the_token(client: FlaskClient, client_of: ClientOf) -> None:
+def test_a_session_is_valid_in_other_workers_and_ends_with_the_token(client: FlaskClient, client_of: ClientOf) -> None:
     name, value = session_of(sign_in(client))
     for token, status in [(TOKEN, 200), ("another token", 401)]:
         other = client_of(token)
@@ -152,7 +152,7 @@ def test_a_session_holds_for_other_workers_and_ends_with_the_token(client: Flask
 
 
 @pytest.mark.parametrize("value", ["in", "in.x.y", "", "é", "\x00", "in." + "A" * 40])
-def test_an_invented_session_is_none(client: FlaskClient, value: str) -> None:
+def test_a_forged_session_is_invalid(client: FlaskClient, value: str) -> None:
     name, _ = session_of(sign_in(client))
     client.set_cookie(name, value)
     assert client.get("/").status_code == 401
@@ -165,7 +165,7 @@ def test_signing_out_ends_the_session(client: FlaskClient) -> None:
     assert client.get("/").status_code == 401
 
 
-def test_another_site_may_neither_sign_in_nor_out(client: FlaskClient) -> None:
+def test_another_site_can_neither_sign_in_nor_out(client: FlaskClient) -> None:
     foreign = {"Sec-Fetch-Site": "cross-site"}
     assert client.post("/login", data={"token": TOKEN}, headers=foreign).status_code == 403
     sign_in(client)
@@ -173,7 +173,7 @@ def test_another_site_may_neither_sign_in_nor_out(client: FlaskClient) -> None:
     assert client.post("/api/queue/push", data={"message": "a"}, headers=foreign).status_code == 403
 
 
-def test_without_a_token_none_is_asked_for(client_of: ClientOf) -> None:
+def test_without_a_token_in_the_settings_none_is_required(client_of: ClientOf) -> None:
     client = client_of("")
     assert client.get("/").status_code == 200
     assert "/logout" not in client.get("/").text
@@ -183,7 +183,7 @@ def test_without_a_token_none_is_asked_for(client_of: ClientOf) -> None:
     assert client.get("/").status_code == 200
 
 
-def test_an_odd_body_of_a_sign_in_is_a_bad_request(client: FlaskClient) -> None:
+def test_a_malformed_sign_in_is_refused(client: FlaskClient) -> None:
     for body, kind in [
         (b"\xff\xfe", "application/x-www-form-urlencoded"),
         (b"{", "application/json"),
@@ -201,7 +201,7 @@ def test_a_token_in_an_address_is_refused_and_signs_nobody_in(client: FlaskClien
     assert client.get("/").status_code == 401
 
 
-def test_a_token_that_is_a_number_in_json_is_read_as_text(client: FlaskClient, client_of: ClientOf) -> None:
+def test_a_token_can_be_a_number_in_json(client: FlaskClient, client_of: ClientOf) -> None:
     assert client.post("/login", json={"token": 12345678}).status_code == 401
     assert client_of("12345678").post("/login", json={"token": 12345678}).status_code == 303
 

@@ -1,14 +1,14 @@
-"""Joins a module and all that it imports into one short script, so that a browser asks once instead of thirty times.
+"""Bundles a module and its imports into one minified script: one request of the browser instead of thirty.
 
-Each imported module becomes a function: it is called once, with what it imports, and returns what it exports.
+Each imported module becomes a function that is called once with its imports and returns its exports.
 
     import { byId } from "./dom.js";       const $1 = (({ byId }) => {
     export function mount() {...}            function mount() {...}
                                              return { mount };
                                            })($0);
 
-That is no parser, so a module has to write its imports and exports in these two ways. Any other way is refused. What
-uses `import.meta.url` must be in the folder of the entry, since there is only one script then.
+This is not a parser, so a module must write its imports and exports in these two forms; any other is refused. A module
+that uses `import.meta.url` must be in the folder of the entry, because the result is one script.
 """
 
 import re
@@ -18,19 +18,19 @@ from rjsmin import jsmin
 
 IMPORT = re.compile(r'^import \{([^}]*)\} from "(\.[^"]*)";$', re.MULTILINE)
 EXPORT = re.compile(r"^export (?=(?:(?:async )?function\*?|class|const) ([\w$]+))", re.MULTILINE)
-UNKNOWN = re.compile(r"^(?:import|export)\b(?!\.).*", re.MULTILINE)  # what the two have left over
+UNKNOWN = re.compile(r"^(?:import|export)\b(?!\.).*", re.MULTILINE)  # any other form
 
 
 class Bundle:
-    """The script of one module, the entry, and of all that it imports."""
+    """The script of one module, the entry, and its imports."""
 
     def __init__(self, entry: Path) -> None:
-        """Read the modules.
+        """Read and bundle the modules.
 
         Raises:
-            ValueError: an import or export is not understood, a name is not exported, or modules import each other.
+            ValueError: the form of an import or export is unknown, a name is not exported, or imports form a cycle.
         """
-        self.files: list[Path] = []  # each after those that it imports
+        self.files: list[Path] = []  # each after its imports
         self._exports: dict[Path, list[str]] = {}
         self._scripts: list[str] = []
         self._add(entry.resolve(), [])
@@ -38,7 +38,7 @@ class Bundle:
 
     def _add(self, file: Path, importers: list[Path]) -> None:
         if file in importers:
-            raise ValueError(f"{file.name} imports itself through others")
+            raise ValueError(f"{file.name} imports itself through other modules")
         if file in self._exports:
             return
         text = file.read_text(encoding="utf-8")
@@ -51,7 +51,7 @@ class Bundle:
         self._exports[file] = EXPORT.findall(text)
         body = EXPORT.sub("", IMPORT.sub("", text))
         if unknown := UNKNOWN.search(body):
-            raise ValueError(f"{file.name} cannot be joined with others: {unknown[0]}")
+            raise ValueError(f"{file.name} cannot be bundled: {unknown[0]}")
         if importers:
             head, foot = f"const ${len(self.files)} = (({', '.join(parameters)}) => {{", "})"
             body = f"{head}\n{body}\nreturn {{ {', '.join(self._exports[file])} }};\n{foot}({', '.join(arguments)});"
@@ -62,7 +62,7 @@ class Bundle:
         self._scripts.append(body)
 
     def _pattern(self, names: str, imported: Path) -> str:
-        """Return the imported names, "a as b" too, as a pattern that takes them from an object."""
+        """Return imported names, "a as b" too, as a destructuring pattern."""
         parts = [part.split(" as ") for name in names.split(",") if (part := name.strip())]
         if missing := {part[0] for part in parts} - set(self._exports[imported]):
             raise ValueError(f"{imported.name} does not export {', '.join(sorted(missing))}")

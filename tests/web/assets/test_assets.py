@@ -1,4 +1,4 @@
-"""The static files of pages: named by their content, kept for good, compressed; and compressed pages."""
+"""Static files: named by a digest, cached forever, compressed; and compressed pages."""
 
 import gzip
 import re
@@ -12,7 +12,7 @@ from tests.conftest import Api
 from web.assets.assets import Assets
 
 GZIP = {"Accept-Encoding": "gzip, deflate"}
-FOR_GOOD = "public, max-age=31536000, immutable"
+FOREVER = "public, max-age=31536000, immutable"
 
 
 def links(client: FlaskClient, page: str = "/") -> list[str]:
@@ -22,8 +22,8 @@ def links(client: FlaskClient, page: str = "/") -> list[str]:
 
 
 @pytest.fixture
-def site(tmp_path: Path) -> FlaskClient:
-    """An app with two modules and a style sheet, which can be changed; / has the address of a file."""
+def static_site(tmp_path: Path) -> FlaskClient:
+    """An app with two modules and a style sheet of its own; /link/<name> answers the URL of a file."""
     (tmp_path / "css").mkdir()
     (tmp_path / "js").mkdir()
     (tmp_path / "css/look.css").write_text("p { color: red }\n" * 100)
@@ -38,14 +38,14 @@ def site(tmp_path: Path) -> FlaskClient:
 
 
 @pytest.mark.parametrize("page", ["/", "/login", "/no/such"])
-def test_whatever_a_page_refers_to_is_kept_for_good(api: Api, page: str) -> None:
+def test_every_file_of_a_page_is_cached_forever(api: Api, page: str) -> None:
     for link in links(api.with_settings(api_tokens=(b"a-long-token",)).http if page == "/login" else api.http, page):
         answer = api.http.get(link, headers=GZIP)
-        assert (answer.status_code, answer.headers["Cache-Control"]) == (200, FOR_GOOD), link
+        assert (answer.status_code, answer.headers["Cache-Control"]) == (200, FOREVER), link
         assert re.search(r"-[0-9a-f]{12}\.(js|css|svg)$", link)
 
 
-def test_a_file_is_compressed_for_those_who_can_read_that(named_api: Api) -> None:
+def test_a_file_is_compressed_for_clients_that_accept_it(named_api: Api) -> None:
     [link] = [link for link in links(named_api.http) if "/home-" in link and link.endswith(".js")]
     plain = named_api.http.get(link)
     packed = named_api.http.get(link, headers=GZIP)
@@ -61,7 +61,7 @@ def test_a_file_is_compressed_for_those_who_can_read_that(named_api: Api) -> Non
     known = named_api.http.get(link, headers={**GZIP, "If-None-Match": packed.headers["ETag"]})
     assert (known.status_code, known.headers["Cache-Control"], known.headers["Vary"]) == (
         304,
-        FOR_GOOD,
+        FOREVER,
         "Accept-Encoding",
     )
     assert named_api.http.get(link, headers={"If-None-Match": packed.headers["ETag"]}).status_code == 200
@@ -69,7 +69,7 @@ def test_a_file_is_compressed_for_those_who_can_read_that(named_api: Api) -> Non
     assert (part.status_code, part.data) == (200, packed.data)
 
 
-def test_under_its_own_name_a_file_is_as_it_is_and_asked_for_again(named_api: Api) -> None:
+def test_under_its_plain_name_a_file_is_unchanged_and_revalidated(named_api: Api) -> None:
     answer = named_api.http.get("/static/js/home.js", headers=GZIP)
     assert b"import { " in answer.data and "Content-Encoding" not in answer.headers
     assert answer.headers["Cache-Control"] == "no-cache"
@@ -77,23 +77,23 @@ def test_under_its_own_name_a_file_is_as_it_is_and_asked_for_again(named_api: Ap
 
 
 @pytest.mark.parametrize("changed", ["js/home.js", "js/word.js", "css/look.css"])
-def test_a_changed_file_has_another_name_at_once(site: FlaskClient, tmp_path: Path, changed: str) -> None:
+def test_a_changed_file_gets_another_name_at_once(static_site: FlaskClient, tmp_path: Path, changed: str) -> None:
     name = "css/look.css" if changed.endswith(".css") else "js/home.js"
-    before = site.get(f"/link/{name}").text
-    assert site.get(f"/link/{name}").text == before
+    before = static_site.get(f"/link/{name}").text
+    assert static_site.get(f"/link/{name}").text == before
     (tmp_path / changed).write_text(
         (tmp_path / changed).read_text().replace("first", "second") + "\n/* a */ a { b: c }\n"
     )
-    after = site.get(f"/link/{name}").text
+    after = static_site.get(f"/link/{name}").text
     assert after != before
-    assert site.get(after).headers["Cache-Control"] == FOR_GOOD
-    # The page of another version of the app may still refer to the old one. What it gets must not be kept.
-    old = site.get(before)
-    assert (old.status_code, old.headers["Cache-Control"], old.data) == (200, "no-cache", site.get(after).data)
+    assert static_site.get(after).headers["Cache-Control"] == FOREVER
+    # A page of another version of the app may still use the old name. It must not cache the new content under it.
+    old = static_site.get(before)
+    assert (old.status_code, old.headers["Cache-Control"], old.data) == (200, "no-cache", static_site.get(after).data)
 
 
-def test_a_module_comes_with_what_it_imports(site: FlaskClient) -> None:
-    text = site.get(site.get("/link/js/home.js").text).text
+def test_a_module_is_bundled_with_its_imports(static_site: FlaskClient) -> None:
+    text = static_site.get(static_site.get("/link/js/home.js").text).text
     assert '"first"' in text and "import" not in text
 
 
@@ -109,20 +109,20 @@ def test_a_module_comes_with_what_it_imports(site: FlaskClient) -> None:
         "a" * 5000 + "-0123456789ab.js",
     ],
 )
-def test_what_is_no_file_is_the_404_page(named_api: Api, path: str) -> None:
+def test_an_unknown_file_is_the_404_page(named_api: Api, path: str) -> None:
     answer = named_api.http.get("/static/" + path)
     assert (answer.status_code, answer.mimetype) == (404, "text/html")
 
 
-def test_other_spellings_of_a_name_are_no_further_copies(named_api: Api) -> None:
+def test_other_spellings_of_a_name_make_no_further_copies(named_api: Api) -> None:
     assets = Assets(Path(named_api.app.root_path) / "static")
     with named_api.app.test_request_context():
         for name in ("css/base", "css/../css/base", "css//base"):
             assert assets.serve(f"{name}-0123456789ab.css").status_code == 200
-    assert len(assets._made) == 1
+    assert len(assets._built) == 1
 
 
-def test_a_file_is_made_once(tmp_path: Path) -> None:
+def test_a_file_is_built_once(tmp_path: Path) -> None:
     (tmp_path / "look.css").write_text("a { b: c }")
     assets = Assets(tmp_path)
     assert assets._find("look.css") is assets._find("look.css") is not None
@@ -137,8 +137,8 @@ def test_a_page_is_compressed_and_an_answer_with_messages_is_not(named_api: Api)
     assert "Content-Encoding" not in named_api.get("all", headers=GZIP).headers
 
 
-def test_a_compressed_page_holds_no_secret(named_api: Api) -> None:
-    """Its length must tell nothing: neither the token, nor the session, nor a message."""
+def test_a_compressed_page_has_no_secret(named_api: Api) -> None:
+    """Its length must not reveal the token, the session or a message."""
     token = "correct-horse-battery"
     api = named_api.with_settings(api_tokens=(token.encode(),))
     api.client.lpush(api.key, "a-secret-message")

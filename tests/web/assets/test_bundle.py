@@ -1,4 +1,4 @@
-"""Joining modules: node runs the result and finds what the modules say; what is not understood is refused."""
+"""Bundles: node runs one with the same result as its modules, and unknown forms are refused."""
 
 from pathlib import Path
 
@@ -47,8 +47,8 @@ def test_a_bundle_does_what_the_modules_do(tmp_path: Path) -> None:
     entry = write(tmp_path, MODULES)
     (tmp_path / "package.json").write_text('{"type": "module"}')
     bundle = Bundle(entry)
-    (tmp_path / "joined.js").write_text(bundle.text)
-    assert run(tmp_path / "joined.js") == run(entry) == "once\n2 7 1 7 4 false\n2 7 a  b // 1\n"
+    (tmp_path / "bundle.js").write_text(bundle.text)
+    assert run(tmp_path / "bundle.js") == run(entry) == "once\n2 7 1 7 4 false\n2 7 a  b // 1\n"
     assert [file.name for file in bundle.files] == ["counter.js", "show.js", "home.js"]
     assert "of this module alone" not in bundle.text
 
@@ -56,22 +56,22 @@ def test_a_bundle_does_what_the_modules_do(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ('import * as all from "./show.js";', "cannot be joined"),
-        ('import show from "./show.js";', "cannot be joined"),
-        ('import "./show.js";', "cannot be joined"),
-        ('import { show } from "elsewhere";', "cannot be joined"),
-        ('export { show } from "./show.js";', "cannot be joined"),
-        ("export default 1;", "cannot be joined"),
-        ("export let a = 1;", "cannot be joined"),
+        ('import * as all from "./show.js";', "cannot be bundled"),
+        ('import show from "./show.js";', "cannot be bundled"),
+        ('import "./show.js";', "cannot be bundled"),
+        ('import { show } from "elsewhere";', "cannot be bundled"),
+        ('export { show } from "./show.js";', "cannot be bundled"),
+        ("export default 1;", "cannot be bundled"),
+        ("export let a = 1;", "cannot be bundled"),
         ('import { none } from "./show.js";', "does not export none"),
         ('import { show } from "./home.js";', "imports itself"),
     ],
 )
-def test_what_is_not_understood_is_refused(tmp_path: Path, text: str, reason: str) -> None:
+def test_unknown_forms_of_imports_and_exports_are_refused(tmp_path: Path, text: str, reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
         Bundle(write(tmp_path, MODULES | {"home.js": text + "\n"}))
 
 
-def test_every_script_of_the_pages_can_be_joined() -> None:
+def test_every_script_of_the_pages_can_be_bundled() -> None:
     for file in (ROOT / "static/js").rglob("*.js"):
         assert Bundle(file).text
