@@ -14,11 +14,12 @@ from flask import Blueprint, Response
 
 from broker.connections.health import check_server, find_warning
 from broker.queue import RESULT_SECONDS, Batch, Delivery, Paused, ReliableQueue, Search
-from web import __version__, metrics, streams
+from web import __version__, answers, metrics
 from web.auth import session_watch
 from web.errors import ApiError, bad_request, from_redis
 from web.input.body import JSON, iter_body, lines_kind, read_fields, refuse_body, release_memory
 from web.input.codec import BY_REDIS, Limits, decode_message
+from web.input.lines import push_lines
 from web.input.parameters import (
     VISIBLE_ASCII,
     Choice,
@@ -82,7 +83,7 @@ def push(
         request.is_counted = True
         record = partial(record_messages, request.services, "push", queue.name)
         blocks = iter_body(request, eager=True)
-        pushed, count = streams.push_lines(queue, blocks, lines, request.settings.max_message_bytes, record)
+        pushed, count = push_lines(queue, blocks, lines, request.settings.max_message_bytes, record)
         return {"success": True, "pushed": pushed, "count": count}
     found = one_or_many(message, messages, "message", "bad_message")
     if delay:
@@ -186,15 +187,15 @@ def all_messages(
     count = queue.count()
     size = min(max(0, count - offset), count if limit is None else limit)
     if contains is not None:
-        chunks: Iterator[list[Any]] = streams.iter_found(queue, contains, offset, limit, preview, details)
+        chunks: Iterator[list[Any]] = answers.iter_found(queue, contains, offset, limit, preview, details)
         if preview is None and not details and prefers(request, NDJSON):  # as without `contains`: what push takes
             chunks = ([one["message"] for one in chunk] for chunk in chunks)
     elif details:
-        chunks = streams.iter_details(queue, offset, size, preview)
+        chunks = answers.iter_details(queue, offset, size, preview)
     elif preview is None:
-        chunks = streams.iter_waiting(queue, offset, limit)
+        chunks = answers.iter_waiting(queue, offset, limit)
     else:
-        chunks = streams.iter_previews(queue, offset, size, preview)
+        chunks = answers.iter_previews(queue, offset, size, preview)
     return list_answer(request, chunks, count, size)
 
 
@@ -203,11 +204,11 @@ def list_answer(
 ) -> Response | Answer:
     """Answer a list of `size` messages (None: it is not known) as it is read, as JSON or a line each."""
     if prefers(request, NDJSON):
-        return Response(streams.as_ndjson(streams.prefetch(chunks)), content_type=NDJSON)
+        return Response(answers.as_ndjson(answers.prefetch(chunks)), content_type=NDJSON)
     first = next(chunks, [])
     if len(first) == size:
-        return {"success": True, "messages": streams.decode_all(first), "count": count}
-    return Response(streams.as_json(chain([first], chunks), {"count": count}), content_type=JSON)
+        return {"success": True, "messages": answers.decode_all(first), "count": count}
+    return Response(answers.as_json(chain([first], chunks), {"count": count}), content_type=JSON)
 
 
 def held(
@@ -215,7 +216,7 @@ def held(
 ) -> Answer | Response:
     """The messages that are "reserved" or "delayed", the soonest to come back first."""
     count = queue.state().counts()[kind]
-    return list_answer(request, streams.iter_held(queue, kind, offset, limit, preview), count)
+    return list_answer(request, answers.iter_held(queue, kind, offset, limit, preview), count)
 
 
 def events(request: Request, queue: ReliableQueue, next: int, history: bool) -> Response:
