@@ -1,4 +1,4 @@
-"""Reading a request's body: its bytes, its media type, and the fields that it holds."""
+"""Reading a request's body: its bytes, its media type and its fields."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -16,9 +16,9 @@ from web.request import Request
 FORM, JSON = "application/x-www-form-urlencoded", "application/json"
 TEXT, BYTES = "text/plain", "application/octet-stream"
 MAX_FORM_FIELDS = 1000
-BODY_TIMEOUT = 30.0  # seconds a body may take that is no stream of lines, and more for a large one:
+BODY_TIMEOUT = 30.0  # seconds to receive a body that is not a stream of lines, plus its size at the lowest rate:
 MIN_BYTES_PER_SECOND = 1 << 15
-UNQUOTE_SIZE = 1 << 16  # bytes of a form unquoted at once
+UNQUOTE_SIZE = 1 << 16  # bytes of a form unquoted between two checkpoints
 ESCAPE = re.compile(rb"%([0-9A-Fa-f]{2})")
 ESCAPED_BYTES = {digits.encode(): bytes([int(digits, 16)]) for digits in map("".join, product(hexdigits, repeat=2))}
 
@@ -28,22 +28,23 @@ class RawJson(bytes):
 
 
 def iter_body(request: Request, eager: bool = False) -> Iterator[bytes]:
-    """Yield the request's body in blocks of up to 64 KiB; when `eager`, each as soon as anything has come.
+    """Yield the request's body in blocks of up to 64 KiB; if `eager`, each as soon as any bytes arrive.
 
     Raises:
-        ApiError: the body is cut or its chunks are malformed (400), too slow (408), or encoded (415).
+        ApiError: the body is incomplete or its chunks are malformed (400), it is too slow (408), or encoded (415).
     """
     encoding = request.headers.get("Content-Encoding", "identity").strip().lower()
     if encoding != "identity":
         raise ApiError(415, "unsupported_encoding", "Send the body without Content-Encoding.")
     transfer = request.headers.get("Transfer-Encoding", "").strip().lower()
     if transfer not in ("", "chunked"):
-        raise ApiError(415, "unsupported_encoding", "Send the body without a Transfer-Encoding other than chunked.")
+        raise ApiError(415, "unsupported_encoding", "The only Transfer-Encoding supported is chunked.")
     missing = request.content_length if transfer or request.content_length else 0
     while missing is None or missing > 0:
         block = _read_block(request, READ_SIZE if missing is None else min(READ_SIZE, missing), eager)
         if not block and missing:
-            raise bad_request(f"The body is {missing} bytes shorter than its Content-Length.", "incomplete_body")
+            message = f"The body is incomplete: {missing} bytes of its Content-Length are missing."
+            raise bad_request(message, "incomplete_body")
         if not block:
             break
         if missing is not None:
@@ -59,19 +60,20 @@ def _read_block(request: Request, size: int, eager: bool) -> bytes:
         return block
     except TimeoutError:
         peer.mark_malformed()
-        raise ApiError(408, "body_timeout", "The body did not come in time.") from None
-    except Exception as error:  # whatever the server's reader raises for a cut connection or a malformed chunk
+        raise ApiError(408, "body_timeout", "The body did not arrive in time.") from None
+    except Exception as error:  # each server raises its own for a broken connection or a malformed chunk
         peer.mark_malformed()
-        raise bad_request("The body is cut off or its chunks are malformed.", "incomplete_body") from error
+        raise bad_request("The body is incomplete or its chunks are malformed.", "incomplete_body") from error
 
 
 def read_body(request: Request, limit: int) -> bytes:
-    """Return the whole body, of up to `limit` bytes. Its memory is counted until the request ends.
+    """Return the whole body, of up to `limit` bytes. Its memory counts as used until `release_memory`.
 
     Raises:
-        ApiError: it is cut (400), too slow (408), larger (413) or encoded (415), or too many are being read (503).
+        ApiError: it is incomplete (400), too slow (408), larger (413) or encoded (415), or other bodies fill the memory
+            for bodies (503).
     """
-    name = "MAX_BODY_BYTES" if limit == request.settings.max_body_bytes else "what is read here"
+    name = "MAX_BODY_BYTES" if limit == request.settings.max_body_bytes else "this operation accepts"
     too_large = ApiError(413, "body_too_large", f"The body is larger than {name} ({limit} bytes).", limit=limit)
     if (request.content_length or 0) > limit:
         raise too_large
@@ -93,7 +95,7 @@ def _count_memory(request: Request, size: int) -> None:
 
 
 def release_memory(request: Request) -> None:
-    """Count the memory of the request's body as free; to be called when the request has ended."""
+    """Count the memory of the request's body as free. Call it when the request has ended."""
     request.services.body_memory.release(request.counted_body_bytes)
     request.counted_body_bytes = 0
 
@@ -111,14 +113,12 @@ def media_type(request: Request) -> str:
 
 
 def read_fields(request: Request, limit: int, raw: bool = False) -> dict[str, Any]:
-    """Return the fields of a form, as text, or of a JSON object, as `RawJson`; {} without a body.
+    """Return the fields of a form, as text, or of a JSON object, as `RawJson`; {} if there is no body.
 
-    The body may have up to `limit` bytes.
-
-    With `raw` a body of plain text or bytes is taken too, as the field `message`.
+    The body has up to `limit` bytes. With `raw`, plain text and bytes are accepted too, as the field `message`.
 
     Raises:
-        ApiError: anything else (400, 413, 415).
+        ApiError: the body is not valid (400), too large (413) or of another media type (415), or as of `read_body`.
     """
     kind, data = media_type(request), read_body(request, limit)
     if raw and kind in (TEXT, BYTES):
@@ -132,15 +132,15 @@ def read_fields(request: Request, limit: int, raw: bool = False) -> dict[str, An
     if kind == FORM:
         return _read_form(data, request.services.scheduler.checkpoint)
     raise ApiError(
-        415, "unsupported_type", f"Content-Type {kind or '(none)'} is not read here; send {JSON} or a form ({FORM})."
+        415, "unsupported_type", f"Unsupported Content-Type {kind or '(none)'}; send {JSON} or a form ({FORM})."
     )
 
 
 def _read_form(data: bytes, checkpoint: Callable[[], object]) -> dict[str, Any]:
     decode_utf8(data, "The form")
     if data.startswith(b"&") or data.endswith(b"&") or b"&&" in data:
-        sentence = "The form holds an empty field. In a form & separates fields; curl's --data-urlencode escapes it."
-        raise bad_request(sentence, "bad_form")  # it may be the end of a message that was cut
+        sentence = "The form has an empty field. An & separates fields; to send one, use curl's --data-urlencode."
+        raise bad_request(sentence, "bad_form")  # an unescaped & may have cut a message
     fields = data.split(b"&", MAX_FORM_FIELDS)
     if len(fields) > MAX_FORM_FIELDS:
         raise bad_request(f"The form has more than {MAX_FORM_FIELDS} fields.", "bad_form")
@@ -155,14 +155,14 @@ def _unique(pairs: list[tuple[str, str]]) -> dict[str, Any]:
     fields = dict(pairs)
     if len(fields) < len(pairs):
         name = next(name for number, (name, _) in enumerate(pairs) if name in dict(pairs[:number]))
-        raise bad_request(f"{printable(name)} is given twice.", "duplicate_key")
+        raise bad_request(f"Duplicate field {printable(name)}.", "duplicate_key")
     return fields
 
 
 def _unquote(text: bytes, checkpoint: Callable[[], object]) -> str:
-    """Return the text of a form's name or value; %XX that is none stays as it is.
+    """Return the text of a form's name or value. A % that starts no valid escape stays.
 
-    It takes turns with other requests, as 16 MiB of escapes take a second.
+    It calls `checkpoint` between parts, as 16 MiB of escapes take a second.
 
     Raises:
         UnicodeDecodeError: it is not UTF-8.
@@ -171,7 +171,7 @@ def _unquote(text: bytes, checkpoint: Callable[[], object]) -> str:
     while start < len(text):
         end = start + UNQUOTE_SIZE
         if end < len(text) and (escape := text.rfind(b"%", end - 2, end)) >= 0:
-            end = escape  # it may go on behind the end
+            end = escape  # it may extend past the end
         if start:
             checkpoint()
         parts.append(ESCAPE.sub(lambda found: ESCAPED_BYTES[found[1]], text[start:end].replace(b"+", b" ")))
@@ -180,16 +180,16 @@ def _unquote(text: bytes, checkpoint: Callable[[], object]) -> str:
 
 
 def lines_kind(request: Request) -> str | None:
-    """Return what the lines of a streamed body are: NDJSON or TEXT (with each=line); None where it is not streamed."""
+    """Return the media type of a streamed body's lines: NDJSON, or TEXT with each=line; None for any other body."""
     kind, each = media_type(request), request.args.get("each")
     if each and kind != TEXT:
-        raise ApiError(415, "unsupported_type", f"each=line reads {TEXT}.")
+        raise ApiError(415, "unsupported_type", f"each=line needs Content-Type {TEXT}.")
     if kind == NDJSON:
         return NDJSON
     return TEXT if each else None
 
 
 def refuse_body(request: Request) -> None:
-    """Refuse a body that holds something of a media type (400), such as the fields of `curl -X GET -d`."""
+    """Refuse a non-empty body that has a media type (400), such as that of `curl -X GET -d`."""
     if request.mimetype and next(iter_body(request, eager=True), None):
-        raise bad_request("A GET takes its parameters from the address; send no body.", "unexpected_body")
+        raise bad_request("A GET request takes its parameters from the query string; send no body.", "unexpected_body")
