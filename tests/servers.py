@@ -4,7 +4,6 @@ and what plays one (FakeRedis), damages the way to one (Proxy) or answers one th
 import contextlib
 import importlib.util
 import os
-import re
 import shutil
 import signal
 import socket
@@ -143,9 +142,21 @@ class App:
 
     def end(self, how: signal.Signals = signal.SIGTERM) -> None:
         """End the master (SIGTERM lets its workers answer first) and wait for it."""
+        self.stop(how)
+        self.process.wait()
+
+    def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
+        """Send the master a signal, without waiting for its end."""
         if self.process.poll() is None:
             self.process.send_signal(how)
-        self.process.wait()
+
+    def wait(self) -> None:
+        """Wait for the end of a stopped app; kill it if its stop does not end."""
+        try:
+            self.process.wait(60)
+        except subprocess.TimeoutExpired:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
 
     def workers(self) -> list[int]:
         """Return the process ids of the workers."""
@@ -171,42 +182,7 @@ def running(server: Any) -> Iterator[Any]:
 GREETING = {"HELLO", "AUTH", "CLIENT", "SELECT", "PING", "READONLY", "COMMAND"}
 
 
-# Stands in for redis.sha1hex, which fakeredis lacks: any digest of 40 digits will do. Of a long text it reads the ends.
-SHA1HEX = """
-if not redis.sha1hex then
-  redis.sha1hex = function(text)
-    local a, b = 7, 11
-    local ends = #text > 200 and string.sub(text, 1, 100) .. string.sub(text, -100) or text
-    for i = 1, #ends do
-      local byte = string.byte(ends, i)
-      a, b = (a * 31 + byte) % 2147483647, (b * 131 + byte + i) % 2147483629
-    end
-    return string.format('%010d%010d%020d', a, b, #text)
-  end
-end
-"""
-
-
-class FakePipeline(redis.client.Pipeline):
-    """A pipeline whose scripts fakeredis understands."""
-
-    def execute_command(self, *args: Any, **options: Any) -> Any:
-        if args[0] == "EVAL":
-            args = ("EVAL", re.sub(r"\A#!.*\n", SHA1HEX, args[1]), *args[2:])
-        return super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
-
-
-class FakeRedis(fakeredis.FakeRedis):
-    """fakeredis that runs the scripts as a real server does: with a `#!lua flags=...` line and redis.sha1hex."""
-
-    def eval(self, script: str, numkeys: int, *keys_and_args: Any) -> Any:
-        return super().eval(re.sub(r"\A#!.*\n", SHA1HEX, script), numkeys, *keys_and_args)
-
-    def pipeline(self, transaction: bool = True, shard_hint: Any = None) -> FakePipeline:
-        return FakePipeline(self.connection_pool, self.response_callbacks, transaction, shard_hint)
-
-    def evalsha(self, sha: str, numkeys: int, *keys_and_args: Any) -> Any:
-        raise redis.exceptions.NoScriptError("No matching script.")
+FakeRedis = fakeredis.FakeRedis
 
 
 class Proxy:

@@ -6,6 +6,7 @@ import pytest
 
 from tests.conftest import Api
 from tests.web.helpers import JSON, check_error, everything, push
+from tests.web.input.test_parameters import body_and_query, valid_fields
 from web.operations import VERBS, Verb
 
 INVALID_NAMES = [
@@ -36,6 +37,15 @@ def test_every_verb_has_a_route_for_the_default_queue_and_one_with_a_name(named_
     router = named_api.app.url_map.bind("localhost")
     for path, name in [(f"/api/queue/{verb.name}", None), (f"/api/queue/jobs/{verb.name}", "jobs")]:
         assert router.match(path, method=verb.method) == (f"api.{verb.method.lower()}_{verb.name}", {"name": name})
+
+
+@pytest.mark.parametrize("verb", VERBS, ids=lambda verb: f"{verb.method}-{verb.name}")
+def test_every_verb_without_a_name_works_on_the_default_queue(default_api: Api, verb: Verb) -> None:
+    fields = valid_fields(default_api)[verb.name]
+    with default_api.http.open(f"/api/queue/{verb.name}", method=verb.method, **body_and_query(verb, fields)) as answer:
+        assert answer.status_code == 200
+    keys = set(everything(default_api.client))
+    assert keys and all(b"queue:default" in key for key in keys), keys
 
 
 @pytest.mark.parametrize(

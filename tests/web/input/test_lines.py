@@ -8,7 +8,7 @@ import redis
 
 from broker.queue import ReliableQueue
 from RedisQueue import RedisQueue
-from tests.servers import FakeRedis, Proxy, Store, until
+from tests.servers import Proxy, Store, until
 from tests.web.helpers import NDJSON, TEXT, in_blocks
 from web.errors import ApiError
 from web.input import lines
@@ -17,9 +17,9 @@ LIMIT = 100  # bytes in a message
 
 
 @pytest.fixture
-def queue(name: str) -> ReliableQueue:
-    """An empty queue on fakeredis."""
-    return ReliableQueue(FakeRedis(), name)
+def queue(valkey: Store, name: str) -> ReliableQueue:
+    """An empty queue."""
+    return ReliableQueue(valkey.client(), name)
 
 
 def error_of(push: Callable[[], Any]) -> ApiError:

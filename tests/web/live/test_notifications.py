@@ -366,9 +366,9 @@ def test_polls_without_being_told_are_bounded(name: str, monkeypatch: pytest.Mon
     asked: list[float] = []
 
     class Counting(FakeRedis):
-        def eval(self, *args: Any, **more: Any) -> Any:
+        def evalsha(self, *args: Any, **more: Any) -> Any:
             asked.append(time.monotonic())
-            return super().eval(*args, **more)
+            return super().evalsha(*args, **more)
 
     with running(Watched(Counting())) as watched:
         streams = [watched.stream(f"{name}-{number}") for number in range(10)]
