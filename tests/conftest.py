@@ -25,6 +25,18 @@ _numbers = itertools.count()
 hypothesis_settings.register_profile("untimed", deadline=None)  # a busy machine is no failure
 hypothesis_settings.load_profile("untimed")
 
+# Fixtures and parameters that need a server other than one Valkey.
+OTHER_SERVERS = {"redis", "redis6", "redis7", "redis8", "redis_site", "cluster", "sentinels"}
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m selects
+def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
+    """Mark the tests on other servers slow, so that `make quick` starts Valkey alone."""
+    for item in items:
+        parameters = item.callspec.params.values() if hasattr(item, "callspec") else ()
+        if OTHER_SERVERS.intersection([*item.fixturenames, *filter(lambda one: isinstance(one, str), parameters)]):
+            item.add_marker(pytest.mark.slow)
+
 
 @pytest.fixture
 def name(request: pytest.FixtureRequest) -> str:
@@ -91,12 +103,9 @@ def sentinels(folder: Path) -> Iterator[SentinelSet]:
         yield made
 
 
-ENGINES = ("valkey", "redis7", "redis6", "redis8", "cluster", "sentinels")
-
-
-@pytest.fixture(params=[kind if kind == "valkey" else pytest.param(kind, marks=pytest.mark.slow) for kind in ENGINES])
+@pytest.fixture(params=["valkey", "redis7", "redis6", "redis8", "cluster", "sentinels"])
 def engine(request: pytest.FixtureRequest) -> Any:
-    """Each kind of server that a REDIS_URL can name; it has a `url`. `make quick` runs the test on Valkey alone."""
+    """Each kind of server that a REDIS_URL can name; it has a `url`."""
     return request.getfixturevalue(request.param)
 
 
@@ -148,9 +157,9 @@ def own_store(folder: Path) -> Iterator[Callable[..., Store]]:
         store.end()
 
 
-@pytest.fixture(params=["valkey", pytest.param("redis", marks=pytest.mark.slow)])
+@pytest.fixture(params=["valkey", "redis"])
 def backend(request: pytest.FixtureRequest) -> Any:
-    """A client of each kind of server; `make quick` runs the test on Valkey alone."""
+    """A client of Valkey and of Redis."""
     store: Store = request.getfixturevalue({"valkey": "valkey", "redis": "redis7"}[request.param])
     return store.client()
 

@@ -7,9 +7,7 @@ import pytest
 
 from broker.queue import Delivery, ReliableQueue, Search
 
-on_real_servers = pytest.mark.parametrize(
-    "backend", ["valkey", pytest.param("redis", marks=pytest.mark.slow)], indirect=True
-)
+on_real_servers = pytest.mark.parametrize("backend", ["valkey", "redis"], indirect=True)
 
 
 def end_leases(queue: ReliableQueue, *ids: str) -> None:

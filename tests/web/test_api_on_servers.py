@@ -20,7 +20,7 @@ def redis_site(redis7: Store, folder: Path) -> Iterator[App]:
         yield app
 
 
-@pytest.fixture(params=["site", pytest.param("redis_site", marks=pytest.mark.slow)])
+@pytest.fixture(params=["site", "redis_site"])
 def server(request: pytest.FixtureRequest) -> App:
     """The app with two workers, on each kind of store in turn."""
     found: App = request.getfixturevalue(request.param)
