@@ -8,7 +8,7 @@
 #   make screenshots   take the pictures in docs/
 #   make bench    measure for five minutes; writes benchmarks/results.md
 #   make lock     pin everything in the image, with hashes, and list it (after a change to requirements.txt)
-#   make soak     the longest cases, and minutes of random operations and failures; prints the messages lost and doubled
+#   make soak     the longest cases, and minutes of random operations and disasters; prints the messages lost and doubled
 
 NEW_ENOUGH = import sys; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
