@@ -31,7 +31,7 @@ def blocks(document: str, kind: str) -> list[str]:
 
 
 def examples(document: str) -> Iterator[tuple[str, str]]:
-    """Yield the commands of a document's console blocks, each with its output."""
+    """Yield the commands of a document's console blocks, each with what it prints."""
     for block in blocks(document, "console"):
         yield from re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", block, re.M)
 

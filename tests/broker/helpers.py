@@ -7,6 +7,7 @@ import pytest
 
 from broker.queue import Delivery, ReliableQueue, Search
 
+# For tests that make thousands of script calls, which fakeredis does slowly, or that ask the server who waits.
 on_real_servers = pytest.mark.parametrize("backend", ["valkey", "redis"], indirect=True)
 
 

@@ -140,7 +140,7 @@ def _read_form(data: bytes, checkpoint: Callable[[], object]) -> dict[str, Any]:
     decode_utf8(data, "The form")
     if data.startswith(b"&") or data.endswith(b"&") or b"&&" in data:
         sentence = "The form has an empty field. An & separates fields; to send one, use curl's --data-urlencode."
-        raise bad_request(sentence, "bad_form")  # an unescaped & may have cut a message
+        raise bad_request(sentence, "bad_form")  # an unescaped & could have cut a message
     fields = data.split(b"&", MAX_FORM_FIELDS)
     if len(fields) > MAX_FORM_FIELDS:
         raise bad_request(f"The form has more than {MAX_FORM_FIELDS} fields.", "bad_form")
@@ -171,7 +171,7 @@ def _unquote(text: bytes, checkpoint: Callable[[], object]) -> str:
     while start < len(text):
         end = start + UNQUOTE_SIZE
         if end < len(text) and (escape := text.rfind(b"%", end - 2, end)) >= 0:
-            end = escape  # it may extend past the end
+            end = escape  # it can extend past the end
         if start:
             checkpoint()
         parts.append(ESCAPE.sub(lambda found: ESCAPED_BYTES[found[1]], text[start:end].replace(b"+", b" ")))

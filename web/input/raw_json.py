@@ -95,7 +95,7 @@ def read_scalar(text: bytes) -> str | None:
 def read_lines(lines: list[bytes]) -> list[bytes] | None:
     """Return the texts of lines that are all JSON strings, or the compact JSON of lines that are all objects.
 
-    None if they are neither, or invalid, or must be read one by one: they may be nested too deeply or contain base64.
+    None if they are neither, or invalid, or must be read one by one: they could be nested too deeply or contain base64.
     Each line must be one value. A value cannot span lines that all begin and end as checked here, so an equal number
     of values and lines means one value per line.
     """
