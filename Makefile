@@ -1,22 +1,22 @@
-# Each target sets up what it needs in .venv, on a machine that has only make and Python 3.11 or later.
+# Each target sets up what it needs in .venv; the machine needs only make and Python 3.11 or later.
 #
 #   make run      serve the page and the API; prints the URL
-#   make quick    the tests without a browser and without killing processes, in about two minutes
-#   make test     checks, then every test (ARGS="-k push" picks some)
+#   make quick    the tests without a browser, on Valkey alone, without killing processes, in about a minute
+#   make test     the checks, then every test (ARGS="-k push" selects some)
 #   make check    lint, format, types and layers
 #   make format   let the linter and the formatter fix what they can
 #   make docs     write docs/api.md, from the rows of the operations and of the error codes
 #   make screenshots   take the pictures in docs/
-#   make bench    five minutes of measuring; writes benchmarks/results.md
-#   make lock     pin all that the image installs, with hashes, and list it (after a change to requirements.txt)
-#   make soak     the longest cases, and minutes of random operations and disasters; prints what was lost and doubled
+#   make bench    measure for five minutes; writes benchmarks/results.md
+#   make lock     pin everything in the image, with hashes, and list it (after a change to requirements.txt)
+#   make soak     the longest cases, and minutes of random operations and disasters; prints the messages lost and doubled
 
 NEW_ENOUGH = import sys; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$p -c '$(NEW_ENOUGH)' 2>/dev/null && echo $$p && break; done)
-# Tools are run as modules: the scripts in .venv/bin hold a path that is wrong once the checkout was moved.
+# Tools run as modules: the scripts in .venv/bin contain a path that is wrong after the checkout was moved.
 RUN = .venv/bin/python -m
-# Empty if .venv works. It does not if its Python is gone, or was upgraded to a version that it has no packages for.
+# Empty if .venv works. It is broken if its Python is gone, or was upgraded to a version without its packages.
 BROKEN := $(shell .venv/bin/python -Ic 'import pip; $(NEW_ENOUGH)' 2>/dev/null || echo broken)
 
 .PHONY: FORCE run quick test check format docs screenshots bench lock soak
@@ -24,12 +24,17 @@ BROKEN := $(shell .venv/bin/python -Ic 'import pip; $(NEW_ENOUGH)' 2>/dev/null |
 run: .venv/run.stamp
 	@exec .venv/bin/python app.py
 
+# Neighbouring tests share servers, so each worker gets a contiguous part; one that is done takes over from the other.
+PYTEST = $(RUN) pytest -n 2 --dist worksteal
+# Reading the tests without their compiled form takes each worker seconds.
+quick test: export PYTHONDONTWRITEBYTECODE :=
+
 quick: .venv/develop.stamp
-	@$(RUN) pytest -q -n 2 -m "not slow and not soak" --ignore tests/page $(ARGS)
+	@$(PYTEST) -q -m "not slow and not soak" --ignore tests/page $(ARGS)
 
 # The tests run after a failed check too, so that one run shows everything.
 test: .venv/develop.stamp
-	@$(MAKE) -s check && checked=0 || checked=1; $(RUN) pytest -n 2 $(ARGS) && exit $$checked
+	@$(MAKE) -s check && checked=0 || checked=1; $(PYTEST) $(ARGS) && exit $$checked
 
 check: .venv/develop.stamp
 	$(RUN) ruff check .
@@ -50,7 +55,7 @@ screenshots: .venv/develop.stamp
 bench: .venv/develop.stamp
 	@$(RUN) benchmarks
 
-# The two tools are needed here alone, so they are no part of the set-up.
+# Only this target needs the two tools, so the set-up leaves them out.
 LOCK = --quiet --universal --python-version 3.11 --generate-hashes --custom-compile-command "make lock"
 lock: .venv/run.stamp
 	$(RUN) pip install --quiet --disable-pip-version-check uv==0.13.9 cyclonedx-bom==7.5.0
@@ -62,7 +67,7 @@ soak: .venv/develop.stamp
 	$(RUN) pytest -q -n 2 -m soak
 	$(RUN) tests.ledger
 
-# A .venv without the stamp is kept if its set-up came to its end (pip itself is listed last).
+# A .venv without the stamp is kept if its set-up was completed (pip itself is listed last).
 .venv/made.stamp: $(if $(BROKEN),FORCE)
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or later is needed; name it with make PYTHON=/path/to/python3"; exit 1; }
 	@test -z "$(BROKEN)" && .venv/bin/python -Im pip show -q pip 2>/dev/null || { rm -rf .venv && $(PYTHON) -m venv .venv; }

@@ -1,8 +1,8 @@
-"""`make bench`: measures the product beside what one would use instead, and writes results.md and two charts.
+"""`make bench`: compare the product with its alternatives, and write results.md and two charts.
 
-Everything is started here, on loopback, and ended again. What is compared runs alternately, each round for a second or
-two; a figure is the median of its rounds. The load generator shares the cores with the servers, so the CPU time of the
-workers per request is given too. Only ratios within one run mean something.
+All servers are started here, on loopback. The candidates of a comparison take turns, a second or two each; a figure is
+the median of its rounds. The load generator shares the cores with the servers, so the workers' CPU time per request is
+reported too. Only ratios within one run are meaningful.
 """
 
 import contextlib
@@ -28,7 +28,7 @@ from typing import Any
 from packaging.requirements import Requirement
 
 from benchmarks import load, results
-from benchmarks.results import Row, at_least, at_most
+from benchmarks.results import NO_GOAL, Row, at_least, at_most
 from tests.servers import ROOT, App, Store, free_port, running, until
 
 ROUNDS = 9
@@ -54,7 +54,7 @@ class Naive(App):
 
 
 def cpu(pids: list[int]) -> float:
-    """Return the CPU seconds that processes have used."""
+    """Return the CPU time that processes have used, in seconds."""
     total = 0.0
     for pid in pids:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
@@ -63,17 +63,17 @@ def cpu(pids: list[int]) -> float:
 
 
 def memory(pids: list[int]) -> int:
-    """Return the largest resident size that any of the processes ever had, bytes."""
+    """Return the largest resident size that any of the processes has had, in bytes."""
     sizes = [re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text()) for pid in pids]
     return max(int(found[1]) * 1024 for found in sizes if found)
 
 
 @dataclass
 class Series:
-    """What was measured in the rounds, in their order."""
+    """The measurements of the rounds, in order."""
 
-    rates: list[float] = field(default_factory=list)  # a second
-    cpus: list[float] = field(default_factory=list)  # of the workers for one, microseconds
+    rates: list[float] = field(default_factory=list)  # per second
+    cpus: list[float] = field(default_factory=list)  # CPU time of the workers for one, in microseconds
 
     def __str__(self) -> str:
         middle = statistics.median(self.rates)
@@ -82,7 +82,7 @@ class Series:
         return f"{middle:,.0f}/s{cpu_time} (spread {spread:.0f} %)"
 
 
-Measure = Callable[[float], tuple[float, float | None]]  # seconds it may take -> the rate, and CPU for one
+Measure = Callable[[float], tuple[float, float | None]]  # seconds to run -> rate per second, CPU microseconds for one
 
 
 def alternate(measures: dict[str, Measure]) -> dict[str, Series]:
@@ -101,13 +101,13 @@ def alternate(measures: dict[str, Measure]) -> dict[str, Series]:
 
 
 def ratio(found: dict[str, Series], one: str, other: str) -> tuple[float, str]:
-    """Return the median of the rounds' ratios, which a machine that slows down changes little, and both figures."""
+    """Return the median of the ratios within each round, which a slower machine changes little, and both figures."""
     ratios = [a / b for a, b in zip(found[one].rates, found[other].rates, strict=True)]
     return statistics.median(ratios), f"{found[one]} : {found[other]}"
 
 
 def loaded(app: App, data: bytes, before: Callable[[], Any] = lambda: None) -> Measure:
-    """Measure a server under the load of one request."""
+    """Measure a server under a load of equal requests."""
 
     def measure(seconds: float) -> tuple[float, float]:
         before()
@@ -121,7 +121,7 @@ def loaded(app: App, data: bytes, before: Callable[[], Any] = lambda: None) -> M
 
 
 def timed(command: str, before: Callable[[], Any] = lambda: None) -> Measure:
-    """Measure how many of LINES messages a command works on in a second."""
+    """Measure the number of messages per second of a command that handles LINES of them."""
 
     def measure(_: float) -> tuple[float, None]:
         before()
@@ -179,19 +179,19 @@ def requests(ours: App, guarded: App, naive: App, store: Store, folder: Path) ->
 
 
 def tails(ours: App, naive: App, rate: float) -> Iterator[Row]:
-    """How long the slowest of a hundred requests takes at half of what the naive route can do."""
+    """The 99th percentile of a push's latency at half the maximum rate of the naive route."""
     found: dict[str, list[float]] = {"/api/queue/push": [], "/push": []}
     for _ in range(ROUNDS):
         for app, path in ((ours, "/api/queue/push"), (naive, "/push")):
             result = load.run(app.port, load.request(path, FORM), clients=CLIENTS, seconds=ROUND_SECONDS, rate=rate)
             found[path].append(result.percentile(99) * 1000)
     own, other = (statistics.median(times) for times in found.values())
-    what = "p99 of push at half the naive top rate : naive push"
-    yield at_most(what, own / other, 1.0, f"{own:.1f} : {other:.1f} ms")
+    label = "p99 of push at half the naive top rate : naive push"
+    yield at_most(label, own / other, 1.0, f"{own:.1f} : {other:.1f} ms")
 
 
 def webdis(push: Series, store: Store, folder: Path) -> Iterator[Row]:
-    """Webdis, a web server for Redis in C, where the variable WEBDIS names its binary."""
+    """Webdis, an HTTP server for Redis in C, if the variable WEBDIS names its binary."""
     if not (binary := os.environ.get("WEBDIS")):
         return
     port = free_port()
@@ -206,11 +206,11 @@ def webdis(push: Series, store: Store, folder: Path) -> Iterator[Row]:
             rate = load.run(port, request, clients=CLIENTS, seconds=ROUND_SECONDS).rate
         finally:
             process.terminate()
-    yield Row("push : Webdis", statistics.median(push.rates) / rate, "told", True, f"{push} : {rate:,.0f}/s")
+    yield Row("push : Webdis", statistics.median(push.rates) / rate, NO_GOAL, True, f"{push} : {rate:,.0f}/s")
 
 
 def accepts(port: int) -> bool:
-    """Return whether a server takes connections."""
+    """Return whether a server accepts connections."""
     with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
         return True
     return False
@@ -221,10 +221,10 @@ def shell(command: str) -> None:
 
 
 def streams(ours: App, store: Store, folder: Path) -> Iterator[Row]:
-    """Bodies of many messages, in and out, beside redis-cli."""
+    """Bodies of many messages, in and out, compared with redis-cli."""
     print(f"Streams of {LINES:,} messages", flush=True)
     if not shutil.which("redis-cli"):
-        print("  redis-cli is not installed: nothing to compare with")
+        print("  skipped: redis-cli is not installed")
         return
     client, base = store.client(), f"{ours.url}/api/queue"
     texts = [f"message number {number}" for number in range(LINES)]
@@ -314,7 +314,7 @@ def _open(port: int, head: str) -> socket.socket:
 
 
 def _until_line(sock: socket.socket, part: bytes) -> None:
-    """Read until some bytes came."""
+    """Read until `part` has arrived."""
     data = b""
     while part not in data:
         block = sock.recv(1 << 16)
@@ -323,37 +323,37 @@ def _until_line(sock: socket.socket, part: bytes) -> None:
 
 
 def latency(ours: App, store: Store) -> Iterator[Row]:
-    """How soon a push reaches who waits, and a change who follows."""
+    """The latency from a push to a waiting client, and from a change to an event stream."""
     print("Latency, idle", flush=True)
-    client, waited, told = store.client(), [], []
+    client, waits, events = store.client(), [], []
     for number in range(50):
         with _open(ours.port, f"POST /api/queue/wait{number}/pop?wait=20") as sock:
             until(lambda number=number: client.exists(f"{{queue:wait{number}}}:waiters"))  # type: ignore[misc]
             start = time.perf_counter()
             client.lpush(f"queue:wait{number}", "x")
             _until_line(sock, b'"message":"x"')
-            waited.append(1000 * (time.perf_counter() - start))
-    with _open(ours.port, "GET /api/queue/told/events") as sock:
+            waits.append(1000 * (time.perf_counter() - start))
+    with _open(ours.port, "GET /api/queue/followed/events") as sock:
         _until_line(sock, b'"count":0')
         for number in range(30):
             time.sleep(0.2)
             start = time.perf_counter()
-            client.lpush("queue:told", "x")
+            client.lpush("queue:followed", "x")
             _until_line(sock, b'"count":%d' % (number + 1))
-            told.append(1000 * (time.perf_counter() - start))
-    yield at_most("ms from a push to the answer of a waiting pop, median", statistics.median(waited), 2)
-    yield at_most("ms from a change to its event, median", statistics.median(told), 20)
+            events.append(1000 * (time.perf_counter() - start))
+    yield at_most("ms from a push to the answer of a waiting pop, median", statistics.median(waits), 2)
+    yield at_most("ms from a change to its event, median", statistics.median(events), 20)
     client.flushall()
 
 
 def fetch(url: str) -> bytes:
-    """Return the body at an address."""
+    """Return the body at a URL."""
     with urllib.request.urlopen(url) as answer:
         return bytes(answer.read())
 
 
 def rest(store: Store, folder: Path) -> Iterator[Row]:
-    """What streams and waits cost while nothing happens."""
+    """The cost of event streams and waiting clients while nothing changes."""
     print("At rest", flush=True)
     seconds = 5.0
     for number in (500, 2000):
@@ -367,27 +367,29 @@ def rest(store: Store, folder: Path) -> Iterator[Row]:
                 _until_line(sock, b"data: ")
             for _ in range(number - half):
                 stack.enter_context(_open(app.port, "POST /api/queue/waits/pop?wait=55"))
-            time.sleep(2)  # until all wait
+            time.sleep(2)  # until all of them wait
             workers, client = app.workers(), store.client()
             commands, used = client.info("stats")["total_commands_processed"], cpu(workers)
             time.sleep(seconds)
-            asked = (client.info("stats")["total_commands_processed"] - commands - 2) / seconds
+            commands_per_second = (client.info("stats")["total_commands_processed"] - commands - 2) / seconds
             percent = 100 * (cpu(workers) - used) / seconds
-            what = "streams" if number == 500 else "streams and waits"
+            kind = "streams" if number == 500 else "streams and waits"
             if number == 500:
-                yield at_most("Redis commands a second, 500 streams on one quiet queue", max(0.0, asked), 1)
-            yield at_most(f"% CPU of a process with {number} {what} at rest", percent, 2)
-            yield Row(f"MiB of a process with {number} {what}", memory(workers) / (1 << 20), "told", True)
+                yield at_most(
+                    "Redis commands a second, 500 streams on one quiet queue", max(0.0, commands_per_second), 1
+                )
+            yield at_most(f"% CPU of a process with {number} {kind} at rest", percent, 2)
+            yield Row(f"MiB of a process with {number} {kind}", memory(workers) / (1 << 20), NO_GOAL, True)
     options = {"REDIS_URL": store.url, "WEB_CONCURRENCY": "1", "MAX_BLOCKED_CLIENTS": "5000"}
     with running(App(folder / "rest5000", **options)) as app, contextlib.ExitStack() as stack:
         for _ in range(5000):
             stack.enter_context(_open(app.port, "POST /api/queue/waits/pop?wait=55"))
         until(lambda: b'"waiters":5000' in fetch(f"{app.url}/api/queue/waits/count"), 30)
-        yield Row("MiB of a process with 5,000 waiting clients", memory(app.workers()) / (1 << 20), "told", True)
+        yield Row("MiB of a process with 5,000 waiting clients", memory(app.workers()) / (1 << 20), NO_GOAL, True)
 
 
 def correct(ours: App, store: Store) -> None:
-    """Under the same load nothing is lost and nothing doubled."""
+    """Check that nothing is lost or doubled under the same load."""
     print("Correctness under load", flush=True)
     client = store.client()
     result = load.run(ours.port, load.request("/api/queue/push", FORM), clients=CLIENTS, seconds=3)
@@ -417,29 +419,29 @@ def correct(ours: App, store: Store) -> None:
 
 
 def embedded(plain: App, folder: Path) -> Iterator[Row]:
-    """The embedded server, which writes to the disk before it answers."""
+    """The embedded server, which writes to disk before it replies."""
     print("Embedded server (appendfsync always)", flush=True)
     with running(App(folder / "embedded")) as app:
         request = load.request("/api/queue/push", FORM)
         found = alternate({"embedded": loaded(app, request), "plain Redis": loaded(plain, request)})
     value, detail = ratio(found, "embedded", "plain Redis")
-    yield Row("push, embedded server : plain Redis", value, "told", True, detail)
+    yield Row("push, embedded server : plain Redis", value, NO_GOAL, True, detail)
 
 
 def startup(folder: Path) -> Iterator[Row]:
-    """How soon the app answers after its start, and what its packages weigh."""
+    """The time from start to first answer, and the size of the installed packages."""
     print("Start", flush=True)
     seconds = []
     for number in range(ROUNDS):
         began = time.perf_counter()
         with running(App(folder / f"start{number}")):
             seconds.append(time.perf_counter() - began)
-    yield Row("seconds from start to first answer, embedded server", statistics.median(seconds), "told", True)
-    yield Row("MiB of installed packages", installed_bytes() / (1 << 20), "told", True)
+    yield Row("seconds from start to first answer, embedded server", statistics.median(seconds), NO_GOAL, True)
+    yield Row("MiB of installed packages", installed_bytes() / (1 << 20), NO_GOAL, True)
 
 
 def installed_bytes() -> int:
-    """Return the size of the packages in requirements.txt and of what they need."""
+    """Return the size of the packages in requirements.txt and their dependencies, in bytes."""
     lines = [line.partition("#")[0].strip() for line in (ROOT / "requirements.txt").read_text().splitlines()]
     wanted, sizes = [Requirement(line) for line in lines if line], dict[str, int]()
     while wanted:

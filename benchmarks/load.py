@@ -1,4 +1,4 @@
-"""A load generator: many keep-alive connections in one thread, requests made once, replies only counted."""
+"""A load generator: many keep-alive connections in one thread, one prepared request, replies only counted."""
 
 import select
 import socket
@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Result:
-    """What a run gave."""
+    """The measurements of a run."""
 
     seconds: float
     count: int = 0
@@ -19,7 +19,7 @@ class Result:
 
     @property
     def rate(self) -> float:
-        """Answers a second."""
+        """Answers per second."""
         return self.count / self.seconds
 
     def percentile(self, percent: int) -> float:
@@ -49,7 +49,7 @@ class _Connection:
         self.sock.sendall(data)
 
     def receive(self) -> int | None:
-        """Return the status of a complete answer, None while it is not complete."""
+        """Return the status of a complete answer; None while it is incomplete."""
         data = self.sock.recv(1 << 16)
         if not data:
             raise ConnectionError("the server closed a connection")
@@ -68,7 +68,7 @@ class _Connection:
 
 
 def run(port: int, data: bytes, *, clients: int = 64, seconds: float = 1.5, rate: float | None = None) -> Result:
-    """Send the same request again and again; with `rate`, so many a second whether or not answers come."""
+    """Send the same request repeatedly for `seconds`; with `rate`, that many per second, however slow the answers."""
     connections = [_Connection(port) for _ in range(clients)]
     poll = select.epoll()
     by_fd = {one.sock.fileno(): one for one in connections}
@@ -98,7 +98,7 @@ def run(port: int, data: bytes, *, clients: int = 64, seconds: float = 1.5, rate
                 idle.append(one)
         now = time.perf_counter()
     result.seconds = now - start
-    waiting = clients - len(idle)  # let what is under way end, so that the next run begins on a quiet server
+    waiting = clients - len(idle)  # let pending requests end, so that the next run begins on a quiet server
     stop = time.perf_counter() + 5
     while waiting and time.perf_counter() < stop:
         for fd, _ in poll.poll(0.1):

@@ -1,6 +1,6 @@
-"""What the product is compared with: the same routes in thirty honest lines of Flask and redis-py, without guarantees.
+"""The baseline of the comparison: the same routes in thirty lines of Flask and redis-py, without guarantees.
 
-`/none` is the push route without Redis: what Flask and gunicorn cost by themselves. REDIS_URL names the server.
+`/none` is the push route without Redis: the cost of Flask and gunicorn alone. REDIS_URL names the server.
 """
 
 import os

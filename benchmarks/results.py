@@ -1,4 +1,4 @@
-"""What a run came to: results.md beside this file, and a chart of the ratios, light and dark."""
+"""The results of a run: results.md in this folder, and a chart of the ratios, light and dark."""
 
 import os
 import platform
@@ -13,14 +13,15 @@ THEMES = {
     "light": {"ink": "#1f2328", "quiet": "#59636e", "bar": "#0969da", "short": "#bc4c00", "line": "#d1d9e0"},
     "dark": {"ink": "#f0f6fc", "quiet": "#9198a1", "bar": "#4493f8", "short": "#db6d28", "line": "#3d444d"},
 }
+NO_GOAL = "none"  # of a figure for information
 WIDTH, ROW_HEIGHT, LABEL_WIDTH, FULL = 820, 26, 330, 2.5  # pixels; FULL: the ratio at the right edge
 
 
 @dataclass(frozen=True)
 class Row:
-    """One figure: what it is, what it came to, and what it should."""
+    """One figure with its goal."""
 
-    what: str
+    label: str
     value: float
     goal: str
     met: bool
@@ -28,17 +29,17 @@ class Row:
 
     def __post_init__(self) -> None:
         print(
-            f"  {self.what}: {self.value:.2f} (goal {self.goal}){'' if self.met else ' NOT REACHED'} {self.detail}",
+            f"  {self.label}: {self.value:.2f} (goal {self.goal}){'' if self.met else ' NOT REACHED'} {self.detail}",
             flush=True,
         )
 
 
-def at_least(what: str, value: float, goal: float, detail: str = "") -> Row:
-    return Row(what, value, f">= {goal:g}", value >= goal, detail)
+def at_least(label: str, value: float, goal: float, detail: str = "") -> Row:
+    return Row(label, value, f">= {goal:g}", value >= goal, detail)
 
 
-def at_most(what: str, value: float, goal: float, detail: str = "") -> Row:
-    return Row(what, value, f"<= {goal:g}", value <= goal, detail)
+def at_most(label: str, value: float, goal: float, detail: str = "") -> Row:
+    return Row(label, value, f"<= {goal:g}", value <= goal, detail)
 
 
 def write(rows: Sequence[Row], seconds: float) -> None:
@@ -49,13 +50,13 @@ def write(rows: Sequence[Row], seconds: float) -> None:
         "# Benchmark results",
         "",
         f"`make bench` on {machine}, {packages}.",
-        "Servers and load generator share the cores, so only ratios within one run mean something. "
+        "Servers and load generator share the cores, so only ratios within one run are meaningful. "
         f"It took {seconds:.0f} seconds.",
         "",
-        "| what | figure | goal | | |",
+        "| figure | value | goal | met | |",
         "|---|---|---|---|---|",
         *(
-            f"| {row.what} | {row.value:.2f} | {row.goal} | {'yes' if row.met else '**no**'} | {row.detail} |"
+            f"| {row.label} | {row.value:.2f} | {row.goal} | {'yes' if row.met else '**no**'} | {row.detail} |"
             for row in rows
         ),
         "",
@@ -67,7 +68,7 @@ def write(rows: Sequence[Row], seconds: float) -> None:
 
 
 def _chart(rows: Sequence[Row], colours: dict[str, str]) -> str:
-    """Return bars of ratios; a line marks 1, as fast as what it is compared with."""
+    """Return a bar chart of ratios; a line marks 1, where both are equally fast."""
     height = ROW_HEIGHT * len(rows) + 40
     scale = (WIDTH - LABEL_WIDTH - 50) / FULL
     one = LABEL_WIDTH + scale
@@ -83,7 +84,7 @@ def _chart(rows: Sequence[Row], colours: dict[str, str]) -> str:
         colour = colours["bar" if row.value >= 1 else "short"]
         parts += [
             f'<text x="{LABEL_WIDTH - 10}" y="{y + 13}" text-anchor="end" fill="{colours["ink"]}">',
-            f"{escape(row.what)}</text>",
+            f"{escape(row.label)}</text>",
             f'<rect x="{LABEL_WIDTH}" y="{y}" width="{width:.0f}" height="17" rx="3" fill="{colour}"/>',
             f'<text x="{LABEL_WIDTH + width + 6:.0f}" y="{y + 13}" fill="{colours["ink"]}">{row.value:.2f}</text>',
         ]

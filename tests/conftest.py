@@ -1,4 +1,4 @@
-"""What the tests share: real servers, one for the whole run each, and a queue name for each test."""
+"""Shared fixtures: real servers, one of each kind for the whole run, and a queue name for each test."""
 
 import functools
 import itertools
@@ -10,33 +10,49 @@ from typing import Any
 
 import pytest
 from flask import Flask
+from hypothesis import settings as hypothesis_settings
 
 from app import create_app
 from broker.connections.connection import connect
 from broker.queue import ReliableQueue
 from settings import Settings
 from tests.engines import Cluster, SentinelSet
-from tests.servers import BINARIES, App, FakeRedis, Proxy, Scripted, Store, running
+from tests.servers import BINARIES, App, Proxy, Scripted, Store, running
 from web.services import Services
 
 _numbers = itertools.count()
 
+hypothesis_settings.register_profile("untimed", deadline=None)  # a busy machine is no failure
+hypothesis_settings.load_profile("untimed")
+
+# Fixtures and parameters that need a server other than one Valkey.
+OTHER_SERVERS = {"redis", "redis6", "redis7", "redis8", "redis_site", "cluster", "sentinels"}
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m selects
+def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
+    """Mark the tests on other servers slow, so that `make quick` starts Valkey alone."""
+    for item in items:
+        parameters = item.callspec.params.values() if hasattr(item, "callspec") else ()
+        if OTHER_SERVERS.intersection([*item.fixturenames, *filter(lambda one: isinstance(one, str), parameters)]):
+            item.add_marker(pytest.mark.slow)
+
 
 @pytest.fixture
 def name(request: pytest.FixtureRequest) -> str:
-    """A queue name that no other test uses."""
+    """A queue name used by no other test."""
     return f"q{next(_numbers)}"
 
 
 @pytest.fixture(scope="session")
 def folder() -> Iterator[Path]:
-    """A short path for the data of servers (a unix socket's path has a limit)."""
+    """A short path for the data of servers: the path of a unix socket is limited to about 100 characters."""
     with tempfile.TemporaryDirectory(prefix="q") as made:
         yield Path(made)
 
 
 def need(kind: str) -> None:
-    """Skip where a server is not installed; in CI that is a failure, unless no package carries it for this Python."""
+    """Skip the test if a server is not installed; in CI fail, unless no package provides it for this Python."""
     if not BINARIES[kind]:
         assert kind in ("redis6", "redis8") or not os.environ.get("CI"), f"{kind}-server is not installed"
         pytest.skip(f"{kind}-server is not installed")
@@ -44,7 +60,7 @@ def need(kind: str) -> None:
 
 @pytest.fixture(scope="session")
 def valkey(folder: Path) -> Iterator[Store]:
-    """The Valkey that the app embeds, on TCP."""
+    """The Valkey embedded in the app, on TCP."""
     with running(Store("valkey", folder / "valkey")) as store:
         yield store
 
@@ -59,7 +75,7 @@ def redis7(folder: Path) -> Iterator[Store]:
 
 @pytest.fixture(scope="session")
 def redis6(folder: Path) -> Iterator[Store]:
-    """Redis 6.2, which does not know the first line of scripts."""
+    """Redis 6.2, which does not understand the `#!lua` line of scripts."""
     need("redis6")
     with running(Store("redis6", folder / "redis6")) as store:
         yield store
@@ -75,34 +91,45 @@ def redis8(folder: Path) -> Iterator[Store]:
 
 @pytest.fixture(scope="session")
 def cluster(folder: Path) -> Iterator[Cluster]:
-    """A Valkey Cluster of three primaries. It must not be changed."""
+    """A Valkey Cluster of three primaries. Tests must not change it."""
     with running(Cluster("valkey", folder / "cluster")) as made:
         yield made
 
 
 @pytest.fixture(scope="session")
 def sentinels(folder: Path) -> Iterator[SentinelSet]:
-    """Two Valkeys and three Sentinels, each kind with a password of its own. They must not fail over."""
+    """A primary, a replica and three Sentinels, each kind with its own password. They must not fail over."""
     with running(SentinelSet("valkey", folder / "sentinels", password="secret")) as made:
         yield made
 
 
 @pytest.fixture(params=["valkey", "redis7", "redis6", "redis8", "cluster", "sentinels"])
 def engine(request: pytest.FixtureRequest) -> Any:
-    """Everything that a REDIS_URL can lead to, each in turn; it has a `url`."""
+    """Each kind of server that a REDIS_URL can name; it has a `url`."""
     return request.getfixturevalue(request.param)
 
 
 @pytest.fixture(scope="session")
-def site(valkey: Store, folder: Path) -> Iterator[App]:
+def stopping_apps(folder: Path) -> Iterator[list[App]]:
+    """The apps that no test needs any more: a graceful stop takes a second, so only the end of the run waits for it."""
+    apps: list[App] = []
+    yield apps
+    for app in apps:
+        app.wait()
+
+
+@pytest.fixture(scope="session")
+def site(valkey: Store, folder: Path, stopping_apps: list[App]) -> Iterator[App]:
     """The app under gunicorn with two workers, on the shared Valkey."""
-    with running(App(folder / "site", REDIS_URL=valkey.url)) as app:
-        yield app
+    app = App(folder / "site", REDIS_URL=valkey.url)
+    yield app
+    app.stop()
+    stopping_apps.append(app)
 
 
 @pytest.fixture
-def serve(folder: Path) -> Iterator[Callable[..., App]]:
-    """Start apps of a test's own: serve(REDIS_URL=...); without REDIS_URL on an embedded server of its own."""
+def serve(folder: Path, stopping_apps: list[App]) -> Iterator[Callable[..., App]]:
+    """Start an app for this test alone: serve(REDIS_URL=...); without REDIS_URL on its own embedded server."""
     started: list[App] = []
 
     def start(**env: Any) -> App:
@@ -110,13 +137,14 @@ def serve(folder: Path) -> Iterator[Callable[..., App]]:
         return started[-1]
 
     yield start
-    for one in started:
-        one.end()
+    for app in started:
+        app.stop()
+    stopping_apps += started
 
 
 @pytest.fixture
 def own_store(folder: Path) -> Iterator[Callable[..., Store]]:
-    """Start stores of a test's own, to be killed or starved: own_store("valkey", "--maxmemory", "3mb")."""
+    """Start a store for this test alone, to be killed or limited: own_store("valkey", "--maxmemory", "3mb")."""
     started: list[Store] = []
 
     def start(kind: str = "valkey", *options: str) -> Store:
@@ -129,25 +157,31 @@ def own_store(folder: Path) -> Iterator[Callable[..., Store]]:
         store.end()
 
 
-@pytest.fixture(params=["fakeredis", "valkey", "redis"])
+@pytest.fixture(params=["valkey", "redis"])
 def backend(request: pytest.FixtureRequest) -> Any:
-    """A client that is handed to a queue, on each kind of server in turn."""
-    if request.param == "fakeredis":
-        return FakeRedis()
+    """A client of Valkey and of Redis."""
     store: Store = request.getfixturevalue({"valkey": "valkey", "redis": "redis7"}[request.param])
     return store.client()
 
 
 @pytest.fixture
+def database(valkey: Store) -> Any:
+    """A client of an empty database of the shared Valkey, for tests that use the default queue or compare all keys."""
+    client = connect(valkey.url.removesuffix("/0") + "/1")
+    client.flushdb()
+    return client
+
+
+@pytest.fixture
 def proxy(valkey: Store) -> Iterator[Proxy]:
-    """A proxy in front of the shared Valkey, which loses what a test says."""
+    """A proxy in front of the shared Valkey, which loses commands and replies as a test orders."""
     with running(Proxy(valkey.port)) as made:
         yield made
 
 
 @pytest.fixture
 def scripted() -> Iterator[Callable[..., Scripted]]:
-    """Start stores that give one answer: scripted(b"-LOADING ...")."""
+    """Start a store that gives the same reply to every command: scripted(b"-LOADING ...")."""
     started: list[Scripted] = []
 
     def start(reply: bytes, **more: bytes) -> Scripted:
@@ -164,10 +198,10 @@ AppOn = Callable[[Settings, Any], Flask]
 
 @pytest.fixture(scope="session")
 def app_on() -> AppOn:
-    """Make apps for settings, each on a Redis client: app_on(Settings(), FakeRedis()).
+    """Make an app with given settings on a Redis client: app_on(Settings(), client).
 
-    Compiling its routes takes an app longer than most tests do. So apps with equal settings are one, which gets a new
-    Services for each test: that is all that an app keeps.
+    Creating an app takes longer than most tests, as it compiles all routes. So apps with equal settings share one
+    instance, with new Services, which hold all of an app's state, for each call.
     """
     made = functools.cache(create_app)
 
@@ -180,7 +214,7 @@ def app_on() -> AppOn:
 
 
 class Api:
-    """The routes of one queue, through Flask's test client, on a Redis client of the test's choice."""
+    """The routes of one queue, called through Flask's test client."""
 
     def __init__(self, app_on: AppOn, settings: Settings, client: Any, name: str, path: str) -> None:
         self.client, self.name, self.path = client, name, path
@@ -193,11 +227,11 @@ class Api:
         return self.http.get(f"{self.path}/{verb}", **request)
 
     def post(self, verb: str, data: Any = None, kind: str | None = None, **request: Any) -> Any:
-        """Send a body of a content type; json=... sends JSON."""
+        """Send a body with a content type; json=... sends JSON."""
         return self.http.post(f"{self.path}/{verb}", data=data, content_type=kind, **request)
 
     def messages(self) -> list[bytes]:
-        """Return what is in Redis, next to be popped first."""
+        """Return the messages of the queue in Redis, next to be popped first."""
         found: list[bytes] = self.client.lrange(self.key, 0, -1)
         return found[::-1]
 
@@ -213,24 +247,26 @@ class Api:
 DEFAULT, NAMED = Settings(), Settings(queue_name="another")
 
 
-@pytest.fixture(params=["default", "named"])
-def api(request: pytest.FixtureRequest, app_on: AppOn) -> Api:
-    """The routes of an empty queue on fakeredis: those of the default queue, then those with a name."""
-    if request.param == "named":
-        made: Api = request.getfixturevalue("named_api")
-        return made
-    return Api(app_on, DEFAULT, FakeRedis(), "default", "/api/queue")
+@pytest.fixture
+def api(app_on: AppOn, database: Any) -> Api:
+    """The routes of an empty queue."""
+    return Api(app_on, NAMED, database, "jobs", "/api/queue/jobs")
 
 
 @pytest.fixture
-def named_api(app_on: AppOn) -> Api:
-    """The routes of an empty queue on fakeredis, for what does not depend on how the queue is addressed."""
-    return Api(app_on, NAMED, FakeRedis(), "jobs", "/api/queue/jobs")
+def default_api(app_on: AppOn, database: Any) -> Api:
+    """The routes of the default queue, which is empty."""
+    return Api(app_on, DEFAULT, database, "default", "/api/queue")
+
+
+@pytest.fixture
+def named_api(api: Api) -> Api:
+    return api
 
 
 @pytest.fixture
 def api_on(app_on: AppOn, name: str) -> Callable[[str], Api]:
-    """The routes of a queue on the store at a URL."""
+    """Make the routes of a queue on the store at a URL."""
 
     def on(url: str) -> Api:
         return Api(app_on, Settings(redis_url=url), connect(url), name, f"/api/queue/{name}")

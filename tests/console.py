@@ -1,4 +1,4 @@
-"""The commands that the documents show: found in their console blocks, run in a shell against a real app."""
+"""Run the commands in the console blocks of the documents in a shell, against a real app."""
 
 import os
 import re
@@ -15,11 +15,11 @@ from tests.servers import App
 TOKEN = "0123456789abcdef"
 VARIABLE = re.compile(
     r'(?<="id":")[^"]+|(?<="undo":")[^"]+|(?<="deadline":)[0-9.]+|(?<="at":)[0-9.]+|(?<="died":)[0-9.]+'
-)  # differs each time
+)  # the values that differ between runs
 
 
 def need(program: str) -> None:
-    """Skip where a program is not installed; in CI that is a failure."""
+    """Skip the test if a program is not installed; in CI fail."""
     if not shutil.which(program):
         assert not os.environ.get("CI"), f"{program} is not installed"
         pytest.skip(f"{program} is not installed")
@@ -37,12 +37,12 @@ def examples(document: str) -> Iterator[tuple[str, str]]:
 
 
 def at(command: str, app: App) -> str:
-    """Return a command with the address and the data folder of `app`, instead of those of `make run`."""
+    """Return a command with the host and the data folder of `app` instead of those of `make run`."""
     return command.replace("localhost:5000", f"127.0.0.1:{app.port}").replace("instance/", f"{app.folder}/")
 
 
 def printed(command: str, app: App, lines: int, folder: Path) -> str:
-    """Run a command in a shell against `app` and return what it prints; an endless one is ended after `lines`."""
+    """Run a command in a shell against `app` and return its output; an endless one is killed after `lines` lines."""
     command = at(command, app)
     env = {**os.environ, "API_TOKEN": TOKEN}
     endless = command.startswith(("while ", "curl -N "))
@@ -58,9 +58,10 @@ def printed(command: str, app: App, lines: int, folder: Path) -> str:
 
 
 def check(document: str, app: App, folder: Path, actual: dict[str, str] | None = None) -> None:
-    """Run the commands of a document's console blocks in a folder, and compare what they print.
+    """Run the commands of a document's console blocks in a folder, and compare their output.
 
-    `actual` maps what differs each time from the document's value to that of this run, which later commands use.
+    `actual` maps each value that differs between runs, such as an id, from the document to this run; later commands
+    use it.
     """
     actual = {} if actual is None else actual
     for command, expected in examples(document):

@@ -1,12 +1,11 @@
-"""A ledger of a busy queue: which process pushed, received and acked what, while everything is killed or cut off.
+"""A ledger of a busy queue: which process pushed, received and acked each message, while anything can fail.
 
 Producers and consumers are processes that use this app over HTTP (one consumer uses broker.consumer.consume), with two
-gunicorn workers, a Valkey and a proxy between them. Meanwhile consumers, workers and the store are killed with -9 and
-replaced, replies are cut, connections dropped; clients hang up before they have read an answer, or hold a lease too
-long. Each process writes a line into a file of its own before and after every operation, so a killed one leaves its
-lines too.
+gunicorn workers, and a proxy between them and Valkey. Consumers, workers and the store are killed with SIGKILL and
+replaced, replies are lost, connections dropped; clients disconnect before they have read an answer, or hold a lease too
+long. Each process writes a line to its own file before and after every operation, so a killed one leaves its lines too.
 
-    python -m tests.ledger     a long run; SOAK_MESSAGES, SOAK_EVENTS (disasters) and SOAK_CONSUMERS say how long
+    python -m tests.ledger     a long run; SOAK_MESSAGES, SOAK_EVENTS (disasters) and SOAK_CONSUMERS set its size
 """
 
 import contextlib
@@ -34,20 +33,20 @@ from tests.servers import ROOT, App, Proxy, Store, running, until
 
 QUEUE = "ledger"
 LEASE = 1.0  # seconds
-MAX_DELIVERIES = 1000  # no message is to be buried here
-# With everysec the store may hold back a write while it syncs the one before, and a kill -9 can lose it.
+MAX_DELIVERIES = 1000  # so that no message becomes a dead letter
+# With everysec the store can hold back a write while it syncs the one before, and SIGKILL loses it.
 STORE = ("--appendonly", "yes", "--appendfsync", "always")
 
 
 class Api:
-    """One client of the app, on one connection, which it makes again when it is lost."""
+    """One client of the app on one connection, which it opens again when it is lost."""
 
     def __init__(self, url: str, queue: str = QUEUE) -> None:
         self.netloc, self.queue = urlsplit(url).netloc, queue
         self.connection: http.client.HTTPConnection | None = None
 
     def call(self, verb: str, key: str | None = None, hang_up: bool = False, **fields: Any) -> tuple[int, Any]:
-        """Return the status and the answer; (0, {}) if no answer came or none was read, so that nothing is known."""
+        """Return the status and the answer; (0, {}) if there was none or it was not read: the outcome is unknown."""
         headers = {"Content-Type": "application/json"} | ({"Idempotency-Key": key} if key else {})
         method, body = ("GET", None) if verb == "count" else ("POST", json.dumps(fields))
         try:
@@ -56,7 +55,7 @@ class Api:
             if not hang_up:
                 response = self.connection.getresponse()
                 return response.status, json.loads(response.read())
-        except TimeoutError:  # no answer for so long is an error
+        except TimeoutError:  # a missing answer is a fault
             raise
         except (OSError, http.client.HTTPException):
             pass
@@ -66,7 +65,7 @@ class Api:
         return 0, {}
 
     def call_until_answered(self, verb: str, key: str | None = None, **fields: Any) -> tuple[int, Any]:
-        """Repeat the call until there is a definite answer."""
+        """Repeat the call until its answer is definite."""
         while True:
             status, answer = self.call(verb, key, **fields)
             if status not in (0, 503):
@@ -75,7 +74,7 @@ class Api:
 
 
 class Book:
-    """What one process did, one line for each operation. A line is in the file once `write` returns."""
+    """The operations of one process, one a line. A line is in the file when `write` returns."""
 
     def __init__(self, path: Path) -> None:
         self.file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -85,7 +84,7 @@ class Book:
 
 
 def produce(url: str, book: Book, dice: random.Random, name: str, number: str) -> None:
-    """Push so many messages, each once: with a key, and again until there is an answer."""
+    """Push `number` messages, each once: with a key, and repeated until there is an answer."""
     api, left = Api(url), [f"{name}-{n}" for n in range(int(number))]
     while left:
         size = dice.choice([1, 1, 1, 5])
@@ -102,7 +101,7 @@ def produce(url: str, book: Book, dice: random.Random, name: str, number: str) -
 
 
 def consume(url: str, book: Book, dice: random.Random) -> None:
-    """Reserve, work, ack; now and then hang up, release a message, or hold it for too long."""
+    """Reserve, work, ack; now and then disconnect, release a message, or hold it for too long."""
     api = Api(url)
     while True:
         status, answer = api.call("reserve", hang_up=dice.random() < 0.02, lease=LEASE, wait=5, max=dice.randint(1, 5))
@@ -130,7 +129,7 @@ def consume(url: str, book: Book, dice: random.Random) -> None:
 
 
 def consume_in_python(url: str, book: Book, dice: random.Random) -> None:
-    """Do the same with the consumer of the broker."""
+    """Do the same with the broker's consumer."""
     original = ReliableQueue.ack
 
     def ack(self: ReliableQueue, *ids: str) -> int:
@@ -155,18 +154,18 @@ ROLES: dict[str, Callable[..., None]] = {"produce": produce, "consume": consume,
 
 @dataclass
 class Figures:
-    """The results of a run. A disaster is a kill -9, a cut reply or a drop of all connections."""
+    """The results of a run. A disaster is a process killed, a reply lost, or all connections dropped."""
 
-    pushed: int = 0  # messages whose push was answered with success
-    lost: int = 0  # pushed messages that no consumer may have acked
+    pushed: int = 0  # messages whose push succeeded
+    lost: int = 0  # pushed messages that no consumer can have acked
     invented: int = 0  # received messages that were never pushed
-    doubled: int = 0  # deliveries of a message beyond its first, without those that were released
-    expired: int = 0  # leases that ended, by the number of deliveries that the store counted
-    redelivered: int = 0  # deliveries that were not the first by that number
-    received_after_ack: int = 0  # deliveries later than one that was acked
+    doubled: int = 0  # deliveries of a message beyond its first, except those after a release
+    expired: int = 0  # leases that expired, by the store's number of deliveries
+    redelivered: int = 0  # deliveries beyond the first, by that number
+    received_after_ack: int = 0  # deliveries of a message after its ack
     same_delivery: int = 0  # deliveries that two consumers received
-    late: int = 0  # acks refused because the lease had ended
-    unexpected: int = 0  # answers that no client should get
+    late: int = 0  # acks refused because the lease had expired
+    unexpected: int = 0  # answers that no client must get
     dead: int = 0
     seconds: float = 0
 
@@ -184,7 +183,7 @@ class Ledger:
         self.operations: Counter[str] = Counter()
 
     def read(self) -> "Ledger":
-        """Read what was written since the last call."""
+        """Read the lines written since the last call."""
         for path in self.folder.glob("*.book"):
             with path.open("rb") as file:
                 file.seek(self.ends[path])
@@ -219,7 +218,7 @@ class Ledger:
 
 
 class World:
-    """All processes of a run, and the disasters that can happen to them."""
+    """All processes of a run, and the disasters that can strike them."""
 
     def __init__(self, folder: Path, store: Store, proxy: Proxy, app: App, dice: random.Random) -> None:
         self.folder, self.store, self.proxy, self.app, self.dice = folder, store, proxy, app, dice
@@ -268,7 +267,7 @@ class World:
 
 
 def disasters(world: World, number: int) -> list[Callable[[], None]]:
-    """Return so many disasters, of all kinds, in a random order."""
+    """Return `number` disasters of all kinds, in random order."""
     kills = [world.kill_a_consumer, world.kill_a_worker, world.kill_the_store, world.reload_the_app]
     kinds = [*kills, world.drop_connections, *[world.cut_a_reply] * 10]
     found = [kinds[n % len(kinds)] for n in range(number)]
@@ -290,7 +289,7 @@ def world_in(folder: Path, dice: random.Random) -> Iterator[World]:
 def run(
     folder: Path, messages: int, events: int, consumers: int = 3, report: Callable[[str], object] = print
 ) -> Figures:
-    """Push and consume so many messages through so many disasters; drain the queue, and return the figures."""
+    """Push and consume `messages` messages through `events` disasters; drain the queue, and return the figures."""
     begin, dice, ledger = time.monotonic(), random.Random(1), Ledger(folder)
     with world_in(folder, dice) as world:
         for _ in range(consumers):
@@ -300,7 +299,7 @@ def run(
         world.producers = [world.start("produce", f"p{n}", str(half)) for n, half in enumerate(halves)]
         api = Api(world.app.url)
         for done, disaster in enumerate(disasters(world, events), 1):
-            due = messages * 0.95 * done / events  # the disasters are spread over the messages, not over the time
+            due = messages * 0.95 * done / events  # disasters are spread over the messages, not over time
             until(lambda due=due: ledger.read().operations["acked"] >= due or finished(world, api), 120)  # type: ignore[misc]
             disaster()
             if done % max(1, events // 20) == 0:
@@ -320,7 +319,7 @@ def run(
 
 
 def finished(world: World, api: Api) -> bool:
-    """Return whether nothing is left to do: if messages were lost, that is before enough were acked."""
+    """Return whether nothing is left to do. Lost messages are never acked, so waiting for acks alone would not end."""
     return all(producer.poll() == 0 for producer in world.producers) and drained(api)
 
 

@@ -1,10 +1,10 @@
-"""What stands behind the tests: real servers, each ended by its own process (Valkey, Redis, this app under gunicorn),
-and what plays one (FakeRedis), damages the way to one (Proxy) or answers one thing only (Scripted)."""
+"""Servers for the tests: real ones (Valkey, Redis, this app under gunicorn), fakeredis, a proxy that loses commands and
+replies, and a server that gives one reply to everything."""
 
 import contextlib
 import importlib.util
 import os
-import re
+import secrets
 import shutil
 import signal
 import socket
@@ -29,7 +29,7 @@ ROOT = Path(__file__).parent.parent
 
 
 def _packaged(package: str) -> str:
-    """Return the server that a package carries; "" if there is no such package for this platform."""
+    """Return the path of the server in a package; "" if the package does not exist for this platform."""
     spec = importlib.util.find_spec(package)
     return str(Path(spec.origin).parent / "bin" / "redis-server") if spec and spec.origin else ""
 
@@ -43,17 +43,19 @@ BINARIES = {
 
 
 def free_port() -> int:
-    """Return a TCP port that nothing listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a TCP port that nothing listens on, outside the range from which outgoing connections take theirs."""
+    while True:
+        port = secrets.choice(range(10_000, 32_000))
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
-def until(met: Callable[[], Any], seconds: float = 20) -> Any:
-    """Return what `met` returns as soon as it is true; fail after a generous time."""
+def until(is_met: Callable[[], Any], seconds: float = 60) -> Any:
+    """Poll until `is_met` returns a true value, and return it. The limit only fails tests that would never end."""
     end = time.monotonic() + seconds
-    while not (value := met()):
-        assert time.monotonic() < end, f"not met within {seconds} s: {met}"
+    while not (value := is_met()):
+        assert time.monotonic() < end, f"not met within {seconds} s: {is_met}"
         time.sleep(0.01)
     return value
 
@@ -62,7 +64,7 @@ class Store:
     """A Valkey or Redis server on a TCP port with its data in a folder; can be killed and started again."""
 
     def __init__(self, kind: str, folder: Path, *options: str, password: str = "", first: tuple[str, ...] = ()) -> None:
-        """Start it; `first` are arguments before all others, `password` is what its options set."""
+        """Start it. `first` are arguments before all others; `password` is the one that its options set."""
         self.kind, self.folder, self.port, self.options, self.first = kind, folder, free_port(), options, first
         login = f":{password}@" if password else ""
         self.url = f"redis://{login}127.0.0.1:{self.port}/0"
@@ -77,6 +79,8 @@ class Store:
         until(self.answers)
 
     def answers(self) -> bool:
+        """Return whether this very server answers, not another one on its port."""
+        assert self.process and self.process.poll() is None, (self.folder / "store.log").read_text()
         with contextlib.suppress(redis.RedisError):
             return bool(self.client().ping())
         return False
@@ -91,7 +95,7 @@ class Store:
 
     @contextlib.contextmanager
     def stopped(self) -> Iterator[None]:
-        """Let the server hang in a `with` block: it takes connections and commands, and answers none."""
+        """Let the server hang in a `with` block: it accepts connections and commands, and does not respond."""
         assert self.process
         self.process.send_signal(signal.SIGSTOP)
         try:
@@ -100,11 +104,11 @@ class Store:
             self.process.send_signal(signal.SIGCONT)
 
     def end(self, how: signal.Signals = signal.SIGTERM) -> None:
-        """End the server: SIGTERM politely, SIGKILL as a crash."""
+        """End the server: SIGTERM shuts it down, SIGKILL is a crash."""
         if self.process:
             self.process.send_signal(how)
             try:
-                self.process.wait(20)
+                self.process.wait(60)
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
@@ -126,15 +130,15 @@ class App:
         command = [sys.executable, str(ROOT / "app.py")]
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(command, env=self.env, stdout=log, stderr=log, start_new_session=True)
-        until(self.answers, 60)
+        until(self.answers)
 
     def answers(self) -> bool:
-        """Return whether its own workers answer: those of a master that was killed do for a moment, too."""
+        """Return whether its own workers answer: the workers of a killed master answer for a moment, too."""
         assert self.process.poll() is None, self.log.read_text()
         if not self.workers():
             return False
         try:
-            urllib.request.urlopen(self.url + "/static/js/client.js", timeout=5)
+            urllib.request.urlopen(self.url + "/static/js/client.js", timeout=20)
         except urllib.error.HTTPError:
             return True
         except OSError:
@@ -143,16 +147,28 @@ class App:
 
     def end(self, how: signal.Signals = signal.SIGTERM) -> None:
         """End the master (SIGTERM lets its workers answer first) and wait for it."""
+        self.stop(how)
+        self.process.wait()
+
+    def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
+        """Send the master a signal, without waiting for its end."""
         if self.process.poll() is None:
             self.process.send_signal(how)
-        self.process.wait()
+
+    def wait(self) -> None:
+        """Wait for the end of a stopped app; kill it if its stop does not end."""
+        try:
+            self.process.wait(60)
+        except subprocess.TimeoutExpired:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
 
     def workers(self) -> list[int]:
         """Return the process ids of the workers."""
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
         found = []
         for child in children:
-            with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it may be gone by now
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it can be gone by now
                 if b"embedded/supervisor.py" not in Path(f"/proc/{child}/cmdline").read_bytes():
                     found.append(int(child))
         return found
@@ -160,69 +176,34 @@ class App:
 
 @contextlib.contextmanager
 def running(server: Any) -> Iterator[Any]:
-    """Give a started server to a `with` block and end it afterwards."""
+    """Pass a started server to a `with` block and end it afterwards."""
     try:
         yield server
     finally:
         server.end()
 
 
-# Commands with which a client library opens a connection: they pass a Proxy untouched and uncounted.
+# Commands with which a client library opens a connection: a Proxy forwards and does not count them.
 GREETING = {"HELLO", "AUTH", "CLIENT", "SELECT", "PING", "READONLY", "COMMAND"}
 
 
-# Stands in for redis.sha1hex, which fakeredis lacks: any digest of 40 digits will do. Of a long text it reads the ends.
-SHA1HEX = """
-if not redis.sha1hex then
-  redis.sha1hex = function(text)
-    local a, b = 7, 11
-    local ends = #text > 200 and string.sub(text, 1, 100) .. string.sub(text, -100) or text
-    for i = 1, #ends do
-      local byte = string.byte(ends, i)
-      a, b = (a * 31 + byte) % 2147483647, (b * 131 + byte + i) % 2147483629
-    end
-    return string.format('%010d%010d%020d', a, b, #text)
-  end
-end
-"""
-
-
-class FakePipeline(redis.client.Pipeline):
-    """A pipeline whose scripts fakeredis understands."""
-
-    def execute_command(self, *args: Any, **options: Any) -> Any:
-        if args[0] == "EVAL":
-            args = ("EVAL", re.sub(r"\A#!.*\n", SHA1HEX, args[1]), *args[2:])
-        return super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
-
-
-class FakeRedis(fakeredis.FakeRedis):
-    """fakeredis that runs the scripts as a real server does: with a `#!lua flags=...` line and redis.sha1hex."""
-
-    def eval(self, script: str, numkeys: int, *keys_and_args: Any) -> Any:
-        return super().eval(re.sub(r"\A#!.*\n", SHA1HEX, script), numkeys, *keys_and_args)
-
-    def pipeline(self, transaction: bool = True, shard_hint: Any = None) -> FakePipeline:
-        return FakePipeline(self.connection_pool, self.response_callbacks, transaction, shard_hint)
-
-    def evalsha(self, sha: str, numkeys: int, *keys_and_args: Any) -> Any:
-        raise redis.exceptions.NoScriptError("No matching script.")
+FakeRedis = fakeredis.FakeRedis
 
 
 class Proxy:
-    """A TCP proxy in front of a store, that loses what it is told to lose.
+    """A TCP proxy in front of a store that loses commands and replies on demand.
 
     proxy = Proxy(store.port)
     client = connect(proxy.url)
-    proxy.cut("LPUSH")                # the store does the next LPUSH, its reply is lost with the connection
+    proxy.cut("LPUSH")                # the store runs the next LPUSH; the connection breaks before the reply
     proxy.cut("EVAL", times=3)        # ... of the next three EVALs
     proxy.cut(times=9**9, skip=2)     # ... of every command but the next two
     proxy.cut("RPOP", before=True)    # the connection breaks before the store gets the next RPOP
     proxy.drop()                      # all connections break now
     proxy.refuse(), proxy.accept()    # connecting fails, works again
-    proxy.pause(), proxy.resume()     # nothing passes, everything passes
+    proxy.pause(), proxy.resume()     # hold everything back, let it pass
     proxy.commands                    # the names of the commands that reached the store, in order
-    proxy.most_arguments              # that one of all commands had, its name among them
+    proxy.most_arguments              # the largest number of arguments of a command, including its name
     """
 
     def __init__(self, port: int) -> None:
@@ -238,22 +219,22 @@ class Proxy:
         self.accept()
 
     def cut(self, command: str | None = None, *, times: int = 1, skip: int = 0, before: bool = False) -> None:
-        """Lose the replies of the next `times` commands (of that name) after `skip` others, or the commands."""
+        """Lose the replies to the next `times` commands (of a name), after the first `skip`; `before`: the commands."""
         self._cuts.append({"name": command, "times": times, "skip": skip, "before": before})
 
     def heal(self) -> None:
-        """Cut nothing more."""
+        """Stop losing commands and replies."""
         self._cuts.clear()
 
     def pause(self) -> None:
-        """Let nothing pass, either way, until `resume`."""
+        """Hold back commands and replies until `resume`."""
         self._open.clear()
 
     def resume(self) -> None:
         self._open.set()
 
     def accept(self) -> None:
-        """Take connections (again)."""
+        """Accept connections."""
         self._listener = socket.create_server(("127.0.0.1", self.port), reuse_port=False)
         threading.Thread(target=self._listen, args=(self._listener,), daemon=True).start()
 
@@ -265,7 +246,7 @@ class Proxy:
         self.drop()
 
     def drop(self) -> None:
-        """Break all connections that there are."""
+        """Break all open connections."""
         with self._lock:
             pairs = list(self._pairs)
         for pair in pairs:
@@ -290,7 +271,7 @@ class Proxy:
                 threading.Thread(target=self._replies, args=(client, store), daemon=True).start()
 
     def _requests(self, client: socket.socket, store: socket.socket) -> None:
-        """Pass whole commands, so that each can be looked at."""
+        """Forward one whole command after the other, so that each can be inspected."""
         reader = client.makefile("rb")
         with contextlib.suppress(OSError, ValueError):
             while head := reader.readline():
@@ -308,15 +289,15 @@ class Proxy:
                 self.commands += [] if name in GREETING else [name]
                 if found:
                     with self._lock:
-                        self._pairs.discard((client, store))  # from here on its replies do not pass
+                        self._pairs.discard((client, store))  # its replies are discarded from here on
                     store.sendall(b"".join(parts))
                     store.shutdown(socket.SHUT_WR)
-                    return  # the store does what it got, then closes; then the other thread closes the client
+                    return  # the store runs it, then closes; then the other thread closes the client
                 store.sendall(b"".join(parts))
         self._break(client, store)
 
     def _found(self, name: str) -> dict[str, Any] | None:
-        """Return the cut that this command falls under, and count it."""
+        """Return the cut that applies to this command, and count it."""
         for cut in [] if name in GREETING else self._cuts:
             if cut["name"] not in (None, name):
                 continue
@@ -345,9 +326,9 @@ class Proxy:
 
 
 class Scripted:
-    """A store that answers what it is told to, for replies that real servers cannot easily be brought to give.
+    """A store that gives one reply to every command except HELLO and CLIENT, for replies that are hard to provoke.
 
-    Scripted(b"-LOADING Redis is loading the dataset in memory\\r\\n") answers every command but HELLO and CLIENT so.
+    Scripted(b"-LOADING Redis is loading the dataset in memory\\r\\n")
     """
 
     def __init__(self, reply: bytes, hello: bytes = b"%1\r\n$5\r\nproto\r\n:3\r\n") -> None:

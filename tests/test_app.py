@@ -1,4 +1,4 @@
-"""The app as it is put together: its answers, its 404 page, and that importing it starts nothing."""
+"""The app as a whole: its answers, its 404 page, and an import that starts nothing."""
 
 import subprocess
 import sys
@@ -10,17 +10,17 @@ from tests.servers import ROOT
 
 
 @pytest.mark.parametrize("path", ["/nothing", "/apix", "/static/nothing.js", "/static/../app.py", "/favicon.nothing"])
-def test_any_other_unknown_path_is_the_404_page(api: Api, path: str) -> None:
+def test_an_unknown_path_is_the_404_page(api: Api, path: str) -> None:
     answer = api.http.get(path)
     assert (answer.status_code, answer.mimetype) == (404, "text/html")
     assert 'href="/"' in answer.text
 
 
-def test_the_404_page_shows_a_path_as_text(api: Api) -> None:
+def test_the_404_page_escapes_the_path(api: Api) -> None:
     assert "<script>" not in api.http.get("/<script>alert(1)</script>").text.split("</head>")[-1]
 
 
-def test_answers_are_json_lines_that_are_not_cached(api: Api) -> None:
+def test_an_answer_is_a_line_of_json_that_is_not_cached(api: Api) -> None:
     answer = api.post("push", json={"message": "ž"})
     assert answer.content_type == "application/json"
     assert answer.data == '{"success":true,"message":"ž","count":1}\n'.encode()

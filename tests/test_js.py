@@ -30,7 +30,9 @@ OPTIONS: dict[str, Any] = {"cwd": ROOT, "capture_output": True, "text": True, "t
 def test_the_pure_modules() -> None:
     files = [str(path) for path in sorted((ROOT / "tests/js").glob("*.test.js"))]
     assert files
-    done = node(["--test", "--test-reporter=spec", *files], return_completed_process=True, **OPTIONS)
+    done = node(
+        ["--test", "--test-isolation=none", "--test-reporter=spec", *files], return_completed_process=True, **OPTIONS
+    )
     assert done.returncode == 0, done.stdout
 
 

@@ -1,5 +1,5 @@
 """The guarantees, counted over HTTP with thousands of messages on real servers, while replies are lost and processes
-killed. tests/ledger.py runs the largest of these tests."""
+killed. tests/ledger.py holds the largest of these tests."""
 
 import os
 import random
@@ -24,7 +24,7 @@ CLIENTS = 16
 
 
 def in_parallel(operation: Callable[[Api, Any], Any], items: Any, site: App, name: str) -> list[Any]:
-    """Do an operation for each item, with CLIENTS clients at once; return the answers in the order of the items."""
+    """Run an operation for each item, on CLIENTS clients at once; return the answers in the order of the items."""
     apis = [Api(site.url, name) for _ in range(CLIENTS)]
     shares = [list(items)[n::CLIENTS] for n in range(CLIENTS)]
     with ThreadPoolExecutor(CLIENTS) as pool:
@@ -33,10 +33,10 @@ def in_parallel(operation: Callable[[Api, Any], Any], items: Any, site: App, nam
 
 
 def end_all_leases(store: Store, name: str) -> None:
-    """Let every lease end now, as if its time had passed."""
+    """Let all leases expire at once, so that their messages return in order."""
     client, key = store.client(), RedisQueue(None, name).key_prefix + "reserved"
-    for id in client.zrange(key, 0, -1):
-        client.zadd(key, {id: 1})
+    if ids := client.zrange(key, 0, -1):
+        client.zadd(key, dict.fromkeys(ids, 1))
 
 
 def test_the_ledger_balances_after_every_kind_of_disaster(folder: Path) -> None:
@@ -95,7 +95,7 @@ def test_a_thousand_late_acks_are_refused_and_remove_nothing(site: App, valkey: 
     assert (api.call("count")[1]["reserved"], queue.count()) == (0, 0)
 
 
-def test_a_hundred_failing_messages_among_thousands_are_buried_after_five_deliveries(
+def test_a_hundred_failing_messages_among_thousands_become_dead_letters_after_five_deliveries(
     site: App, valkey: Store, name: str
 ) -> None:
     api, dice = Api(site.url, name), random.Random(1)
@@ -116,7 +116,7 @@ def test_a_hundred_failing_messages_among_thousands_are_buried_after_five_delive
         if bad and turn % 2:
             assert api.call("release", ids=[taken["id"] for taken in bad])[0] == 200
         elif bad:
-            end_all_leases(valkey, name)  # as when a consumer dies
+            end_all_leases(valkey, name)  # as if a consumer had died
         if not found:
             break
     assert delivered == {text: 5 if text in failing else 1 for text in texts}
@@ -134,7 +134,7 @@ def test_a_hundred_failing_messages_among_thousands_are_buried_after_five_delive
 
 
 @pytest.mark.soak
-def test_a_reload_does_not_wait_for_a_worker_that_is_just_starting(serve: Callable[..., App], valkey: Store) -> None:
+def test_a_reload_does_not_wait_for_a_worker_that_is_starting(serve: Callable[..., App], valkey: Store) -> None:
     site = serve(REDIS_URL=valkey.url)
     for _ in range(4):
         until(lambda: len(site.workers()) == 2)

@@ -1,5 +1,6 @@
 """RedisQueue: the list verbs, the same on fakeredis, Valkey and Redis, and what they do when connections fail."""
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -9,9 +10,18 @@ import redis
 from broker.connections.connection import connect
 from broker.connections.errors import NotSent
 from RedisQueue import RedisQueue
-from tests.servers import Proxy, Store, free_port
+from tests.servers import FakeRedis, Proxy, Store, free_port
 
 EVERY_BYTE = bytes(range(256))
+
+
+@pytest.fixture(params=["fakeredis", "valkey", "redis"])
+def backend(request: pytest.FixtureRequest) -> Any:
+    """A client of each kind of server, and of fakeredis."""
+    if request.param == "fakeredis":
+        return FakeRedis()
+    store: Store = request.getfixturevalue({"valkey": "valkey", "redis": "redis7"}[request.param])
+    return store.client()
 
 
 @pytest.fixture
@@ -124,9 +134,9 @@ def test_dead_letters_are_a_queue_like_any_other(queue: RedisQueue, backend: Any
     assert (queue.count(), dead.count(), dead.pop(2)) == (0, 2, [b"a", b"b"])
 
 
-@pytest.mark.parametrize("server", ["valkey", "redis7"])
-def test_each_verb_is_one_command(server: str, request: pytest.FixtureRequest, name: str) -> None:
-    store: Store = request.getfixturevalue(server)
+@pytest.mark.parametrize("kind", ["valkey", "redis"])
+def test_each_verb_is_one_command(own_store: Callable[..., Store], kind: str, name: str) -> None:
+    store = own_store(kind)  # on a shared one, the commands of others count too
     queue, client = RedisQueue(store.client(), name), store.client()
     client.config_resetstat()
     queue.push(*[b"m"] * 1000)

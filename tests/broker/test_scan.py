@@ -12,13 +12,13 @@ from broker.queue import ReliableQueue
 from broker.scan import iter_messages
 from RedisQueue import RedisQueue
 from tests.broker.helpers import numbered
-from tests.servers import FakeRedis, Store
+from tests.servers import Store
 
 
 @pytest.fixture
-def queue(name: str) -> ReliableQueue:
-    """An empty queue on fakeredis, which is as fast as this many steps need."""
-    return ReliableQueue(FakeRedis(), name)
+def queue(valkey: Store, name: str) -> ReliableQueue:
+    """An empty queue."""
+    return ReliableQueue(valkey.client(), name)
 
 
 class Disturbed:

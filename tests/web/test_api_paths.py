@@ -119,3 +119,9 @@ def test_options_names_the_methods_that_work(api: Api) -> None:
 )
 def test_an_unknown_api_path_is_404_in_json(named_api: Api, path: str) -> None:
     check_error(named_api.http.get(path), 404, "not_found")
+
+
+def test_a_path_without_a_name_is_that_of_the_default_queue(default_api: Api) -> None:
+    assert default_api.post("push", json={"message": "a"}).json["success"]
+    keys = set(everything(default_api.client))
+    assert keys and all(b"queue:default" in key for key in keys), keys

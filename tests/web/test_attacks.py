@@ -20,7 +20,7 @@ from broker import scan as browse
 from RedisQueue import RedisQueue
 from tests.conftest import Api
 from tests.servers import ROOT, App, Store
-from web import streams
+from web import answers
 from web.errors import ApiError
 from web.fairness import BodyMemory
 from web.input import body, codec
@@ -270,11 +270,11 @@ def test_a_walk_holds_little_even_where_large_messages_follow_small_ones(
 def test_an_answer_is_made_in_small_parts(size: int, character: str) -> None:
     values = [character * size, "b", {"base64": "AAE="}]
     chunks = [[value] for value in values]  # a long message comes alone
-    parts = list(streams.as_json(chunks, {"count": 3}))
+    parts = list(answers.as_json(chunks, {"count": 3}))
     assert json.loads(b"".join(parts)) == {"success": True, "messages": values, "count": 3}
-    lines = list(streams.as_ndjson(chunks))
+    lines = list(answers.as_ndjson(chunks))
     assert [json.loads(line) for line in b"".join(lines).split(b"\n")[:-1]] == values
-    assert max(map(len, parts + lines)) <= 8 * streams.PART_CHARACTERS
+    assert max(map(len, parts + lines)) <= 8 * answers.PART_CHARACTERS
 
 
 # --- JSON

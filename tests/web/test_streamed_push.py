@@ -1,4 +1,4 @@
-"""A streamed push: what has come is stored soon, whatever comes next; and byte order marks at its start."""
+"""A streamed push over HTTP: lines are stored as they arrive, whatever happens to the stream afterwards."""
 
 import contextlib
 import json
@@ -21,7 +21,7 @@ NDJSON = "application/x-ndjson"
 TEXT = "text/plain"
 BOM = b"\xef\xbb\xbf"
 
-# What a producer does that is killed: it sends lines one by one, for ever.
+# A producer that sends lines one by one, an incomplete one, and then waits to be killed.
 PRODUCER = """
 import socket, sys, time
 sock = socket.create_connection(("127.0.0.1", int(sys.argv[1])))
@@ -37,7 +37,7 @@ time.sleep(600)
 
 
 def head(name: str, kind: str, length: int | None = None) -> str:
-    """Return the head of a streamed push; without a length it is chunked."""
+    """Return the head of a streamed push; without a length, the body is chunked."""
     path = f"/api/queue/{name}/push" + ("?each=line" if kind == TEXT else "")
     body = "Transfer-Encoding: chunked" if length is None else f"Content-Length: {length}"
     return f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {kind}\r\n{body}\r\n\r\n"
@@ -46,7 +46,7 @@ def head(name: str, kind: str, length: int | None = None) -> str:
 @contextlib.contextmanager
 def stream(site: App, name: str, kind: str = TEXT, length: int | None = None) -> Iterator[socket.socket]:
     """Open a streamed push."""
-    with socket.create_connection(("127.0.0.1", site.port), timeout=20) as sock:
+    with socket.create_connection(("127.0.0.1", site.port), timeout=60) as sock:
         sock.sendall(head(name, kind, length).encode())
         yield sock
 
@@ -76,12 +76,12 @@ def waiting(store: Store, name: str) -> list[bytes]:
     return found[::-1]
 
 
-# --- what has come is stored
+# --- lines are stored as they arrive
 
 
 @pytest.mark.parametrize("kind", [TEXT, NDJSON])
 @pytest.mark.parametrize("chunked", [True, False])
-def test_a_line_is_stored_while_the_client_is_silent(
+def test_a_line_is_stored_while_the_client_sends_nothing_more(
     site: App, valkey: Store, name: str, kind: str, chunked: bool
 ) -> None:
     lines = [b"1\n", b"2\n", b"3"]
@@ -94,7 +94,7 @@ def test_a_line_is_stored_while_the_client_is_silent(
     assert waiting(valkey, name) == [b"1", b"2", b"3"]
 
 
-def test_a_line_in_pieces_is_stored_when_its_end_comes(site: App, valkey: Store, name: str) -> None:
+def test_a_line_in_pieces_is_stored_when_its_end_arrives(site: App, valkey: Store, name: str) -> None:
     with stream(site, name) as sock:
         for piece in (b"a", b"b", b"c\nd"):
             assert waiting(valkey, name) == []
@@ -120,7 +120,7 @@ def test_a_client_that_leaves_half_way_keeps_its_whole_lines(site: App, valkey: 
 
 
 @pytest.mark.slow
-def test_5000_slow_lines_of_a_producer_that_is_killed_are_kept(site: App, valkey: Store, name: str) -> None:
+def test_the_lines_of_a_slow_producer_are_stored_before_it_is_killed(site: App, valkey: Store, name: str) -> None:
     command = [sys.executable, "-c", PRODUCER, str(site.port), head(name, TEXT)]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as producer:
         assert producer.stdout and producer.stdout.readline() == b"sent\n"
@@ -130,7 +130,7 @@ def test_5000_slow_lines_of_a_producer_that_is_killed_are_kept(site: App, valkey
 
 
 @pytest.mark.slow
-def test_a_producer_that_is_killed_while_it_sends_keeps_a_whole_beginning(site: App, valkey: Store, name: str) -> None:
+def test_a_killed_producer_leaves_the_first_of_its_lines_complete(site: App, valkey: Store, name: str) -> None:
     with subprocess.Popen(
         [sys.executable, "-c", PRODUCER, str(site.port), head(name, TEXT)], stdout=subprocess.DEVNULL
     ) as producer:
@@ -146,7 +146,7 @@ def answers_again(site: App, name: str) -> bool:
         return answer(sock)[0] == 200
 
 
-def test_a_wrong_line_is_told_at_once_with_what_was_stored(site: App, valkey: Store, name: str) -> None:
+def test_an_invalid_line_is_answered_before_the_body_ends(site: App, valkey: Store, name: str) -> None:
     with stream(site, name, NDJSON) as sock:
         sock.sendall(chunk(b'"one"\n\n"two"\n{\n"never"\n'))
         status, found = answer(sock)  # the body has no end yet
@@ -154,7 +154,7 @@ def test_a_wrong_line_is_told_at_once_with_what_was_stored(site: App, valkey: St
     assert waiting(valkey, name) == [b"one", b"two"]
 
 
-def test_a_stream_that_redis_refuses_says_how_much_was_stored(site: App, valkey: Store, name: str) -> None:
+def test_the_error_of_a_failing_redis_has_the_number_of_messages_stored(site: App, valkey: Store, name: str) -> None:
     with stream(site, name) as sock:
         sock.sendall(chunk(b"one\n"))
         until(lambda: waiting(valkey, name) == [b"one"])
@@ -171,7 +171,7 @@ def test_a_stream_that_redis_refuses_says_how_much_was_stored(site: App, valkey:
 def test_lines_and_chunks_of_any_size_are_stored_once_and_in_order(
     site: App, valkey: Store, name: str, chunk_bytes: int
 ) -> None:
-    lines = [b"%d " % number + b"x" * (number % 997) for number in range(2000)]
+    lines = [b"%d " % number + b"x" * (number % 97) for number in range(2000)]
     body = b"\n".join(lines)
     pieces = [body[start : start + chunk_bytes] for start in range(0, len(body), chunk_bytes)]
     with stream(site, name) as sock:
@@ -181,7 +181,7 @@ def test_lines_and_chunks_of_any_size_are_stored_once_and_in_order(
 
 
 @pytest.mark.slow
-def test_a_fast_stream_goes_in_full_batches(site: App, valkey: Store, name: str) -> None:
+def test_a_fast_stream_is_pushed_in_full_batches(site: App, valkey: Store, name: str) -> None:
     client, lines = valkey.client(), 200_000
     body = b"a line of some length\n" * lines
     before = pushes(client)
@@ -192,11 +192,11 @@ def test_a_fast_stream_goes_in_full_batches(site: App, valkey: Store, name: str)
 
 
 def pushes(client: Any) -> int:
-    """Return how many LPUSH commands the store has run."""
+    """Return the number of LPUSH commands that the store has run."""
     return int(client.info("commandstats").get("cmdstat_lpush", {"calls": 0})["calls"])
 
 
-def test_the_next_request_on_the_connection_is_read(site: App, name: str) -> None:
+def test_a_stream_leaves_the_connection_usable(site: App, name: str) -> None:
     follow = f"GET /api/queue/{name}/count HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
     for chunked in (True, False):
         with stream(site, name, length=None if chunked else 4) as sock:
@@ -225,7 +225,9 @@ def test_the_next_request_on_the_connection_is_read(site: App, name: str) -> Non
         (b"1\n" + BOM + b'{"a": 2}', NDJSON, [b"1", b'{"a":2}']),
     ],
 )
-def test_a_byte_order_mark_before_lines_is_dropped(api: Api, body: bytes, kind: str, stored: list[bytes]) -> None:
+def test_a_byte_order_mark_before_the_first_line_is_dropped(
+    api: Api, body: bytes, kind: str, stored: list[bytes]
+) -> None:
     found = api.post("push" + ("?each=line" if kind == TEXT else ""), body, kind)
     assert found.json == {"success": True, "pushed": len(stored), "count": len(stored)}
     assert api.messages() == stored
@@ -238,44 +240,3 @@ def test_a_byte_order_mark_in_pieces_is_dropped(site: App, valkey: Store, name: 
         sock.sendall(b"0\r\n\r\n")
         assert answer(sock)[0] == 200
     assert waiting(valkey, name) == [b"one"]
-
-
-@pytest.mark.parametrize(
-    ("kind", "body"),
-    [
-        ("application/json", b'{"message": "one"}'),
-        ("application/x-www-form-urlencoded", b'{"message": "one"}'),
-        ("application/x-www-form-urlencoded", b"message=one"),
-    ],
-)
-def test_a_byte_order_mark_before_json_or_a_form_is_dropped(api: Api, kind: str, body: bytes) -> None:
-    assert api.post("push", BOM + body, kind).json["message"] == "one"
-    assert api.messages() == [b"one"]
-
-
-@pytest.mark.parametrize("kind", ["text/plain", "application/octet-stream"])
-def test_a_single_message_keeps_its_byte_order_mark(api: Api, kind: str) -> None:
-    assert api.post("push", BOM + b"one", kind).status_code == 200
-    assert api.post("push", json={"message": "\ufeffone"}).status_code == 200
-    assert api.messages() == [BOM + b"one"] * 2
-
-
-@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be", "utf-32"])
-@pytest.mark.parametrize(
-    ("path", "kind", "text"),
-    [
-        ("push?each=line", "text/plain", "one\ntwo\n"),
-        ("push?each=line", "text/plain", "\none\n"),
-        ("push", "text/plain", "one"),
-        ("push", "application/x-ndjson", '"one"\n"two"\n'),
-        ("push", "application/json", '{"message": "one"}'),
-        ("push", "application/x-www-form-urlencoded", "message=one"),
-        ("pop", "application/json", '{"max": 2}'),
-    ],
-)
-def test_utf_16_is_refused_by_name(api: Api, encoding: str, path: str, kind: str, text: str) -> None:
-    mark = b"\xfe\xff" if encoding == "utf-16-be" else b""
-    found = api.post(path, mark + text.encode(encoding), kind)
-    assert (found.status_code, found.json["error"]) == (400, "bad_utf8")
-    assert "UTF-16" in found.json["message"] and "UTF-8" in found.json["message"]
-    assert api.messages() == []

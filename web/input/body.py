@@ -1,4 +1,4 @@
-"""Reading a request's body: its bytes, its media type, and the fields that it holds."""
+"""Reading a request's body: its bytes, its media type and its fields."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -16,9 +16,9 @@ from web.request import Request
 FORM, JSON = "application/x-www-form-urlencoded", "application/json"
 TEXT, BYTES = "text/plain", "application/octet-stream"
 MAX_FORM_FIELDS = 1000
-BODY_TIMEOUT = 30.0  # seconds a body may take that is no stream of lines, and more for a large one:
+BODY_TIMEOUT = 30.0  # seconds to receive a body that is not a stream of lines, plus its size at the lowest rate:
 MIN_BYTES_PER_SECOND = 1 << 15
-UNQUOTE_SIZE = 1 << 16  # bytes of a form unquoted at once
+UNQUOTE_SIZE = 1 << 16  # bytes of a form unquoted between two checkpoints
 ESCAPE = re.compile(rb"%([0-9A-Fa-f]{2})")
 ESCAPED_BYTES = {digits.encode(): bytes([int(digits, 16)]) for digits in map("".join, product(hexdigits, repeat=2))}
 
@@ -28,10 +28,10 @@ class RawJson(bytes):
 
 
 def iter_body(request: Request, eager: bool = False) -> Iterator[bytes]:
-    """Yield the request's body in blocks of up to 64 KiB; when `eager`, each as soon as anything has come.
+    """Yield the request's body in blocks of up to 64 KiB; if `eager`, each as soon as any bytes arrive.
 
     Raises:
-        ApiError: the body is cut or its chunks are malformed (400), too slow (408), or encoded (415).
+        ApiError: the body is incomplete or its chunks are malformed (400), it is too slow (408), or encoded (415).
     """
     encoding = request.headers.get("Content-Encoding", "identity").strip().lower()
     if encoding != "identity":
@@ -66,10 +66,11 @@ def _read_block(request: Request, size: int, eager: bool) -> bytes:
 
 
 def read_body(request: Request, limit: int) -> bytes:
-    """Return the whole body, of up to `limit` bytes. Its memory is counted until the request ends.
+    """Return the whole body, of up to `limit` bytes. Its memory counts as used until `release_memory`.
 
     Raises:
-        ApiError: it is cut (400), too slow (408), larger (413) or encoded (415), or too many are being read (503).
+        ApiError: it is incomplete (400), too slow (408), larger (413) or encoded (415), or other bodies fill the memory
+            for bodies (503).
     """
     too_large = ApiError("body_too_large", limit=limit)
     if (request.content_length or 0) > limit:
@@ -93,7 +94,7 @@ def _count_memory(request: Request, size: int) -> None:
 
 
 def release_memory(request: Request) -> None:
-    """Count the memory of the request's body as free; to be called when the request has ended."""
+    """Count the memory of the request's body as free. Call it when the request has ended."""
     request.services.body_memory.release(request.counted_body_bytes)
     request.counted_body_bytes = 0
 
@@ -111,14 +112,12 @@ def media_type(request: Request) -> str:
 
 
 def read_fields(request: Request, limit: int, raw: bool = False) -> dict[str, Any]:
-    """Return the fields of a form, as text, or of a JSON object, as `RawJson`; {} without a body.
+    """Return the fields of a form, as text, or of a JSON object, as `RawJson`; {} if there is no body.
 
-    The body may have up to `limit` bytes.
-
-    With `raw` a body of plain text or bytes is taken too, as the field `message`.
+    The body has up to `limit` bytes. With `raw`, plain text and bytes are accepted too, as the field `message`.
 
     Raises:
-        ApiError: anything else (400, 413, 415).
+        ApiError: the body is not valid (400), too large (413) or of another media type (415), or as of `read_body`.
     """
     kind, data = media_type(request), read_body(request, limit)
     if raw and kind in (TEXT, BYTES):
@@ -159,9 +158,9 @@ def _unique(pairs: list[tuple[str, str]]) -> dict[str, Any]:
 
 
 def _unquote(text: bytes, checkpoint: Callable[[], object]) -> str:
-    """Return the text of a form's name or value; %XX that is none stays as it is.
+    """Return the text of a form's name or value. A % that starts no valid escape stays.
 
-    It takes turns with other requests, as 16 MiB of escapes take a second.
+    It calls `checkpoint` between parts, as 16 MiB of escapes take a second.
 
     Raises:
         UnicodeDecodeError: it is not UTF-8.
@@ -170,7 +169,7 @@ def _unquote(text: bytes, checkpoint: Callable[[], object]) -> str:
     while start < len(text):
         end = start + UNQUOTE_SIZE
         if end < len(text) and (escape := text.rfind(b"%", end - 2, end)) >= 0:
-            end = escape  # it may go on behind the end
+            end = escape  # it can extend past the end
         if start:
             checkpoint()
         parts.append(ESCAPE.sub(lambda found: ESCAPED_BYTES[found[1]], text[start:end].replace(b"+", b" ")))
@@ -179,7 +178,7 @@ def _unquote(text: bytes, checkpoint: Callable[[], object]) -> str:
 
 
 def lines_kind(request: Request) -> str | None:
-    """Return what the lines of a streamed body are: NDJSON or TEXT (with each=line); None where it is not streamed."""
+    """Return the media type of a streamed body's lines: NDJSON, or TEXT with each=line; None for any other body."""
     kind, each = media_type(request), request.args.get("each")
     if each and kind != TEXT:
         raise ApiError("unsupported_type", f"With each=line, send {TEXT}.")
@@ -189,6 +188,6 @@ def lines_kind(request: Request) -> str | None:
 
 
 def refuse_body(request: Request) -> None:
-    """Refuse a body that holds something of a media type (400), such as the fields of `curl -X GET -d`."""
+    """Refuse a non-empty body that has a media type (400), such as that of `curl -X GET -d`."""
     if request.mimetype and next(iter_body(request, eager=True), None):
         raise ApiError("unexpected_body")

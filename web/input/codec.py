@@ -1,4 +1,4 @@
-"""A message and its JSON value: encoding what comes in, decoding what goes out. Knows neither HTTP nor Redis."""
+"""Messages and their JSON values: encoding, decoding, validating, previews. Knows neither HTTP nor Redis."""
 
 import base64
 import binascii
@@ -14,18 +14,18 @@ import simplejson
 from web.errors import ApiError
 from web.input.raw_json import check_depth, check_number_of_values, read_lines, read_list, read_string, read_strings
 
-MAX_VALUE_BYTES = 512 << 20  # what Redis stores in one value
+MAX_VALUE_BYTES = 512 << 20  # the largest value that Redis stores
 BOM = codecs.BOM_UTF8
 UTF16_BOMS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 BASE64 = re.compile(rb'\{"base64":("(?:[^"\\]++|\\.)*+")\}', re.DOTALL)
-JOINER = "\u200d"  # makes one picture of two
-JOINED = {JOINER, "\ufe0f", *"🏻🏼🏽🏾🏿"}  # like accents: part of the character before
-MESSAGES_AT_ONCE = 500  # messages encoded before others get their turn
+JOINER = "\u200d"  # joins two emoji into one
+JOINED = {JOINER, "\ufe0f", *"🏻🏼🏽🏾🏿"}  # part of the character before, like accents
+MESSAGES_AT_ONCE = 500  # messages encoded between two checkpoints
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What a message may be. One that comes from a queue may be empty, nested, and as large as Redis stores it."""
+    """The limits of a message. One that is not new can be empty, deeply nested, and as large as Redis stores."""
 
     max_bytes: int
     is_new: bool = True
@@ -43,12 +43,10 @@ def compact(value: Any) -> str:
 
 
 def encode_message(text: bytes, limits: Limits) -> bytes:
-    """Return the message that a compact JSON text stands for.
-
-    A string is itself, {"base64": "..."} is raw bytes, any other value is the text as it is written.
+    """Return the message for a compact JSON text: a string's text, the bytes of {"base64": "..."}, or the JSON itself.
 
     Raises:
-        ApiError: null, empty, bad base64, too deep (400), too large (413).
+        ApiError: it is null, empty, invalid base64 or nested too deeply (400), or too large (413).
     """
     if text.startswith(b'"'):
         return validate_message(read_string(text).encode(), limits)
@@ -66,10 +64,10 @@ def encode_message(text: bytes, limits: Limits) -> bytes:
 
 
 def encode_messages(text: bytes, limits: Limits, checkpoint: Callable[[], object]) -> list[bytes]:
-    """Return the messages that the values of a compact JSON list stand for. `checkpoint` is called now and then.
+    """Return the messages for the values of a compact JSON list, calling `checkpoint` between parts of the work.
 
     Raises:
-        ApiError: as of `encode_message`, or there are too many values (413).
+        ApiError: as of `encode_message`, or the list has too many values (413).
     """
     check_number_of_values(text)
     texts = read_strings(text)
@@ -84,9 +82,9 @@ def encode_messages(text: bytes, limits: Limits, checkpoint: Callable[[], object
 
 
 def encode_lines(lines: list[bytes], limits: Limits) -> list[bytes] | None:
-    """Return the messages that lines of JSON stand for, if they are of one common kind and none is at fault; else None.
+    """Return the messages for lines of JSON if all are valid and either strings or objects; else None.
 
-    That is much faster than one line after the other.
+    This is much faster than encoding one line after another.
     """
     messages = read_lines(lines) if lines else []
     if messages is None:
@@ -98,7 +96,7 @@ def encode_lines(lines: list[bytes], limits: Limits) -> list[bytes] | None:
 
 
 def validate_message(message: bytes, limits: Limits) -> bytes:
-    """Return the message if it is neither empty (400) nor larger than MAX_MESSAGE_BYTES, or than Redis stores (413)."""
+    """Return the message unless it is empty (400) or too large (413)."""
     if not message and limits.is_new:
         raise ApiError("empty_message")
     if len(message) > limits.max_bytes:
@@ -107,7 +105,8 @@ def validate_message(message: bytes, limits: Limits) -> bytes:
 
 
 def validate_messages(messages: list[bytes], limits: Limits) -> list[bytes]:
-    """Return the messages if each is valid. A look at all of them is much faster than one at each."""
+    """Return the messages unless one is empty (400) or too large (413)."""
+    # One check of all is much faster than one of each.
     if messages and not (all(messages) and max(map(len, messages)) <= limits.max_bytes):
         for message in messages:
             validate_message(message, limits)
@@ -115,25 +114,25 @@ def validate_messages(messages: list[bytes], limits: Limits) -> list[bytes]:
 
 
 def validate_utf8(data: bytes) -> bytes:
-    """Return the bytes if they are UTF-8 (else 400)."""
-    decode_utf8(data, "The text", "; send bytes as application/octet-stream")
+    """Return the bytes unless they are not UTF-8 (400)."""
+    decode_utf8(data, "The text", "; send binary data as application/octet-stream")
     return data
 
 
-def decode_utf8(data: bytes, what: str, advice: str = "") -> str:
-    """Return the text of UTF-8 bytes; other bytes are refused (400) with a sentence about `what`."""
+def decode_utf8(data: bytes, subject: str, advice: str = "") -> str:
+    """Return the text of UTF-8 bytes; other bytes are refused (400). `subject` and `advice` are for the sentence."""
     try:
         return data.decode()
     except UnicodeDecodeError as error:
         if data.startswith(UTF16_BOMS):
-            sentence = f"{what} is UTF-16; convert it to UTF-8{advice}."
+            sentence = f"{subject} is UTF-16; convert it to UTF-8{advice}."
         else:
-            sentence = f"{what} is not valid UTF-8 (byte {error.start}){advice}."
+            sentence = f"{subject} is not valid UTF-8 (at byte {error.start}){advice}."
         raise ApiError("bad_utf8", sentence) from None
 
 
 def decode_message(message: bytes) -> Any:
-    """Return the JSON value for a message: its text, or {"base64": ...} where it is not UTF-8."""
+    """Return the JSON value of a message: its text, or {"base64": ...} if it is not UTF-8."""
     try:
         return message.decode()
     except UnicodeDecodeError:
@@ -141,7 +140,7 @@ def decode_message(message: bytes) -> Any:
 
 
 def cut_text(text: str, characters: int) -> str:
-    """Return the first characters of a text, but no letter without its accents: "abe\u0301" is cut to "ab" at 3."""
+    """Return the first characters of a text without splitting a letter from its accents: "abe\u0301" at 3 is "ab"."""
     end = characters
     while 0 < end < len(text) and (combining(text[end]) or text[end] in JOINED or text[end - 1] == JOINER):
         end -= 1
@@ -149,8 +148,8 @@ def cut_text(text: str, characters: int) -> str:
 
 
 def preview(head: bytes, size: int, characters: int) -> dict[str, Any]:
-    """Return the preview of a message of `size` bytes from its first bytes (4 a character are enough)."""
-    cuts = min(4, len(head)) if len(head) < size else 1  # a cut head may end inside a character
+    """Return the preview of a message of `size` bytes, made from its first bytes; 4 per character are enough."""
+    cuts = min(4, len(head)) if len(head) < size else 1  # the head can end inside a character
     for cut in range(cuts):
         try:
             return {"preview": cut_text(head[: len(head) - cut].decode(), characters), "bytes": size}

@@ -1,4 +1,4 @@
-"""JSON texts, read as they are written: validated and compacted at C speed, but not turned into values."""
+"""JSON as text: validated and compacted at C speed, without turning it into values, so that nothing changes."""
 
 import re
 
@@ -7,8 +7,8 @@ import msgspec
 from web.errors import ApiError, quoted
 
 MAX_DEPTH = 32  # levels of nesting in a message
-MAX_VALUES = 600_000  # in a list of messages; a message of 1 MiB never has more
-VALUES_AT_ONCE = 10_000  # values counted at once
+MAX_VALUES = 600_000  # in a list of messages; more than a message of 1 MiB can hold
+VALUES_AT_ONCE = 10_000  # values counted by one match
 NDJSON = "application/x-ndjson"
 
 _object = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -23,7 +23,7 @@ _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _CONTROLS = bytes(range(32))
 _SQUARE = bytes.maketrans(b"{}", b"[]")
 _NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
-# Text up to the next value, VALUES_AT_ONCE times: after a comma, and in a list or an object that is not empty.
+# The text up to the next value, VALUES_AT_ONCE times. A value follows a comma, or opens a non-empty list or object.
 _SOME_VALUES = re.compile(
     rb'(?:(?:"(?:[^"\\]++|\\.)*+"|[^"\[{,]++|[\[{](?=[\]}]))*+[\[{,]){%d}+' % VALUES_AT_ONCE, re.DOTALL
 )
@@ -33,7 +33,7 @@ def compact_json(data: bytes) -> bytes:
     """Return a JSON text in UTF-8 without the white space between its tokens; nothing else changes.
 
     Raises:
-        ApiError: it is not valid JSON, or holds a lone surrogate (400).
+        ApiError: it is not valid JSON, or contains a lone surrogate (400).
     """
     try:
         return msgspec.json.format(data, indent=-1)
@@ -47,10 +47,10 @@ def compact_json(data: bytes) -> bytes:
 
 
 def read_object(text: bytes) -> dict[str, bytes]:
-    """Return the names and the JSON texts of an object that `compact_json` made.
+    """Return the names and the JSON texts of the values of an object from `compact_json`.
 
     Raises:
-        ApiError: it is no object, or a name comes twice (400).
+        ApiError: it is not an object, or has a duplicate name (400).
     """
     if not text.startswith(b"{"):
         raise ApiError("bad_json", 'Send a JSON object, such as {"message": "hello"}.')
@@ -59,7 +59,7 @@ def read_object(text: bytes) -> dict[str, bytes]:
     while found := _NAME.match(text, position):
         name, names = _string.decode(found[0]), names + 1
         position = found.end() + 1
-        # Of a name that comes twice the last value was read, so a value that is not there is another one of that name.
+        # The decoder keeps the last value of a duplicate name. A name followed by another value is thus a duplicate.
         end = position + len(fields[name])
         if names > len(fields) or not text.startswith(fields[name], position) or text[end] not in b",}":
             raise ApiError("duplicate_key", f"{quoted(name)} is given twice.")
@@ -68,12 +68,12 @@ def read_object(text: bytes) -> dict[str, bytes]:
 
 
 def read_list(text: bytes) -> list[bytes]:
-    """Return the JSON texts in a list that `compact_json` made."""
+    """Return the JSON texts of the values of a list from `compact_json`."""
     return [bytes(raw) for raw in _list.decode(text)]
 
 
 def read_strings(text: bytes) -> list[str] | None:
-    """Return the texts in a list that holds nothing else; None if it does."""
+    """Return the texts of a list of strings; None if it contains any other value."""
     try:
         return _strings.decode(text)
     except msgspec.ValidationError:
@@ -81,12 +81,12 @@ def read_strings(text: bytes) -> list[str] | None:
 
 
 def read_string(text: bytes) -> str:
-    """Return the text that a valid JSON string stands for."""
+    """Return the text of a valid JSON string."""
     return _string.decode(text)
 
 
 def read_scalar(text: bytes) -> str | None:
-    """Return the text of a string, a number as it is written, "1" or "0" for a boolean, None for null."""
+    """Return the text of a string, a number as written, "1" or "0" for a boolean, None for null."""
     if text.startswith(b'"'):
         return _string.decode(text)
     return {b"true": "1", b"false": "0", b"null": None}.get(text, text.decode())
@@ -95,9 +95,9 @@ def read_scalar(text: bytes) -> str | None:
 def read_lines(lines: list[bytes]) -> list[bytes] | None:
     """Return the texts of lines that are all JSON strings, or the compact JSON of lines that are all objects.
 
-    None if they are neither, or not valid, or need a look at each: they may be nested too deep, or hold base64.
-    Each line must hold one value. Values never span lines that begin and end like these, so as many values as lines
-    means one in each.
+    None if they are neither, or invalid, or must be read one by one: they could be nested too deeply or contain base64.
+    Each line must be one value. A value cannot span lines that all begin and end as checked here, so an equal number
+    of values and lines means one value per line.
     """
     block = b"\n".join(lines)
     try:
@@ -118,9 +118,10 @@ def read_lines(lines: list[bytes]) -> list[bytes] | None:
 
 
 def is_plain(joined: bytes, separator: bytes, number: int, quotes: int = 0) -> bool:
-    """Return whether texts, joined by a separator, are the contents of as many JSON strings as they stand.
+    """Return whether `number` texts, joined by a separator, need nothing but quotes to be JSON strings.
 
-    They are UTF-8 and hold no quote, backslash or control character; `quotes` stand around all of them.
+    That is so if they are UTF-8 without quotes, backslashes and control characters. `quotes` is the number of quotes
+    around the joined text.
     """
     between = number - 1
     if joined.count(b'"') != between * separator.count(b'"') + quotes or b"\\" in joined:
@@ -134,18 +135,18 @@ def is_plain(joined: bytes, separator: bytes, number: int, quotes: int = 0) -> b
 
 
 def check_depth(text: bytes) -> None:
-    """Refuse a valid compact text that is nested deeper than MAX_DEPTH (400)."""
+    """Refuse a valid compact JSON text nested deeper than MAX_DEPTH (400)."""
     if not _is_maybe_deep(text):
         return
     brackets = _STRING.sub(b"", text).translate(_SQUARE, _NO_BRACKETS)
     for _ in range(MAX_DEPTH):
-        brackets = brackets.replace(b"[]", b"")  # takes off one level
+        brackets = brackets.replace(b"[]", b"")  # removes one level
     if brackets:
         raise _too_deep()
 
 
 def _is_maybe_deep(text: bytes) -> bool:
-    """Return whether a text has so many brackets that it could be nested deeper than MAX_DEPTH."""
+    """Return whether a text has enough brackets to be nested deeper than MAX_DEPTH."""
     return len(text) > 2 * MAX_DEPTH and text.count(b"[") + text.count(b"{") > MAX_DEPTH
 
 
@@ -154,7 +155,7 @@ def _too_deep() -> ApiError:
 
 
 def check_number_of_values(text: bytes) -> None:
-    """Refuse a list with so many values that to make them would take much time and memory (413)."""
+    """Refuse a list of more than MAX_VALUES values, nested ones included (413), before any of them is decoded."""
     if text.count(b",") <= MAX_VALUES:
         return
     values, end = 0, 0

@@ -5,10 +5,10 @@ from functools import partial
 from flask import Response
 
 from broker.queue import Paused, Pushed, ReliableQueue
-from web import streams
 from web.errors import ApiError
 from web.input.body import BYTES, TEXT, iter_body, lines_kind
 from web.input.codec import decode_message
+from web.input.lines import push_lines
 from web.input.parameters import Choice, Flag, Message, MessageList, Number, one_or_many
 from web.instrumentation import record_messages
 from web.operations.operation import Answer, Counted, Example, Result, operation
@@ -93,8 +93,8 @@ def push(
     A UTF-8 byte order mark is dropped at the start of a stream, a JSON body or a form. A single message as `text/plain`
     keeps it.
     """
-    if lines := lines_kind(request):
-        return push_lines(request, queue, lines, key=key, front=front, delay=delay)
+    if kind := lines_kind(request):
+        return push_stream(request, queue, kind, key=key, front=front, delay=delay)
     found = one_or_many(message, messages, "message", "bad_message")
     if delay and front:
         sentence = "Send either delay or front: a delayed message joins the back of the queue."
@@ -112,7 +112,7 @@ def push(
     return Counted(answer) if pushed.is_repeated else answer
 
 
-def push_lines(request: Request, queue: ReliableQueue, kind: str, key: str | None, **refused: float) -> Counted:
+def push_stream(request: Request, queue: ReliableQueue, kind: str, key: str | None, **refused: float) -> Counted:
     """Push a stream of lines; their messages are counted as they come."""
     for name, value in refused.items():
         if value:
@@ -121,7 +121,7 @@ def push_lines(request: Request, queue: ReliableQueue, kind: str, key: str | Non
         raise ApiError("bad_idempotency_key", "A stream of lines does not take an Idempotency-Key.")
     record = partial(record_messages, request.services, "push", queue.name)
     blocks = iter_body(request, eager=True)
-    pushed, count = streams.push_lines(queue, blocks, kind, request.settings.max_message_bytes, record)
+    pushed, count = push_lines(queue, blocks, kind, request.settings.max_message_bytes, record)
     return Counted({"success": True, "pushed": pushed, "count": count})
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from flask import Response
 
 from broker.queue import ReliableQueue
-from web import streams
+from web import answers
 from web.input.body import JSON
 from web.input.parameters import Flag, Integer
 from web.input.raw_json import NDJSON
@@ -88,15 +88,15 @@ def all_messages(
     count = queue.count()
     size = min(max(0, count - offset), count if limit is None else limit)
     if contains is not None:
-        chunks: Iterator[list[Any]] = streams.iter_found(queue, contains, offset, limit, preview, details)
+        chunks: Iterator[list[Any]] = answers.iter_found(queue, contains, offset, limit, preview, details)
         if preview is None and not details and prefers(request, NDJSON):  # lines that `push` accepts, as ever
             chunks = ([one["message"] for one in chunk] for chunk in chunks)
     elif details:
-        chunks = streams.iter_details(queue, offset, size, preview)
+        chunks = answers.iter_details(queue, offset, size, preview)
     elif preview is None:
-        chunks = streams.iter_waiting(queue, offset, limit)
+        chunks = answers.iter_waiting(queue, offset, limit)
     else:
-        chunks = streams.iter_previews(queue, offset, size, preview)
+        chunks = answers.iter_previews(queue, offset, size, preview)
     return list_answer(request, chunks, count, size)
 
 
@@ -105,11 +105,11 @@ def list_answer(
 ) -> Response | Answer:
     """Answer a list of `size` messages (None: unknown) while it is read, as JSON or as one line each."""
     if prefers(request, NDJSON):
-        return Response(streams.as_ndjson(streams.prefetch(chunks)), content_type=NDJSON)
+        return Response(answers.as_ndjson(answers.prefetch(chunks)), content_type=NDJSON)
     first = next(chunks, [])
     if len(first) == size:
-        return {"success": True, "messages": streams.decode_all(first), "count": count}
-    return Response(streams.as_json(chain([first], chunks), {"count": count}), content_type=JSON)
+        return {"success": True, "messages": answers.decode_all(first), "count": count}
+    return Response(answers.as_json(chain([first], chunks), {"count": count}), content_type=JSON)
 
 
 HELD_MESSAGES = success(
@@ -133,7 +133,7 @@ def reserved(
 
     With its `id` anyone can release, extend or ack a message, or make it a dead letter.
     """
-    chunks = streams.iter_held(queue, "reserved", offset, limit, preview)
+    chunks = answers.iter_held(queue, "reserved", offset, limit, preview)
     return list_answer(request, chunks, queue.state().counts.reserved)
 
 
@@ -156,7 +156,7 @@ def delayed(
     They were pushed or released with a `delay`. With its `id` a message can be released (to join the queue now),
     extended (later), acked (never) or made a dead letter.
     """
-    chunks = streams.iter_held(queue, "delayed", offset, limit, preview)
+    chunks = answers.iter_held(queue, "delayed", offset, limit, preview)
     return list_answer(request, chunks, queue.state().counts.delayed)
 
 

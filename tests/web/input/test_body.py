@@ -1,4 +1,4 @@
-"""Reading the body of a request: which media types hold a message, byte for byte, and which bodies are refused."""
+"""Request bodies: each media type stores its message byte for byte; every invalid body is refused."""
 
 import base64
 from typing import Any
@@ -17,12 +17,7 @@ from web.input.body import read_fields
 from web.request import current_request
 
 MIB = 1 << 20
-
-
-@pytest.fixture
-def api(named_api: Api) -> Api:
-    """Reading a body does not depend on how the queue is addressed."""
-    return named_api
+BOM = b"\xef\xbb\xbf"
 
 
 @pytest.mark.parametrize(
@@ -185,7 +180,7 @@ def test_a_message_is_stored_byte_for_byte_and_comes_back(api: Api, kind: str, b
     ],
     ids=lambda value: repr(value)[:40],
 )
-def test_a_body_that_holds_no_valid_message_is_refused_and_nothing_is_stored(
+def test_an_invalid_body_is_refused_and_stores_nothing(
     api: Api, kind: str | None, body: Any, status: int, error: str
 ) -> None:
     answer = api.post("push", body.encode() if isinstance(body, str) else body, kind)
@@ -205,7 +200,7 @@ def test_an_encoded_body_is_refused(api: Api, encoding: str) -> None:
 
 
 @pytest.mark.parametrize("kind", [JSON, FORM, TEXT, BYTES, None])
-def test_pop_takes_an_empty_body_of_any_type(api: Api, kind: str | None) -> None:
+def test_pop_accepts_an_empty_body_of_any_type(api: Api, kind: str | None) -> None:
     api.post("push", json={"message": "a"})
     assert api.post("pop", b"", kind).json["message"] == "a"
 
@@ -214,40 +209,77 @@ def test_pop_takes_an_empty_body_of_any_type(api: Api, kind: str | None) -> None
     ("kind", "body", "status"),
     [(JSON, b"[]", 400), (JSON, b"{", 400), (TEXT, b"a", 415), (FORM, b"max=1&max=1", 400), (FORM, b"%FF=%FF", 400)],
 )
-def test_pop_with_a_bad_body_takes_nothing(api: Api, kind: str, body: bytes, status: int) -> None:
+def test_pop_with_an_invalid_body_takes_nothing(api: Api, kind: str, body: bytes, status: int) -> None:
     api.post("push", json={"message": "a"})
     assert (api.post("pop", body, kind).status_code, api.messages()) == (status, [b"a"])
 
 
-def test_all_tells_text_from_bytes(api: Api) -> None:
+def test_all_distinguishes_text_from_bytes(api: Api) -> None:
     api.post("push", json={"messages": ["ž", {"base64": "xL4="}, {"base64": "xA=="}, '{"base64": "xA=="}']})
     assert api.get("all").json["messages"] == ["ž", "ľ", {"base64": "xA=="}, '{"base64": "xA=="}']
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("value", ["1,", "{},", "1e1,"])
-def test_a_body_of_very_many_values_is_refused_before_it_holds_others_up(api: Api, value: str) -> None:
+def test_a_list_of_too_many_values_is_refused(api: Api, value: str) -> None:
     body = '{"messages":[' + value * 1_100_000 + "1]}"
     answer = api.post("push", body, JSON)
     assert (answer.status_code, answer.json["error"], answer.json["limit"]) == (413, "too_many_values", 600_000)
     assert api.messages() == []
 
 
-@pytest.mark.slow
-def test_a_list_that_no_message_can_hold_is_too_large(api: Api) -> None:
+def test_a_list_larger_than_a_message_is_refused(api: Api) -> None:
     answer = api.post("push", '{"message":[' + "[]," * 400_000 + "1]}", JSON)
     assert (answer.status_code, answer.json["error"]) == (413, "message_too_large")
 
 
-@pytest.mark.slow
-def test_half_a_million_numbers_are_a_message(api: Api) -> None:
+def test_half_a_million_numbers_fit_in_a_message(api: Api) -> None:
     message = "[" + "1," * 500_000 + "1]"
     padding = " " * 100_000
     assert api.post("push", f'{{"message":{padding}{message}}}', JSON).status_code == 200
     assert api.messages() == [message.encode()]
 
 
-APP = create_app(Settings(), FakeRedis())  # for the contexts of many requests; nothing is kept in it
+@pytest.mark.parametrize(
+    ("kind", "body"),
+    [
+        ("application/json", b'{"message": "one"}'),
+        ("application/x-www-form-urlencoded", b'{"message": "one"}'),
+        ("application/x-www-form-urlencoded", b"message=one"),
+    ],
+)
+def test_a_byte_order_mark_before_json_or_a_form_is_dropped(api: Api, kind: str, body: bytes) -> None:
+    assert api.post("push", BOM + body, kind).json["message"] == "one"
+    assert api.messages() == [b"one"]
+
+
+@pytest.mark.parametrize("kind", ["text/plain", "application/octet-stream"])
+def test_a_single_message_keeps_its_byte_order_mark(api: Api, kind: str) -> None:
+    assert api.post("push", BOM + b"one", kind).status_code == 200
+    assert api.post("push", json={"message": "\ufeffone"}).status_code == 200
+    assert api.messages() == [BOM + b"one"] * 2
+
+
+@pytest.mark.parametrize(
+    ("path", "kind", "text"),
+    [
+        ("push?each=line", "text/plain", "one\ntwo\n"),
+        ("push?each=line", "text/plain", "\none\n"),
+        ("push", "text/plain", "one"),
+        ("push", "application/x-ndjson", '"one"\n"two"\n'),
+        ("push", "application/json", '{"message": "one"}'),
+        ("push", "application/x-www-form-urlencoded", "message=one"),
+        ("pop", "application/json", '{"max": 2}'),
+    ],
+)
+def test_the_error_for_utf_16_says_so(api: Api, path: str, kind: str, text: str) -> None:
+    for encoding, mark in (("utf-16", b""), ("utf-16-be", b"\xfe\xff"), ("utf-32", b"")):
+        answer = api.post(path, mark + text.encode(encoding), kind)
+        assert (answer.status_code, answer.json["error"]) == (400, "bad_utf8")
+        assert "UTF-16" in answer.json["message"] and "UTF-8" in answer.json["message"]
+    assert api.messages() == []
+
+
+APP = create_app(Settings(), FakeRedis())  # for the contexts of many requests; it keeps no state
 
 
 @given(st.binary(max_size=200))

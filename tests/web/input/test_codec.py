@@ -1,4 +1,4 @@
-"""The JSON value of a message, and a message's JSON value: encoding, decoding, previews, and what is not JSON."""
+"""Messages and their JSON values: encoding, decoding, previews, and texts that are not valid JSON."""
 
 import base64
 import json
@@ -17,27 +17,27 @@ SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False)
 
 
 @given(st.recursive(SCALARS, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=8))
-def test_any_json_value_is_its_compact_text(value: Any) -> None:
-    text = json.dumps([value], ensure_ascii=False)
+def test_any_json_value_becomes_its_compact_text(value: Any) -> None:
+    text, must_escape = json.dumps([value], ensure_ascii=False), False
     try:
         text.encode()
-    except UnicodeEncodeError:
-        text = json.dumps([value])  # lone surrogates can only be written as escapes
+    except UnicodeEncodeError:  # surrogates can only be written as escapes
+        text, must_escape = json.dumps([value]), True
     try:
         stored = encode_message(compact_json(text.encode()), LIMITS).decode()
     except ApiError as error:
         assert error.error in ("bad_utf8", "too_deep", "bad_json")
         return
-    assert stored == json.dumps([value], ensure_ascii=text.isascii(), separators=(",", ":"))
+    assert stored == json.dumps([value], ensure_ascii=must_escape, separators=(",", ":"))
 
 
 @given(st.binary(min_size=1, max_size=200))
-def test_every_message_comes_back_from_its_json_value(message: bytes) -> None:
+def test_any_message_survives_the_way_to_its_json_value_and_back(message: bytes) -> None:
     assert encode_message(compact(decode_message(message)).encode(), LIMITS) == message
 
 
 @given(st.binary(max_size=200))
-def test_any_bytes_are_json_or_refused(data: bytes) -> None:
+def test_any_bytes_are_valid_json_or_refused(data: bytes) -> None:
     try:
         compact_json(data)
     except ApiError as error:
@@ -61,7 +61,7 @@ def test_any_bytes_are_json_or_refused(data: bytes) -> None:
         '[{"base64":"AAE="}]',
     ],
 )
-def test_the_content_of_a_message_is_kept_as_it_is_written(text: str) -> None:
+def test_the_json_of_a_message_stays_as_written(text: str) -> None:
     spread = text.replace(",", " ,\n ").replace(":", " : ").replace("[", "[ \t").encode()
     assert encode_message(compact_json(spread), LIMITS) == text.encode()
 
@@ -75,7 +75,7 @@ def test_the_content_of_a_message_is_kept_as_it_is_written(text: str) -> None:
         ('{"\\u0061":"x,}\\"","b":{"a":1,"a":2}}', {"a": '"x,}\\""', "b": '{"a":1,"a":2}'}),
     ],
 )
-def test_the_fields_of_an_object_are_read_as_they_are_written(text: str, fields: dict[str, str]) -> None:
+def test_the_fields_of_an_object_stay_as_written(text: str, fields: dict[str, str]) -> None:
     found = read_object(compact_json(text.encode()))
     assert {name: value.decode() for name, value in found.items()} == fields
 
@@ -95,13 +95,14 @@ def test_the_fields_of_an_object_are_read_as_they_are_written(text: str, fields:
         '{"":"","":""}',
     ],
 )
-def test_a_field_that_comes_twice_is_refused(text: str) -> None:
+def test_a_duplicate_field_is_refused(text: str) -> None:
     with pytest.raises(ApiError) as caught:
         read_object(compact_json(text.encode()))
     assert (caught.value.status, caught.value.error) == (400, "duplicate_key")
 
 
 def one_by_one(lines: list[bytes]) -> list[bytes] | None:
+    """Return the messages of lines encoded one by one; None if one is invalid."""
     try:
         return [encode_message(compact_json(line), LIMITS) for line in lines if line.decode()]
     except (ApiError, UnicodeDecodeError):
@@ -118,7 +119,7 @@ def one_by_one(lines: list[bytes]) -> list[bytes] | None:
         [b'{"a":1}', b"2"],
     ],
 )
-def test_common_lines_are_read_at_once_as_one_by_one(lines: list[bytes]) -> None:
+def test_lines_read_at_once_are_the_same_as_read_one_by_one(lines: list[bytes]) -> None:
     found = encode_lines(lines, LIMITS)
     assert found is None or found == one_by_one(lines)
 
@@ -142,21 +143,21 @@ def test_common_lines_are_read_at_once_as_one_by_one(lines: list[bytes]) -> None
     ],
     ids=range(13),
 )
-def test_lines_that_are_not_one_value_each_are_not_read_at_once(lines: list[bytes]) -> None:
+def test_lines_that_are_not_one_value_each_are_never_read_at_once(lines: list[bytes]) -> None:
     assert one_by_one(lines) is None
     assert encode_lines(lines, LIMITS) is None
 
 
 @given(st.lists(st.sampled_from([b'"a"', b'"', b"{}", b'{"a":[', b"]}", b'{"a":1}', b" ", b",", b'"a" "b"', b"{} {}"])))
-def test_any_lines_are_read_at_once_as_one_by_one(lines: list[bytes]) -> None:
+def test_any_lines_read_at_once_are_the_same_as_read_one_by_one(lines: list[bytes]) -> None:
     found = encode_lines(lines, LIMITS)
     assert found is None or found == one_by_one(lines)
 
 
 @pytest.mark.parametrize("text", [b'["a","b"]', b'["a",1,{"a":[]},{"base64":"AA=="}]', b"[[],[1]]"])
-def test_the_messages_of_a_list_are_those_of_its_values(text: bytes) -> None:
-    wanted = [encode_message(compact(value).encode(), LIMITS) for value in json.loads(text)]
-    assert encode_messages(text, LIMITS, lambda: None) == wanted
+def test_a_list_becomes_the_messages_of_its_values(text: bytes) -> None:
+    expected = [encode_message(compact(value).encode(), LIMITS) for value in json.loads(text)]
+    assert encode_messages(text, LIMITS, lambda: None) == expected
 
 
 @given(st.binary(min_size=1, max_size=60), st.integers(1, 20))
@@ -181,10 +182,10 @@ def test_a_preview_is_the_beginning_of_its_message(message: bytes, characters: i
         ("a👍🏽b", 2, "a"),
         ("a👩\u200d👧b", 2, "a"),
         ("a👩\u200d👧b", 3, "a"),
-        ("e\u0301", 1, "e"),  # never nothing
+        ("e\u0301", 1, "e"),  # never empty
     ],
 )
-def test_a_preview_cuts_no_accent_from_its_letter(text: str, characters: int, shown: str) -> None:
+def test_a_preview_never_splits_a_letter_from_its_accent(text: str, characters: int, shown: str) -> None:
     assert preview(text.encode(), len(text.encode()), characters)["preview"] == shown
 
 

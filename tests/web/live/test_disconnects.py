@@ -89,7 +89,7 @@ LEAVING: dict[str, list[Step]] = {
 }
 
 
-@pytest.mark.parametrize("verb", ["pop", "reserve"])
+@pytest.mark.parametrize("verb", ["pop", pytest.param("reserve", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("way", LEAVING)
 def test_a_client_that_left_takes_nothing(site: App, valkey: Store, name: str, verb: str, way: str) -> None:
     queue = ReliableQueue(valkey.client(), name)
@@ -103,7 +103,7 @@ def test_a_client_that_left_takes_nothing(site: App, valkey: Store, name: str, v
     sock.close()
 
 
-@pytest.mark.parametrize("verb", ["pop", "reserve"])
+@pytest.mark.parametrize("verb", ["pop", pytest.param("reserve", marks=pytest.mark.slow)])
 def test_a_client_that_left_is_soon_not_counted_as_waiting(site: App, valkey: Store, name: str, verb: str) -> None:
     queue = ReliableQueue(valkey.client(), name)
     sock = ask(site, name, verb)
@@ -141,7 +141,7 @@ def is_blocked(store: Store) -> bool:
     return any("b" in client["flags"] for client in store.client().client_list())
 
 
-@pytest.mark.parametrize("verb", ["pop", "reserve"])
+@pytest.mark.parametrize("verb", ["pop", pytest.param("reserve", marks=pytest.mark.slow)])
 def test_a_client_that_ended_its_sending_and_later_left_takes_nothing(
     site: App, valkey: Store, name: str, verb: str
 ) -> None:
@@ -164,7 +164,7 @@ STAYING: dict[str, list[Step]] = {
 }
 
 
-@pytest.mark.parametrize("verb", ["pop", "reserve"])
+@pytest.mark.parametrize("verb", ["pop", pytest.param("reserve", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("version", ["1.0", "1.1"])
 @pytest.mark.parametrize("way", STAYING)
 def test_a_client_that_reads_on_gets_the_message_that_waits(
@@ -182,7 +182,7 @@ def test_a_client_that_reads_on_gets_the_message_that_waits(
     sock.close()
 
 
-@pytest.mark.parametrize("verb", ["pop", "reserve"])
+@pytest.mark.parametrize("verb", ["pop", pytest.param("reserve", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("seconds", [0, pytest.param(3, marks=pytest.mark.slow)])
 def test_a_client_that_ended_its_sending_gets_a_message_that_comes_later(
     site: App, valkey: Store, name: str, verb: str, seconds: int

@@ -13,7 +13,7 @@ from web.live import long_poll
 from web.live.long_poll import ANSWER_TIMEOUT, BLOCK_SECONDS, MAX_WAIT
 
 
-@pytest.mark.parametrize("verb", ["pop", "reserve"])
+@pytest.mark.parametrize("verb", ["pop", pytest.param("reserve", marks=pytest.mark.slow)])
 def test_a_wait_of_60_is_accepted_and_answered_before(api: Api, verb: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(long_poll, "ANSWER_TIMEOUT", 0.2)
     started = time.monotonic()

@@ -368,9 +368,9 @@ def test_polls_without_notifications_are_limited(name: str, monkeypatch: pytest.
     asked: list[float] = []
 
     class Counting(FakeRedis):
-        def eval(self, *args: Any, **more: Any) -> Any:
+        def evalsha(self, *args: Any, **more: Any) -> Any:
             asked.append(time.monotonic())
-            return super().eval(*args, **more)
+            return super().evalsha(*args, **more)
 
     with running(Watched(Counting())) as watched:
         streams = [watched.stream(f"{name}-{number}") for number in range(10)]

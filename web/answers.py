@@ -1,0 +1,191 @@
+"""Lists of messages as answers of any length: read from Redis and written as JSON or NDJSON, in constant memory."""
+
+import time
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+import msgspec
+
+from broker.queue import Details, ReliableQueue, Search
+from broker.scan import iter_messages
+from RedisQueue import RedisQueue
+from web.input.codec import MAX_VALUE_BYTES, decode_message, preview
+from web.input.raw_json import is_plain
+
+PREVIEW_BATCH = 100  # previews read from Redis at once
+NO_LIMIT = 1 << 62  # more messages than there can be
+PART_CHARACTERS = 1 << 15  # an answer is made in parts of about this size
+
+T = TypeVar("T")
+
+_encoder = msgspec.json.Encoder()
+
+
+def iter_waiting(queue: RedisQueue, offset: int, limit: int | None) -> Iterator[list[Any]]:
+    """Yield the waiting messages in chunks, as bytes."""
+    return _read_ahead(iter_messages(queue, offset, limit))
+
+
+def _read_ahead(chunks: Iterator[T]) -> Iterator[T]:
+    """Yield the chunks; read the next one while the last is sent."""
+    thread = ThreadPoolExecutor(1)
+    try:
+        future = thread.submit(next, chunks, None)
+        while (chunk := future.result()) is not None:
+            future = thread.submit(next, chunks, None)
+            time.sleep(0)  # let the thread send its command now
+            yield chunk
+    finally:
+        thread.shutdown(wait=False)
+
+
+def iter_previews(queue: ReliableQueue, offset: int, limit: int, characters: int) -> Iterator[list[Any]]:
+    """Yield the previews of the waiting messages in chunks; only the beginning of each message leaves Redis."""
+    for start in range(offset, offset + limit, PREVIEW_BATCH):
+        heads = queue.state(min(PREVIEW_BATCH, offset + limit - start), start, 4 * characters).heads
+        yield [preview(head, size, characters) for head, size in heads]
+
+
+def iter_details(queue: ReliableQueue, offset: int, limit: int, characters: int | None) -> Iterator[list[Any]]:
+    """Yield the waiting messages in chunks, each with its details; whole (`characters` None) or as a preview."""
+    end = offset + limit
+    while offset < end:
+        found = queue.details(min(PREVIEW_BATCH, end - offset), offset, _head_bytes(characters))
+        if not found:
+            return
+        yield [_content(head, size, characters) | _details(details) for head, size, details in found]
+        offset += len(found)
+
+
+def iter_found(
+    queue: ReliableQueue, text: str, offset: int, limit: int | None, characters: int | None, details: bool
+) -> Iterator[list[dict[str, Any]]]:
+    """Yield the waiting messages that contain a text, with their positions, in chunks; a chunk can be empty."""
+    search, left = Search(offset), NO_LIMIT if limit is None else limit
+    while left > 0 and not search.is_over:
+        found, search = queue.find(text, min(left, PREVIEW_BATCH), _head_bytes(characters), search, details)
+        yield [
+            {"position": one.position, **_content(one.head, one.size, characters), **_details(one.details)}
+            for one in found
+        ]
+        left -= len(found)
+
+
+def iter_held(
+    queue: ReliableQueue, kind: str, offset: int, limit: int | None, characters: int | None
+) -> Iterator[list[dict[str, Any]]]:
+    """Yield the "reserved" or "delayed" messages in chunks, the earliest deadline first."""
+    last, left = None, NO_LIMIT if limit is None else limit
+    while left > 0:
+        found = queue.held(kind, min(left, PREVIEW_BATCH), _head_bytes(characters), offset, last)
+        if not found:
+            return
+        yield [
+            {"id": one.id, **_content(one.head, one.size, characters), "deliveries": one.deliveries}
+            | {"deadline": one.deadline, **_failure("failed", one.failed, one.reason)}
+            for one in found
+        ]
+        last, left = found[-1], left - len(found)
+
+
+def _head_bytes(characters: int | None) -> int:
+    """Return the number of bytes at the start of a message that a preview needs; None: the whole message."""
+    return MAX_VALUE_BYTES if characters is None else 4 * characters
+
+
+def _content(head: bytes, size: int, characters: int | None) -> dict[str, Any]:
+    """Return the fields of a whole message (`characters` None) or of its preview."""
+    return {"message": decode_message(head)} if characters is None else preview(head, size, characters)
+
+
+def _details(details: Details | None) -> dict[str, Any]:
+    """Return the fields of a message's details; none if they were not requested."""
+    if details is None:
+        return {}
+    when = "died" if details.died else "failed"
+    return {"deliveries": details.deliveries, **_failure(when, details.failed, details.reason)}
+
+
+def _failure(when: str, failed: float | None, reason: str) -> dict[str, Any]:
+    """Return the fields of a message's last failure, its time in Unix seconds; none if it never failed."""
+    return {} if failed is None else {"reason": reason, when: failed}
+
+
+def as_ndjson(chunks: Iterable[list[Any]]) -> Iterator[bytes]:
+    """Yield one line of JSON per message. The chunks are lists of messages, as bytes, or of JSON values."""
+    for chunk in filter(None, chunks):
+        if _is_long(chunk):
+            yield from _join((*_json_parts(chunk[0]), b"\n"))
+        else:
+            quoted = _quote_all(chunk, b"\n")
+            yield quoted + b"\n" if quoted else _encoder.encode_lines(decode_all(chunk))
+
+
+def as_json(chunks: Iterable[list[Any]], rest: dict[str, Any]) -> Iterator[bytes]:
+    """Yield a JSON answer with these `messages`, followed by the fields of `rest`."""
+    before = b'{"success":true,"messages":['
+    for chunk in filter(None, chunks):
+        if _is_long(chunk):
+            yield from _join((before, *_json_parts(chunk[0])))
+        else:
+            yield before + (_quote_all(chunk, b",") or _encoder.encode(decode_all(chunk))[1:-1])
+        before = b","
+    yield (b"" if before == b"," else before) + b"]," + _encoder.encode(rest)[1:] + b"\n"
+
+
+def decode_all(chunk: list[Any]) -> list[Any]:
+    """Return the JSON values of messages; JSON values stay as they are."""
+    return [decode_message(one) if isinstance(one, bytes) else one for one in chunk]
+
+
+def _quote_all(chunk: list[Any], between: bytes) -> bytes:
+    """Return messages as JSON strings separated by `between`; b"" if quotes alone do not make them JSON."""
+    if not isinstance(chunk[0], bytes):
+        return b""
+    separator = b'"%b"' % between
+    joined = separator.join(chunk)
+    return b'"%b"' % joined if is_plain(joined, separator, len(chunk)) else b""
+
+
+def _is_long(chunk: list[Any]) -> bool:
+    """Return whether the chunk is a single message that is encoded in parts; such a message always comes alone."""
+    return len(chunk) == 1 and len(chunk[0]) > PART_CHARACTERS
+
+
+def _json_parts(value: Any) -> Iterator[bytes]:
+    """Yield the JSON text of a value; a long text in parts, as escaping makes it up to six times as long."""
+    if isinstance(value, bytes):
+        value = decode_message(value)
+    if not isinstance(value, str):
+        yield _encoder.encode(value)
+        return
+    yield b'"'
+    for start in range(0, len(value), PART_CHARACTERS):
+        yield _encoder.encode(value[start : start + PART_CHARACTERS])[1:-1]
+    yield b'"'
+
+
+def _join(texts: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield the texts joined to parts worth sending, so that a slow reader holds little memory."""
+    waiting, size = list[bytes](), 0
+    for text in texts:
+        waiting.append(text)
+        size += len(text)
+        if size >= PART_CHARACTERS:
+            yield b"".join(waiting)
+            waiting, size = [], 0
+    if waiting:
+        yield b"".join(waiting)
+
+
+def prefetch(chunks: Iterator[Any]) -> Iterator[Any]:
+    """Return the iterator with its first chunk already read, so that an early failure becomes an error status."""
+    first = next(chunks, None)
+
+    def resume() -> Iterator[Any]:
+        if first is not None:
+            yield first
+            yield from chunks
+
+    return resume()

@@ -1,0 +1,205 @@
+"""Pushing a streamed body: one message a line, stored as the lines arrive, in constant memory."""
+
+import contextlib
+import math
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import redis
+
+from RedisQueue import RedisQueue
+from web.errors import ApiError, from_redis
+from web.input.codec import (
+    BOM,
+    Limits,
+    encode_lines,
+    encode_message,
+    validate_message,
+    validate_messages,
+    validate_utf8,
+)
+from web.input.raw_json import NDJSON, compact_json
+
+BATCH_MESSAGES = 1000  # messages in one LPUSH
+BATCH_BYTES = 1 << 20  # a batch this large is pushed before it is full
+MAX_DELAY = 0.02  # seconds from the arrival of a message to its push, with those that arrive in between
+RECORD_INTERVAL = 0.1  # seconds between two calls of `record`, each of which takes some microseconds
+JSON_ESCAPE_BYTES = 6  # JSON needs up to this many bytes for one byte of a message
+LINE_OVERHEAD_BYTES = 1024  # white space and quotes allowed in a line besides its message
+
+# The messages before the first invalid line, the number of lines before it, and its error.
+LinesRead = tuple[list[bytes], int, ApiError | None]
+
+
+def push_lines(
+    queue: RedisQueue,
+    blocks: Iterable[bytes],
+    kind: str,
+    max_bytes: int,
+    record: Callable[[dict[str, int]], object] = lambda _: None,
+) -> tuple[int, int]:
+    """Push one message per line as the lines arrive; return the number pushed and the queue's length after that.
+
+    The lines are JSON values (`kind` NDJSON) or text. Empty lines are skipped, CR LF ends a line too, and a byte order
+    mark before the first line is dropped. The last line needs no line end if the body is complete. A message has up to
+    `max_bytes` bytes. `record` gets {"pushed", "count"} of each RECORD_INTERVAL, for logs and metrics.
+
+    Raises:
+        ApiError: a line is invalid, the body is incomplete, or Redis failed. Its details are `pushed`, the number of
+            messages stored, and for an invalid line its number, `line`, from 1.
+    """
+    writer, line, failure = _Writer(queue, record), 0, None
+    read, limits = _read_json_lines if kind == NDJSON else _read_text_lines, Limits(max_bytes)
+    try:
+        try:
+            for lines in _split(blocks, max_bytes * (JSON_ESCAPE_BYTES if kind == NDJSON else 1) + LINE_OVERHEAD_BYTES):
+                messages, lines_read, error = read(lines, limits)
+                writer.add(messages)
+                line += lines_read
+                if error:
+                    raise error
+        except ApiError as error:
+            failure = error
+        count = writer.close()
+    except redis.RedisError as error:
+        raise from_redis(error).with_details(pushed=writer.pushed) from error
+    finally:
+        writer.record_pushed()
+    if failure:
+        raise failure.with_details(pushed=writer.pushed, line=line + 1)
+    return writer.pushed, count
+
+
+class _Writer:
+    """Pushes the messages of a stream in order: a full batch at once, a partial one after MAX_DELAY.
+
+    A thread pushes one batch while the caller reads the next. After a failed push, nothing more is pushed, and the next
+    call raises its error.
+    """
+
+    def __init__(self, queue: RedisQueue, record: Callable[[dict[str, int]], object]) -> None:
+        self.queue = queue
+        self.record = record
+        self.pushed = 0
+        self._recorded, self._recorded_at = 0, -math.inf
+        self._count: int | None = None
+        self._messages: list[bytes] = []
+        self._size = 0
+        self._push_in_progress: Future[None] | None = None  # or the last one, with its error if it failed
+        self._thread = ThreadPoolExecutor(1)
+        self._timer: threading.Timer | None = None
+        self._lock = threading.Lock()
+
+    def add(self, messages: list[bytes]) -> None:
+        """Accept messages; they are pushed within MAX_DELAY, whether more arrive or not."""
+        with self._lock:
+            self._messages += messages
+            number = len(self._messages)
+            if number >= BATCH_MESSAGES:
+                self._start_push(number - number % BATCH_MESSAGES)
+            elif self._add_size(messages) >= BATCH_BYTES:
+                self._start_push(number)
+            if self._messages and self._timer is None:
+                self._timer = threading.Timer(MAX_DELAY, self._push_late)
+                self._timer.daemon = True
+                self._timer.start()
+
+    def _add_size(self, messages: list[bytes]) -> int:
+        self._size += sum(map(len, messages))
+        return self._size
+
+    def close(self) -> int:
+        """Push the remaining messages; return the queue's length after the last push."""
+        try:
+            with self._lock:
+                if self._timer:
+                    self._timer.cancel()
+                self._start_push(len(self._messages))
+                self._wait()
+        finally:
+            self._thread.shutdown(wait=False)
+        return self.queue.count() if self._count is None else self._count
+
+    def _push_late(self) -> None:
+        with self._lock, contextlib.suppress(Exception):  # the next call raises it
+            self._timer = None
+            self._start_push(len(self._messages))
+
+    def _start_push(self, number: int) -> None:
+        """Push the first `number` messages. The few that remain are not counted in the size."""
+        self._wait()
+        messages, self._messages, self._size = self._messages[:number], self._messages[number:], 0
+        self._push_in_progress = self._thread.submit(self._push, messages)
+        time.sleep(0)  # let the thread send the first batch now
+
+    def _wait(self) -> None:
+        if self._push_in_progress:
+            self._push_in_progress.result()
+
+    def _push(self, messages: list[bytes]) -> None:
+        for start in range(0, len(messages), BATCH_MESSAGES):
+            batch = messages[start : start + BATCH_MESSAGES]
+            self._count = self.queue.push(*batch)
+            self.pushed += len(batch)
+            if time.monotonic() - self._recorded_at >= RECORD_INTERVAL:
+                self.record_pushed()
+
+    def record_pushed(self) -> None:
+        """Record the messages pushed since the last record."""
+        if self.pushed > self._recorded:
+            self.record({"pushed": self.pushed - self._recorded, "count": self._count or 0})
+            self._recorded, self._recorded_at = self.pushed, time.monotonic()
+
+
+def _read_text_lines(lines: list[bytes], limits: Limits) -> LinesRead:
+    try:
+        b"\n".join(lines).decode()  # one check of all lines is much faster than one of each
+        return validate_messages(list(filter(None, lines)), limits), len(lines), None
+    except (UnicodeDecodeError, ApiError):
+        return _read_one_by_one(lines, lambda line: validate_message(validate_utf8(line), limits))
+
+
+def _read_json_lines(lines: list[bytes], limits: Limits) -> LinesRead:
+    messages = encode_lines(list(filter(None, lines)), limits)
+    if messages is not None:
+        return messages, len(lines), None
+
+    def read(line: bytes) -> bytes:
+        return encode_message(compact_json(validate_utf8(line).removeprefix(BOM)), limits)
+
+    return _read_one_by_one(lines, read)
+
+
+def _read_one_by_one(lines: list[bytes], read: Callable[[bytes], bytes]) -> LinesRead:
+    messages = []
+    for number, line in enumerate(lines):
+        if line:
+            try:
+                messages.append(read(line))
+            except ApiError as error:
+                return messages, number, error
+    return messages, len(lines), None
+
+
+def _split(blocks: Iterable[bytes], max_line_bytes: int) -> Iterator[list[bytes]]:
+    """Yield the lines of a body in chunks, without their line ends; an error comes after the lines before it."""
+    rest, is_start = bytearray(), True
+    for block in blocks:
+        rest += block
+        if b"\n" in block:
+            *lines, last = bytes(rest).split(b"\n")
+            rest = bytearray(last)
+            yield _trim(lines, is_start, has_returns=b"\r" in block or lines[0].endswith(b"\r"))
+            is_start = False
+        if len(rest) > max_line_bytes:
+            raise ApiError("message_too_large", limit=max_line_bytes)
+    yield _trim([bytes(rest)], is_start, has_returns=True)
+
+
+def _trim(lines: list[bytes], is_start: bool, has_returns: bool) -> list[bytes]:
+    """Return the lines without their carriage returns, and without a byte order mark at the start of the body."""
+    if is_start:
+        lines[0] = lines[0].removeprefix(BOM)
+    return [line.removesuffix(b"\r") for line in lines] if has_returns else lines
