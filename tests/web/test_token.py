@@ -110,6 +110,8 @@ def test_signing_in_leads_to_the_page_that_was_asked_for(client: FlaskClient) ->
         "/q/a\r\nSet-Cookie: a=b",
         "",
         "/api/queue/pop",
+        "/api/queue/count",
+        "/login",
     ],
 )
 def test_signing_in_leads_to_no_other_site(client: FlaskClient, to: str) -> None:
