@@ -25,7 +25,7 @@ from web.services import Services
 
 
 class SimpleJSON(JSONProvider):
-    """Answers are compact UTF-8 JSON with a newline at the end, for terminals."""
+    """Compact UTF-8 JSON, with a newline at the end for terminals."""
 
     def dumps(self, obj: Any, **kwargs: Any) -> str:
         return compact(obj)
@@ -40,7 +40,7 @@ class SimpleJSON(JSONProvider):
 def create_app(settings: Settings, client: Any = None) -> Flask:
     """Return the app for some settings. Nothing is opened or started before the first request.
 
-    A Redis `client` that is given is used instead of one for the settings' server.
+    A `client` is used instead of a Redis client for the server of the settings.
     """
     app = Flask(__name__, static_folder=None)
     app.json = SimpleJSON(app)
@@ -70,7 +70,7 @@ def is_for_programs(request: Request) -> bool:
 
 
 def render_error(exception: Exception) -> Response:
-    """Answer every failure: JSON to programs, the 404 page to people."""
+    """Answer a failure: with JSON to programs, with a page to people."""
     error = errors.from_exception(exception, reading=request.method in security.SAFE_METHODS)
     no_links = isinstance(request.routing_exception, BadRequest)  # a malformed Host: the links of a page cannot be made
     record_error(current_request(), error)

@@ -169,7 +169,7 @@ REQUEST_ERRORS = {  # code -> row
     ),
 }
 
-REDIS_ERRORS = {  # code -> row; a row of FAULTS in broker/connections/errors.py may have a sentence of its own
+REDIS_ERRORS = {  # code -> row; a row of FAULTS in broker/connections/errors.py can have a more precise sentence
     "wrong_type": ErrorCode(
         409, "The queue's key in Redis is not a list.", "Use another name, or another `QUEUE_PREFIX`.", ANY
     ),

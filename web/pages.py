@@ -1,4 +1,4 @@
-"""The pages: a queue's page, that of all queues, and the sign-in page, in the visitor's language."""
+"""The pages: of a queue, of all queues, of the API reference, and for signing in, in the language of the visitor."""
 
 import json
 from pathlib import Path
@@ -22,7 +22,7 @@ pages = Blueprint("pages", __name__)
 
 ROOT = Path(__file__).parent.parent
 LANGUAGES = {"en": "English", "pt-BR": "Português", "es": "Español"}
-# One catalogue a language, for the templates here and for the page's modules alike.
+# One catalogue per language, for the templates and for the JavaScript modules.
 CATALOGUES: dict[str, dict[str, Any]] = {
     code: json.loads((ROOT / "translations" / f"{code}.json").read_text(encoding="utf-8")) for code in LANGUAGES
 }
@@ -31,7 +31,7 @@ DOCS_TEXTS = ("docs.waiting", "docs.stopped", "error.offline")  # that docs.js s
 
 
 class AnyText(BaseConverter):
-    """A queue's name as it was sent, slashes too: `validate_name` says whether it is one."""
+    """The name of a queue as it was sent, slashes included; `validate_name` checks it."""
 
     regex = r"[\s\S]*?"
     part_isolating = False
@@ -41,7 +41,7 @@ class AnyText(BaseConverter):
 
 
 def language() -> str:
-    """Return the language that the visitor chose by the switch, else the best for Accept-Language."""
+    """Return the language that the visitor chose, else the best match for Accept-Language."""
     chosen = request.cookies.get("lang", "")
     if chosen in LANGUAGES:
         return chosen
@@ -50,13 +50,13 @@ def language() -> str:
 
 
 def t(key: str, **values: str) -> str:
-    """Return a text of the catalogue in the visitor's language. Templates need no plural forms, the modules do."""
+    """Return a text in the language of the visitor. Plural forms are for the JavaScript modules only."""
     text = CATALOGUES[language()][key]
     return str(text["other"] if isinstance(text, dict) else text).format_map(values)
 
 
 def t_error(code: str, sentence: str) -> str:
-    """Return the text of an error's code, the given sentence where the catalogue has none."""
+    """Return the translated sentence of an error code, or the given one if there is no translation."""
     return str(CATALOGUES[language()].get(f"error.{code}", sentence))
 
 
@@ -74,7 +74,7 @@ def for_templates() -> dict[str, Any]:
 
 
 def can_write() -> bool:
-    """Return whether the visitor may change queues: the pages have no operations for others."""
+    """Return whether the visitor may change queues. For others the pages show no buttons to do so."""
     request = current_request()
     token = security.session_token(request) or security.find_token(security.bearer_token(request), request.settings)
     return not request.settings.tokens or token in request.settings.api_tokens
@@ -86,7 +86,7 @@ def can_write() -> bool:
 @pages.get("/")
 @pages.get("/q/<any:name>")
 def home(name: str | None = None) -> str:
-    """The page of a queue."""
+    """Show the page of a queue."""
     settings = current_request().settings
     name = settings.queue_name if name is None else validate_name(name)
     page = {
@@ -103,7 +103,7 @@ def home(name: str | None = None) -> str:
 
 @pages.get("/api/docs")
 def docs() -> str:
-    """The reference of the API, with a form to try each call."""
+    """Show the API reference, with a form to try each call."""
     settings = current_request().settings
     catalogue = {key: text for key, text in CATALOGUES[language()].items() if key in DOCS_TEXTS}
     page = {
@@ -118,25 +118,25 @@ def docs() -> str:
 
 @pages.get("/queues")
 def queues() -> str:
-    """The page of all queues."""
+    """Show the page of all queues."""
     page = {"language": language(), "catalogue": CATALOGUES[language()]}
     return render_template("queues.html", page=page)
 
 
 # --- signing in
 
-MAX_LOGIN_BYTES = 4096  # it is read before anybody has shown a token
-LOGIN_PARAMETERS = (Text("token", in_query=False), Text("to", default="/"))  # an address lands in logs: no token in it
+MAX_LOGIN_BYTES = 4096  # read before the client has shown a token
+LOGIN_PARAMETERS = (Text("token", in_query=False), Text("to", default="/"))  # URLs end up in logs, so no token in them
 
 
 @pages.get("/login")
 def login_page() -> Response | str:
-    """The sign-in page; without a token, or signed in, there is nothing to ask."""
+    """Show the sign-in page, unless no token is needed or the visitor is signed in."""
     return redirect(url_for("pages.home")) if security.access_of(current_request()) else render_sign_in("/")
 
 
 def render_sign_in(to: str, wrong: bool = False) -> str:
-    """Return the sign-in page, which leads to the page that the visitor wanted."""
+    """Return the sign-in page, which leads to the page `to`."""
     return render_template("login.html", to=local(to), wrong=wrong)
 
 
@@ -164,7 +164,7 @@ def login() -> Response | tuple[str, int]:
 
 @pages.post("/logout")
 def logout() -> Response:
-    """End the browser's session, here and in every copy of its cookie; without Redis in this browser alone (503)."""
+    """End the session, in every copy of its cookie; while Redis is unavailable, in this browser only (503)."""
     request = current_request()
 
     @after_this_request

@@ -110,6 +110,8 @@ def test_signing_in_leads_to_the_requested_page(client: FlaskClient) -> None:
         "/q/a\r\nSet-Cookie: a=b",
         "",
         "/api/queue/pop",
+        "/api/queue/count",
+        "/login",
     ],
 )
 def test_signing_in_never_leads_to_another_site(client: FlaskClient, to: str) -> None:

@@ -63,7 +63,7 @@ class Operation:
     is_new: Callable[[Request], bool] = lambda _: True  # whether a message in it is new, so that the settings limit it
     answers: tuple[JsonAnswer, ...] = ()
     media: tuple[str, ...] = ()  # the media types of answers that are not JSON
-    errors: tuple[str, ...] = ()  # codes of its own, beside those of any request
+    errors: tuple[str, ...] = ()  # error codes, beyond those of any request
     example: Example | None = None
 
     @cached_property

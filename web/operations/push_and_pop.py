@@ -141,7 +141,7 @@ def push_stream(request: Request, queue: ReliableQueue, kind: str, key: str | No
     example=Example({"success": True, "message": "hello"}, {"wait": 5}),
 )
 def pop(request: Request, queue: ReliableQueue, key: str | None, wait: float, max: int | None) -> Result:
-    """Take the next message for good, or a batch.
+    """Remove and return the next message, or a batch.
 
     With `Accept: text/plain` and without `max` the body of the answer is the message itself; if there is none the
     status is 204. A client that disconnects while it waits takes no message with it.

@@ -82,8 +82,8 @@ def all_messages(
     With `contains` the whole queue is searched from `offset` on, and `limit` is the maximum number of matches. A
     message that waits throughout the search is found exactly once, even if others come and go.
 
-    A lease that ended without an `ack` has the reason "lease expired". What is known of a failed message is forgotten
-    after an hour; of a dead letter it is kept as long as the letter, and equal dead letters share the latest.
+    A lease that ended without an `ack` has the reason "lease expired". The details of a failed message are forgotten
+    after an hour. Those of a dead letter stay as long as the letter, and identical dead letters share the latest.
     """
     count = queue.count()
     size = min(max(0, count - offset), count if limit is None else limit)

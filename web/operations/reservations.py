@@ -86,7 +86,7 @@ def reserve(request: Request, queue: ReliableQueue, lease: float, wait: float, m
 def ack(
     request: Request, queue: ReliableQueue, id: str | None, ids: list[str] | None, job: str | None, result: bytes | None
 ) -> Answer:
-    """Acknowledge messages: end their reservations for good.
+    """Acknowledge messages: end their reservations, and forget them.
 
     If one of the ids is not held any more, nothing is changed. Acking the same id again within an hour is harmless.
 
@@ -157,5 +157,5 @@ def release(
     example=Example({"success": True, "deadline": 1795489594.022}, {"id": HELD_ID, "lease": 60}),
 )
 def extend(request: Request, queue: ReliableQueue, id: str, lease: float) -> Answer:
-    """Let a lease, or the delay of a delayed message, end `lease` seconds from now."""
+    """Extend a lease, or the delay of a delayed message, to end `lease` seconds from now."""
     return {"success": True, "deadline": queue.extend(id, lease)}

@@ -132,7 +132,7 @@ SHARED: dict[str, Schema] = {
             failed=FAILED,
             died=unix_time("When it became a dead letter, instead of `failed`."),
         ),
-        "description": "A message, and what was asked for beside it.",
+        "description": "A message, or its preview, with the details that were asked for.",
     },
     "HeldMessage": fields(
         {

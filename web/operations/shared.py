@@ -19,7 +19,7 @@ from web.request import Request
 PUSH_AND_POP, READING, RESERVATIONS = "Push and pop", "Reading a queue", "Reservations"
 RESULTS, TIDYING, SERVICE = "Results", "Tidying up", "All queues, health and metrics"
 GROUPS = {  # of operations, in the order of the reference -> what they are for
-    PUSH_AND_POP: "Add messages, and take them for good.",
+    PUSH_AND_POP: "Add messages to a queue, and take them out.",
     READING: "See what a queue holds. Nothing is taken.",
     RESERVATIONS: "Take messages for a limited time: at-least-once delivery, retries and dead letters.",
     RESULTS: "Hand the result of a job back to its producer.",
@@ -29,8 +29,8 @@ GROUPS = {  # of operations, in the order of the reference -> what they are for
 
 MAX_BATCH = 1000  # messages, or ids, in one request
 MAX_LEASE = 43_200  # seconds
-MAX_DELAY = 2_592_000  # seconds, 30 days; the longest time that a result is kept, too
-MAX_TEXT = 1000  # characters to search for
+MAX_DELAY = 2_592_000  # seconds, 30 days; also the longest time to keep a result
+MAX_TEXT = 1000  # characters to search for, or of a reason
 
 MAX = Integer(
     "max",

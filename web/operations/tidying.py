@@ -156,7 +156,7 @@ def batches(queue: ReliableQueue, to: str, left: int, contains: str | None) -> I
 
 @operation("POST", TIDYING, answers=(PAUSED,), example=Example({"success": True, "paused": True}))
 def pause(request: Request, queue: ReliableQueue) -> Answer:
-    """Pause delivery: `pop` and `reserve` answer `paused`, and clients that wait go on waiting.
+    """Pause delivery: `pop` and `reserve` answer `paused`, and waiting clients keep waiting.
 
     Everything else works. Clients that use the Redis list directly are not affected.
     """
@@ -168,7 +168,7 @@ def pause(request: Request, queue: ReliableQueue) -> Answer:
 def resume(request: Request, queue: ReliableQueue) -> Answer:
     """Resume delivery.
 
-    Clients that wait get their messages at once.
+    Waiting clients get messages at once.
     """
     queue.resume()
     return {"success": True, "paused": False}

@@ -1,15 +1,16 @@
 """The text of docs/api.md: the guide, with the operations, limits and error codes put in. `make docs` writes it."""
 
 import re
+import textwrap
 from collections.abc import Iterator, Sequence
 from typing import Any
 from urllib.parse import urlencode
 
 from settings import Settings
-from web.errors import ANY, ERRORS, GET, POST, Raised
+from web.errors import ERRORS, Raised
 from web.input.body import BYTES, FORM, JSON, TEXT
 from web.input.codec import compact
-from web.input.parameters import VISIBLE_ASCII, Parameter, QueueName
+from web.input.parameters import VISIBLE_ASCII, Integer, Parameter, QueueName
 from web.input.raw_json import NDJSON
 from web.operations.operation import Operation
 from web.operations.schemas import NOTHING, SHARED, Schema
@@ -18,7 +19,6 @@ from web.reference.limits import LIMITS
 from web.reference.openapi import GUIDE
 
 WIDTH = 150  # characters of a line of text
-NO_LIMIT = 10**12  # a maximum that only keeps numbers within reason
 PATTERNS = {
     QueueName("name").schema()["pattern"]: "queue name",
     f"^{VISIBLE_ASCII.pattern}$": "1 to 255 visible ASCII characters",
@@ -57,7 +57,7 @@ def section(operation: Operation) -> str:
         *map(wrap, operation.about),
         parameter_table(operation.parameters),
         body_table(operation),
-        wrap(idempotency(operation)),
+        "Takes an `Idempotency-Key` header." if operation.idempotent else "",
         *answer_tables(operation),
         wrap(errors_of(operation)),
         console(operation),
@@ -83,19 +83,14 @@ def table(heads: tuple[str, ...], rows: Any) -> str:
 
 def wrap(text: str) -> str:
     """Return a paragraph in lines of up to WIDTH characters."""
-    lines, line = [], ""
-    for word in text.split():
-        if line and len(line) + 1 + len(word) > WIDTH:
-            lines.append(line)
-            line = ""
-        line = f"{line} {word}" if line else word
-    return "\n".join([*lines, line]).strip()
+    return textwrap.fill(text, WIDTH, break_long_words=False, break_on_hyphens=False)
 
 
 # --- what an operation takes
 
 
 def parameter_table(parameters: tuple[Parameter, ...]) -> str:
+    """Return a table of the parameters of an operation."""
     rows = []
     for one in parameters:
         default = "required" if one.required else written(one.default)
@@ -129,14 +124,14 @@ def words(schema: Schema, unit: str = "") -> str:
     found = kind + (" or null" if kind != schema["type"] else "")
     if "maximum" in schema:
         low, high = schema["minimum"], schema["maximum"]
-        found += f", {low:,} or more" if high == NO_LIMIT else f", {low:,.12g} to {high:,.12g}"
+        found += f", {low:,} or more" if high == Integer.maximum else f", {low:,.12g} to {high:,.12g}"
     elif "maxLength" in schema:
         found += f", {schema.get('minLength', 0) or 'up'} to {schema['maxLength']:,} characters"
     return f"{found} {unit}".strip()
 
 
 def body_table(operation: Operation) -> str:
-    """Return a table of the media types of the body, where it can be something else than fields."""
+    """Return a table of the media types of the body, where it can be other than fields."""
     rows = []
     if operation.raw_body:
         rows += [
@@ -150,10 +145,6 @@ def body_table(operation: Operation) -> str:
             (f"`{TEXT}` with `?each=line`", "A stream of any length, one message per line."),
         ]
     return table(("Content-Type", "body"), rows)
-
-
-def idempotency(operation: Operation) -> str:
-    return "Takes an `Idempotency-Key` header." if operation.idempotent else ""
 
 
 # --- what it answers
@@ -241,8 +232,9 @@ def error_table() -> str:
 
 
 def common_errors() -> str:
-    def codes(raised: Raised) -> str:
-        return ", ".join(f"`{code}`" for code, row in ERRORS.items() if row.raised is raised)
-
-    texts = [codes(ANY) + ".", f"A `GET` also: {codes(GET)}.", f"A `POST` also: {codes(POST)}."]
-    return "\n\n".join(map(wrap, texts))
+    """Return the codes that can answer any request, and any of each method."""
+    paragraphs = []
+    for raised, start in ((Raised.ANY, ""), (Raised.GET, "A `GET` also: "), (Raised.POST, "A `POST` also: ")):
+        codes = [f"`{code}`" for code, row in ERRORS.items() if row.raised is raised]
+        paragraphs.append(wrap(f"{start}{', '.join(codes)}."))
+    return "\n\n".join(paragraphs)

@@ -10,7 +10,7 @@ from flask import Flask, current_app
 from settings import Settings
 from web import __version__
 from web.auth import PUBLIC_ENDPOINTS
-from web.errors import ANY, ERRORS, GET, POST
+from web.errors import ERRORS, Raised
 from web.input.body import BYTES, FORM, JSON, TEXT
 from web.input.parameters import VISIBLE_ASCII, Message, MessageList, MessageParameter, Parameter, QueueName, TextList
 from web.input.raw_json import NDJSON
@@ -219,8 +219,8 @@ def answers(operation: Operation) -> dict[str, Any]:
 
 
 def codes_of_any(method: str) -> list[str]:
-    """Return the codes that any request of a method can be answered with."""
-    return [code for code, row in ERRORS.items() if row.raised in (ANY, GET if method == "GET" else POST)]
+    """Return the codes that can answer any request with a method."""
+    return [code for code, row in ERRORS.items() if row.raised in (Raised.ANY, Raised(method))]
 
 
 def errors(operation: Operation, responses: dict[str, Any]) -> dict[str, Any]:
