@@ -10,11 +10,11 @@ from typing import Any
 MAX_COMMAND_MESSAGES = 1000  # in one command
 
 
-def bulk_push(client: Any, command: str, key: str, messages: Sequence[bytes]) -> int:
-    """Push messages to a list by LPUSH or RPUSH, all or none, and return its new length."""
+def bulk_push(client: Any, key: str, messages: Sequence[bytes]) -> int:
+    """Push messages to the left of a list, all or none, and return its new length."""
     with client.pipeline() as transaction:
         for start in range(0, len(messages), MAX_COMMAND_MESSAGES):
-            transaction.execute_command(command, key, *messages[start : start + MAX_COMMAND_MESSAGES])
+            transaction.lpush(key, *messages[start : start + MAX_COMMAND_MESSAGES])
         return int(_execute(transaction)[-1])
 
 

@@ -41,6 +41,8 @@ What belongs to no queue has the prefix alone as its hash tag; no queue has an e
 
 import re
 
+from RedisQueue import list_key
+
 DEAD_SUFFIX = ".dead"
 NAME_PATTERN = re.compile(r"[A-Za-z0-9._:-]{1,128}(?:\.dead)?")  # the queue with the longest name has dead letters too
 NAME_RULE = "1 to 128 characters: A-Z a-z 0-9 . _ - :"
@@ -63,7 +65,8 @@ def queue_keys(name: str, prefix: str = "queue:") -> tuple[str, str]:
     if parent is not None:
         key = queue_keys(parent, prefix)[1] + "dead"
         return key, key + ":"
-    return prefix + name, "{" + prefix + name + "}:"
+    key = list_key(name, prefix)
+    return key, "{" + key + "}:"
 
 
 def beside_pattern(prefix: str = "queue:") -> re.Pattern[str]:
@@ -78,4 +81,4 @@ def name_beside(match: re.Match[str]) -> str:
 
 def revoked_session_key(session: str, prefix: str = "queue:") -> str:
     """Return the key that exists where a session of the page was signed out."""
-    return "{" + prefix + "}:revoked:" + session
+    return queue_keys("", prefix)[1] + "revoked:" + session

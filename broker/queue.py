@@ -14,7 +14,7 @@ from typing import Any, Generic, TypeVar
 
 from redis.exceptions import NoScriptError, OutOfMemoryError, ResponseError
 
-from broker.bulk_push import MAX_COMMAND_MESSAGES, StagedScript
+from broker.bulk_push import MAX_COMMAND_MESSAGES, StagedScript, bulk_push
 from broker.connections.errors import lacks_flags
 from broker.keys import queue_keys
 from RedisQueue import RedisQueue
@@ -211,6 +211,8 @@ class ReliableQueue(RedisQueue):
 
     def __init__(self, client: Any, name: str = "default", prefix: str = "queue:", max_deliveries: int = 5) -> None:
         super().__init__(client, name, prefix)
+        self.prefix = prefix
+        self.key, self.key_prefix = queue_keys(name, prefix)
         self.client_for_large = getattr(client, "unbatched", client)  # for commands whose reply may be large
         self.max_deliveries = max_deliveries
         self.is_repeated = False  # whether the last answer was one that is kept for an Idempotency-Key
@@ -234,7 +236,11 @@ class ReliableQueue(RedisQueue):
 
         With `front` they go to the front, the first of them to be popped next. No messages change nothing.
         """
-        return int(self._push("push_front", messages)[0]) if front and messages else super().push(*messages)
+        if front and messages:
+            return int(self._push("push_front", messages)[0])
+        if len(messages) > MAX_COMMAND_MESSAGES:
+            return bulk_push(self.client, self.key, messages)
+        return super().push(*messages)
 
     def push_later(
         self, delay: float, messages: Sequence[bytes], idempotency_key: str | None = None
@@ -426,10 +432,6 @@ class ReliableQueue(RedisQueue):
         key = queue_keys(to, self.prefix)[0]
         if not self._run("move_one", position, message, secrets.token_hex(16), extra_key=key)[0]:
             raise Stale
-
-    def count(self) -> int:
-        """Return how many messages wait."""
-        return self.state().count
 
     def find_and_move(self, to: str, text: str, max: int, search: Search) -> tuple[int, Search]:
         """Move up to `max` messages that hold a text to the queue `to`, as `find` finds them.

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from broker.connections.connection import connect
+from broker.queue import ReliableQueue
 from RedisQueue import RedisQueue
 from tests import ledger
 from tests.ledger import Api
@@ -34,7 +35,7 @@ def in_parallel(operation: Callable[[Api, Any], Any], items: Any, site: App, nam
 
 def end_all_leases(store: Store, name: str) -> None:
     """Let every lease end now, as if its time had passed."""
-    client, key = store.client(), RedisQueue(None, name).key_prefix + "reserved"
+    client, key = store.client(), ReliableQueue(None, name).key_prefix + "reserved"
     for id in client.zrange(key, 0, -1):
         client.zadd(key, {id: 1})
 
@@ -124,7 +125,7 @@ def test_a_hundred_failing_messages_among_thousands_are_buried_after_five_delive
     counts = api.call("count")[1]
     assert (counts["count"], counts["reserved"], counts["dead"]) == (0, 0, 100)
 
-    dead = RedisQueue(connect(valkey.url), name + ".dead").all()
+    dead = ReliableQueue(connect(valkey.url), name + ".dead").all()
     assert {text.decode() for text in dead} == failing
     assert Api(site.url, name + ".dead").call("move", to=name) == (200, {"success": True, "moved": 100})
     again = api.call("reserve", lease=60, max=1000)[1]["messages"]

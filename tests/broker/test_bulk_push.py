@@ -9,7 +9,6 @@ import redis
 from broker.bulk_push import MAX_COMMAND_MESSAGES
 from broker.connections.connection import connect
 from broker.queue import Conflict, ReliableQueue
-from RedisQueue import RedisQueue
 from tests.broker.helpers import numbered, reserve
 from tests.servers import Proxy, Store
 from web.errors import from_redis
@@ -20,8 +19,6 @@ PUSHES: dict[str, Callable[[ReliableQueue], int]] = {
     "front": lambda queue: queue.push(*MANY, front=True),
     "once": lambda queue: queue.push_once("key", MANY),
     "front once": lambda queue: queue.push_once("key", MANY, front=True),
-    "thin": lambda queue: RedisQueue(queue.client, queue.name).push(*MANY),
-    "thin front": lambda queue: RedisQueue(queue.client, queue.name).push(*MANY, front=True),
 }
 each_push = pytest.mark.parametrize("push", PUSHES.values(), ids=PUSHES)
 

@@ -51,6 +51,7 @@ def test_a_full_server_refuses_pushes_and_does_everything_else(full: Any, name: 
     queue.ack(acked.id)
     queue.release(returned.id)
     end_leases_although_full(queue, late.id)
+    queue.sweep()
     assert queue.count() == 16
     assert queue.all(0, 3) == [b"5", b"4", b"6"]
     queue.remove(0, b"5")

@@ -343,7 +343,7 @@ class EveryVerb(RuleBasedStateMachine):
     @rule(q=QUEUES, max=MAX)
     def pop_by_another_client(self, q: str, max: int) -> None:
         """The deliveries of a message that another client pops are remembered until one behind it is taken."""
-        taken = RedisQueue(self.client, self.mark + q).pop(max)
+        taken = RedisQueue.pop(self.queue(q), max)
         assert taken == self.model(q).pop_up_to(max)
         self.taken.update(taken)
 
@@ -533,7 +533,7 @@ class EveryVerb(RuleBasedStateMachine):
 
     @rule(q=QUEUES)
     def count(self, q: str) -> None:
-        assert self.queue(q).count() == len(self.up_to_date(q).waiting)
+        assert self.queue(q).count() == len(self.model(q).waiting)
 
     @rule(q=QUEUES, offset=st.integers(0, 6), limit=st.none() | st.integers(0, 6))
     def all_and_iter_messages(self, q: str, offset: int, limit: int | None) -> None:

@@ -20,7 +20,7 @@ def test_a_lease_that_runs_out_is_counted_once(queue: ReliableQueue) -> None:
     reserve(queue, 3)
     end_leases(queue)
     for _ in range(3):
-        assert queue.count() == 3
+        assert queue.state().count == 3
     assert (queue.stats().expired, queue.stats().buried) == (3, 0)
 
 
@@ -35,7 +35,7 @@ def test_buried_messages_are_counted_however_they_died(queue: ReliableQueue) -> 
     single.push(*numbered(3))
     reserve(single, 2)
     end_leases(single)
-    assert single.count() == 1
+    assert single.state().count == 1
     assert single.release(reserve(single)[0].id) == 1
     measures = queue.stats()
     assert (measures.expired, measures.buried) == (2, 3)

@@ -122,7 +122,7 @@ def test_what_comes_back_by_itself_is_told(told_only: None, valkey: Store, follo
     queue.push(b"a")
     queue.reserve(0.3)
     followed.until(name, reserved=1)
-    until(lambda: queue.count() == 1)  # the lease has ended, as a timer of the app would see to
+    until(lambda: queue.state().count == 1)  # the lease has ended, as a timer of the app would see to
     followed.until(name, count=1, reserved=0)
     queue.release(queue.reserve().messages[0].id, dead=True)
     dead = ReliableQueue(valkey.client(), f"{name}.dead")
