@@ -7,7 +7,7 @@ import redis
 from werkzeug.exceptions import HTTPException
 
 from broker.connections.errors import FAULTS, NotSent, error_text, find_fault
-from broker.queue import Conflict, Stale
+from broker.models import Conflict, LeaseExpired, NotFound
 
 log = logging.getLogger(__name__)
 
@@ -43,8 +43,10 @@ def from_exception(error: Exception, reading: bool) -> ApiError:
     """Return the error for any exception. When only `reading`, a lost reply leaves nothing unknown."""
     if isinstance(error, ApiError):
         return error
-    if isinstance(error, Stale):
+    if isinstance(error, LeaseExpired):
         return _stale(error.ids)
+    if isinstance(error, NotFound):
+        return _stale([])
     if isinstance(error, Conflict):
         return ApiError(409, "conflict", "This Idempotency-Key was used with another request; nothing was changed.")
     if isinstance(error, redis.RedisError):

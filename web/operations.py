@@ -13,7 +13,8 @@ import redis
 from flask import Blueprint, Response
 
 from broker.connections.health import check_server, find_warning
-from broker.queue import RESULT_SECONDS, Batch, Delivery, Paused, ReliableQueue, Search
+from broker.models import Batch, Delivery, Paused, Search
+from broker.queue import RESULT_SECONDS, ReliableQueue
 from web import __version__, metrics, streams
 from web.auth import session_watch
 from web.errors import ApiError, bad_request, from_redis
@@ -86,21 +87,25 @@ def push(
         return {"success": True, "pushed": pushed, "count": count}
     found = one_or_many(message, messages, "message", "bad_message")
     if delay:
-        return push_later(queue, key, found, messages is not None, front, delay)
-    count = queue.push_once(key, found, front=front) if key else queue.push(*found, front=front)
-    return push_answer(found, messages is not None, count)
+        return push_later(request, queue, key, found, messages is not None, front, delay)
+    if not key:
+        return push_answer(found, messages is not None, queue.push(*found, front=front))
+    pushed_once = queue.push_once(key, found, front=front)
+    request.is_counted = pushed_once.is_repeated
+    return push_answer(found, messages is not None, pushed_once.count)
 
 
 def push_later(
-    queue: ReliableQueue, key: str | None, found: list[bytes], many: bool, front: bool, delay: float
+    request: Request, queue: ReliableQueue, key: str | None, found: list[bytes], many: bool, front: bool, delay: float
 ) -> Answer:
     """Add messages that join the back of the queue later."""
     if front:
         raise bad_request(
             "Send either delay or front: a delayed message joins the back.", "bad_parameter", parameter="front"
         )
-    ids, count = queue.push_later(delay, found, key)
-    return push_answer(found, many, count) | ({"ids": ids} if many else {"id": ids[0]})
+    pushed = queue.push_later(delay, found, key)
+    request.is_counted = pushed.is_repeated
+    return push_answer(found, many, pushed.count) | ({"ids": pushed.ids} if many else {"id": pushed.ids[0]})
 
 
 def push_answer(found: list[bytes], many: bool, count: int) -> Answer:
@@ -114,8 +119,14 @@ def pop(request: Request, queue: ReliableQueue, key: str | None, wait: float, ma
     """Take the next message, or up to `max`, waiting for one up to `wait` seconds."""
     give_back = None if key else lambda messages: queue.requeue(*messages)
     as_text = max is None and prefers(request, "text/plain")
+
+    def attempt() -> Batch[bytes]:
+        batch = queue.pop_batch(max or 1, key)
+        request.is_counted = batch.is_repeated
+        return batch
+
     try:
-        taken = take(request, queue, wait, lambda: queue.pop_batch(max or 1, key), give_back)
+        taken = take(request, queue, wait, attempt, give_back)
     except Paused:
         return text_answer([]) if as_text else nothing(PAUSED, max)
     if as_text:
@@ -169,8 +180,8 @@ def nothing(why: tuple[str, str], max: int | None) -> Answer:
 
 def count(request: Request, queue: ReliableQueue) -> Answer:
     """How many messages wait, are reserved, delayed and dead, how many clients wait, and whether it is paused."""
-    state = queue.state()
-    return {"success": True, "message": str(state.count), **state.counts()}
+    counts = queue.state().counts
+    return {"success": True, "message": str(counts.count), **counts.as_dict()}
 
 
 def all_messages(
@@ -183,7 +194,7 @@ def all_messages(
     details: bool,
 ) -> Answer | Response:
     """The waiting messages, next to be popped first, or those that hold a text; none is taken."""
-    count = queue.state().count
+    count = queue.state().counts.count
     size = min(max(0, count - offset), count if limit is None else limit)
     if contains is not None:
         chunks: Iterator[list[Any]] = streams.iter_found(queue, contains, offset, limit, preview, details)
@@ -214,7 +225,7 @@ def held(
     kind: str, request: Request, queue: ReliableQueue, offset: int, limit: int | None, preview: int | None
 ) -> Answer | Response:
     """The messages that are "reserved" or "delayed", the soonest to come back first."""
-    count = queue.state().counts()[kind]
+    count = queue.state().counts.as_dict()[kind]
     return list_answer(request, streams.iter_held(queue, kind, offset, limit, preview), count)
 
 
@@ -337,7 +348,7 @@ def move(
             if value is not None:
                 raise bad_request(f"A move of one message cannot have {name}.", "bad_parameter", parameter=name)
         return move_one(queue, to, position, message)
-    left, moved = queue.state().count if max is None else max, 0
+    left, moved = queue.state().counts.count if max is None else max, 0
     try:
         for number in batches(queue, to, left, contains):
             moved += number
@@ -506,7 +517,7 @@ def call(request: Request, verb: Verb, name: str | None) -> Answer | Response:
         answer = error.details  # a stream that failed half way says how many messages it has pushed
         raise
     finally:
-        if not queue.is_repeated and not request.is_counted:
+        if not request.is_counted:
             record_messages(request.services, verb.name, queue.name, answer)
         release_memory(request)
 

@@ -41,7 +41,7 @@ class Request(flask.Request):
     services: Services
     counted_body_bytes = 0  # of its body, in the services's memory for bodies
     is_body_read = False  # to its end
-    is_counted = False  # the messages that it pushes, as they come
+    is_counted = False  # whether its messages have been counted: a stream counts them itself
     session_token: bytes | None = None  # that its session was started with, b"" without one; None: not asked yet
 
     def __init__(self, environ: dict[str, Any], *args: Any, **options: Any) -> None:

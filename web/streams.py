@@ -11,7 +11,8 @@ from typing import Any, TypeVar
 import msgspec
 import redis
 
-from broker.queue import Details, ReliableQueue, Search
+from broker.models import Details, Search
+from broker.queue import ReliableQueue
 from broker.scan import iter_messages
 from RedisQueue import RedisQueue
 from web.errors import ApiError, from_redis
@@ -275,7 +276,7 @@ def iter_held(
     """Yield the messages that are "reserved" or "delayed", the soonest to come back first, some at a time."""
     last, left = None, MAX_FOUND if limit is None else limit
     while left > 0:
-        found = queue.held(kind, min(left, PREVIEW_BATCH), head_bytes(characters), offset, last)
+        found = queue.in_flight(kind, min(left, PREVIEW_BATCH), head_bytes(characters), offset, last)
         if not found:
             return
         yield [

@@ -2,7 +2,7 @@
 
 Every command of a queue returns what is due there. Where none comes, this timer does it: one in each process of the
 app, which knows when something is due next in the queues it has heard of. A script tells all timers of a lease or a
-delay that ends before everything they know of (`note_due` in shared.lua), and a timer that begins, or that was cut off,
+delay that ends before everything they know of (`announce_due` in shared.lua), and a timer that begins, or that was cut off,
 scans the keys once. So an idle queue costs Redis nothing, and of several timers the first one does the work.
 """
 
@@ -21,7 +21,7 @@ import redis
 from broker.connections.cluster import each_primary
 from broker.connections.errors import is_transient
 from broker.connections.resp3 import iter_pushes
-from broker.keys import beside_pattern, name_beside
+from broker.keys import queue_of, tagged_key_pattern
 from broker.queue import ReliableQueue
 
 CHECK_INTERVAL = 15.0  # seconds of silence after which the connection is checked, and then given up
@@ -41,7 +41,7 @@ class Timer:
         self.is_live = False  # whether notices come
         self._queue = queue
         self._pattern = "{" + re.sub(r"([*?\[\]\\^])", r"\\\1", prefix) + "*}:"  # of a glob
-        self._beside = beside_pattern(prefix)
+        self._beside = tagged_key_pattern(prefix)
         self._due: dict[str, float] = {}  # queue -> when something is due there, monotonic
         self._schedule: list[tuple[float, str]] = []  # a heap; an entry counts if its queue is due then
         self._subscriptions: dict[str, set[Callable[[], object]]] = {}  # key of a result -> whom to call
@@ -98,7 +98,7 @@ class Timer:
         kind, _, what = notice.partition(" ")
         found = self._beside.fullmatch(channel)
         if kind == "due" and found and what.isdigit():
-            self._set_due(name_beside(found), int(what) / 1000)
+            self._set_due(queue_of(found), int(what) / 1000)
         elif kind == "result":
             self._tell(what)
 
@@ -117,7 +117,7 @@ class Timer:
                 for key in server.scan_iter(match=self._pattern + "*", count=SCAN_COUNT):
                     found = self._beside.fullmatch(key.decode(errors="replace"))
                     if found and found[3] in ("reserved", "delayed"):
-                        self._set_due(name_beside(found), 0)
+                        self._set_due(queue_of(found), 0)
             except redis.RedisError:  # one that is away does not hold up the others
                 is_whole = False
         return is_whole

@@ -49,7 +49,7 @@ class _Call:
 class BatchingClient(redis.Redis):
     """A Redis client that batches small commands of concurrent callers."""
 
-    lacks_flags = False  # see Script in reliable.py
+    lacks_flags = False  # see Script in broker/script.py
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)

@@ -141,7 +141,7 @@ class ClusterClient(CoreCommands):
     """
 
     _event_dispatcher: Any = None  # redis-py asks for it
-    lacks_flags = False  # see Script in reliable.py
+    lacks_flags = False  # see Script in broker/script.py
 
     def __init__(self, cluster_map: ClusterMap, *, shares: bool = True) -> None:
         self.map = cluster_map

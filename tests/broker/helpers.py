@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from broker.queue import Delivery, ReliableQueue, Search
+from broker.models import Delivery, Search
+from broker.queue import ReliableQueue
 
 # For tests that make thousands of script calls, which fakeredis does slowly, or that ask the server who waits.
 on_real_servers = pytest.mark.parametrize("backend", ["valkey", "redis"], indirect=True)
@@ -31,8 +32,8 @@ def numbered(count: int, start: int = 0) -> list[bytes]:
 
 def counts(queue: ReliableQueue) -> tuple[int, int, int]:
     """Return how many messages wait, are reserved and are dead."""
-    state = queue.state()
-    return state.count, state.reserved, state.dead
+    counts = queue.state().counts
+    return counts.count, counts.reserved, counts.dead
 
 
 def dead_letters(queue: ReliableQueue) -> ReliableQueue:
@@ -57,8 +58,8 @@ def each_verb(queue: ReliableQueue, id: str = "no such id") -> dict[str, Callabl
         "bury": lambda: queue.release(id, dead=True),
         "ack with a result": lambda: queue.ack_with(id, "job", b"result"),
         "extend": lambda: queue.extend(id, 30),
-        "reserved": lambda: queue.held("reserved", 9, 9),
-        "delayed": lambda: queue.held("delayed", 9, 9),
+        "reserved": lambda: queue.in_flight("reserved", 9, 9),
+        "delayed": lambda: queue.in_flight("delayed", 9, 9),
         "find": lambda: queue.find("a", 9, 9, Search(), details=True),
         "move what is found": lambda: queue.find_and_move(queue.name + "x", "a", 9, Search()),
         "details": lambda: queue.details(9, 0, 9),
@@ -110,7 +111,7 @@ def use_every_verb(queue: ReliableQueue) -> None:
     queue.find_and_move(dead.name, "10", 1, Search())
     dead.move_one(queue.name, 0, dead.all(0, 1)[0])
     queue.details(9, 0, 9)
-    queue.held("delayed", 9, 9)
+    queue.in_flight("delayed", 9, 9)
     queue.pause()
     queue.pop()
     queue.resume()

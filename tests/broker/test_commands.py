@@ -47,7 +47,7 @@ def test_a_script_that_redis_forgot_is_sent_again(valkey: Store, name: str) -> N
     queue.pop()
     queue.client.script_flush()
     assert queue.pop() == [b"b"]
-    assert queue.push_once("key", [b"c"]) == 1
+    assert queue.push_once("key", [b"c"]).count == 1
 
 
 def test_an_old_redis_is_reported_as_too_old(scripted: Callable[..., Scripted], name: str) -> None:

@@ -15,7 +15,8 @@ import redis
 from broker import consumer
 from broker.connections.connection import connect
 from broker.consumer import Reject, backoff, consume
-from broker.queue import Delivery, ReliableQueue
+from broker.models import Delivery
+from broker.queue import ReliableQueue
 from tests.broker.helpers import counts, dead_letters, end_leases, on_real_servers
 from tests.servers import ROOT, Proxy, Store, free_port, until
 
@@ -123,7 +124,7 @@ def test_an_error_is_kept_as_the_reason_and_the_message_tried_again_later(
                 stop()
             else:
                 raise ZeroDivisionError("no such number")
-    [held] = queue.held("delayed", 9, 9)
+    [held] = queue.in_flight("delayed", 9, 9)
     assert (held.head, held.deliveries, held.reason) == (b"bad", 1, "ZeroDivisionError: no such number")
     assert abs(held.deadline - time.time() - expected) < 50
     assert counts(queue) == (0, 0, 0)
@@ -184,7 +185,7 @@ def test_a_paused_queue_holds_a_consumer_until_it_is_resumed(queue: ReliableQueu
     thread = threading.Timer(0.1, queue.resume)
     thread.start()
     for message in consume(queue):
-        assert (message, queue.state().paused) == (b"a", False)
+        assert (message, queue.state().counts.paused) == (b"a", False)
         stop()
     thread.join()
 
@@ -487,7 +488,7 @@ def test_a_worker_retries_buries_and_answers_though_one_is_killed_in_the_middle(
     command = [sys.executable, "-m", "examples.jobs"]
     queue.push(b'{"job": "slow", "numbers": [1, 2], "seconds": 1}')
     first = subprocess.Popen(command, cwd=ROOT, env=env, stderr=subprocess.PIPE, text=True)
-    until(lambda: queue.state().reserved == 1)
+    until(lambda: queue.state().counts.reserved == 1)
     first.kill()
     first.communicate()
     queue.push(b"no job", b'{"job": "flaky", "numbers": [4, 5.5], "fail": 1}')

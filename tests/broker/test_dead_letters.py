@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from broker.queue import Details, ReliableQueue, Search
+from broker.models import Details, Search
+from broker.queue import ReliableQueue
 from tests.broker.helpers import dead_letters, end_leases, numbered, on_real_servers, reserve
 
 
@@ -21,7 +22,7 @@ def known(queue: ReliableQueue) -> list[tuple[bytes, int, str, bool]]:
 
 
 def causes(queue: ReliableQueue) -> int:
-    return int(queue.client.hlen(queue.key_prefix + "dead:causes"))
+    return int(queue.client.hlen(queue.key_prefix + "dead:failure_reasons"))
 
 
 def bury(queue: ReliableQueue, message: bytes, reason: str) -> None:
@@ -102,10 +103,10 @@ def test_causes_of_letters_that_raw_clients_removed_are_bounded(queue: ReliableQ
         queue.release(*(one.id for one in reserve(queue, 100)), dead=True, reason="why")
         queue.client.delete(dead.key)
     assert causes(queue) < 1500
-    assert max(len(value) for value in queue.client.hvals(queue.key_prefix + "dead:causes")) < 60
+    assert max(len(value) for value in queue.client.hvals(queue.key_prefix + "dead:failure_reasons")) < 60
 
 
 def test_a_cause_holds_no_second_copy_of_a_large_text(queue: ReliableQueue) -> None:
     bury(queue, b"x" * 100_000, "why")
-    [(field, value)] = queue.client.hgetall(queue.key_prefix + "dead:causes").items()
+    [(field, value)] = queue.client.hgetall(queue.key_prefix + "dead:failure_reasons").items()
     assert (len(field), len(value) < 40) == (20, True)

@@ -1,11 +1,14 @@
 """Messages for later: where they join the queue, what their ids can do, and that a push of many is all or none."""
 
 import time
+from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import redis
 
-from broker.queue import Conflict, ReliableQueue, Stale
+from broker.models import Conflict, LeaseExpired, Pushed
+from broker.queue import ReliableQueue
 from tests.broker.helpers import counts, end_leases, numbered, on_real_servers, reserve
 
 
@@ -17,24 +20,25 @@ def end_delays(queue: ReliableQueue, *ids: str) -> None:
 
 
 def delayed(queue: ReliableQueue) -> list[tuple[bytes, int]]:
-    return [(one.head, one.deliveries) for one in queue.held("delayed", 1000, 100)]
+    return [(one.head, one.deliveries) for one in queue.in_flight("delayed", 1000, 100)]
 
 
 def test_a_delayed_message_joins_the_back_when_it_is_due(queue: ReliableQueue) -> None:
-    [id], count = queue.push_later(100, [b"later"])
+    pushed = queue.push_later(100, [b"later"])
+    [id] = pushed.ids
     queue.push(b"a", b"b")
-    assert (count, queue.state().delayed, queue.pop(9)) == (0, 1, [b"a", b"b"])
+    assert (pushed.count, queue.state().counts.delayed, queue.pop(9)) == (0, 1, [b"a", b"b"])
     queue.push(b"c", b"d")
-    [held] = queue.held("delayed", 9, 9)
+    [held] = queue.in_flight("delayed", 9, 9)
     assert (held.id, held.head, held.size, held.deliveries, held.reason) == (id, b"later", 5, 0, "")
     assert abs(held.deadline - time.time() - 100) < 50
     end_delays(queue)
-    assert (queue.state().delayed, queue.all()) == (0, [b"c", b"d", b"later"])
+    assert (queue.state().counts.delayed, queue.all()) == (0, [b"c", b"d", b"later"])
 
 
 def test_those_that_are_due_join_in_the_order_they_are_due(queue: ReliableQueue) -> None:
-    second, _ = queue.push_later(200, numbered(3, 10))
-    first, _ = queue.push_later(100, numbered(3))
+    second = queue.push_later(200, numbered(3, 10)).ids
+    first = queue.push_later(100, numbered(3)).ids
     assert delayed(queue) == [(text, 0) for text in (*numbered(3), *numbered(3, 10))]
     end_delays(queue)
     assert queue.pop(9) == [*numbered(3), *numbered(3, 10)]
@@ -43,39 +47,40 @@ def test_those_that_are_due_join_in_the_order_they_are_due(queue: ReliableQueue)
 
 @on_real_servers
 def test_many_keep_their_order_and_all_come(queue: ReliableQueue) -> None:
-    ids, _ = queue.push_later(100, numbered(12_345))
-    assert (len(set(ids)), queue.state().delayed) == (12_345, 12_345)
+    ids = queue.push_later(100, numbered(12_345)).ids
+    assert (len(set(ids)), queue.state().counts.delayed) == (12_345, 12_345)
     end_delays(queue)
-    assert (queue.state().delayed, queue.all()) == (0, numbered(12_345))
+    assert (queue.state().counts.delayed, queue.all()) == (0, numbered(12_345))
 
 
 def test_a_push_for_later_is_done_once_for_a_key(queue: ReliableQueue) -> None:
-    answer = queue.push_later(100, [b"a", b"b"], "key")
+    first = queue.push_later(100, [b"a", b"b"], "key")
     queue.push(b"c")
-    assert queue.push_later(100, [b"a", b"b"], "key") == answer
+    assert queue.push_later(100, [b"a", b"b"], "key") == replace(first, is_repeated=True)
     assert delayed(queue) == [(b"a", 0), (b"b", 0)]
-    for other in (
+    others: list[Callable[[], Pushed]] = [
         lambda: queue.push_later(101, [b"a", b"b"], "key"),
         lambda: queue.push_later(100, [b"a"], "key"),
         lambda: queue.push_once("key", [b"a", b"b"]),
-    ):
+    ]
+    for other in others:
         with pytest.raises(Conflict):
             other()
     assert counts(queue) == (1, 0, 0)
 
 
 def test_a_delayed_message_can_be_released_extended_and_acked(queue: ReliableQueue) -> None:
-    (now, later, never), _ = queue.push_later(100, [b"now", b"later", b"never"])
+    now, later, never = queue.push_later(100, [b"now", b"later", b"never"]).ids
     assert queue.release(now) == 0
     assert queue.extend(later, 1000) - time.time() > 500
     assert queue.ack(never) == queue.ack(never) == 1
     assert (queue.all(), delayed(queue)) == ([b"now"], [(b"later", 0)])
     queue.release(later, delay=50)
-    assert queue.held("delayed", 9, 9)[0].deadline - time.time() < 80
+    assert queue.in_flight("delayed", 9, 9)[0].deadline - time.time() < 80
     queue.release(later, dead=True, reason="not wanted")
     assert counts(queue) == (1, 0, 1)
     for stale in (lambda: queue.release(now), lambda: queue.extend(never, 9), lambda: queue.ack(later)):
-        with pytest.raises(Stale):
+        with pytest.raises(LeaseExpired):
             stale()
 
 
@@ -84,9 +89,9 @@ def test_a_retry_comes_back_to_the_front_and_its_old_id_is_stale(queue: Reliable
     [one] = reserve(queue)
     assert queue.release(one.id, delay=100, reason="TimeoutError: slow") == 0
     for stale in (lambda: queue.ack(one.id), lambda: queue.release(one.id), lambda: queue.extend(one.id, 9)):
-        with pytest.raises(Stale):
+        with pytest.raises(LeaseExpired):
             stale()
-    [held] = queue.held("delayed", 9, 9)
+    [held] = queue.in_flight("delayed", 9, 9)
     assert (held.head, held.deliveries, held.reason) == (b"a", 1, "TimeoutError: slow")
     assert held.failed and abs(held.failed - time.time()) < 50
     assert queue.all() == [b"b"]
@@ -120,7 +125,7 @@ def test_a_delay_and_a_lease_that_end_together_come_in_order(queue: ReliableQueu
 def test_an_id_is_checked_before_anything_is_released(queue: ReliableQueue) -> None:
     queue.push(b"a", b"b")
     one, two = reserve(queue, 2)
-    with pytest.raises(Stale) as stale:
+    with pytest.raises(LeaseExpired) as stale:
         queue.release(one.id, "1-none", two.id, delay=10)
     assert (stale.value.ids, counts(queue), delayed(queue)) == (["1-none"], (0, 2, 0), [])
 
@@ -139,8 +144,8 @@ def test_a_full_server_refuses_all_of_a_push_for_later(queue: ReliableQueue) -> 
 
 
 def test_a_list_of_delayed_messages_goes_on_behind_one_that_has_left(queue: ReliableQueue) -> None:
-    ids, _ = queue.push_later(100, numbered(5))
-    first = queue.held("delayed", 2, 9)
+    ids = queue.push_later(100, numbered(5)).ids
+    first = queue.in_flight("delayed", 2, 9)
     queue.ack(ids[1])
-    assert [one.head for one in queue.held("delayed", 9, 9, after=first[0])] == numbered(3, 2)
-    assert [one.head for one in queue.held("delayed", 1, 9, offset=1)] == [b"2"]
+    assert [one.head for one in queue.in_flight("delayed", 9, 9, after=first[0])] == numbered(3, 2)
+    assert [one.head for one in queue.in_flight("delayed", 1, 9, offset=1)] == [b"2"]

@@ -87,7 +87,7 @@ def test_an_empty_queue_remembers_no_deliveries(queue: ReliableQueue) -> None:
     queue.client.rpop(queue.key)  # as a client does that knows nothing of deliveries
     queue.push(b"other")
     queue.pop()
-    assert not queue.client.exists(queue.key_prefix + "returned")
+    assert not queue.client.exists(queue.key_prefix + "redeliveries")
     queue.push(b"same")
     assert reserve(queue)[0].deliveries == 1
 

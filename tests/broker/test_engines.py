@@ -11,8 +11,9 @@ from redis.exceptions import OutOfMemoryError
 from broker.changes.notifications import Tracker
 from broker.connections.connection import connect
 from broker.connections.health import check_server, find_mistake, find_warning
-from broker.listing import Counts, QueueLister
-from broker.queue import Conflict, ReliableQueue, Stale
+from broker.listing import ListedQueue, QueueLister
+from broker.models import Conflict, LeaseExpired, QueueCounts
+from broker.queue import ReliableQueue
 from broker.scan import iter_messages
 from tests.broker.helpers import counts, dead_letters, end_leases, numbered, reserve, use_every_verb, with_one_delivery
 from tests.engines import Cluster
@@ -39,7 +40,7 @@ def test_messages_come_out_in_the_order_they_went_in(queue: ReliableQueue) -> No
 
 
 def test_a_key_pushes_and_pops_once(queue: ReliableQueue) -> None:
-    assert [queue.push_once("key", [b"a", b"b"]) for _ in range(2)] == [2, 2]
+    assert [queue.push_once("key", [b"a", b"b"]).count for _ in range(2)] == [2, 2]
     with pytest.raises(Conflict):
         queue.push_once("key", [b"c"])
     assert [queue.pop_batch(1, "pop").messages for _ in range(2)] == [[b"a"], [b"a"]]
@@ -54,7 +55,7 @@ def test_a_reservation_is_acked_returned_or_buried(queue: ReliableQueue) -> None
     end_leases(queue, expired.id)
     assert queue.release(released.id) == 0
     assert (counts(queue), queue.all()) == ((2, 1, 0), [b"1", b"3"])
-    with pytest.raises(Stale):
+    with pytest.raises(LeaseExpired):
         queue.release(expired.id)
     [buried] = reserve(queue)
     assert with_one_delivery(queue).release(buried.id) == 1
@@ -89,7 +90,8 @@ def test_all_queues_are_listed_and_walked(client: Any, name: str) -> None:
         queue.push(*numbered(50))
         reserve(queue)
     listing = QueueLister(client, "queue:", 5).list_queues(name + "-*")
-    assert (listing.complete, listing.queues) == (True, [Counts(queue.name, 49, 1, 0, 0, 0, False) for queue in queues])
+    counts = QueueCounts(count=49, reserved=1)
+    assert (listing.complete, listing.queues) == (True, [ListedQueue(queue.name, counts) for queue in queues])
     assert [message for chunk in iter_messages(queues[0]) for message in chunk] == numbered(49, 1)
 
 

@@ -38,7 +38,7 @@ def test_a_full_server_refuses_pushes_and_does_everything_else(full: Any, name: 
     pushes: list[Callable[[], int]] = [
         lambda: queue.push(b"a"),
         lambda: queue.push(b"a", front=True),
-        lambda: queue.push_once("push", [b"a"]),
+        lambda: queue.push_once("push", [b"a"]).count,
     ]
     for push in pushes:
         with pytest.raises(redis.OutOfMemoryError) as caught:
@@ -64,7 +64,7 @@ def test_a_full_server_refuses_pushes_and_does_everything_else(full: Any, name: 
     queue.move_one(name + "x", 0, b"8")
     assert ReliableQueue(full, name + ".dead").move(name, 9) == 1
     queue.report_waiters("process", 1, 30)
-    assert queue.state(1, 0, 9).waiters == 1
+    assert queue.state(1, 0, 9).counts.waiters == 1
     assert queue.all() == [*numbered(11, 9), b"4"]
 
 

@@ -35,7 +35,7 @@ def documented() -> dict[str, str]:
 
 
 # Seconds after which a key expires at the latest; the others stay as long as they hold something.
-LIFETIMES = {"acked": 3600, "waiters": 60, "returned": 3600, "once": 24 * 3600, "cleared": 3600}
+LIFETIMES = {"acked": 3600, "waiters": 60, "redeliveries": 3600, "once": 24 * 3600, "cleared": 3600}
 LIFETIMES |= {"counters": 30 * 24 * 3600, "resumed": 60, "result": 24 * 3600}
 
 

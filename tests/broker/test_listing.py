@@ -80,7 +80,7 @@ def test_a_broken_queue_does_not_hide_the_others(backend: Any, name: str) -> Non
     broken = queue_of(backend, f"{name}.broken")
     broken.push(b"a", b"b")
     broken.reserve(100)
-    backend.set(broken.key_prefix + "returned", "a string")
+    backend.set(broken.key_prefix + "waiters", "a string")
     queue_of(backend, f"{name}.whole").push(b"a")
     assert found(backend, f"{name}*") == {
         f"{name}.broken": counts_of(1, 1, 0),
@@ -93,7 +93,7 @@ def test_the_queues_that_keys_belong_to_are_counted_again(backend: Any, name: st
     keys = [queue.key, queue.key_prefix + "waiters", queue.key_prefix + "bodies", f"queue:{name}.dead", "other"]
     assert [lister.names_of([key.encode()]) for key in keys] == [{name}, {name}, set(), set(), set()]
     queue.push(b"a")
-    assert [counts.count for counts in lister.count_queues([name, f"{name}.none"])] == [1]
+    assert [queue.counts.count for queue in lister.count_queues([name, f"{name}.none"])] == [1]
 
 
 def test_a_primary_that_is_away_is_an_error_where_queues_are_counted_again(cluster: Cluster, name: str) -> None:
@@ -102,7 +102,7 @@ def test_a_primary_that_is_away_is_an_error_where_queues_are_counted_again(clust
     away = redis.ConnectionError("It is away.")
     client.map.client = lambda node: Away(away)
     lister = QueueLister(client, "queue:", 5)
-    assert lister._counts([name]) == []
+    assert lister._count([name]) == []
     with pytest.raises(redis.ConnectionError):
         lister.count_queues([name])
 

@@ -25,11 +25,11 @@ def test_a_paused_queue_gives_nothing_out_and_loses_nothing(queue: ReliableQueue
     queue.push(b"c")
     queue.extend(held.id, 60)
     queue.ack(held.id)
-    assert (queue.state().paused, queue.all(), counts(queue)) == (True, [b"b", b"c"], (2, 0, 0))
+    assert (queue.state().counts.paused, queue.all(), counts(queue)) == (True, [b"b", b"c"], (2, 0, 0))
     assert queue.client.rpop(queue.key) == b"b"  # other Redis clients are not held
     queue.resume()
     queue.resume()
-    assert (queue.state().paused, queue.pop_batch(1, "key").messages) == (False, [b"c"])
+    assert (queue.state().counts.paused, queue.pop_batch(1, "key").messages) == (False, [b"c"])
 
 
 def test_an_answer_that_was_kept_is_given_again_in_a_pause(queue: ReliableQueue) -> None:

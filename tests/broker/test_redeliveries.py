@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from broker.queue import Delivery, ReliableQueue
+from broker.models import Delivery
+from broker.queue import ReliableQueue
 from tests.broker.helpers import on_real_servers
 from tests.servers import Store
 
@@ -17,7 +18,7 @@ def queue(backend: Any, name: str) -> ReliableQueue:
 
 def returned(queue: ReliableQueue) -> int:
     """Return how many messages are remembered."""
-    return int(queue.client.llen(queue.key_prefix + "returned"))
+    return int(queue.client.llen(queue.key_prefix + "redeliveries"))
 
 
 def take(queue: ReliableQueue, number: int = 1) -> list[tuple[bytes, int]]:
@@ -101,7 +102,7 @@ def test_messages_that_raw_clients_pop_leave_no_memory(queue: ReliableQueue) -> 
     for number in range(0, 2000, 1000):
         queue.push(*(b"%d" % (number + i) + b"x" * 10_000 for i in range(1000)))
     take(queue, 1000), take(queue, 1000)
-    text = queue.key_prefix + "returned"
+    text = queue.key_prefix + "redeliveries"
     assert max(len(entry) for entry in queue.client.lrange(text, 0, -1)) < 60
     while queue.client.rpop(queue.key, 1000):
         pass
@@ -123,7 +124,7 @@ def test_thousands_of_equal_messages_keep_their_own_deliveries(queue: ReliableQu
 def test_what_is_remembered_ends_after_an_hour(queue: ReliableQueue) -> None:
     queue.push(b"old", b"new")
     take(queue)
-    key = queue.key_prefix + "returned"
+    key = queue.key_prefix + "redeliveries"
     assert 3500 < queue.client.ttl(key) <= 3600
     digest, deliveries, when, *failure = queue.client.lindex(key, 0).split(b":")
     queue.client.lset(key, 0, b":".join([digest, deliveries, b"%d" % (int(when) - 3_600_001), *failure]))
@@ -143,7 +144,7 @@ def test_a_clock_set_back_does_not_hold_leases_for_as_long(queue: ReliableQueue)
     queue.client.set(key, f"{int(begun) + hour}:{int(announced) + hour}")
     for one in (first, second):
         queue.client.zincrby(queue.key_prefix + "reserved", hour, one.id)
-    assert queue.state().reserved == 2
+    assert queue.state().counts.reserved == 2
     ends = [queue.client.zscore(queue.key_prefix + "reserved", one.id) / 1000 for one in (first, second)]
     assert all(abs(end - first.deadline) < 5 for end in ends)
     assert queue.extend(first.id, 60) - first.deadline < 65
@@ -162,7 +163,7 @@ def test_dead_letters_keep_their_order_however_many_and_large_they_are(queue: Re
             held += found
         assert [bytes(one)[:4] for one in held] == [text[:4] for text in texts]
         expire(queue, *held)
-    assert queue.state().count == 0
+    assert queue.state().counts.count == 0
     dead = ReliableQueue(queue.client, queue.name + ".dead")
     assert [text[:4] for text in dead.all()] == [text[:4] for text in texts]
 
@@ -176,7 +177,7 @@ def test_a_release_of_more_bytes_than_one_call_moves_is_whole(queue: ReliableQue
     assert len(held) == 40
     assert queue.release(*(one.id for one in held)) == 0
     assert queue.all() == texts
-    assert queue.state().reserved == 0
+    assert queue.state().counts.reserved == 0
 
 
 @pytest.mark.slow
@@ -193,6 +194,6 @@ def test_large_leases_that_end_together_need_no_more_memory_than_there_is(own_st
     expire(queue, *held)
     before = client.info("memory")["used_memory"]
     client.config_set("maxmemory", before)  # full from here on
-    assert queue.state().count == 250
+    assert queue.state().counts.count == 250
     assert client.info("memory")["used_memory_peak"] < before + (20 << 20)
     assert [head for head, _ in queue.state(250, 0, 3).heads] == [b"%03d" % number for number in range(250)]

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from broker.queue import ReliableQueue, Stale
+from broker.models import LeaseExpired
+from broker.queue import ReliableQueue
 from tests.broker.helpers import counts, dead_letters, end_leases, numbered, on_real_servers, reserve, with_one_delivery
 
 
@@ -127,12 +128,12 @@ def test_a_late_ack_changes_nothing(queue: ReliableQueue) -> None:
     [late] = reserve(queue)
     end_leases(queue)
     for operation in (queue.ack, queue.release, lambda id: queue.extend(id, 30)):
-        with pytest.raises(Stale) as stale:
+        with pytest.raises(LeaseExpired) as stale:
             operation(late.id)
         assert stale.value.ids == [late.id]
     assert (queue.all(), counts(queue)) == ([b"a"], (1, 0, 0))
     [second] = reserve(queue)
-    with pytest.raises(Stale):
+    with pytest.raises(LeaseExpired):
         queue.ack(late.id)
     assert (second, second.deliveries, counts(queue)) == (b"a", 2, (0, 1, 0))
     assert queue.ack(second.id) == 1
@@ -145,7 +146,7 @@ def test_a_thousand_late_acks_remove_nothing(queue: ReliableQueue) -> None:
     end_leases(queue)
     second = reserve(queue, 1000)
     for delivery in late:
-        with pytest.raises(Stale):
+        with pytest.raises(LeaseExpired):
             queue.ack(delivery.id)
     assert second == numbered(1000)
     assert counts(queue) == (0, 1000, 0)
@@ -155,7 +156,7 @@ def test_a_thousand_late_acks_remove_nothing(queue: ReliableQueue) -> None:
 def test_one_stale_id_among_many_changes_nothing(queue: ReliableQueue, verb: str) -> None:
     queue.push(b"a", b"b")
     one, two = reserve(queue, 2)
-    with pytest.raises(Stale) as stale:
+    with pytest.raises(LeaseExpired) as stale:
         getattr(queue, verb)(one.id, "no such id", two.id, "\N{HORSE}")
     assert stale.value.ids == ["no such id", "\N{HORSE}"]
     assert counts(queue) == (0, 2, 0)
@@ -167,7 +168,7 @@ def test_an_acked_message_cannot_be_released_or_extended(queue: ReliableQueue) -
     [delivery] = reserve(queue)
     queue.ack(delivery.id)
     for operation in (queue.release, lambda id: queue.extend(id, 30)):
-        with pytest.raises(Stale):
+        with pytest.raises(LeaseExpired):
             operation(delivery.id)
     assert counts(queue) == (0, 0, 0)
 
@@ -176,7 +177,7 @@ def test_an_id_from_another_queue_is_stale(queue: ReliableQueue, backend: Any) -
     queue.push(b"a")
     [delivery] = reserve(queue)
     other = ReliableQueue(backend, queue.name + "x")
-    with pytest.raises(Stale):
+    with pytest.raises(LeaseExpired):
         other.ack(delivery.id)
     assert (counts(queue), counts(other)) == ((0, 1, 0), (0, 0, 0))
 
@@ -189,7 +190,7 @@ def test_the_last_ten_thousand_acks_are_remembered(queue: ReliableQueue) -> None
     queue.ack(delivery.id)
     assert queue.client.zcard(queue.key_prefix + "acked") == 10_000
     assert queue.ack(delivery.id, "old1") == 2
-    with pytest.raises(Stale):
+    with pytest.raises(LeaseExpired):
         queue.ack("old0")
 
 

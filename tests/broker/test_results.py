@@ -3,7 +3,8 @@
 import pytest
 import redis
 
-from broker.queue import ReliableQueue, Stale
+from broker.models import LeaseExpired
+from broker.queue import ReliableQueue
 from tests.broker.helpers import counts, end_leases, on_real_servers, reserve
 
 
@@ -33,11 +34,11 @@ def test_a_late_ack_stores_nothing(queue: ReliableQueue) -> None:
     [late] = reserve(queue)
     end_leases(queue)
     [other] = reserve(queue)
-    with pytest.raises(Stale):
+    with pytest.raises(LeaseExpired):
         queue.ack_with(late.id, "job", b"late")
     assert queue.result("job") is None
     queue.ack_with(other.id, "job", b"right")
-    with pytest.raises(Stale):
+    with pytest.raises(LeaseExpired):
         queue.ack_with(late.id, "job", b"late")
     found = queue.result("job")
     assert found and found.result == b"right"

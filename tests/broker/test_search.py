@@ -5,7 +5,8 @@ from collections import Counter
 
 import pytest
 
-from broker.queue import ReliableQueue, Search
+from broker.models import Search
+from broker.queue import ReliableQueue
 from tests.broker.helpers import numbered, on_real_servers, reserve
 
 

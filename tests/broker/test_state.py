@@ -13,10 +13,10 @@ def test_state_shows_the_first_bytes_and_the_whole_size_of_messages(queue: Relia
 def test_waiters_are_summed_over_processes_and_expire(queue: ReliableQueue) -> None:
     queue.report_waiters("one", 2, 30)
     queue.report_waiters("two", 3, 30)
-    assert queue.state().waiters == 5
+    assert queue.state().counts.waiters == 5
     queue.report_waiters("one", 1, 30)
-    assert queue.state().waiters == 4
+    assert queue.state().counts.waiters == 4
     queue.report_waiters("two", 0, 30)
-    assert queue.state().waiters == 1
+    assert queue.state().counts.waiters == 1
     queue.report_waiters("gone", 7, 0)  # this report has expired already
-    assert queue.state().waiters == 1
+    assert queue.state().counts.waiters == 1

@@ -4,7 +4,8 @@ from collections.abc import Callable
 
 import pytest
 
-from broker.queue import ReliableQueue, Stale
+from broker.models import NotFound
+from broker.queue import ReliableQueue
 from tests.broker.helpers import dead_letters, numbered, reserve
 
 HOUR = 3600  # seconds
@@ -16,7 +17,7 @@ def test_remove_removes_only_this_message_at_this_position(queue: ReliableQueue)
     queue.remove(2, b"a")
     assert queue.all() == [b"a", b"b", b"b"]
     for position, message in [(1, b"a"), (3, b"b"), (10**12, b"a"), (0, b"")]:
-        with pytest.raises(Stale):
+        with pytest.raises(NotFound):
             queue.remove(position, message)
     assert queue.all() == [b"a", b"b", b"b"]
 
@@ -28,7 +29,7 @@ def test_move_one_moves_only_this_message_at_this_position(queue: ReliableQueue)
     queue.move_one(to.name, 2, b"a")
     assert (queue.all(), to.all()) == ([b"a", b"b", b"b"], [b"x", b"a"])
     for position, message in [(1, b"a"), (3, b"b"), (10**12, b"a"), (0, b"")]:
-        with pytest.raises(Stale):
+        with pytest.raises(NotFound):
             queue.move_one(to.name, position, message)
     assert (queue.all(), to.all()) == ([b"a", b"b", b"b"], [b"x", b"a"])
 
@@ -41,13 +42,13 @@ def test_clear_removes_every_message_and_restore_puts_them_back_once(queue: Reli
     assert queue.client.exists(queue.key_prefix + "cleared:" + undo)
     assert (queue.restore(undo), queue.all()) == (3, numbered(3))
     assert queue.client.ttl(queue.key) == -1
-    with pytest.raises(Stale):
+    with pytest.raises(NotFound):
         queue.restore(undo)
 
 
 def test_clearing_an_empty_queue_leaves_nothing_to_restore(queue: ReliableQueue) -> None:
     assert queue.clear() == (0, None)
-    with pytest.raises(Stale):
+    with pytest.raises(NotFound):
         queue.restore("never")
 
 
@@ -72,7 +73,7 @@ def test_a_removed_message_goes_back_to_where_it_was(
         queue.pop()
     assert queue.client.ttl(queue.key_prefix + "cleared:" + undo) > HOUR - 60
     assert (queue.restore(undo), queue.all()) == (1, left)
-    with pytest.raises(Stale):
+    with pytest.raises(NotFound):
         queue.restore(undo)
 
 

@@ -23,7 +23,8 @@ import redis
 
 from broker.changes.notifications import Tracker
 from broker.connections.errors import NotSent, Recovery, find_fault, is_transient, needs_reconnect
-from broker.queue import Batch, Paused, ReliableQueue
+from broker.models import Batch, Paused
+from broker.queue import ReliableQueue
 from web.errors import ApiError
 
 MAX_WAIT = 60.0  # seconds a request may ask to wait

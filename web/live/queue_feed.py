@@ -22,7 +22,8 @@ import redis
 
 from broker.changes.notifications import Subscription, Tracker
 from broker.connections.errors import is_transient
-from broker.queue import ReliableQueue, State
+from broker.models import State
+from broker.queue import ReliableQueue
 from web.errors import from_redis
 from web.input.codec import compact, preview
 from web.live.history import History
@@ -93,10 +94,10 @@ class Watch:
         except redis.RedisError as error:
             self.publish_fault(error)
             raise
-        self.history.record_depth(self.queue.name, state.count, watched=True)
+        self.history.record_depth(self.queue.name, state.counts.count, watched=True)
         self.polled_step = self.history.step()
         heads = [preview(head, size, PREVIEW_CHARACTERS) for head, size in state.heads]
-        self.publish(Event("queue", {"name": self.queue.name, **state.counts()}, heads))
+        self.publish(Event("queue", {"name": self.queue.name, **state.counts.as_dict()}, heads))
         return state
 
     def wake(self) -> None:

@@ -20,7 +20,7 @@ import redis
 
 from broker.changes.notifications import Tracker
 from broker.keys import DEAD_SUFFIX
-from broker.listing import MAX_QUEUES, Counts, QueueLister
+from broker.listing import MAX_QUEUES, ListedQueue, QueueLister
 from web.errors import from_redis
 from web.input.codec import compact
 from web.live.history import History
@@ -44,7 +44,7 @@ class Change:
     """What is new in a version of the list: the counts of queues, None for those that hold nothing any more."""
 
     version: int
-    queues: dict[str, Counts | None]
+    queues: dict[str, ListedQueue | None]
 
 
 class QueueListFeed:
@@ -64,7 +64,7 @@ class QueueListFeed:
         self._forget()
 
     def _forget(self) -> None:
-        self._queues: dict[str, Counts] = {}
+        self._queues: dict[str, ListedQueue] = {}
         self._complete, self._unnamed = True, 0  # as in a Listing
         self._fault = ""  # the event that says why Redis cannot be asked
         self._version = 0  # of the list; 0 before the first
@@ -143,25 +143,25 @@ class QueueListFeed:
         if version == 0 or len(missed) < self._version - version:
             found = [self._queues[name] for name in sorted(self._queues) if matches(name)]
             histories = self._histories(found) if with_history else {}
-            queues = [vars(counts) | histories.get(counts.name, {}) for counts in found]
+            queues = [queue.as_dict() | histories.get(queue.name, {}) for queue in found]
             return f"event: queues\ndata: {compact({'queues': queues, **facts})}\n\n"
         changes = dict(ChainMap(*reversed(missed)))
-        queues = [vars(counts) for name, counts in changes.items() if counts and matches(name)]
+        queues = [queue.as_dict() for name, queue in changes.items() if queue and matches(name)]
         removed = [name for name, counts in changes.items() if not counts and matches(name)]
         if changes and not queues and not removed:
             return ""
         return f"event: changed\ndata: {compact({'queues': queues, 'removed': removed, **facts})}\n\n"
 
-    def _histories(self, found: Sequence[Counts]) -> dict[str, dict[str, object]]:
+    def _histories(self, found: Sequence[ListedQueue]) -> dict[str, dict[str, object]]:
         """Return what is known of the last minutes of those queues that are most likely to be in trouble."""
         histories: dict[str, dict[str, object]] = {}
         after = self.history.step() - HISTORY_STEPS - 1
-        for counts in sorted(found, key=lambda counts: (-counts.dead, -counts.count))[:MAX_HISTORIES]:
-            if history := self.history.history(counts.name, after):
-                histories[counts.name] = {"history": {key: history[key] for key in ("at", "step", "count", "out")}}
+        for queue in sorted(found, key=lambda queue: (-queue.counts.dead, -queue.counts.count))[:MAX_HISTORIES]:
+            if history := self.history.history(queue.name, after):
+                histories[queue.name] = {"history": {key: history[key] for key in ("at", "step", "count", "out")}}
         return histories
 
-    def _publish(self, queues: Mapping[str, Counts | None], complete: bool, unnamed: int) -> None:
+    def _publish(self, queues: Mapping[str, ListedQueue | None], complete: bool, unnamed: int) -> None:
         """Tell the streams the counts of queues, None for those that hold nothing."""
         with self._lock:
             changes = {name: counts for name, counts in queues.items() if self._queues.get(name) != counts}
@@ -173,7 +173,7 @@ class QueueListFeed:
             self._changes.append(Change(self._version, changes))
             self._texts.clear()
             for name, counts in changes.items():
-                self.history.record_depth(name, counts.count if counts else 0)
+                self.history.record_depth(name, counts.counts.count if counts else 0)
                 if counts:
                     self._queues[name] = counts
                 else:

@@ -3,7 +3,8 @@
 import threading
 import time
 
-from broker.queue import ReliableQueue, Result
+from broker.models import Result
+from broker.queue import ReliableQueue
 from web.live.disconnects import Peer
 from web.live.long_poll import ANSWER_TIMEOUT
 from web.request import Request

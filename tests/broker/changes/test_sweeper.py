@@ -44,7 +44,7 @@ def test_leases_and_delays_of_another_process_come_back(served: tuple[Store, App
     queue.push_later(1, [b"later"])
     assert brpop(store, queue) == b"later"
     queue.push_later(1000, [b"sooner"])
-    queue.extend(queue.held("delayed", 1, 9)[0].id, 1)  # before everything that the timers were told
+    queue.extend(queue.in_flight("delayed", 1, 9)[0].id, 1)  # before everything that the timers were told
     assert brpop(store, queue) == b"sooner"
     queue.push(b"retried")
     queue.release(queue.reserve(lease=1000).messages[0].id, delay=1, reason="why")

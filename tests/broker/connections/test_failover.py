@@ -122,7 +122,7 @@ def test_every_verb_is_refused_once_and_then_done_once(failover: Failover, name:
     after, other = (ReliableQueue(failover.replica.client(), each) for each in (name, name + "-other"))
     assert after.all() == [b"m1", b"m5", b"m6", b"m7", b"m8", b"pushed", b"once"]
     assert other.all() == [b"a", b"again"]
-    assert after.state().reserved == 2
+    assert after.state().counts.reserved == 2
 
 
 @pytest.mark.slow
@@ -233,5 +233,5 @@ def test_a_consumer_outlasts_a_failover(failover: Failover, name: str, monkeypat
     after.push(b"end")
     worker.join(30)
     assert (seen, worker.is_alive()) == ([b"a", b"b", b"end"], False)
-    state = after.state()
-    assert (state.count, state.reserved, state.dead) == (1, 0, 0)  # the loop was left in its body: `end` came back
+    counts = after.state().counts
+    assert (counts.count, counts.reserved, counts.dead) == (1, 0, 0)  # the loop was left in its body: `end` came back

@@ -137,7 +137,7 @@ def test_waits_on_many_queues_leave_room_for_other_clients(
     names = [f"{name}-{number}" for number in range(300)]
     raw = store.client()
     with waiting(app, names, 50) as clients:
-        until(lambda: sum(int(ReliableQueue(raw, each).state().waiters) for each in names[:100]) == 100, 60)
+        until(lambda: sum(int(ReliableQueue(raw, each).state().counts.waiters) for each in names[:100]) == 100, 60)
         others = [store.client() for _ in range(10)]  # other clients can connect while all wait
         assert all(other.ping() for other in others)
         assert len(raw.client_list()) < MAX_CLIENTS - 10
@@ -162,7 +162,7 @@ def test_a_wait_is_served_though_redis_has_no_room_for_its_connection(
     process = Waiting(connect(store.url, blocking=True), 10, lambda: False)
     with ThreadPoolExecutor(1) as pool:
         taken = pool.submit(process.take, queue, 20, queue.pop_batch, None, lambda: False)
-        until(lambda: queue.state().waiters == 1)
+        until(lambda: queue.state().counts.waiters == 1)
         raw.lpush(queue.key, "a")
         assert taken.result() == [b"a"]
 

@@ -154,7 +154,7 @@ def test_a_verb_that_keeps_no_idempotency_key_refuses_it(api: Api, verb: str) ->
         answer = ask(api, verb, headers={"Idempotency-Key": key})
         assert refused(answer, "bad_idempotency_key"), key
         assert "push and pop" in answer.json["message"]
-    assert api.messages() == [b"here"] and api.queue.state().reserved == 0
+    assert api.messages() == [b"here"] and api.queue.state().counts.reserved == 0
 
 
 @pytest.mark.parametrize("path", NO_QUEUE)

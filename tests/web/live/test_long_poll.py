@@ -12,7 +12,8 @@ import redis
 
 from broker.connections.connection import connect
 from broker.connections.errors import NotSent
-from broker.queue import Batch, ReliableQueue
+from broker.models import Batch
+from broker.queue import ReliableQueue
 from tests.servers import FakeRedis, Store, until
 from web.errors import ApiError, from_redis
 from web.live import long_poll as waiting
@@ -144,7 +145,7 @@ def test_a_lease_that_was_made_during_the_wait_is_noticed_too(
     monkeypatch.setattr(waiting, "PEER_CHECK_INTERVAL", 0.05)
     future = process.wait()
     process.queue.client.eval(  # a message goes straight to another client, which holds it for a while
-        "redis.call('ZADD', KEYS[1], ARGV[1], 'id') redis.call('HSET', KEYS[2], 'id', '1:a')",
+        "redis.call('ZADD', KEYS[1], ARGV[1], '1-1-a-1') redis.call('HSET', KEYS[2], '1-1-a-1', 'a')",
         2,
         process.queue.key_prefix + "reserved",
         process.queue.key_prefix + "bodies",
@@ -235,9 +236,9 @@ def test_a_server_that_cannot_block_is_asked_at_intervals(name: str) -> None:
 def test_the_number_of_waiting_clients_is_reported_to_redis(process: Process) -> None:
     for _ in range(3):
         process.wait()
-    until(lambda: process.queue.state().waiters == 3)
+    until(lambda: process.queue.state().counts.waiters == 3)
     process.queue.push(b"a", b"b", b"c")
-    until(lambda: process.queue.state().waiters == 0)
+    until(lambda: process.queue.state().counts.waiters == 0)
     assert not process.queue.client.exists(process.queue.key_prefix + "waiters")
 
 

@@ -59,7 +59,7 @@ def test_a_client_that_disconnected_takes_nothing_and_is_not_counted(
     valkey.client().lpush(f"queue:{name}", "a")
     until(lambda: waiters(site, name) == 0)
     assert RedisQueue(valkey.client(), name).all() == [b"a"]
-    assert ReliableQueue(valkey.client(), name).state().reserved == 0
+    assert ReliableQueue(valkey.client(), name).state().counts.reserved == 0
 
 
 def test_a_client_that_resets_its_connection_takes_nothing(site: App, valkey: Store, name: str) -> None:

@@ -13,6 +13,7 @@ from broker import listing
 from broker.changes.notifications import Tracker
 from broker.connections.connection import connect
 from broker.listing import QueueLister
+from broker.models import QueueCounts
 from broker.queue import ReliableQueue
 from tests.engines import Cluster
 from tests.servers import App, FakeRedis, Store, until
@@ -122,7 +123,7 @@ def test_what_comes_back_by_itself_is_told(told_only: None, valkey: Store, follo
     queue.push(b"a")
     queue.reserve(0.3)
     followed.until(name, reserved=1)
-    until(lambda: queue.state().count == 1)  # the lease has ended, as a timer of the app would see to
+    until(lambda: queue.state().counts.count == 1)  # the lease has ended, as a timer of the app would see to
     followed.until(name, count=1, reserved=0)
     queue.release(queue.reserve().messages[0].id, dead=True)
     dead = ReliableQueue(valkey.client(), f"{name}.dead")
@@ -227,8 +228,8 @@ def test_a_list_comes_with_the_history_of_the_queues_in_most_trouble(
     assert "history" not in board._event_since(0, "*") + board._event_since(1, "*", True)
 
 
-def counts_of(name: str, count: int, dead: int) -> listing.Counts:
-    return listing.Counts(name, count, 0, 0, dead, 0, False)
+def counts_of(name: str, count: int, dead: int) -> listing.ListedQueue:
+    return listing.ListedQueue(name, QueueCounts(count, dead=dead))
 
 
 def test_a_process_asks_and_keeps_nothing_once_nobody_follows(valkey: Store, follow: Any, name: str) -> None:
