@@ -1,4 +1,4 @@
-"""RedisQueue: the list verbs, the same on fakeredis, Valkey and Redis, and what they do when connections fail."""
+"""RedisQueue: the list operations, the same on fakeredis, Valkey and Redis, and when connections fail."""
 
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -39,19 +39,19 @@ def test_a_push_of_no_messages_changes_nothing(queue: RedisQueue) -> None:
     assert (queue.push(), queue.push(front=True), queue.all()) == (1, 1, [b"a"])
 
 
-def test_a_message_pushed_next_is_popped_next(queue: RedisQueue) -> None:
+def test_a_message_pushed_to_the_front_is_popped_next(queue: RedisQueue) -> None:
     queue.push(b"a", b"b")
     assert queue.push(b"x", front=True) == 3
     assert queue.all() == [b"x", b"a", b"b"]
 
 
-def test_many_messages_pushed_next_keep_their_order(queue: RedisQueue) -> None:
+def test_many_messages_pushed_to_the_front_keep_their_order(queue: RedisQueue) -> None:
     queue.push(b"c")
     queue.push(b"a", b"b", front=True)
     assert queue.all() == [b"a", b"b", b"c"]
 
 
-def test_popped_messages_are_put_back_where_they_were(queue: RedisQueue) -> None:
+def test_popped_messages_can_be_put_back_where_they_were(queue: RedisQueue) -> None:
     queue.push(b"a", b"b", b"c")
     queue.push(*queue.pop(2), front=True)
     assert queue.all() == [b"a", b"b", b"c"]
@@ -62,7 +62,7 @@ def test_pop_takes_up_to_max_messages(queue: RedisQueue) -> None:
     assert (queue.pop(2), queue.pop(2), queue.pop(2)) == ([b"a", b"b"], [b"c"], [])
 
 
-def test_a_queue_that_was_emptied_leaves_no_key(queue: RedisQueue) -> None:
+def test_an_emptied_queue_leaves_no_key(queue: RedisQueue) -> None:
     queue.push(b"a")
     queue.pop()
     assert not queue.client.exists(queue.key)
@@ -179,7 +179,7 @@ def test_a_failed_connect_raises_not_sent(proxy: Proxy, valkey: Store, name: str
     assert queue.pop(9) == [b"a"]
 
 
-def test_more_pushes_at_once_than_connections_are_all_done(valkey: Store, name: str) -> None:
+def test_more_concurrent_pushes_than_connections_are_all_done(valkey: Store, name: str) -> None:
     queue = RedisQueue(valkey.client(), name)
     with ThreadPoolExecutor(50) as pool:
         list(pool.map(lambda n: queue.push(b"%d" % n), range(500)))

@@ -2,7 +2,7 @@
 
 Every command of a queue returns what is due there. Where none comes, this timer does it: one in each process of the
 app, which knows when something is due next in the queues it has heard of. A script tells all timers of a lease or a
-delay that ends before everything they know of (`announce_due` in shared.lua), and a timer that begins, or that was cut off,
+delay that ends before everything they know of (`announce_due`), and a timer that begins, or that was cut off,
 scans the keys once. So an idle queue costs Redis nothing, and of several timers the first one does the work.
 """
 

@@ -96,16 +96,15 @@ local function return_messages(ids)
   return #returning > 0
 end
 
--- Return the messages whose lease or delay has ended. Return whether there may be more.
+-- Return the messages whose lease or delay has ended. Return whether there are more.
 local function return_due()
   sync_clock()
   local due = call('ZREVRANGEBYSCORE', reserved, now, '-inf', 'LIMIT', 0, MAX_DUE)
   local delays = call('ZRANGEBYSCORE', delayed, '-inf', now, 'LIMIT', 0, MAX_MOVES)
   if #due + #delays == 0 then return false end
-  local are_more = #due == MAX_DUE or #delays == MAX_MOVES
   for _, id in ipairs(delays) do due[#due + 1] = id end
   check_types_to_return()
-  return return_messages(due) or are_more
+  return return_messages(due)
 end
 
 -- Milliseconds until the next lease or delay ends; -1 if there is none.

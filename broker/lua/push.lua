@@ -26,7 +26,7 @@ local count
 -- A message in front needs an entry only if one behind it has one.
 local has_entries = command == 'push_front' and call('LLEN', redeliveries) > 0
 if command == 'push_later' then
-  check_type('HLEN', bodies)
+  count = call('LLEN', list)
   check_type('ZCARD', delayed)
   sync_clock()
 end

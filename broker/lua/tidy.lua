@@ -55,7 +55,7 @@ end
 local function restore_removed(mark)
   local fields = {'message', 'position', 'ahead', 'entry', 'failure_reason'}
   local message, position, ahead, entry, reason = unpack(call('HMGET', extra, unpack(fields)))
-  check_type('LLEN', list, redeliveries)
+  check_type('LLEN', redeliveries)
   check_type('HLEN', failure_reasons)
   local found = ahead and call('LPOS', list, ahead, 'RANK', -1, 'COUNT', 0, 'MAXLEN', position) or {}
   if #found > 0 then

@@ -17,7 +17,7 @@ from broker.connections.connection import connect
 from broker.consumer import Reject, backoff, consume
 from broker.models import Delivery
 from broker.queue import ReliableQueue
-from tests.broker.helpers import counts, dead_letters, end_leases, on_real_servers
+from tests.broker.helpers import counts, dead_letters, end_leases
 from tests.servers import ROOT, Proxy, Store, free_port, until
 
 
@@ -237,7 +237,6 @@ def is_blocked(queue: ReliableQueue) -> bool:
     return bool(queue.client.info("clients")["blocked_clients"])
 
 
-@on_real_servers
 @pytest.mark.parametrize("way", ["push", "raw", "lease"])
 def test_a_waiting_consumer_is_woken(queue: ReliableQueue, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(consumer, "STOP_INTERVAL", 60.0)
@@ -261,7 +260,6 @@ def test_a_waiting_consumer_is_woken(queue: ReliableQueue, way: str, monkeypatch
     assert counts(queue) == (0, 0, 0)
 
 
-@on_real_servers
 def test_sigterm_ends_a_waiting_consumer_and_the_handler_is_restored(queue: ReliableQueue) -> None:
     before = signal.getsignal(signal.SIGTERM)
 
