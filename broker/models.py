@@ -1,4 +1,4 @@
-"""What a queue takes and returns: its messages, answers and exceptions.
+"""The messages, answers and exceptions of a queue.
 
 Times are Unix times in seconds by the Redis clock, sizes are bytes.
 """
@@ -110,7 +110,7 @@ class Result:
 
 @dataclass(frozen=True)
 class QueueCounts:
-    """The number of messages of each kind, the number of clients waiting for one, and whether the queue is paused."""
+    """The number of messages of each kind and of clients waiting for one, and whether the queue is paused."""
 
     count: int = 0  # waiting
     reserved: int = 0
@@ -128,8 +128,8 @@ class QueueCounts:
 class State:
     """The counts of a queue, and the first messages in pop order, each as its first bytes and its size.
 
-    `next_change` is the number of seconds until the counts change without a command (None: they do not), because a
-    lease or a delay ends.
+    `next_change` is the number of seconds until a count changes because a lease, a delay or a report of waiters ends;
+    None if there is none.
     """
 
     counts: QueueCounts
@@ -158,9 +158,9 @@ class Batch(Generic[M]):
 
 @dataclass(frozen=True)
 class QueueStats:
-    """Totals of a queue, which reset after 30 days without a change, and for how long its next message has been next.
+    """Totals of a queue, which reset after 30 days without a change, and the age of its head.
 
-    `head_age` is in seconds since a call first saw that message as the next one; 0 for an empty queue.
+    `head_age` is the number of seconds since a call first saw the message that is next now; 0 for an empty queue.
     """
 
     expired: int  # leases

@@ -53,10 +53,7 @@ class ReliableQueue(RedisQueue):
     # --- push
 
     def push(self, *messages: bytes, front: bool = False) -> int:
-        """Add messages, all or none, to the back and return the queue's new length.
-
-        With `front` they go to the front, the first of them to be popped next. Without messages nothing changes.
-        """
+        """Add messages as RedisQueue does, all or none, however many there are."""
         if front and messages:
             return self._push("push_front", messages).count
         if len(messages) > MAX_COMMAND_MESSAGES:
@@ -164,7 +161,7 @@ class ReliableQueue(RedisQueue):
     # --- settle
 
     def ack(self, *ids: str) -> int:
-        """End reservations for good and return their number; ids acked within the last hour count too.
+        """Acknowledge messages, which deletes them, and return their number; ids acked within the last hour count too.
 
         Raises:
             LeaseExpired: some leases have ended; nothing was changed.
@@ -173,29 +170,26 @@ class ReliableQueue(RedisQueue):
         return len(set(ids))
 
     def ack_with(self, id: str, job: str, result: bytes, keep: float = RESULT_SECONDS) -> None:
-        """End a reservation for good and store the result of its job, in one step.
+        """Acknowledge a message and store the result of its job, in one step.
 
         Raises:
             LeaseExpired: the lease has ended; nothing was changed or stored.
         """
-        arguments = (round(keep), result, id)
-        _raise_if_expired(
-            self._run(script.SETTLE_WITH_RESULT, "ack_with", *arguments, extra_key=self.result_key(job))[0]
-        )
+        key = self.result_key(job)
+        _raise_if_expired(self._run(script.SETTLE_WITH_RESULT, "ack_with", round(keep), result, id, extra_key=key)[0])
 
     def release(self, *ids: str, delay: float = 0, dead: bool = False, reason: str = "") -> int:
         """Return messages to the front of the queue, now or in `delay` seconds, or bury all of them (`dead`).
 
-        Return the number of messages that were buried: those at their last delivery always are. `reason` says why they
-        failed, and is kept as long as they wait.
+        Return the number of messages buried: those at their last delivery always are. `reason` says why they failed;
+        it is kept as long as they wait.
 
         Raises:
             LeaseExpired: some leases have ended; nothing was changed.
         """
         unique = dict.fromkeys(ids)
-        expired, buried, are_more = self._run(
-            script.SETTLE, "release", _milliseconds(delay), int(dead), reason, *unique
-        )
+        arguments = (_milliseconds(delay), int(dead), reason)
+        expired, buried, are_more = self._run(script.SETTLE, "release", *arguments, *unique)
         _raise_if_expired(expired)
         if are_more:
             self.sweep()
@@ -253,7 +247,7 @@ class ReliableQueue(RedisQueue):
     def restore(self, undo: str) -> int:
         """Put back what `clear` or `remove` removed, and return the number of messages.
 
-        Cleared messages go to the front, a removed one goes to its former place.
+        Cleared messages go to the front; a removed one goes to its former place, as far as that is known.
 
         Raises:
             NotFound: it was restored before, or removed more than an hour ago.

@@ -112,9 +112,15 @@ def test_queues_do_not_touch_each_other(backend: Any, name: str) -> None:
 
 def test_a_key_that_is_not_a_list_is_an_error_and_stays_as_it_is(queue: RedisQueue, backend: Any) -> None:
     backend.set(queue.key, "text")
-    for verb in (lambda: queue.push(b"a"), lambda: queue.push(b"a", front=True), queue.pop, queue.count, queue.all):
+    for operation in (
+        lambda: queue.push(b"a"),
+        lambda: queue.push(b"a", front=True),
+        queue.pop,
+        queue.count,
+        queue.all,
+    ):
         with pytest.raises(redis.ResponseError, match="WRONGTYPE"):
-            verb()
+            operation()
     assert backend.get(queue.key) == b"text"
 
 
@@ -131,8 +137,8 @@ def test_each_verb_is_one_command(server: str, request: pytest.FixtureRequest, n
     queue.count()
     stats = client.info("commandstats")
     calls = {name.removeprefix("cmdstat_"): stat["calls"] for name, stat in stats.items()}
-    verbs = {verb: calls.get(verb) for verb in ("lpush", "rpush", "rpop", "lrange", "llen")}
-    assert verbs == {"lpush": 1, "rpush": 1, "rpop": 2, "lrange": 1, "llen": 1}
+    operations = {operation: calls.get(operation) for operation in ("lpush", "rpush", "rpop", "lrange", "llen")}
+    assert operations == {"lpush": 1, "rpush": 1, "rpop": 2, "lrange": 1, "llen": 1}
 
 
 def test_a_push_whose_reply_is_lost_is_in_the_list_once(proxy: Proxy, valkey: Store, name: str) -> None:
@@ -149,9 +155,15 @@ def test_no_command_is_sent_twice_when_every_reply_is_lost(proxy: Proxy, valkey:
     queue, truth = RedisQueue(connect(proxy.url), name), RedisQueue(valkey.client(), name)
     truth.push(b"a", b"b", b"c")
     proxy.cut(times=1000)
-    for verb in (lambda: queue.push(b"d"), lambda: queue.push(b"-", front=True), queue.pop, queue.count, queue.all):
+    for operation in (
+        lambda: queue.push(b"d"),
+        lambda: queue.push(b"-", front=True),
+        queue.pop,
+        queue.count,
+        queue.all,
+    ):
         with pytest.raises(redis.ConnectionError):
-            verb()
+            operation()
     assert proxy.commands == ["LPUSH", "RPUSH", "RPOP", "LLEN", "LRANGE"]
     assert truth.all() == [b"a", b"b", b"c", b"d"]
 

@@ -54,7 +54,7 @@ def with_one_delivery(queue: ReliableQueue) -> ReliableQueue:
     return ReliableQueue(queue.client, queue.name, queue.prefix, max_deliveries=1)
 
 
-def each_verb(
+def each_operation(
     queue: ReliableQueue, id: str = "1-1-a-1", delayed: str = "1-1-a-0-d", cleared: str = "c", removed: str = "r"
 ) -> dict[str, Callable[[], Any]]:
     """Return a call of every operation that is a script.
@@ -100,7 +100,7 @@ def each_verb(
     }
 
 
-def use_every_verb(queue: ReliableQueue) -> None:
+def use_every_operation(queue: ReliableQueue) -> None:
     """Use every operation, and leave every kind of key behind."""
     queue.push(*numbered(20))
     queue.push_once("push", [b"20"])

@@ -9,7 +9,7 @@ import redis
 
 from broker.connections.connection import connect
 from broker.queue import ReliableQueue
-from tests.broker.helpers import each_verb, reserve, use_every_verb
+from tests.broker.helpers import each_operation, reserve, use_every_operation
 from tests.servers import FakeRedis, Proxy, Scripted, Store
 from web.errors import from_redis
 
@@ -20,7 +20,7 @@ def test_each_operation_is_one_command_and_none_is_sent_twice(
 ) -> None:
     store: Store = request.getfixturevalue(server)
     known = ReliableQueue(store.client(), name + "known")
-    use_every_verb(known)
+    use_every_operation(known)
     known.pop()  # the server knows the scripts from now on
     proxy = Proxy(store.port)
     queue = ReliableQueue(connect(proxy.url), name)
@@ -32,11 +32,11 @@ def test_each_operation_is_one_command_and_none_is_sent_twice(
     # Popping one message takes a second command only if something is reserved, delayed, paused or remembered.
     assert proxy.commands == ["LPUSH", "EVALSHA", "EVALSHA", "EVALSHA", "EVALSHA"]
     proxy.commands.clear()
-    for verb in ("pop", "pop once", "reserve", "clear", "move", "state"):
+    for operation in ("pop", "pop once", "reserve", "clear", "move", "state"):
         proxy.cut("EVALSHA")
         with pytest.raises(redis.ConnectionError) as caught:
-            each_verb(queue)[verb]()
-        assert from_redis(caught.value).error == "outcome_unknown", verb
+            each_operation(queue)[operation]()
+        assert from_redis(caught.value).error == "outcome_unknown", operation
     assert proxy.commands == ["EVALSHA"] * 6
     proxy.end()
 
@@ -44,19 +44,19 @@ def test_each_operation_is_one_command_and_none_is_sent_twice(
 COSTS = {"push once": 5, "pop": 9, "reserve": 15, "ack": 10, "release": 29, "extend": 6, "state": 13}
 
 
-@pytest.mark.parametrize("verb", COSTS)
-def test_a_script_runs_no_more_commands_than_it_needs(valkey: Store, name: str, verb: str) -> None:
+@pytest.mark.parametrize("operation", COSTS)
+def test_a_script_runs_no_more_commands_than_it_needs(valkey: Store, name: str, operation: str) -> None:
     """All clients wait for each of them: Redis has one thread."""
     queue, client = ReliableQueue(valkey.client(), name), valkey.client()
     queue.push(b"a", b"b", b"c")
     [delivery], [delayed] = reserve(queue), queue.push_later(100, [b"d"]).ids
     inside: list[str] = []
     with client.monitor() as monitor:
-        each_verb(queue, delivery.id, delayed)[verb]()
+        each_operation(queue, delivery.id, delayed)[operation]()
         client.echo("end")
         while not (command := monitor.next_command())["command"].startswith("ECHO"):
             inside += [command["command"]] if command["client_type"] == "lua" else []
-    assert 0 < len(inside) <= COSTS[verb], inside
+    assert 0 < len(inside) <= COSTS[operation], inside
 
 
 def test_a_script_that_redis_forgot_is_sent_again(valkey: Store, name: str) -> None:
@@ -70,7 +70,7 @@ def test_a_script_that_redis_forgot_is_sent_again(valkey: Store, name: str) -> N
 
 def test_fakeredis_runs_every_script(name: str) -> None:
     queue = ReliableQueue(FakeRedis(), name)
-    use_every_verb(queue)
+    use_every_operation(queue)
     assert queue.state().counts.paused
 
 

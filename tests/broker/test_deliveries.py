@@ -92,11 +92,11 @@ def test_an_empty_queue_remembers_no_deliveries(queue: ReliableQueue) -> None:
     assert reserve(queue)[0].deliveries == 1
 
 
-@pytest.mark.parametrize("verb", ["pop", "remove", "clear", "clear and restore", "move", "move one"])
-def test_the_deliveries_of_a_message_are_forgotten_when_it_leaves(queue: ReliableQueue, verb: str) -> None:
+@pytest.mark.parametrize("operation", ["pop", "remove", "clear", "clear and restore", "move", "move one"])
+def test_the_deliveries_of_a_message_are_forgotten_when_it_leaves(queue: ReliableQueue, operation: str) -> None:
     queue.push(b"same", b"other")
     queue.release(reserve(queue)[0].id)
-    verbs: dict[str, Callable[[], Any]] = {
+    operations: dict[str, Callable[[], Any]] = {
         "pop": lambda: queue.pop(),
         "remove": lambda: queue.remove(0, b"same"),
         "clear": lambda: queue.clear(),
@@ -104,7 +104,7 @@ def test_the_deliveries_of_a_message_are_forgotten_when_it_leaves(queue: Reliabl
         "move": lambda: queue.move(queue.name + "x", 1),
         "move one": lambda: queue.move_one(queue.name + "x", 0, b"same"),
     }
-    verbs[verb]()
+    operations[operation]()
     assert not queue.client.exists(queue.key_prefix + "redeliveries")
     queue.push(b"same", front=True)
     assert reserve(queue)[0].deliveries == 1

@@ -15,7 +15,15 @@ from broker.listing import ListedQueue, QueueLister
 from broker.models import Conflict, LeaseExpired, QueueCounts
 from broker.queue import ReliableQueue
 from broker.scan import iter_messages
-from tests.broker.helpers import counts, dead_letters, end_leases, numbered, reserve, use_every_verb, with_one_delivery
+from tests.broker.helpers import (
+    counts,
+    dead_letters,
+    end_leases,
+    numbered,
+    reserve,
+    use_every_operation,
+    with_one_delivery,
+)
 from tests.engines import Cluster
 from tests.servers import Store, until
 
@@ -110,7 +118,7 @@ def test_a_change_of_any_queue_is_notified(client: Any, name: str) -> None:
 
 
 def test_every_script_runs(queue: ReliableQueue, request: pytest.FixtureRequest) -> None:
-    use_every_verb(queue)
+    use_every_operation(queue)
     is_old = request.node.callspec.params["engine"] == "redis6"
     assert queue.client.lacks_flags is is_old
 

@@ -9,7 +9,7 @@ import redis
 import broker.keys
 from broker.keys import queue_keys
 from broker.queue import ReliableQueue
-from tests.broker.helpers import numbered, reserve, use_every_verb
+from tests.broker.helpers import numbered, reserve, use_every_operation
 from tests.engines import Cluster
 from tests.servers import Store
 from web.errors import from_redis
@@ -39,7 +39,7 @@ LIFETIMES |= {"counters": 30 * 24 * 3600, "resumed": 60, "result": 24 * 3600}
 
 
 def test_every_key_is_on_the_map_and_lives_as_long_as_it_says(queue: ReliableQueue, backend: Any) -> None:
-    use_every_verb(queue)
+    use_every_operation(queue)
     patterns, seen = documented(), set()
     for key in backend.scan_iter(match=f"*{queue.name}[^0-9]*", count=10_000):
         text = key.decode().replace(queue.name, "jobs").replace("}:dead:", "}:")
@@ -103,7 +103,7 @@ def test_scripts_touch_no_key_that_they_do_not_declare(server: str, request: pyt
     client = store.client()
     calls: list[str] = []
     with client.monitor() as monitor:
-        use_every_verb(ReliableQueue(client, name))
+        use_every_operation(ReliableQueue(client, name))
         client.echo(f"end of {name}")
         while calls[-1:] != [f"ECHO end of {name}"]:
             command = monitor.next_command()

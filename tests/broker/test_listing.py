@@ -18,7 +18,7 @@ from broker.keys import revoked_session_key
 from broker.listing import MAX_QUEUES, ListedQueue, Listing, QueueLister
 from broker.models import QueueCounts
 from broker.queue import ReliableQueue
-from tests.broker.helpers import end_leases, use_every_verb
+from tests.broker.helpers import end_leases, use_every_operation
 from tests.engines import Cluster
 from tests.servers import App, Store
 
@@ -345,7 +345,7 @@ def test_lists_with_other_names_are_counted(empty: Any, prefix: str) -> None:
 
 @pytest.mark.parametrize("prefix", ["queue:", ""])
 def test_the_other_keys_of_queues_are_not_counted(empty: Any, prefix: str) -> None:
-    use_every_verb(ReliableQueue(empty, "jobs", prefix))
+    use_every_operation(ReliableQueue(empty, "jobs", prefix))
     empty.set(revoked_session_key("session", prefix), "1")
     answer = list_queues(empty, "*", prefix)
     assert (answer.unnamed, answer.complete) == (0, True)

@@ -116,8 +116,8 @@ def test_the_history_ends_after_an_hour(queue: ReliableQueue) -> None:
     assert entries(queue) == 1
 
 
-@pytest.mark.parametrize("verb", ["state", "extend", "push later"])
-def test_a_clock_set_back_does_not_extend_leases_by_as_much(queue: ReliableQueue, verb: str) -> None:
+@pytest.mark.parametrize("operation", ["state", "extend", "push later"])
+def test_a_clock_set_back_does_not_extend_leases_by_as_much(queue: ReliableQueue, operation: str) -> None:
     """The clock of a server cannot be set here, so what the server wrote is an hour ahead instead."""
     queue.push(b"a", b"b")
     first, second = queue.reserve(lease=30, max=2).messages
@@ -126,14 +126,14 @@ def test_a_clock_set_back_does_not_extend_leases_by_as_much(queue: ReliableQueue
     queue.client.set(key, f"{int(begun) + HOUR}:{int(announced) + HOUR}")
     for one in (first, second):
         queue.client.zincrby(queue.key_prefix + "reserved", HOUR, one.id)
-    verbs: dict[str, Callable[[], object]] = {
+    operations: dict[str, Callable[[], object]] = {
         "state": lambda: queue.state(),
         "extend": lambda: queue.extend(first.id, 60),
         "push later": lambda: queue.push_later(10, [b"c"]),
     }
-    verbs[verb]()
+    operations[operation]()
     deadlines = [queue.client.zscore(queue.key_prefix + "reserved", one.id) / 1000 for one in (first, second)]
-    assert deadlines[0] - first.deadline < (65 if verb == "extend" else 5)
+    assert deadlines[0] - first.deadline < (65 if operation == "extend" else 5)
     assert abs(deadlines[1] - second.deadline) < 5
     assert queue.state().counts.reserved == 2
 

@@ -69,7 +69,7 @@ def test_ids_cannot_be_guessed_and_sort_in_the_order_of_reservation(queue: Relia
     "message",
     [bytes(range(256)), b"\0", b"\n", b"\r\n", b":", b"1:2:", b"2*3,", b"%s %d", b"\xff\xfe", b" ", "🐎".encode()],
 )
-def test_any_bytes_survive_every_verb(queue: ReliableQueue, message: bytes) -> None:
+def test_any_bytes_survive_every_operation(queue: ReliableQueue, message: bytes) -> None:
     queue.push(message)
     for deliveries in range(1, queue.max_deliveries):
         [delivery] = reserve(queue)
@@ -138,12 +138,12 @@ def test_a_late_ack_changes_nothing(queue: ReliableQueue) -> None:
     assert queue.ack(second.id) == 1
 
 
-@pytest.mark.parametrize("verb", ["ack", "release"])
-def test_one_expired_id_among_many_changes_nothing(queue: ReliableQueue, verb: str) -> None:
+@pytest.mark.parametrize("operation", ["ack", "release"])
+def test_one_expired_id_among_many_changes_nothing(queue: ReliableQueue, operation: str) -> None:
     queue.push(b"a", b"b")
     one, two = reserve(queue, 2)
     with pytest.raises(LeaseExpired) as raised:
-        getattr(queue, verb)(one.id, "no such id", two.id, "\N{HORSE}")
+        getattr(queue, operation)(one.id, "no such id", two.id, "\N{HORSE}")
     assert raised.value.ids == ["no such id", "\N{HORSE}"]
     assert counts(queue) == (0, 2, 0)
     assert queue.ack(one.id, two.id) == 2
@@ -233,7 +233,7 @@ def test_only_messages_whose_leases_ended_return(queue: ReliableQueue) -> None:
 
 
 @pytest.mark.parametrize(
-    "verb",
+    "operation",
     [
         lambda queue: queue.pop(),
         lambda queue: queue.reserve(),
@@ -245,12 +245,12 @@ def test_only_messages_whose_leases_ended_return(queue: ReliableQueue) -> None:
     ids=["pop", "reserve", "pop with a key", "move", "clear", "remove"],
 )
 def test_every_operation_that_takes_messages_takes_those_that_are_due(
-    queue: ReliableQueue, verb: Callable[[ReliableQueue], Any]
+    queue: ReliableQueue, operation: Callable[[ReliableQueue], Any]
 ) -> None:
     queue.push(b"a")
     [delivery] = reserve(queue)
     end_leases(queue)
-    verb(queue)
+    operation(queue)
     assert queue.client.llen(queue.key) == 0
     assert queue.client.zscore(queue.key_prefix + "reserved", delivery.id) is None
 

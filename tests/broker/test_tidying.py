@@ -142,15 +142,15 @@ def test_moved_messages_keep_their_order_behind_those_already_there(queue: Relia
     assert (queue.all(), to.all()) == ([], [b"x", *numbered(5)])
 
 
-@pytest.mark.parametrize("verb", ["pop", "reserve", "move"])
-def test_a_batch_ends_once_it_reaches_its_size_limit(queue: ReliableQueue, name: str, verb: str) -> None:
+@pytest.mark.parametrize("operation", ["pop", "reserve", "move"])
+def test_a_batch_ends_once_it_reaches_its_size_limit(queue: ReliableQueue, name: str, operation: str) -> None:
     big = b"x" * (MAX_BATCH_BYTES // 4 + 1)
     queue.push(b"small", *[big] * 5)
     take: Callable[[], int] = {
         "pop": lambda: len(queue.pop_batch(1000).messages),
         "reserve": lambda: len(reserve(queue, 1000)),
         "move": lambda: queue.move(name + "-to", 1000),
-    }[verb]
+    }[operation]
     assert [take() for _ in range(3)] == [5, 1, 0]
 
 

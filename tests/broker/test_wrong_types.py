@@ -10,7 +10,7 @@ import redis
 from broker.keys import SCRIPT_KEYS
 from broker.models import LeaseExpired, NotFound
 from broker.queue import ReliableQueue
-from tests.broker.helpers import bury, counts, dead_letters, each_verb, end_leases, reserve
+from tests.broker.helpers import bury, counts, dead_letters, each_operation, end_leases, reserve
 from tests.servers import Store
 from web.errors import from_redis
 
@@ -55,7 +55,7 @@ class Filled:
         queue.release(delayed.id, delay=1000)
         queue.stats()
         queue.report_waiters("process", 1, 60)
-        self.verbs = each_verb(queue, reserved.id, delayed.id + "-d", cleared, removed)
+        self.operations = each_operation(queue, reserved.id, delayed.id + "-d", cleared, removed)
         self.keys = [key_of(queue, key) for key in KEYS]
         self.keys += [queue._cleared_key(cleared), queue._cleared_key(removed)]
         self.keys += [ReliableQueue(None, queue.name + "x").key]
@@ -78,9 +78,9 @@ class Filled:
 
 
 @pytest.mark.parametrize("key", KEYS)
-def test_a_verb_that_fails_has_changed_nothing(valkey_queue: ReliableQueue, key: str) -> None:
+def test_an_operation_that_fails_has_changed_nothing(valkey_queue: ReliableQueue, key: str) -> None:
     filled, failed = Filled(valkey_queue), False
-    for verb, call in filled.verbs.items():
+    for operation, call in filled.operations.items():
         filled.restore()
         damaged = damage(filled.queue, key)
         before = filled.read()
@@ -88,9 +88,9 @@ def test_a_verb_that_fails_has_changed_nothing(valkey_queue: ReliableQueue, key:
             call()
         except FAILURES:
             failed = True
-            assert filled.read() == before, verb
+            assert filled.read() == before, operation
         if key not in REPLACED:
-            assert valkey_queue.client.dump(damaged) == before[damaged], verb
+            assert valkey_queue.client.dump(damaged) == before[damaged], operation
     assert failed or key in REPLACED
 
 
@@ -100,27 +100,27 @@ def test_a_clock_set_back_moves_all_deadlines_or_none(valkey_queue: ReliableQueu
     valkey_queue.client.set(key_of(filled.queue, "clock"), f"{hour_ahead}:{hour_ahead}")
     damage(filled.queue, key)
     before = filled.read()
-    for verb in ("reserve", "extend", "push later", "sweep"):
+    for operation in ("reserve", "extend", "push later", "sweep"):
         with pytest.raises(redis.ResponseError, match="WRONGTYPE"):
-            filled.verbs[verb]()
-        assert filled.read() == before, verb
+            filled.operations[operation]()
+        assert filled.read() == before, operation
 
 
 @pytest.mark.parametrize("key", [key for key in KEYS if key not in ("reserved", "bodies")])
-def test_a_verb_that_fails_loses_no_message_whose_lease_ended(valkey_queue: ReliableQueue, key: str) -> None:
+def test_an_operation_that_fails_loses_no_message_whose_lease_ended(valkey_queue: ReliableQueue, key: str) -> None:
     client, name = valkey_queue.client, valkey_queue.name
-    for number, (verb, max_deliveries) in enumerate(itertools.product(each_verb(valkey_queue), (1, 5))):
+    for number, (operation, max_deliveries) in enumerate(itertools.product(each_operation(valkey_queue), (1, 5))):
         queue = ReliableQueue(client, f"{name}.{number}", max_deliveries=max_deliveries)
         queue.push(b"a", b"b")
         one, _ = reserve(queue, 2)
         damaged = damage(queue, key)
         end_leases(queue)
         try:
-            each_verb(queue, one.id)[verb]()
+            each_operation(queue, one.id)[operation]()
         except FAILURES:
             client.delete(damaged)
             queue.sweep()
-            assert sorted(queue.all() + dead_letters(queue).all()) == [b"a", b"b"], (verb, max_deliveries)
+            assert sorted(queue.all() + dead_letters(queue).all()) == [b"a", b"b"], (operation, max_deliveries)
 
 
 def test_a_release_that_cannot_bury_one_message_releases_none(backend: Any, name: str) -> None:
@@ -137,20 +137,20 @@ def test_a_release_that_cannot_bury_one_message_releases_none(backend: Any, name
     assert counts(queue) == (0, 2, 0)
 
 
-@pytest.mark.parametrize("verb", ["move", "move one", "find and move"])
-def test_a_move_to_a_key_that_is_not_a_list_moves_nothing(queue: ReliableQueue, verb: str) -> None:
+@pytest.mark.parametrize("operation", ["move", "move one", "find and move"])
+def test_a_move_to_a_key_that_is_not_a_list_moves_nothing(queue: ReliableQueue, operation: str) -> None:
     queue.push(b"a", b"aa")
     queue.release(*(each.id for each in reserve(queue, 2)), reason="why")
     queue.client.set("queue:" + queue.name + "x", "text")
     before = queue.details(9, 0, 9)
     with pytest.raises(redis.ResponseError, match="WRONGTYPE"):
-        each_verb(queue)[verb]()
+        each_operation(queue)[operation]()
     assert queue.details(9, 0, 9) == before
 
 
 def test_a_queue_that_is_not_a_list_is_reported_as_a_wrong_type(queue: ReliableQueue) -> None:
     queue.client.set(queue.key, "text")
-    for verb in ("pop", "reserve", "remove", "clear", "state"):
+    for operation in ("pop", "reserve", "remove", "clear", "state"):
         with pytest.raises(redis.ResponseError) as caught:
-            each_verb(queue)[verb]()
-        assert (from_redis(caught.value).status, from_redis(caught.value).error) == (409, "wrong_type"), verb
+            each_operation(queue)[operation]()
+        assert (from_redis(caught.value).status, from_redis(caught.value).error) == (409, "wrong_type"), operation
