@@ -1,1 +1,1 @@
-"""What knows Redis: queues, their keys and scripts, the client, and the loop of a consumer."""
+"""The Redis layer: queues with their keys and scripts, connections, and change notifications."""

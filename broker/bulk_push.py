@@ -1,7 +1,7 @@
-"""Pushes of more messages than one command may have: some services take no more than a few thousand arguments.
+"""Pushes of more messages than one command should have: some Redis services limit the arguments of a command.
 
-A transaction does several commands whole or not at all: Redis refuses all of them when it refuses one, for full memory
-too, and does nothing before it has read the last.
+The commands run in one transaction, so all or none: if Redis rejects one, because its memory is full for example, it
+rejects the transaction.
 """
 
 from collections.abc import Sequence
@@ -10,19 +10,25 @@ from typing import Any
 MAX_COMMAND_MESSAGES = 1000  # in one command
 
 
-def bulk_push(client: Any, command: str, key: str, messages: Sequence[bytes]) -> int:
-    """Push messages to a list by LPUSH or RPUSH, all or none, and return its new length."""
+def bulk_push(client: Any, key: str, messages: Sequence[bytes]) -> int:
+    """Push messages to the left of a list, all or none, and return its new length."""
     with client.pipeline() as transaction:
         for start in range(0, len(messages), MAX_COMMAND_MESSAGES):
-            transaction.execute_command(command, key, *messages[start : start + MAX_COMMAND_MESSAGES])
+            transaction.lpush(key, *messages[start : start + MAX_COMMAND_MESSAGES])
         return int(_execute(transaction)[-1])
 
 
-class StagedScript:
-    """Runs a script that begins with `staged.lua`, with more arguments than a command may have, as a client would.
+# In front of a script: append the staged arguments to ARGV, and drop their list, the last of KEYS.
+UNSTAGE = """for _, argument in ipairs(redis.call('LRANGE', KEYS[#KEYS], 0, -1)) do ARGV[#ARGV + 1] = argument end
+redis.call('DEL', KEYS[#KEYS])
+KEYS[#KEYS] = nil
+"""
 
-    They are staged in a list, the last of the script's keys, which no one sees: it is made, read and removed in one
-    transaction.
+
+class StagingClient:
+    """A client for scripts that begin with UNSTAGE: it passes them more arguments than one command should have.
+
+    The arguments go through a list, `key`, that exists only within the transaction.
     """
 
     def __init__(self, client: Any, key: str, arguments: Sequence[bytes]) -> None:
@@ -30,7 +36,7 @@ class StagedScript:
 
     @property
     def lacks_flags(self) -> bool:
-        """Whether the server does not know the first line of scripts; see Script."""
+        """Whether the server rejects the first line of scripts; see Script."""
         return bool(getattr(self.client, "lacks_flags", False))
 
     @lacks_flags.setter
@@ -48,13 +54,14 @@ class StagedScript:
             for start in range(0, len(self.arguments), MAX_COMMAND_MESSAGES):
                 transaction.rpush(self.key, *self.arguments[start : start + MAX_COMMAND_MESSAGES])
             transaction.execute_command(command, *script)
-            transaction.delete(self.key)  # where the script did not run
+            transaction.delete(self.key)  # in case the script did not run
             return _execute(transaction)[-2]
 
 
 def _execute(transaction: Any) -> list[Any]:
-    answers: list[Any] = transaction.execute(raise_on_error=False)  # else redis-py writes the messages in the error
-    for answer in answers:
-        if isinstance(answer, Exception):
-            raise answer
-    return answers
+    """Run a transaction and return its replies, or raise the first error among them."""
+    replies: list[Any] = transaction.execute(raise_on_error=False)  # raised by redis-py it would contain the messages
+    for reply in replies:
+        if isinstance(reply, Exception):
+            raise reply
+    return replies

@@ -13,7 +13,8 @@ from typing import Any
 import redis
 
 from broker.connections.errors import error_text, is_transient
-from broker.queue import Delivery, ReliableQueue, Stale
+from broker.models import Delivery, LeaseExpired
+from broker.queue import ReliableQueue
 
 STOP_INTERVAL = 1.0  # how often a waiting consumer checks whether to stop, seconds
 RETRY_DELAY = 1.0  # seconds until the next try while Redis is away or refuses
@@ -155,7 +156,7 @@ def _retry(operation: Callable[[], Any], *, seconds: float) -> None:
     while True:
         try:
             operation()
-        except Stale:
+        except LeaseExpired:
             log.warning("The lease ended before the work did; the message was delivered again.")
         except redis.RedisError as error:
             if not is_transient(error):
@@ -189,7 +190,7 @@ class _LeaseKeeper:
             delay = self.lease / 3
             try:
                 self.queue.extend(self.delivery.id, self.lease)
-            except Stale:
+            except LeaseExpired:
                 return
             except redis.RedisError as error:
                 log.warning("The lease was not extended: %s", error_text(error))

@@ -1,45 +1,63 @@
-"""Queue names and the map of keys.
+"""The names of queues, and the map of their keys in Redis.
 
-For a queue called `jobs` and the prefix `queue:`. All keys of a queue share one Cluster slot: the list's own key is
-the hash tag of the others.
+A queue named `jobs` with the prefix `queue:` has these keys. The key of the list is the hash tag of all others, so they
+share a Cluster slot. Times are in milliseconds by the Redis clock. A digest is hexadecimal.
 
-    queue:jobs                    list    the waiting messages and nothing else; pushed left, popped right
-    {queue:jobs}:reserved         zset    reservation id -> end of its lease, milliseconds by the Redis clock
-    {queue:jobs}:delayed          zset    id of a delayed message, with "-d" behind it -> when it comes back, ms
-    {queue:jobs}:bodies           hash    reservation id, or id of a delayed message without "-d" -> message;
-                                          "<id>:failure" -> "<when, milliseconds>:<reason>", ! before it: to be buried
-    {queue:jobs}:returned         list    what the front of the list holds, the foremost last, for messages that came
-                                          back: "<digest>:<deliveries>:<when>:<last failure>:<reason>" (at most 100,000,
-                                          one hour; times in milliseconds)
-    {queue:jobs}:acked            zset    ids acked within the last hour (at most 10,000) -> when, milliseconds
-    {queue:jobs}:dead             list    the dead letters: the waiting messages of the queue `jobs.dead`
-    {queue:jobs}:dead:...                 what belongs to the queue `jobs.dead`, as above: reserved, bodies, ...
-    {queue:jobs}:causes           hash    why they died, of a queue of dead letters (so {queue:jobs}:dead:causes):
-                                          digest -> "<how many>:<deliveries>:<when, milliseconds>:<reason>"
-    {queue:jobs}:paused           string  exists while the queue is paused
-    {queue:jobs}:resumed          list    wakes those who waited for the end of a pause (one minute)
-    {queue:jobs}:waiters          hash    process -> "<clients that wait>:<valid until, milliseconds>"
-    {queue:jobs}:clock            string  "<when a lease or delay last began or was extended>:<the next end that the
-                                          timers were told>", milliseconds (until the last of them ends)
-    {queue:jobs}:counters         hash    what scripts count for /metrics: expired, buried; and which message was next
-                                          when /metrics last asked, and since when (30 days)
-    {queue:jobs}:once:<digest>    list    the answer kept for an Idempotency-Key: fingerprint, then answer (24 hours)
-    {queue:jobs}:cleared:<undo>   list    what `clear` removed, until `restore` (one hour)
-                                  hash    what `remove` removed: message, position, ahead (the message before it), entry
-                                          and cause (what `returned` and `causes` held of it)
-    {queue:jobs}:result:<digest>  list    the result of a job: when, milliseconds; the result (a day, or as asked)
+    queue:jobs                     list    the waiting messages and nothing else: pushed left, popped right
 
-`{queue:jobs}:notices` is a channel: "due <in how many milliseconds>" and "result <key>" (timer.py).
+  Reservations and delays
+    {queue:jobs}:reserved          zset    id of a reservation -> its deadline
+    {queue:jobs}:delayed           zset    id of a delayed message, which ends in "-d" -> when it returns
+    {queue:jobs}:bodies            hash    id, without "-d" -> message;
+                                           "<id>:failure" -> "<when>:<reason>", with "!" in front if it is to be buried
+    {queue:jobs}:acked             zset    id acked within the last hour, at most 10,000 -> when
+    {queue:jobs}:clock             string  "<when a lease or delay last began>:<the next end that was announced>"; lives
+                                           as long as the longest of them
 
-A push that is too large for one command may stage its messages in a list `{queue:jobs}:staged:<random>`, which nobody
-sees: one transaction makes it, pushes them and removes it.
+  Retries and dead letters
+    {queue:jobs}:redeliveries      list    the history of the messages at the front, the foremost last:
+                                           "<digest>:<deliveries>:<when>:<last failure>:<reason>", at most 100,000;
+                                           an hour
+    {queue:jobs}:dead              list    the dead letters: the waiting messages of the queue `jobs.dead`
+    {queue:jobs}:dead:...                  the other keys of the queue `jobs.dead`: reserved, bodies, ...
+    {queue:jobs}:failure_reasons   hash    of a queue of dead letters, so {queue:jobs}:dead:failure_reasons:
+                                           digest of a message -> "<number>:<deliveries>:<when>:<reason>"
+    {queue:jobs}:counters          hash    totals for /metrics: expired, buried; and which message has been at the head
+                                           since when; 30 days after the last change
+
+  Consumers
+    {queue:jobs}:waiters           hash    process -> "<number of its clients that wait>:<valid until>"; a minute
+    {queue:jobs}:paused            string  exists while the queue is paused
+    {queue:jobs}:resumed           list    wakes up the clients that wait for the end of a pause; a minute
+
+  Answers that are kept
+    {queue:jobs}:once:<digest>     list    of an Idempotency-Key: fingerprint of its request, then the answer; a day
+    {queue:jobs}:result:<digest>   list    of a job: when it was stored, the result; a day, or as asked
+    {queue:jobs}:cleared:<undo>    list    the messages that `clear` removed; an hour
+                                   hash    the message that `remove` removed: message, position, ahead (the message
+                                           before it), entry (of `redeliveries`), failure_reason; an hour
+
+A push that is too large for one command stages its messages in a list {queue:jobs}:staged:<random>, which exists only
+within one transaction.
+
+{queue:jobs}:notices is a channel: "due <milliseconds from now>" when a lease or delay ends before all others, and
+"result <key>" when a result was stored.
 
 What belongs to no queue has the prefix alone as its hash tag; no queue has an empty name:
 
-    {queue:}:revoked:<session>      string  a session of the page that was signed out, until it would end by itself
+    {queue:}:revoked:<session>     string  exists while a session of the page that was signed out could still be used
 """
 
 import re
+
+from RedisQueue import list_key
+
+# Of the scripts, in the order of shared.lua and of pop_one.lua, after the list.
+SCRIPT_KEYS = (
+    *("reserved", "delayed", "bodies", "redeliveries", "dead", "acked", "waiters"),
+    *("clock", "paused", "failure_reasons", "dead:failure_reasons", "counters"),
+)
+POP_ONE_KEYS = ("reserved", "delayed", "redeliveries", "paused", "failure_reasons")
 
 DEAD_SUFFIX = ".dead"
 NAME_PATTERN = re.compile(r"[A-Za-z0-9._:-]{1,128}(?:\.dead)?")  # the queue with the longest name has dead letters too
@@ -47,35 +65,36 @@ NAME_RULE = "1 to 128 characters: A-Z a-z 0-9 . _ - :"
 
 
 def is_name(text: str) -> bool:
-    """Return whether a text can be the name of a queue."""
+    """Return whether a text is a valid name of a queue."""
     return NAME_PATTERN.fullmatch(text) is not None
 
 
 def parent_name(name: str) -> str | None:
-    """Return the queue whose dead letters the queue `name` holds; None if it is an ordinary queue."""
+    """Return the queue whose dead letters are in the queue `name`; None if it is an ordinary queue."""
     parent = name.removesuffix(DEAD_SUFFIX)
     return parent if parent and parent != name else None
 
 
 def queue_keys(name: str, prefix: str = "queue:") -> tuple[str, str]:
-    """Return the key of the queue's list, and the prefix of all its other keys."""
+    """Return the key of a queue's list, and the prefix of its other keys."""
     parent = parent_name(name)
     if parent is not None:
         key = queue_keys(parent, prefix)[1] + "dead"
         return key, key + ":"
-    return prefix + name, "{" + prefix + name + "}:"
+    key = list_key(name, prefix)
+    return key, "{" + key + "}:"
 
 
-def beside_pattern(prefix: str = "queue:") -> re.Pattern[str]:
-    """Return a pattern of the keys and the channel beside the lists; `name_beside` reads what it matches."""
-    return re.compile(rf"\{{{re.escape(prefix)}({NAME_PATTERN.pattern})\}}:((?:dead:)*)([a-z]+)")
+def tagged_key_pattern(prefix: str = "queue:") -> re.Pattern[str]:
+    """Return a pattern of the keys of queues other than lists: group 3 is the kind, `queue_of` reads the queue."""
+    return re.compile(rf"\{{{re.escape(prefix)}({NAME_PATTERN.pattern})\}}:((?:dead:)*)([a-z_]+)")
 
 
-def name_beside(match: re.Match[str]) -> str:
-    """Return the queue to which a key belongs. Dead letters may be reserved and die again: {queue:a}:dead:reserved."""
+def queue_of(match: re.Match[str]) -> str:
+    """Return the name of the queue whose key matched. Dead letters can be reserved too: {queue:a}:dead:reserved."""
     return match[1] + DEAD_SUFFIX * match[2].count(":")
 
 
 def revoked_session_key(session: str, prefix: str = "queue:") -> str:
-    """Return the key that exists where a session of the page was signed out."""
-    return "{" + prefix + "}:revoked:" + session
+    """Return the key that exists if a session of the page was signed out."""
+    return queue_keys("", prefix)[1] + "revoked:" + session

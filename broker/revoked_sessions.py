@@ -1,4 +1,4 @@
-"""The sessions of the page that were signed out. All others are known by their signature and are kept nowhere."""
+"""The sessions of the page that were signed out. All others are valid by their signature, and stored nowhere."""
 
 import math
 from typing import Any
@@ -7,14 +7,14 @@ from broker.keys import revoked_session_key
 
 
 class RevokedSessions:
-    """Remembers in Redis which sessions have ended, so that all processes know."""
+    """The revoked sessions, kept in Redis so that all processes share them."""
 
     def __init__(self, client: Any, prefix: str) -> None:
         self.client = client
         self.prefix = prefix
 
     def add(self, session: str, seconds: float) -> None:
-        """End a session, which would end by itself after `seconds`."""
+        """Revoke a session that would expire in `seconds`."""
         self.client.set(revoked_session_key(session, self.prefix), b"1", ex=math.ceil(seconds))
 
     def __contains__(self, session: str) -> bool:

@@ -28,7 +28,8 @@ from urllib.parse import urlsplit
 
 from broker.connections.connection import connect
 from broker.consumer import consume as consume_messages
-from broker.queue import ReliableQueue, Stale
+from broker.models import LeaseExpired
+from broker.queue import ReliableQueue
 from tests.servers import ROOT, App, Proxy, Store, running, until
 
 QUEUE = "ledger"
@@ -136,7 +137,7 @@ def consume_in_python(url: str, book: Book, dice: random.Random) -> None:
         book.write("acking", *ids)
         try:
             number = original(self, *ids)
-        except Stale:
+        except LeaseExpired:
             book.write("late", *ids)
             raise
         book.write("acked", *ids)

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from broker.connections.connection import connect
+from broker.queue import ReliableQueue
 from RedisQueue import RedisQueue
 from tests import ledger
 from tests.ledger import Api
@@ -34,7 +35,7 @@ def in_parallel(operation: Callable[[Api, Any], Any], items: Any, site: App, nam
 
 def end_all_leases(store: Store, name: str) -> None:
     """Let all leases expire at once, so that their messages return in order."""
-    client, key = store.client(), RedisQueue(None, name).key_prefix + "reserved"
+    client, key = store.client(), ReliableQueue(None, name).key_prefix + "reserved"
     if ids := client.zrange(key, 0, -1):
         client.zadd(key, dict.fromkeys(ids, 1))
 

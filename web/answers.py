@@ -7,7 +7,8 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from broker.queue import Details, ReliableQueue, Search
+from broker.models import Details, Search
+from broker.queue import ReliableQueue
 from broker.scan import iter_messages
 from RedisQueue import RedisQueue
 from web.input.codec import MAX_VALUE_BYTES, decode_message, preview
@@ -78,7 +79,7 @@ def iter_held(
     """Yield the "reserved" or "delayed" messages in chunks, the earliest deadline first."""
     last, left = None, NO_LIMIT if limit is None else limit
     while left > 0:
-        found = queue.held(kind, min(left, PREVIEW_BATCH), _head_bytes(characters), offset, last)
+        found = queue.in_flight(kind, min(left, PREVIEW_BATCH), _head_bytes(characters), offset, last)
         if not found:
             return
         yield [

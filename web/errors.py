@@ -14,7 +14,7 @@ from werkzeug.exceptions import HTTPException
 
 from broker.connections.errors import NotSent, error_text, find_fault
 from broker.keys import NAME_RULE
-from broker.queue import Conflict, Stale
+from broker.models import Conflict, LeaseExpired, NotFound
 
 log = logging.getLogger(__name__)
 
@@ -245,10 +245,10 @@ def from_exception(error: Exception, reading: bool) -> ApiError:
     """Return the error for any exception. After a lost reply to a request that only reads, nothing is unknown."""
     if isinstance(error, ApiError):
         return error
-    if isinstance(error, Stale):
-        if error.ids:
-            message = "These leases have ended, or never existed. Nothing was changed."
-            return ApiError("stale", message, stale=error.ids)
+    if isinstance(error, LeaseExpired):
+        message = "These leases have ended, or never existed. Nothing was changed."
+        return ApiError("stale", message, stale=error.ids)
+    if isinstance(error, NotFound):
         return ApiError("stale", "The message has moved, or its undo has expired. Nothing was changed.")
     if isinstance(error, Conflict):
         return ApiError("conflict")

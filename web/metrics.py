@@ -13,8 +13,8 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
 from broker.connections.errors import is_transient
-from broker.listing import Counts, Listing
-from broker.queue import QueueStats, State
+from broker.listing import ListedQueue, Listing
+from broker.models import QueueStats, State
 from web import __version__
 from web.counters import BOUNDS, MAX_QUEUES, OTHERS, Key
 from web.services import Services
@@ -22,15 +22,15 @@ from web.services import Services
 REDIS_UP = "1 if Redis answered this scrape."
 # Gauges of each queue: metric -> help, and its value from the state and the stats in Redis.
 GAUGES: dict[str, tuple[str, Callable[[State, QueueStats], float]]] = {
-    "queue_waiting_messages": ("Waiting messages.", lambda state, _: state.count),
-    "queue_reserved_messages": ("Reserved messages.", lambda state, _: state.reserved),
-    "queue_delayed_messages": ("Delayed messages.", lambda state, _: state.delayed),
-    "queue_paused": ("1 if the queue is paused.", lambda state, _: state.paused),
-    "queue_dead_messages": ("Dead letters.", lambda state, _: state.dead),
-    "queue_waiters": ("Clients waiting for a message.", lambda state, _: state.waiters),
+    "queue_waiting_messages": ("Waiting messages.", lambda state, _: state.counts.count),
+    "queue_reserved_messages": ("Reserved messages.", lambda state, _: state.counts.reserved),
+    "queue_delayed_messages": ("Delayed messages.", lambda state, _: state.counts.delayed),
+    "queue_paused": ("1 if the queue is paused.", lambda state, _: state.counts.paused),
+    "queue_dead_messages": ("Dead letters.", lambda state, _: state.counts.dead),
+    "queue_waiters": ("Clients waiting for a message.", lambda state, _: state.counts.waiters),
     "queue_head_age_seconds": (
         "Seconds since scrapes first saw the message that is next to be popped.",
-        lambda _, stats: stats.next_seconds,
+        lambda _, stats: stats.head_age,
     ),
 }
 REDIS_COUNTERS: dict[str, tuple[str, Callable[[QueueStats], float]]] = {
@@ -122,7 +122,9 @@ class Metrics:
 
     def _choose(self, listing: Listing) -> list[str]:
         """Return the queues that get a label: the default queue, then the largest ones, then those used here."""
-        largest = sorted(listing.queues, key=lambda queue: -(queue.count + queue.reserved + queue.dead))
+        largest = sorted(
+            listing.queues, key=lambda queue: -(queue.counts.count + queue.counts.reserved + queue.counts.dead)
+        )
         used = sorted(key[1] for key in self.counts if key[0] in ("pushed", "popped", "reserved"))
         names = [self.services.settings.queue_name, *(queue.name for queue in largest), *used]
         return [name for name in dict.fromkeys(names) if name != OTHERS][:MAX_QUEUES]
@@ -135,14 +137,14 @@ class Metrics:
             if is_transient(error):
                 raise
             return None  # one broken queue must not hide the others
-        self.services.history.record_depth(name, found.state.count)
+        self.services.history.record_depth(name, found.state.counts.count)
         return found
 
-    def _gauges(self, queues: list[_Queue], others: list[Counts]) -> Iterator[Metric]:
+    def _gauges(self, queues: list[_Queue], others: list[ListedQueue]) -> Iterator[Metric]:
         rest = {
-            "queue_waiting_messages": sum(queue.count for queue in others),
-            "queue_reserved_messages": sum(queue.reserved for queue in others),
-            "queue_dead_messages": sum(queue.dead for queue in others),
+            "queue_waiting_messages": sum(queue.counts.count for queue in others),
+            "queue_reserved_messages": sum(queue.counts.reserved for queue in others),
+            "queue_dead_messages": sum(queue.counts.dead for queue in others),
         }
         for metric, (about, value_of) in GAUGES.items():
             family = GaugeMetricFamily(metric, about, labels=["queue"])

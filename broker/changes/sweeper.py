@@ -22,7 +22,7 @@ import redis
 from broker.connections.cluster import each_primary
 from broker.connections.errors import is_transient
 from broker.connections.resp3 import iter_pushes
-from broker.keys import beside_pattern, name_beside
+from broker.keys import queue_of, tagged_key_pattern
 from broker.queue import ReliableQueue
 
 CHECK_INTERVAL = 15.0  # seconds of silence until the connection is checked, and again until it is given up
@@ -42,7 +42,7 @@ class Sweeper:
         self.is_live = False  # whether notices arrive; if not, poll for results
         self._queue = queue
         self._pattern = "{" + re.sub(r"([*?\[\]\\^])", r"\\\1", prefix) + "*}:"  # a glob
-        self._beside = beside_pattern(prefix)
+        self._beside = tagged_key_pattern(prefix)
         self._due: dict[str, float] = {}  # queue -> when its next message is due, monotonic
         self._schedule: list[tuple[float, str]] = []  # a heap; an entry is valid if it equals the one in _due
         self._subscriptions: dict[str, set[Callable[[], object]]] = {}  # key of a result -> callbacks
@@ -99,7 +99,7 @@ class Sweeper:
         kind, _, value = notice.partition(" ")
         found = self._beside.fullmatch(channel)
         if kind == "due" and found and value.isdigit():
-            self._set_due(name_beside(found), int(value) / 1000)
+            self._set_due(queue_of(found), int(value) / 1000)
         elif kind == "result":
             self._notify(value)
 
@@ -118,7 +118,7 @@ class Sweeper:
                 for key in server.scan_iter(match=self._pattern + "*", count=SCAN_COUNT):
                     found = self._beside.fullmatch(key.decode(errors="replace"))
                     if found and found[3] in ("reserved", "delayed"):
-                        self._set_due(name_beside(found), 0)
+                        self._set_due(queue_of(found), 0)
             except redis.RedisError:  # an unavailable server does not hold up the others
                 is_complete = False
         return is_complete

@@ -1,20 +1,22 @@
--- How many messages may be read at once. It looks at few at a time, at some more while they are small, so that it never
--- holds a thousand large ones.
+-- Count the messages that can be read at once: those from an offset on that together have up to a number of bytes. It
+-- reads a few at once, more while they are small, so it never holds a thousand large ones.
 --
--- KEYS: list. ARGV: an offset, a number of messages, bytes. Answer: how many of the messages from there have up to so many
--- bytes together.
+-- KEYS:   list
+-- Input:  offset, number of messages, bytes
+-- Output: the number of messages within these bytes
+
 local offset, limit, budget = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 local count, bytes, size = 0, 0, 16
 while count < limit do
   local step = math.min(size, limit - count)
   local stop = -offset - count - 1
-  local found = redis.call('LRANGE', KEYS[1], stop - step + 1, stop)
-  for i = #found, 1, -1 do
-    bytes = bytes + #found[i]
+  local messages = redis.call('LRANGE', KEYS[1], stop - step + 1, stop)
+  for i = #messages, 1, -1 do
+    bytes = bytes + #messages[i]
     if bytes > budget then return count end
     count = count + 1
   end
-  if #found < step then break end -- the rest is small
+  if #messages < step then break end -- all the others fit
   size = bytes < 256 * count and 64 or 16
 end
 return limit

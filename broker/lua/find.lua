@@ -1,38 +1,38 @@
--- Find the waiting messages that hold a text, some thousands a call, and give them back or move them to another list.
--- Others push and pop between two calls, so each call first finds the place where the last one ended: by the digests of
--- the last messages that it looked at.
+-- Find waiting messages that contain a text, a thousand or two a call, and show them or move them to another list.
 --
--- `find`: ARGV[3]: the text, in lower case. ARGV[4]: the position to begin at. ARGV[5]: how many to find at most.
--- ARGV[6]: bytes to give of each. ARGV[7]: 1 to give what is known of each. ARGV[8...]: the mark of the last call.
--- `move_found`: KEYS: the extra one is the list to move to. ARGV[6]: a random text to mark the places.
--- Answer: the position to go on at, 1 at the end of the queue, those found, in order, as {position, size, first bytes,
--- details}, and the mark for the next call.
+-- Other clients push and pop between two calls. So a call first finds the place at which the last one ended, by its
+-- mark: the digests of the last messages that it visited.
+--
+-- find           Input:  text in lower case, position, number to find, bytes of each, 1 for details, last mark
+-- find_and_move  Input:  text in lower case, position, number to find, a random text to mark places, 0, last mark;
+--                        extra key: the list to move to
+-- Output: position to continue at, 1 at the end of the queue, {position, size, first bytes, details}... in pop order,
+--         mark for the next call
 
-local MAX_LOOKED = 1000 -- messages in one call, which takes some milliseconds
-local MAX_LOOKED_TO_MOVE = 2500 -- removing what was found takes as long for more
-local MARK = 24 -- messages whose digests are the mark
+local MAX_VISITED = 1000 -- messages in one call, which takes some milliseconds
+local MAX_VISITED_TO_MOVE = 2500 -- more, because removing what was found takes the same time for all
+local MARK = 24 -- digests in a mark
 local MAX_SHIFT = 1000 -- messages popped or put in front between two calls
-local MARK_INDEX = 8 -- in ARGV
+local FIRST_MARK = 8 -- in ARGV
 
-local text, wanted, is_moving = ARGV[3], tonumber(ARGV[5]), command == 'move_found'
+local text, wanted, is_moving = ARGV[3], tonumber(ARGV[5]), command == 'find_and_move'
 
--- The message before which `after` others wait; false if there is none.
-local function at(after) return after >= 0 and call('LINDEX', list, -1 - after) end
+-- The message at a position; false if there is none.
+local function message_at(position) return position >= 0 and call('LINDEX', list, -1 - position) end
 
--- Whether the last message of the mark is the one before a position, and those before it are the rest of the mark, as far
--- as they still wait.
+-- Whether the messages before a position are those of the mark, as far as they still wait.
 local function ends_mark(position)
-  for i = 0, #ARGV - MARK_INDEX do
-    local message = at(position - 1 - i)
+  for i = 0, #ARGV - FIRST_MARK do
+    local message = message_at(position - 1 - i)
     if not message then return i > 0 end
     if digest_of(message) ~= ARGV[#ARGV - i] then return false end
   end
   return true
 end
 
--- The position behind the mark, the nearest to where it was; where it was if it is not found.
+-- The position behind the mark, the one nearest to where it was; the old position if the mark is not found.
 local function find_mark(position)
-  if #ARGV < MARK_INDEX or ends_mark(position) then return position end
+  if #ARGV < FIRST_MARK or ends_mark(position) then return position end
   for shift = 1, MAX_SHIFT do
     if position - shift > 0 and ends_mark(position - shift) then return position - shift end
     if ends_mark(position + shift) then return position + shift end
@@ -42,7 +42,7 @@ end
 
 local found, last = {}, {}
 local start = find_mark(tonumber(ARGV[4]))
-local stop = look(start, is_moving and MAX_LOOKED_TO_MOVE or MAX_LOOKED, function(message, position)
+local stop = walk(start, is_moving and MAX_VISITED_TO_MOVE or MAX_VISITED, function(message, position)
   local matches = string.find(string.lower(message), text, 1, true)
   if matches then found[#found + 1] = {position, #message, message} end
   if not (matches and is_moving) then last[#last + 1] = message end
@@ -51,21 +51,25 @@ end)
 
 local mark = {}
 for i = math.max(1, #last - MARK + 1), #last do mark[#mark + 1] = digest_of(last[i]) end
-for i = #ARGV, MARK_INDEX, -1 do -- what is missing comes from the mark before
+for i = #ARGV, FIRST_MARK, -1 do -- fill it up with the end of the last mark
   if #mark == MARK then break end
   table.insert(mark, 1, ARGV[i])
 end
 
-if is_moving then
-  -- Nearest to the front last, so that the positions of the others stay right for forget_at.
-  for i = #found, 1, -1 do forget_at(found[i][1], found[i][3]) end
+if is_moving and #found > 0 then
+  check_type('LLEN', extra, redeliveries)
+  local has_reasons = has_failure_reasons()
+  for _, one in ipairs(found) do call('LPUSH', extra, one[3]) end
+  for i = #found, 1, -1 do -- from the back, so that the other positions stay right
+    local _, index = entry_at(found[i][1], found[i][3])
+    if index then remove_entry(index) end
+  end
   for _, one in ipairs(found) do
-    call('LPUSH', extra, one[3])
-    forget_causes({one[3]})
+    if has_reasons then remove_failure_reasons({one[3]}) end
     call('LSET', list, -1 - one[1], ARGV[6])
   end
   local is_near_front = 2 * stop < call('LLEN', list)
-  if #found > 0 then call('LREM', list, is_near_front and -#found or #found, ARGV[6]) end -- from the nearer end
+  call('LREM', list, is_near_front and -#found or #found, ARGV[6]) -- from the nearer end
   stop = stop - #found
 end
 for _, one in ipairs(found) do

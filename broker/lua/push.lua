@@ -1,40 +1,52 @@
--- What makes Redis grow and takes more than one command: a push once for an Idempotency-Key, to the front, or for later;
--- a result. Without allow-oom: a full server refuses these as it refuses any other push.
+-- Push in more than one command, and store results: what makes Redis grow, so a full server rejects it.
+--
+-- push, push_front, push_later
+--               Input:  fingerprint of a request with an Idempotency-Key, delay in milliseconds, a random text that
+--                       makes ids unguessable, messages; extra key: the answer saved for the Idempotency-Key
+--               Output: length of the queue, first and third part of the ids of delayed messages, 1 if this answer was
+--                       saved
+-- store_result  Input:  seconds to keep it, result; extra key: where it is stored
+--
+-- `push` adds messages to the back, `push_front` to the front, the last of them foremost, and `push_later` to the back
+-- when the delay has ended. What was popped is put back by `push_front` of a script that also runs on a full server.
 
--- KEYS: the extra one holds the result. ARGV[3]: seconds to keep it. ARGV[4]: the result.
+local FIRST = 6 -- in ARGV
+
 if command == 'store_result' then
-  store_result(extra, ARGV[3], ARGV[4])
+  store_result(ARGV[3], ARGV[4])
   return {DONE}
 end
 
--- KEYS: the extra one is where the answer to an Idempotency-Key is kept. ARGV[3]: the request's fingerprint. ARGV[4]: a
--- delay, milliseconds. ARGV[5]: a random text that makes ids unguessable. ARGV[6...]: messages.
--- `push` adds them to the back, `push_front` in front, the last of them foremost, `push_later` to the back when the delay
--- is over.
--- Answer: the queue's length after that push; of a later one also the first and the third part of the messages' ids.
-local FIRST = 6
-local kept = kept_answer(ARGV[3])
-if kept then
-  if kept[1] == DONE then return {DONE, tonumber(kept[2][1]), kept[2][2] or '', kept[2][3] or '', 1} end
-  return kept
-end
+local fingerprint, due, random = ARGV[3], now + ARGV[4], ARGV[5]
+local saved = saved_answer(fingerprint)
+if saved then return saved[1] == DONE and {DONE, tonumber(saved[2][1]), saved[2][2], saved[2][3], 1} or saved end
 
-local moment, due = string.format('%016.0f', time[1] * 1000000 + time[2]), now + ARGV[4]
+local moment = string.format('%016.0f', time[1] * 1000000 + time[2])
+local count
+-- A message in front needs an entry only if one behind it has one.
+local has_entries = command == 'push_front' and call('LLEN', redeliveries) > 0
+if command == 'push_later' then
+  count = call('LLEN', list)
+  check_type('ZCARD', delayed)
+  sync_clock()
+end
 for i = FIRST, #ARGV, MAX_ARGUMENTS do
   local messages = {unpack(ARGV, i, math.min(i + MAX_ARGUMENTS - 1, #ARGV))}
   if command == 'push' then
-    call('LPUSH', list, unpack(messages))
+    count = call('LPUSH', list, unpack(messages))
   elseif command == 'push_front' then
-    push_front(messages)
+    count = call('RPUSH', list, unpack(messages))
+    for _, message in ipairs(has_entries and messages or {}) do push_entry(message, 0) end
   else
     for n, message in ipairs(messages) do
-      local id = string.format('%s-%06d-%s-0', moment, i - FIRST + n, ARGV[5])
+      local id = string.format('%s-%06d-%s-0', moment, i - FIRST + n, random)
       call('HSET', bodies, id, message)
       call('ZADD', delayed, due, id .. '-d')
     end
   end
 end
-if command == 'push_later' then note_due(due) end
-local count = call('LLEN', list)
-if extra then keep_answer(ARGV[3], count, moment, ARGV[5]) end
-return {DONE, count, moment, ARGV[5]}
+if has_entries then trim_redeliveries() end
+if command == 'push_later' then announce_due(due) end
+count = count or call('LLEN', list)
+if extra then save_answer(fingerprint, count, moment, random) end
+return {DONE, count, moment, random, 0}

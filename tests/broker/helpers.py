@@ -1,28 +1,37 @@
-"""What the tests of the broker share: short forms of common steps, and every verb at once."""
+"""Shared by the tests of queues: short forms of common steps, and every operation at once."""
 
 from collections.abc import Callable
 from typing import Any
 
-import pytest
-
-from broker.queue import Delivery, ReliableQueue, Search
-
-# For tests that make thousands of script calls, which fakeredis does slowly, or that ask the server who waits.
-on_real_servers = pytest.mark.parametrize("backend", ["valkey", "redis"], indirect=True)
+from broker.models import Delivery, Search
+from broker.queue import ReliableQueue
 
 
 def end_leases(queue: ReliableQueue, *ids: str) -> None:
-    """Let leases end long ago, in the order of the ids; without ids all of them, in the order they would end.
+    """Let leases end long ago, in the order of the ids; without ids all of them, in the order they would end."""
+    _end(queue, "reserved", *ids)
 
-    Time is moved by the test: it rewrites the ends of the leases, where the queue keeps them.
-    """
-    key = queue.key_prefix + "reserved"
-    if expired := [id.encode() for id in ids] or queue.client.zrange(key, 0, -1):
-        queue.client.zadd(key, {id: number for number, id in enumerate(expired, 1)})
+
+def end_delays(queue: ReliableQueue, *ids: str) -> None:
+    """Let delays end long ago, in the order of the ids; without ids all of them, in the order they would end."""
+    _end(queue, "delayed", *ids)
+
+
+def _end(queue: ReliableQueue, kind: str, *ids: str) -> None:
+    """Move time by rewriting the deadlines."""
+    key = queue.key_prefix + kind
+    if ended := [id.encode() for id in ids] or queue.client.zrange(key, 0, -1):
+        queue.client.zadd(key, {id: number for number, id in enumerate(ended, 1)})
 
 
 def reserve(queue: ReliableQueue, max: int = 1, lease: float = 30) -> list[Delivery]:
     return queue.reserve(lease, max).messages
+
+
+def bury(queue: ReliableQueue, message: bytes, reason: str) -> None:
+    """Push a message and make it a dead letter; the queue must be empty."""
+    queue.push(message)
+    queue.release(reserve(queue)[0].id, dead=True, reason=reason)
 
 
 def numbered(count: int, start: int = 0) -> list[bytes]:
@@ -30,60 +39,78 @@ def numbered(count: int, start: int = 0) -> list[bytes]:
 
 
 def counts(queue: ReliableQueue) -> tuple[int, int, int]:
-    """Return how many messages wait, are reserved and are dead."""
-    state = queue.state()
-    return state.count, state.reserved, state.dead
+    """Return the number of waiting, reserved and dead messages."""
+    counts = queue.state().counts
+    return counts.count, counts.reserved, counts.dead
 
 
 def dead_letters(queue: ReliableQueue) -> ReliableQueue:
-    """Return the queue of the dead letters of a queue."""
+    """Return the queue of a queue's dead letters."""
     return ReliableQueue(queue.client, queue.name + ".dead", queue.prefix)
 
 
 def with_one_delivery(queue: ReliableQueue) -> ReliableQueue:
-    """Return the same queue with one delivery allowed: a message that is not acked is buried."""
+    """Return the same queue with one delivery allowed: a message that is not acked becomes a dead letter."""
     return ReliableQueue(queue.client, queue.name, queue.prefix, max_deliveries=1)
 
 
-def each_verb(queue: ReliableQueue, id: str = "no such id") -> dict[str, Callable[[], Any]]:
-    """Return a call of every verb that is a script on all keys, on a queue and one reservation of it."""
+def each_operation(
+    queue: ReliableQueue, id: str = "1-1-a-1", delayed: str = "1-1-a-0-d", cleared: str = "c", removed: str = "r"
+) -> dict[str, Callable[[], Any]]:
+    """Return a call of every operation that is a script.
+
+    They work on a reservation `id`, a delayed message, and what `clear` and `remove` returned.
+    """
+    to = queue.name + "x"
     return {
+        "push to the front": lambda: queue.push(b"new", front=True),
+        "push once": lambda: queue.push_once("push", [b"new"]),
+        "push later": lambda: queue.push_later(100, [b"new"]),
         "pop": lambda: queue.pop(2),
-        "pop with a key": lambda: queue.pop_batch(2, "key"),
+        "pop once": lambda: queue.pop_batch(2, "pop"),
         "reserve": lambda: queue.reserve(30, 2),
+        "requeue": lambda: queue.requeue(b"popped"),
         "ack": lambda: queue.ack(id),
-        "release": lambda: queue.release(id),
-        "release later": lambda: queue.release(id, delay=9, reason="why"),
-        "bury": lambda: queue.release(id, dead=True),
+        "ack a delayed message": lambda: queue.ack(delayed),
         "ack with a result": lambda: queue.ack_with(id, "job", b"result"),
+        "release": lambda: queue.release(id, delayed),
+        "release later": lambda: queue.release(id, delayed, delay=9, reason="why"),
+        "bury": lambda: queue.release(id, delayed, dead=True),
         "extend": lambda: queue.extend(id, 30),
-        "reserved": lambda: queue.held("reserved", 9, 9),
-        "delayed": lambda: queue.held("delayed", 9, 9),
-        "find": lambda: queue.find("a", 9, 9, Search(), details=True),
-        "move what is found": lambda: queue.find_and_move(queue.name + "x", "a", 9, Search()),
-        "details": lambda: queue.details(9, 0, 9),
+        "extend a delay": lambda: queue.extend(delayed, 30),
+        "sweep": lambda: queue.sweep(),
+        "store a result": lambda: queue.store_result("job", b"result"),
         "remove": lambda: queue.remove(0, b"a"),
+        "remove for an hour": lambda: queue.remove(0, b"a", undo=True),
         "clear": lambda: queue.clear(),
-        "move": lambda: queue.move(queue.name + "x", 2),
-        "move one": lambda: queue.move_one(queue.name + "x", 0, b"a"),
-        "restore": lambda: queue.restore("undo"),
+        "restore cleared messages": lambda: queue.restore(cleared),
+        "restore a removed message": lambda: queue.restore(removed),
+        "move": lambda: queue.move(to, 2),
+        "move one": lambda: queue.move_one(to, 0, b"a"),
+        "find and move": lambda: queue.find_and_move(to, "a", 9, Search()),
+        "pause": lambda: queue.pause(),
+        "resume": lambda: queue.resume(),
         "state": lambda: queue.state(2, 0, 9),
+        "details": lambda: queue.details(9, 0, 9),
+        "reserved": lambda: queue.in_flight("reserved", 9, 9),
+        "delayed": lambda: queue.in_flight("delayed", 9, 9),
+        "find": lambda: queue.find("a", 9, 9, Search(), details=True),
         "stats": lambda: queue.stats(),
-        "report_waiters": lambda: queue.report_waiters("process", 1, 30),
+        "report waiters": lambda: queue.report_waiters("process", 1, 30),
     }
 
 
-def use_every_verb(queue: ReliableQueue) -> None:
-    """Use every verb, and leave every kind of key behind."""
+def use_every_operation(queue: ReliableQueue) -> None:
+    """Use every operation, and leave every kind of key behind."""
     queue.push(*numbered(20))
     queue.push_once("push", [b"20"])
     queue.pop_batch(1, "pop")
     single = with_one_delivery(queue)
     single.release(reserve(single)[0].id)
-    kept, acked, returned = reserve(queue, 3)
+    kept, acked, released = reserve(queue, 3)
     queue.extend(kept.id, 60)
     queue.ack(acked.id)
-    queue.release(returned.id)
+    queue.release(released.id)
     queue.report_waiters("process", 1, 30)
     _, undo = queue.clear()
     queue.push(*numbered(9, 100))
@@ -110,7 +137,7 @@ def use_every_verb(queue: ReliableQueue) -> None:
     queue.find_and_move(dead.name, "10", 1, Search())
     dead.move_one(queue.name, 0, dead.all(0, 1)[0])
     queue.details(9, 0, 9)
-    queue.held("delayed", 9, 9)
+    queue.in_flight("delayed", 9, 9)
     queue.pause()
     queue.pop()
     queue.resume()
@@ -118,7 +145,7 @@ def use_every_verb(queue: ReliableQueue) -> None:
     queue.pop_batch(1, "paused")
     queue.resume()
     queue.release(reserve(queue)[0].id)
-    queue.client.set(queue.key_prefix + "paused", 1)  # as if it was resumed just before
+    queue.client.set(queue.key_prefix + "paused", 1)  # to leave this key behind as well
     queue.state(9, 0, 9)
     queue.all()
     queue.stats()

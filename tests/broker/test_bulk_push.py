@@ -1,4 +1,4 @@
-"""More messages than one command may have are pushed all or none, by every way to push, and leave nothing behind."""
+"""Pushes of more messages than one command should have: all or none, in every way to push, and nothing left behind."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,8 +8,8 @@ import redis
 
 from broker.bulk_push import MAX_COMMAND_MESSAGES
 from broker.connections.connection import connect
-from broker.queue import Conflict, ReliableQueue
-from RedisQueue import RedisQueue
+from broker.models import Conflict
+from broker.queue import ReliableQueue
 from tests.broker.helpers import numbered, reserve
 from tests.servers import Proxy, Store
 from web.errors import from_redis
@@ -20,8 +20,6 @@ PUSHES: dict[str, Callable[[ReliableQueue], int]] = {
     "front": lambda queue: queue.push(*MANY, front=True),
     "once": lambda queue: queue.push_once("key", MANY).count,
     "front once": lambda queue: queue.push_once("key", MANY, front=True).count,
-    "thin": lambda queue: RedisQueue(queue.client, queue.name).push(*MANY),
-    "thin front": lambda queue: RedisQueue(queue.client, queue.name).push(*MANY, front=True),
 }
 each_push = pytest.mark.parametrize("push", PUSHES.values(), ids=PUSHES)
 
@@ -51,7 +49,7 @@ def test_many_are_pushed_once_for_a_key(engine: Any, name: str) -> None:
     assert queue.count() == 3 * len(MANY)
 
 
-def test_a_message_that_came_back_is_known_below_many(backend: Any, name: str) -> None:
+def test_a_message_that_came_back_keeps_its_deliveries_behind_many(backend: Any, name: str) -> None:
     queue = ReliableQueue(backend, name)
     queue.push(b"a")
     queue.release(reserve(queue)[0].id)
@@ -63,7 +61,9 @@ def test_a_message_that_came_back_is_known_below_many(backend: Any, name: str) -
 
 
 @each_push
-def test_no_command_has_many_more_arguments(proxy: Proxy, name: str, push: Callable[[ReliableQueue], int]) -> None:
+def test_no_command_has_more_than_a_thousand_messages(
+    proxy: Proxy, name: str, push: Callable[[ReliableQueue], int]
+) -> None:
     push(ReliableQueue(connect(proxy.url), name))
     assert 1000 < proxy.most_arguments < 1020
 
@@ -74,7 +74,7 @@ def test_a_server_that_is_full_or_becomes_full_takes_all_or_none(
 ) -> None:
     client = own_store(server).client()
     for way, push in PUSHES.items():
-        push(ReliableQueue(client, f"{name}-known-{way[:4]}"))  # the scripts are known from now on
+        push(ReliableQueue(client, f"{name}-known-{way[:4]}"))  # the server knows the scripts from now on
     for way, push in PUSHES.items():
         for room in (-1_000_000, 5_000, 20_000, 40_000, 80_000, 160_000, 10_000_000):
             queue = ReliableQueue(client, f"{name}-{way.replace(' ', '-')}{room}")
@@ -82,15 +82,15 @@ def test_a_server_that_is_full_or_becomes_full_takes_all_or_none(
             error = ""
             try:
                 push(queue)
-            except redis.RedisError as refused:
-                error = from_redis(refused).error
+            except redis.RedisError as rejected:
+                error = from_redis(rejected).error
             assert (error, len(queue.all())) in (
                 [("redis_full", 0)] if room < 0 else [("redis_full", 0), ("", len(MANY))]
             )
             assert bool(error) is not bool(keys_of(queue)), keys_of(queue)
             assert room < 10_000_000 or not error
             client.config_set("maxmemory", 0)
-            assert push(queue) == len(MANY) or not error  # a refused push leaves its key unused
+            assert push(queue) == len(MANY) or not error  # a rejected push leaves its key unused
 
 
 @pytest.mark.parametrize("before", [True, False], ids=["command lost", "reply lost"])

@@ -1,4 +1,4 @@
-"""The commands that reach Redis: one for each verb, none of them twice, and scripts that every server accepts."""
+"""The commands that reach Redis: one an operation, none sent twice, and scripts that every server accepts."""
 
 import re
 import time
@@ -9,36 +9,54 @@ import redis
 
 from broker.connections.connection import connect
 from broker.queue import ReliableQueue
-from tests.broker.helpers import each_verb, reserve, use_every_verb
-from tests.servers import Proxy, Scripted, Store
+from tests.broker.helpers import each_operation, reserve, use_every_operation
+from tests.servers import FakeRedis, Proxy, Scripted, Store
 from web.errors import from_redis
 
 
 @pytest.mark.parametrize("server", ["valkey", "redis7"])
-def test_each_verb_is_one_command_and_none_is_sent_twice(
+def test_each_operation_is_one_command_and_none_is_sent_twice(
     server: str, request: pytest.FixtureRequest, name: str
 ) -> None:
     store: Store = request.getfixturevalue(server)
     known = ReliableQueue(store.client(), name + "known")
-    use_every_verb(known)
-    known.pop()  # the scripts are known from now on
+    use_every_operation(known)
+    known.pop()  # the server knows the scripts from now on
     proxy = Proxy(store.port)
     queue = ReliableQueue(connect(proxy.url), name)
     queue.push(b"a", b"b")
     [delivery] = reserve(queue)
     queue.ack(delivery.id)
     queue.pop()
-    queue.count()
-    # To pop one message takes a second command where something is known of returned messages.
+    queue.state()
+    # Popping one message takes a second command only if something is reserved, delayed, paused or remembered.
     assert proxy.commands == ["LPUSH", "EVALSHA", "EVALSHA", "EVALSHA", "EVALSHA"]
     proxy.commands.clear()
-    for verb in ("pop", "pop with a key", "reserve", "clear", "move", "state"):
+    for operation in ("pop", "pop once", "reserve", "clear", "move", "state"):
         proxy.cut("EVALSHA")
         with pytest.raises(redis.ConnectionError) as caught:
-            each_verb(queue)[verb]()
-        assert from_redis(caught.value).error == "outcome_unknown", verb
+            each_operation(queue)[operation]()
+        assert from_redis(caught.value).error == "outcome_unknown", operation
     assert proxy.commands == ["EVALSHA"] * 6
     proxy.end()
+
+
+COSTS = {"push once": 5, "pop": 9, "reserve": 15, "ack": 10, "release": 29, "extend": 6, "state": 13}
+
+
+@pytest.mark.parametrize("operation", COSTS)
+def test_a_script_runs_no_more_commands_than_it_needs(valkey: Store, name: str, operation: str) -> None:
+    """All clients wait for each of them: Redis has one thread."""
+    queue, client = ReliableQueue(valkey.client(), name), valkey.client()
+    queue.push(b"a", b"b", b"c")
+    [delivery], [delayed] = reserve(queue), queue.push_later(100, [b"d"]).ids
+    inside: list[str] = []
+    with client.monitor() as monitor:
+        each_operation(queue, delivery.id, delayed)[operation]()
+        client.echo("end")
+        while not (command := monitor.next_command())["command"].startswith("ECHO"):
+            inside += [command["command"]] if command["client_type"] == "lua" else []
+    assert 0 < len(inside) <= COSTS[operation], inside
 
 
 def test_a_script_that_redis_forgot_is_sent_again(valkey: Store, name: str) -> None:
@@ -48,6 +66,12 @@ def test_a_script_that_redis_forgot_is_sent_again(valkey: Store, name: str) -> N
     queue.client.script_flush()
     assert queue.pop() == [b"b"]
     assert queue.push_once("key", [b"c"]).count == 1
+
+
+def test_fakeredis_runs_every_script(name: str) -> None:
+    queue = ReliableQueue(FakeRedis(), name)
+    use_every_operation(queue)
+    assert queue.state().counts.paused
 
 
 def test_an_old_redis_is_reported_as_too_old(scripted: Callable[..., Scripted], name: str) -> None:

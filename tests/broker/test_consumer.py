@@ -15,8 +15,9 @@ import redis
 from broker import consumer
 from broker.connections.connection import connect
 from broker.consumer import Reject, backoff, consume
-from broker.queue import Delivery, ReliableQueue
-from tests.broker.helpers import counts, dead_letters, end_leases, on_real_servers
+from broker.models import Delivery
+from broker.queue import ReliableQueue
+from tests.broker.helpers import counts, dead_letters, end_leases
 from tests.servers import ROOT, Proxy, Store, free_port, until
 
 
@@ -123,7 +124,7 @@ def test_an_error_is_kept_as_the_reason_and_the_message_tried_again_later(
                 stop()
             else:
                 raise ZeroDivisionError("no such number")
-    [held] = queue.held("delayed", 9, 9)
+    [held] = queue.in_flight("delayed", 9, 9)
     assert (held.head, held.deliveries, held.reason) == (b"bad", 1, "ZeroDivisionError: no such number")
     assert abs(held.deadline - time.time() - expected) < 50
     assert counts(queue) == (0, 0, 0)
@@ -184,7 +185,7 @@ def test_a_paused_queue_holds_a_consumer_until_it_is_resumed(queue: ReliableQueu
     thread = threading.Timer(0.1, queue.resume)
     thread.start()
     for message in consume(queue):
-        assert (message, queue.state().paused) == (b"a", False)
+        assert (message, queue.state().counts.paused) == (b"a", False)
         stop()
     thread.join()
 
@@ -236,7 +237,6 @@ def is_blocked(queue: ReliableQueue) -> bool:
     return bool(queue.client.info("clients")["blocked_clients"])
 
 
-@on_real_servers
 @pytest.mark.parametrize("way", ["push", "raw", "lease"])
 def test_a_waiting_consumer_is_woken(queue: ReliableQueue, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(consumer, "STOP_INTERVAL", 60.0)
@@ -260,7 +260,6 @@ def test_a_waiting_consumer_is_woken(queue: ReliableQueue, way: str, monkeypatch
     assert counts(queue) == (0, 0, 0)
 
 
-@on_real_servers
 def test_sigterm_ends_a_waiting_consumer_and_the_handler_is_restored(queue: ReliableQueue) -> None:
     before = signal.getsignal(signal.SIGTERM)
 
@@ -487,7 +486,7 @@ def test_a_worker_retries_buries_and_answers_though_one_is_killed_in_the_middle(
     command = [sys.executable, "-m", "examples.jobs"]
     queue.push(b'{"job": "slow", "numbers": [1, 2], "seconds": 1}')
     first = subprocess.Popen(command, cwd=ROOT, env=env, stderr=subprocess.PIPE, text=True)
-    until(lambda: queue.state().reserved == 1)
+    until(lambda: queue.state().counts.reserved == 1)
     first.kill()
     first.communicate()
     queue.push(b"no job", b'{"job": "flaky", "numbers": [4, 5.5], "fail": 1}')

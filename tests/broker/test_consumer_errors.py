@@ -96,9 +96,9 @@ def test_a_passing_refusal_is_waited_for(
         raw.push(b"a")
     if step == "release":
         worker.thread.join(20)
-        assert (raw.all(), raw.state().reserved) == ([b"leave"], 0)
+        assert (raw.all(), raw.state().counts.reserved) == ([b"leave"], 0)
     else:
-        until(lambda: worker.seen == [b"a"] and not raw.state().reserved)
+        until(lambda: worker.seen == [b"a"] and not raw.state().counts.reserved)
         raw.push(b"leave")
         worker.thread.join(20)
         assert worker.seen == [b"a", b"leave"]

@@ -1,4 +1,4 @@
-"""How often a message was delivered, and the dead letters that it ends in."""
+"""The number of times a message was delivered, and the dead letters in which it ends."""
 
 from collections.abc import Callable
 from typing import Any
@@ -42,7 +42,7 @@ def test_a_message_that_is_released_twice_in_one_call_returns_or_is_buried_once(
     assert (queue.all(), dead_letters(queue).all()) == ([b"returned"], [b"buried"])
 
 
-def test_dead_letters_are_read_popped_and_moved_back_with_the_same_verbs(queue: ReliableQueue) -> None:
+def test_dead_letters_are_a_queue_like_any_other(queue: ReliableQueue) -> None:
     single = with_one_delivery(queue)
     single.push(*numbered(4))
     single.release(*(delivery.id for delivery in reserve(single, 4)))
@@ -74,7 +74,7 @@ def test_the_deliveries_of_equal_messages_are_counted_apart(queue: ReliableQueue
     assert [delivery.deliveries for delivery in reserve(queue, 3)] == [3, 2, 2]
 
 
-def test_a_pushed_copy_of_a_returned_message_starts_at_its_first_delivery(queue: ReliableQueue) -> None:
+def test_a_new_copy_of_a_returned_message_starts_at_its_first_delivery(queue: ReliableQueue) -> None:
     queue.push(b"same")
     queue.release(reserve(queue)[0].id)
     queue.push(b"same")
@@ -84,25 +84,27 @@ def test_a_pushed_copy_of_a_returned_message_starts_at_its_first_delivery(queue:
 def test_an_empty_queue_remembers_no_deliveries(queue: ReliableQueue) -> None:
     queue.push(b"same")
     queue.release(reserve(queue)[0].id)
-    queue.client.rpop(queue.key)  # as a client does that knows nothing of deliveries
+    queue.client.rpop(queue.key)  # a client that knows nothing of deliveries
     queue.push(b"other")
     queue.pop()
-    assert not queue.client.exists(queue.key_prefix + "returned")
+    assert not queue.client.exists(queue.key_prefix + "redeliveries")
     queue.push(b"same")
     assert reserve(queue)[0].deliveries == 1
 
 
-@pytest.mark.parametrize("verb", ["pop", "remove", "clear", "move", "move one"])
-def test_the_deliveries_of_a_message_are_forgotten_when_it_leaves(queue: ReliableQueue, verb: str) -> None:
+@pytest.mark.parametrize("operation", ["pop", "remove", "clear", "clear and restore", "move", "move one"])
+def test_the_deliveries_of_a_message_are_forgotten_when_it_leaves(queue: ReliableQueue, operation: str) -> None:
     queue.push(b"same", b"other")
     queue.release(reserve(queue)[0].id)
-    verbs: dict[str, Callable[[], Any]] = {
+    operations: dict[str, Callable[[], Any]] = {
         "pop": lambda: queue.pop(),
         "remove": lambda: queue.remove(0, b"same"),
         "clear": lambda: queue.clear(),
+        "clear and restore": lambda: (queue.restore(str(queue.clear()[1])), queue.pop()),
         "move": lambda: queue.move(queue.name + "x", 1),
         "move one": lambda: queue.move_one(queue.name + "x", 0, b"same"),
     }
-    verbs[verb]()
+    operations[operation]()
+    assert not queue.client.exists(queue.key_prefix + "redeliveries")
     queue.push(b"same", front=True)
     assert reserve(queue)[0].deliveries == 1

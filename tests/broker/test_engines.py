@@ -1,4 +1,4 @@
-"""The verbs do the same on every engine: one server of each version, a cluster, and servers behind Sentinels."""
+"""The operations do the same on every engine: each version of a server, a cluster, and servers behind Sentinels."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -11,10 +11,19 @@ from redis.exceptions import OutOfMemoryError
 from broker.changes.notifications import ChangeNotifications
 from broker.connections.connection import connect
 from broker.connections.health import check_server, find_mistake, find_warning
-from broker.listing import Counts, QueueLister
-from broker.queue import Conflict, ReliableQueue, Stale
+from broker.listing import ListedQueue, QueueLister
+from broker.models import Conflict, LeaseExpired, QueueCounts
+from broker.queue import ReliableQueue
 from broker.scan import iter_messages
-from tests.broker.helpers import counts, dead_letters, end_leases, numbered, reserve, use_every_verb, with_one_delivery
+from tests.broker.helpers import (
+    counts,
+    dead_letters,
+    end_leases,
+    numbered,
+    reserve,
+    use_every_operation,
+    with_one_delivery,
+)
 from tests.engines import Cluster
 from tests.servers import Store, until
 
@@ -54,7 +63,7 @@ def test_a_reservation_is_acked_returned_or_buried(queue: ReliableQueue) -> None
     end_leases(queue, expired.id)
     assert queue.release(released.id) == 0
     assert (counts(queue), queue.all()) == ((2, 1, 0), [b"1", b"3"])
-    with pytest.raises(Stale):
+    with pytest.raises(LeaseExpired):
         queue.release(expired.id)
     [buried] = reserve(queue)
     assert with_one_delivery(queue).release(buried.id) == 1
@@ -73,7 +82,7 @@ def test_messages_are_removed_put_back_cleared_and_restored(queue: ReliableQueue
     assert queue.state(1, 0, 9).heads == [(b"a", 1)]
 
 
-def test_a_wait_ends_when_a_message_comes_and_takes_nothing(engine: Any, queue: ReliableQueue) -> None:
+def test_a_wait_ends_when_a_message_is_pushed_and_takes_nothing(engine: Any, queue: ReliableQueue) -> None:
     waiting = connect(engine.url, blocking=True)
     queue.wait(0.01, waiting)
     with ThreadPoolExecutor(1) as pool:
@@ -83,32 +92,33 @@ def test_a_wait_ends_when_a_message_comes_and_takes_nothing(engine: Any, queue: 
     assert queue.pop() == [b"a"]
 
 
-def test_all_queues_are_listed_and_walked(client: Any, name: str) -> None:
+def test_all_queues_are_listed_and_their_messages_iterated(client: Any, name: str) -> None:
     queues = [ReliableQueue(client, f"{name}-{number}") for number in range(9)]  # in all parts of a cluster
     for queue in queues:
         queue.push(*numbered(50))
         reserve(queue)
     listing = QueueLister(client, "queue:", 5).list_queues(name + "-*")
-    assert (listing.complete, listing.queues) == (True, [Counts(queue.name, 49, 1, 0, 0, 0, False) for queue in queues])
+    counts = QueueCounts(count=49, reserved=1)
+    assert (listing.complete, listing.queues) == (True, [ListedQueue(queue.name, counts) for queue in queues])
     assert [message for chunk in iter_messages(queues[0]) for message in chunk] == numbered(49, 1)
 
 
-def test_changes_of_every_queue_are_told(client: Any, name: str) -> None:
-    tracker, told = ChangeNotifications(client, "queue:"), [Event() for _ in range(9)]
+def test_a_change_of_any_queue_is_notified(client: Any, name: str) -> None:
+    tracker, events = ChangeNotifications(client, "queue:"), [Event() for _ in range(9)]
     queues = [ReliableQueue(client, f"{name}-{number}") for number in range(9)]
-    subscriptions = [tracker.subscribe(queue, event.set) for queue, event in zip(queues, told, strict=True)]
+    subscriptions = [tracker.subscribe(queue, event.set) for queue, event in zip(queues, events, strict=True)]
     until(lambda: tracker.is_live)
-    for event in told:
+    for event in events:
         event.clear()
-    for queue, event in zip(queues, told, strict=True):
+    for queue, event in zip(queues, events, strict=True):
         queue.push(b"a")
         assert event.wait(20), queue.name
     for subscription in subscriptions:
         tracker.unsubscribe(subscription)
 
 
-def test_every_verb_is_understood(queue: ReliableQueue, request: pytest.FixtureRequest) -> None:
-    use_every_verb(queue)
+def test_every_script_runs(queue: ReliableQueue, request: pytest.FixtureRequest) -> None:
+    use_every_operation(queue)
     is_old = request.node.callspec.params["engine"] == "redis6"
     assert queue.client.lacks_flags is is_old
 
@@ -126,11 +136,11 @@ def test_a_full_server_takes_messages_back(own_store: Callable[..., Store], name
     assert queue.ack(acked.id) == 1
     queue.requeue(*queue.pop())
     assert queue.pop(9) == [b"1", b"0", b"3"]
-    assert find_warning(queue.client).startswith("Redis is out of memory")
+    assert find_warning(queue.client).startswith("The memory of Redis is full")
 
 
 def end_leases_on_full(queue: ReliableQueue, id: str) -> None:
-    """Let a lease end long ago, on a server that takes nothing new."""
+    """Let a lease end long ago, on a server whose memory is full."""
     queue.client.config_set("maxmemory", 0)
     end_leases(queue, id)
     queue.client.config_set("maxmemory", 1)
@@ -142,7 +152,7 @@ def test_a_server_that_serves_is_healthy(engine: Any, client: Any) -> None:
     assert find_mistake(engine.url) == ""
 
 
-def test_the_right_form_of_a_url_is_named(cluster: Cluster, sentinels: Any, valkey: Any) -> None:
+def test_a_wrong_kind_of_url_is_explained(cluster: Cluster, sentinels: Any, valkey: Any) -> None:
     assert "redis+cluster://" in find_mistake(cluster.nodes[0].url)
     assert "redis+sentinel://" in find_mistake(sentinels.sentinels[0].url)
     assert "redis://" in find_mistake(f"redis+cluster://127.0.0.1:{valkey.port}")

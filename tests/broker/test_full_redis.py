@@ -1,4 +1,4 @@
-"""A Redis whose memory is full refuses pushes, and is emptied by every other verb."""
+"""A Redis whose memory is full rejects pushes, and is emptied by all other operations."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -30,7 +30,7 @@ def make_room(client: Any) -> None:
     client.config_set("maxmemory", 0)
 
 
-def test_a_full_server_refuses_pushes_and_does_everything_else(full: Any, name: str) -> None:
+def test_a_full_server_rejects_pushes_and_does_everything_else(full: Any, name: str) -> None:
     queue = ReliableQueue(full, name)
     make_room(full)
     queue.push(*numbered(20))
@@ -50,8 +50,8 @@ def test_a_full_server_refuses_pushes_and_does_everything_else(full: Any, name: 
     queue.extend(kept.id, 60)
     queue.ack(acked.id)
     queue.release(returned.id)
-    end_leases_although_full(queue, late.id)
-    assert queue.count() == 16
+    end_leases_on_full(queue, late.id)
+    assert queue.state().counts.count == 16
     assert queue.all(0, 3) == [b"5", b"4", b"6"]
     queue.remove(0, b"5")
     single = with_one_delivery(queue)
@@ -63,11 +63,11 @@ def test_a_full_server_refuses_pushes_and_does_everything_else(full: Any, name: 
     queue.move_one(name + "x", 0, b"8")
     assert ReliableQueue(full, name + ".dead").move(name, 9) == 1
     queue.report_waiters("process", 1, 30)
-    assert queue.state(1, 0, 9).waiters == 1
+    assert queue.state(1, 0, 9).counts.waiters == 1
     assert queue.all() == [*numbered(11, 9), b"4"]
 
 
-def end_leases_although_full(queue: ReliableQueue, *ids: str) -> None:
+def end_leases_on_full(queue: ReliableQueue, *ids: str) -> None:
     script = "#!lua flags=allow-oom\nfor _, id in ipairs(ARGV) do redis.call('ZADD', KEYS[1], 1, id) end"
     queue.client.eval(script, 1, queue.key_prefix + "reserved", *ids)
 

@@ -2,7 +2,8 @@
 
 import pytest
 
-from broker.queue import Conflict, ReliableQueue
+from broker.models import Batch, Conflict, Pushed
+from broker.queue import ReliableQueue
 from tests.broker.helpers import numbered
 
 DAY = 24 * 3600  # seconds
@@ -11,14 +12,20 @@ DAY = 24 * 3600  # seconds
 @pytest.mark.parametrize("front", [False, True])
 def test_a_push_is_done_once_and_its_answer_stays_the_same(queue: ReliableQueue, front: bool) -> None:
     queue.push(b"x")
-    assert [queue.push_once("key", [b"a", b"b"], front).count for _ in range(3)] == [3, 3, 3]
+    assert queue.push_once("key", [b"a", b"b"], front) == Pushed(3)
+    assert queue.push_once("key", [b"a", b"b"], front) == Pushed(3, is_repeated=True)
     assert queue.all() == ([b"a", b"b", b"x"] if front else [b"x", b"a", b"b"])
     assert queue.push_once("other", [b"a", b"b"], front).count == 5
 
 
-def test_a_push_may_have_more_messages_than_lua_can_unpack(queue: ReliableQueue) -> None:
-    assert queue.push_once("key", numbered(20_001)).count == 20_001
-    assert queue.all() == numbered(20_001)
+def test_a_push_of_no_messages_changes_nothing(queue: ReliableQueue) -> None:
+    queue.push(b"x")
+    assert [queue.push_once("key", []).count, queue.push_later(9, []).count] == [1, 1]
+
+
+def test_a_push_can_have_more_messages_than_lua_can_unpack(queue: ReliableQueue) -> None:
+    assert queue.push_once("key", numbered(10_001)).count == 10_001
+    assert queue.all() == numbered(10_001)
     queue.push_once("next", numbered(2500), front=True)
     assert queue.all(0, 2500) == numbered(2500)
 
@@ -36,7 +43,8 @@ def test_another_push_with_the_same_key_is_a_conflict(queue: ReliableQueue, mess
 
 def test_a_pop_is_done_once_and_its_answer_stays_the_same(queue: ReliableQueue) -> None:
     queue.push(*numbered(5))
-    assert [queue.pop_batch(2, "key").messages for _ in range(3)] == [[b"0", b"1"]] * 3
+    assert queue.pop_batch(2, "key") == Batch([b"0", b"1"])
+    assert queue.pop_batch(2, "key") == Batch([b"0", b"1"], is_repeated=True)
     assert queue.all() == numbered(3, 2)
     with pytest.raises(Conflict):
         queue.pop_batch(3, "key")
@@ -45,13 +53,13 @@ def test_a_pop_is_done_once_and_its_answer_stays_the_same(queue: ReliableQueue) 
     assert queue.all() == numbered(3, 2)
 
 
-def test_the_answer_of_an_empty_pop_is_not_kept(queue: ReliableQueue) -> None:
+def test_the_answer_of_an_empty_pop_is_not_saved(queue: ReliableQueue) -> None:
     assert queue.pop_batch(1, "key").messages == []
     queue.push(b"a")
     assert [queue.pop_batch(1, "key").messages for _ in range(2)] == [[b"a"]] * 2
 
 
-def test_an_answer_is_kept_for_a_day(queue: ReliableQueue) -> None:
+def test_an_answer_is_saved_for_a_day(queue: ReliableQueue) -> None:
     queue.push_once("push", [b"a"])
     queue.pop_batch(1, "pop")
     for key in ("push", "pop"):

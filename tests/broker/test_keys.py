@@ -1,7 +1,6 @@
-"""The keys in Redis: their map, how long they live, their Cluster slot, and that scripts declare them."""
+"""The keys in Redis: their map, their lifetimes, their Cluster slot, and that scripts declare them."""
 
 import re
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -10,9 +9,9 @@ import redis
 import broker.keys
 from broker.keys import queue_keys
 from broker.queue import ReliableQueue
-from tests.broker.helpers import counts, end_leases, numbered, reserve, use_every_verb
-from tests.conftest import need
-from tests.servers import BINARIES, Store, free_port, until
+from tests.broker.helpers import numbered, reserve, use_every_operation
+from tests.engines import Cluster
+from tests.servers import Store
 from web.errors import from_redis
 
 
@@ -26,7 +25,7 @@ def test_the_keys_of_a_queue_have_the_list_as_their_hash_tag() -> None:
 
 
 def documented() -> dict[str, str]:
-    """Return the map of keys in broker/keys.py: a pattern of each key, and its type."""
+    """Return the map in broker/keys.py: a pattern of each key, and its type."""
     rows = re.findall(
         r"^ +(\{queue:jobs\}:\S+[a-z>]|queue:jobs) +(list|zset|hash|string) ", str(broker.keys.__doc__), re.MULTILINE
     )
@@ -34,13 +33,13 @@ def documented() -> dict[str, str]:
     return {re.sub("<[a-z]+>", "[0-9a-f]+", re.escape(key)): kind for key, kind in rows}
 
 
-# Seconds after which a key expires at the latest; the others stay as long as they hold something.
-LIFETIMES = {"acked": 3600, "waiters": 60, "returned": 3600, "once": 24 * 3600, "cleared": 3600}
+# Seconds after which a key expires; the others stay as long as they hold something.
+LIFETIMES = {"acked": 3600, "waiters": 60, "redeliveries": 3600, "once": 24 * 3600, "cleared": 3600}
 LIFETIMES |= {"counters": 30 * 24 * 3600, "resumed": 60, "result": 24 * 3600}
 
 
 def test_every_key_is_on_the_map_and_lives_as_long_as_it_says(queue: ReliableQueue, backend: Any) -> None:
-    use_every_verb(queue)
+    use_every_operation(queue)
     patterns, seen = documented(), set()
     for key in backend.scan_iter(match=f"*{queue.name}[^0-9]*", count=10_000):
         text = key.decode().replace(queue.name, "jobs").replace("}:dead:", "}:")
@@ -87,42 +86,8 @@ def test_all_keys_of_a_queue_share_a_cluster_slot(valkey: Store, name: str, pref
     assert {valkey.client().cluster("KEYSLOT", key) for key in keys} == {slot(queue.key)}
 
 
-CLUSTER_KINDS = ("valkey", "redis")
-
-
-@pytest.fixture(scope="module")
-def clusters(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Store]]:
-    """Clusters of one node: they refuse commands across slots, as every Cluster does. They start in two seconds."""
-    options = ("--cluster-enabled", "yes", "--cluster-port")
-    kinds = [kind for kind in CLUSTER_KINDS if BINARIES[kind]]
-    stores = {kind: Store(kind, tmp_path_factory.mktemp(kind), *options, str(free_port())) for kind in kinds}
-    for store in stores.values():
-        store.client().execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
-    yield stores
-    for store in stores.values():
-        store.end()
-
-
-@pytest.fixture(params=CLUSTER_KINDS)
-def cluster(request: pytest.FixtureRequest, clusters: dict[str, Store]) -> Any:
-    need(request.param)
-    client = clusters[request.param].client()
-    until(lambda: client.cluster("INFO")["cluster_state"] == "ok")
-    return client
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("prefix", ["queue:", ""])
-def test_every_verb_works_on_a_cluster(cluster: Any, name: str, prefix: str) -> None:
-    queue = ReliableQueue(cluster, name, prefix)
-    use_every_verb(queue)
-    end_leases(queue)
-    assert counts(queue)[1] == 0
-
-
-@pytest.mark.slow
-def test_a_move_to_another_slot_moves_nothing_and_is_cross_slot(cluster: Any, name: str) -> None:
-    queue, to = ReliableQueue(cluster, name), ReliableQueue(cluster, name + "x")
+def test_a_move_to_another_slot_moves_nothing_and_is_cross_slot(cluster: Cluster, name: str) -> None:
+    queue, to = ReliableQueue(cluster.client(), name), ReliableQueue(cluster.client(), name + "x")
     queue.push(b"a")
     with pytest.raises(redis.RedisError) as caught:
         queue.move(to.name, 1)
@@ -138,7 +103,7 @@ def test_scripts_touch_no_key_that_they_do_not_declare(server: str, request: pyt
     client = store.client()
     calls: list[str] = []
     with client.monitor() as monitor:
-        use_every_verb(ReliableQueue(client, name))
+        use_every_operation(ReliableQueue(client, name))
         client.echo(f"end of {name}")
         while calls[-1:] != [f"ECHO end of {name}"]:
             command = monitor.next_command()

@@ -1,8 +1,8 @@
-"""Random sequences of all verbs, on Valkey and on a model in plain Python, which must agree after every step.
+"""Random sequences of all operations, on Valkey and on a model in plain Python, which must agree after every step.
 
-They are compared with plain commands, which return no message of an ended lease: the order of every list, every
-reservation and its time left, the deliveries remembered, and that there is no other key.
-MODEL_EXAMPLES=2000 tries so many random sequences; without it the sequences are always the same.
+What Valkey holds is read by plain commands, which change nothing: the order of each list, each reservation with its
+time left, the history of messages that came back, and all keys. MODEL_EXAMPLES sets the number of random sequences;
+without it the sequences are always the same.
 """
 
 import itertools
@@ -20,28 +20,32 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 from broker.connections.connection import connect
-from broker.queue import Conflict, Delivery, ReliableQueue, Search, Stale
+from broker.models import Conflict, Delivery, LeaseExpired, NotFound, Pushed, QueueCounts, Search
+from broker.queue import ReliableQueue
 from broker.scan import iter_messages
 from RedisQueue import RedisQueue
 from tests.servers import Store
 
 MAX_DELIVERIES = 3
-UNIT_SECONDS = 1000  # the model's unit of time: next to it the real time that passes is nothing
+UNIT_SECONDS = 1000  # the model's unit of time, so long that the time the test takes does not count
 RANDOM_EXAMPLES = int(os.environ.get("MODEL_EXAMPLES", 0))
 
 
 @dataclass
 class Reservation:
-    """A message that is reserved, or delayed."""
+    """A message that is reserved or delayed."""
 
     message: bytes
     deliveries: int
     units_left: int  # until the lease or the delay ends
     order: int  # its place among all reservations
-    reason: str = "lease expired"  # why it comes back
+    reason: str = "lease expired"  # of its last failure
 
     def is_new(self) -> bool:
         return self.deliveries == 0
+
+    def is_due(self) -> bool:
+        return self.units_left <= 0
 
 
 @dataclass
@@ -50,10 +54,10 @@ class Model:
 
     dead: "Callable[[], Model]"
     waiting: list[bytes] = field(default_factory=list)
-    returned: list[tuple[bytes, int, str]] = field(default_factory=list)  # messages at the front, deliveries, reason
+    redeliveries: list[tuple[bytes, int, str]] = field(default_factory=list)  # message, deliveries, reason; last: front
     reserved: dict[str, Reservation] = field(default_factory=dict)
     delayed: dict[str, Reservation] = field(default_factory=dict)
-    causes: dict[bytes, tuple[int, int, str]] = field(default_factory=dict)  # dead letter -> how many, deliveries, why
+    failure_reasons: dict[bytes, tuple[int, int, str]] = field(default_factory=dict)  # -> number, deliveries, reason
     results: dict[str, bytes] = field(default_factory=dict)
     paused: bool = False
     acked: set[str] = field(default_factory=set)
@@ -64,13 +68,13 @@ class Model:
     def push(self, messages: Sequence[bytes], front: bool) -> int:
         if front:
             self.waiting[:0] = messages
-            self.returned += [(message, 0, "") for message in reversed(messages)] if self.returned else []
+            self.redeliveries += [(message, 0, "") for message in reversed(messages)] if self.redeliveries else []
         else:
             self.waiting += messages
         return len(self.waiting)
 
     def once(self, key: str, request: Any, operation: Callable[[], Any]) -> Any:
-        """Do an operation for an Idempotency-Key, or return the answer that was kept for it."""
+        """Run an operation for an Idempotency-Key, or return the answer that was saved for it."""
         if key in self.answers:
             known_request, answer = self.answers[key]
             if known_request != request:
@@ -83,20 +87,23 @@ class Model:
     def place_of(self, id: str) -> dict[str, Reservation]:
         return self.delayed if id.endswith("-d") else self.reserved
 
-    def held(self) -> dict[str, Reservation]:
+    def in_flight(self) -> dict[str, Reservation]:
         return self.reserved | self.delayed
 
-    def requeue_due(self) -> None:
-        due = sorted((id for id, each in self.delayed.items() if each.units_left <= 0), key=lambda id: self.due(id))
-        self.release_all([id for id, each in self.reserved.items() if each.units_left <= 0] + due, set())
+    def alive(self) -> set[str]:
+        return {id for id, each in self.in_flight().items() if not each.is_due()}
+
+    def return_due(self) -> None:
+        due = sorted((id for id, each in self.delayed.items() if each.is_due()), key=self.due)
+        self.return_messages([id for id, each in self.reserved.items() if each.is_due()] + due, set())
 
     def due(self, id: str) -> tuple[int, str]:
         return self.delayed[id].units_left, id
 
-    def release_all(self, ids: Sequence[str], bury: set[str]) -> int:
-        """Put messages at the front, the oldest foremost, or behind the dead letters, the oldest first.
+    def return_messages(self, ids: Sequence[str], bury: set[str]) -> int:
+        """Put messages to the front, the oldest foremost, or behind the dead letters, the oldest first.
 
-        Those that were never delivered go to the back, in the order given.
+        Those that were never delivered go to the back, in the order of `ids`.
         """
         dead = {id for id in ids if id in bury or (id in self.reserved and self.is_last(id))}
         ended = {id: self.place_of(id).pop(id) for id in dict.fromkeys(ids)}
@@ -104,7 +111,7 @@ class Model:
         ordered = sorted(ended, key=lambda id: ended[id].order)
         returned = [ended[id] for id in ordered if id not in dead and not ended[id].is_new()]
         self.waiting[:0] = [each.message for each in returned]
-        self.returned += [(each.message, each.deliveries, each.reason) for each in reversed(returned)]
+        self.redeliveries += [(each.message, each.deliveries, each.reason) for each in reversed(returned)]
         for id in ordered:
             if id in dead:
                 self.dead().bury(ended[id])
@@ -114,36 +121,40 @@ class Model:
         return self.reserved[id].deliveries >= MAX_DELIVERIES
 
     def bury(self, one: Reservation) -> None:
-        """Add a dead letter to this queue; equal ones share the latest cause."""
+        """Add a dead letter to this queue; equal ones share the latest failure reason."""
         self.waiting.append(one.message)
-        self.causes[one.message] = self.causes.get(one.message, (0,))[0] + 1, one.deliveries, one.reason
+        self.failure_reasons[one.message] = (
+            self.failure_reasons.get(one.message, (0,))[0] + 1,
+            one.deliveries,
+            one.reason,
+        )
 
-    def forget_causes(self, messages: Sequence[bytes]) -> None:
+    def remove_failure_reasons(self, messages: Sequence[bytes]) -> None:
         for message in messages:
-            if message in self.causes:
-                number, *rest = self.causes[message]
-                self.causes[message] = number - 1, *rest  # type: ignore[assignment]
+            if message in self.failure_reasons:
+                number, *rest = self.failure_reasons[message]
+                self.failure_reasons[message] = number - 1, *rest  # type: ignore[assignment]
                 if number == 1:
-                    del self.causes[message]
+                    del self.failure_reasons[message]
 
-    def forget_all(self, messages: Sequence[bytes]) -> list[int]:
-        """Forget the deliveries of messages that left the front, and return them.
+    def remove_redeliveries(self, messages: Sequence[bytes]) -> list[int]:
+        """Remove the history of messages that left the front; return the number of their deliveries.
 
-        Of equal messages the one that returned last counts as foremost. Once a message leaves that never returned,
-        those that did have left before it.
+        Of equal messages the one that came back last counts as foremost. When a message leaves that never came back,
+        all that did have left before it.
         """
         deliveries = []
         for message in messages:
-            at = self.find_returned(message, 1)
-            deliveries.append(0 if at is None else self.returned[at][1])
-            del self.returned[at or 0 :]
+            at = self.find_redelivery(message, 1)
+            deliveries.append(0 if at is None else self.redeliveries[at][1])
+            del self.redeliveries[at or 0 :]
         if not self.waiting:
-            self.returned.clear()
+            self.redeliveries.clear()
         return deliveries
 
-    def find_returned(self, message: bytes, number: int) -> int | None:
-        """Return where the n-th of equal messages stands among the returned, counted from the foremost."""
-        found = [at for at, (each, *_) in enumerate(self.returned) if each == message]
+    def find_redelivery(self, message: bytes, number: int) -> int | None:
+        """Return the index of the n-th of equal messages in `redeliveries`, counted from the foremost."""
+        found = [at for at, (each, *_) in enumerate(self.redeliveries) if each == message]
         return found[-number] if len(found) >= number else None
 
     def pop_up_to(self, max: int) -> list[bytes]:
@@ -157,32 +168,32 @@ class Model:
 
     def take(self, max: int) -> list[bytes]:
         """Take messages for good, paused or not."""
-        self.forget_all(taken := self.pop_up_to(max))
-        self.forget_causes(taken)
+        self.remove_redeliveries(taken := self.pop_up_to(max))
+        self.remove_failure_reasons(taken)
         return taken
 
     def details(self) -> list[tuple[int, str]]:
-        """Return deliveries and reason of each waiting message."""
-        found, left = [], self.returned[::-1]
+        """Return the deliveries and the failure reason of each waiting message."""
+        found, left = [], self.redeliveries[::-1]
         for message in self.waiting:
             at = next((at for at, (each, *_) in enumerate(left) if each == message), None)
             known = (0, "") if at is None else left[at][1:]
             left = [] if at is None else left[at + 1 :]
-            found.append(self.causes[message][1:] if message in self.causes else known)
+            found.append(self.failure_reasons[message][1:] if message in self.failure_reasons else known)
         return found
 
     def find(self, text: bytes) -> list[int]:
         return [at for at, message in enumerate(self.waiting) if text in message]
 
-    def raise_if_stale(self, ids: Sequence[str], known: set[str]) -> None:
-        if stale := [id for id in ids if id not in known]:
-            raise Stale(stale)
+    def raise_if_expired(self, ids: Sequence[str], acked: set[str] = frozenset()) -> None:  # type: ignore[assignment]
+        if expired := [id for id in ids if id not in self.alive() | acked]:
+            raise LeaseExpired(expired)
 
     def ack(self, ids: Sequence[str]) -> int:
-        self.raise_if_stale(ids, self.held().keys() | self.acked)
+        self.raise_if_expired(ids, self.acked)
         for id in ids:
             if one := self.place_of(id).pop(id, None):
-                self.forget_causes([one.message])
+                self.remove_failure_reasons([one.message])
             self.acked.add(id)
         return len(set(ids))
 
@@ -191,61 +202,67 @@ class Model:
         self.results[job] = result
 
     def release(self, ids: Sequence[str], delay: int, bury: bool, reason: str) -> int:
-        self.raise_if_stale(list(dict.fromkeys(ids)), set(self.held()))
+        self.raise_if_expired(list(dict.fromkeys(ids)))
         for id in dict.fromkeys(ids):
             if bury or id in self.reserved:
-                self.held()[id].reason = reason
+                self.in_flight()[id].reason = reason
             if id in self.delayed and not bury:
                 self.delayed[id].units_left = delay
             elif delay and not bury and not self.is_last(id):
                 self.delayed[id + "-d"] = self.reserved.pop(id)
                 self.delayed[id + "-d"].units_left = delay
-        now = [id for id in ids if id in self.held() and (bury or id in self.reserved)]
-        due = sorted((id for id, each in self.delayed.items() if each.units_left <= 0 and id not in now), key=self.due)
-        return self.release_all(now + due, set(now) if bury else set())
+        now = [id for id in ids if id in self.in_flight() and (bury or id in self.reserved)]
+        due = sorted((id for id, each in self.delayed.items() if each.is_due() and id not in now), key=self.due)
+        return self.return_messages(now + due, set(now) if bury else set())
 
     def extend(self, id: str, lease: int) -> None:
-        self.raise_if_stale([id], set(self.held()))
-        self.held()[id].units_left = lease
+        self.raise_if_expired([id])
+        self.in_flight()[id].units_left = lease
 
     def remove(self, position: int, message: bytes) -> None:
         if self.waiting[position : position + 1] != [message]:
-            raise Stale
-        at = self.find_returned(message, self.waiting[: position + 1].count(message))
+            raise NotFound
+        at = self.find_redelivery(message, self.waiting[: position + 1].count(message))
         if at is not None:
-            del self.returned[at]
-        self.forget_causes([message])
+            del self.redeliveries[at]
+        self.remove_failure_reasons([message])
         del self.waiting[position]
 
     def restore(self, undo: str) -> int:
         if undo not in self.cleared:
-            raise Stale
+            raise NotFound
         messages = self.cleared.pop(undo)
         self.waiting[:0] = messages
-        self.returned.clear()
+        self.redeliveries.clear()
         return len(messages)
 
 
 @dataclass
 class Stored:
-    """What Valkey holds of a queue. A lifetime below zero is that of a key that does not expire, or does not exist."""
+    """What Valkey holds of a queue. The lifetime of a key that does not expire, or does not exist, is below zero."""
 
     waiting: list[bytes]
     bodies: dict[bytes, bytes]
     leases: list[tuple[bytes, float]]
     delays: list[tuple[bytes, float]]
-    returned: list[bytes]
-    causes: dict[bytes, bytes]
+    redeliveries: list[bytes]
+    failure_reasons: dict[bytes, bytes]
     lifetimes: set[int]
     cleared: dict[str, list[bytes]]
 
 
+def digest_of(message: bytes) -> str:
+    return sha1(message).hexdigest()[:20]
+
+
 def outcome(operation: Callable[[], Any]) -> Any:
-    """Return what an operation returns, or the error that it raises."""
+    """Return what an operation returns, or the name of the error that it raises."""
     try:
         return operation()
-    except Stale as stale:
-        return "stale", stale.ids
+    except LeaseExpired as expired:
+        return "lease expired", expired.ids
+    except NotFound:
+        return "not found"
     except Conflict:
         return "conflict"
 
@@ -261,7 +278,7 @@ PICKS = st.lists(st.integers(0, 7), min_size=1, max_size=3)  # which of the ids 
 _numbers = itertools.count()
 
 
-class EveryVerb(RuleBasedStateMachine):
+class EveryOperation(RuleBasedStateMachine):
     client: Any  # a subclass sets it
 
     def __init__(self) -> None:
@@ -283,8 +300,8 @@ class EveryVerb(RuleBasedStateMachine):
         return self.models[q]
 
     def up_to_date(self, q: str) -> Model:
-        """Return the model of a queue for a verb that first returns the messages that are due."""
-        self.model(q).requeue_due()
+        """Return the model of a queue for an operation that returns due messages first."""
+        self.model(q).return_due()
         return self.model(q)
 
     def pick_ids(self, q: str, picks: list[int]) -> list[str]:
@@ -300,8 +317,9 @@ class EveryVerb(RuleBasedStateMachine):
     def push_once(self, q: str, key: str, messages: list[bytes], front: bool) -> None:
         model = self.model(q)
         known = key in model.answers
-        real = outcome(lambda: self.queue(q).push_once(key, messages, front).count)
-        assert real == outcome(lambda: model.once(key, ("push", front, messages), lambda: model.push(messages, front)))
+        real = outcome(lambda: self.queue(q).push_once(key, messages, front))
+        expected = outcome(lambda: model.once(key, ("push", front, messages), lambda: model.push(messages, front)))
+        assert real == (expected if expected == "conflict" else Pushed(expected, [], known))
         self.pushed.update([] if known else messages)
 
     @rule(q=QUEUES, messages=MESSAGES, delay=LEASES, key=st.none() | KEYS)
@@ -318,11 +336,10 @@ class EveryVerb(RuleBasedStateMachine):
         if expected == "conflict":
             assert real == "conflict"
             return
-        ids, count = real.ids, real.count
-        assert (count, len(ids)) == (expected[1], len(messages))
+        assert (real.count, len(real.ids), real.is_repeated) == (expected[1], len(messages), known)
         if known:
             return
-        for id, message in zip(ids, messages, strict=True):
+        for id, message in zip(real.ids, messages, strict=True):
             self.ids[q].append(id)
             model.delayed[id] = Reservation(message, 0, delay, next(self.orders))
         self.pushed.update(messages)
@@ -332,7 +349,7 @@ class EveryVerb(RuleBasedStateMachine):
         """Repeat what was pushed with a key."""
         for key, (request, answer) in self.model(q).answers.items():
             if request[0] == "push":
-                assert self.queue(q).push_once(key, request[2], request[1]).count == answer
+                assert self.queue(q).push_once(key, request[2], request[1]) == Pushed(answer, [], True)
 
     @rule(q=QUEUES, max=MAX)
     def pop(self, q: str, max: int) -> None:
@@ -342,8 +359,8 @@ class EveryVerb(RuleBasedStateMachine):
 
     @rule(q=QUEUES, max=MAX)
     def pop_by_another_client(self, q: str, max: int) -> None:
-        """The deliveries of a message that another client pops are remembered until one behind it is taken."""
-        taken = RedisQueue(self.client, self.mark + q).pop(max)
+        """The history of a message that another client pops is kept until one behind it is taken."""
+        taken = RedisQueue.pop(self.queue(q), max)
         assert taken == self.model(q).pop_up_to(max)
         self.taken.update(taken)
 
@@ -351,9 +368,13 @@ class EveryVerb(RuleBasedStateMachine):
     def pop_once(self, q: str, key: str, max: int) -> None:
         model = self.up_to_date(q)
         known = key in model.answers
-        real = outcome(lambda: self.queue(q).pop_batch(max, idempotency_key=key).messages)
-        assert real == outcome(lambda: model.once(key, ("pop", max), lambda: model.pop(max)))
-        self.taken.update([] if known else real)
+        real = outcome(lambda: self.queue(q).pop_batch(max, idempotency_key=key))
+        expected = outcome(lambda: model.once(key, ("pop", max), lambda: model.pop(max)))
+        if expected == "conflict":
+            assert real == "conflict"
+            return
+        assert (real.messages, real.is_repeated) == (expected, known)
+        self.taken.update([] if known else real.messages)
 
     @rule(q=QUEUES, lease=LEASES, max=MAX)
     def reserve(self, q: str, lease: int, max: int) -> None:
@@ -362,7 +383,7 @@ class EveryVerb(RuleBasedStateMachine):
         found: list[Delivery] = batch.messages
         assert batch.paused == model.paused
         messages = [] if model.paused else model.pop_up_to(max)
-        deliveries = [before + 1 for before in model.forget_all(messages)]
+        deliveries = [before + 1 for before in model.remove_redeliveries(messages)]
         assert [(bytes(each), each.deliveries) for each in found] == list(zip(messages, deliveries, strict=True))
         for delivery in found:
             assert self.client.zscore(self.queue(q).key_prefix + "reserved", delivery.id) == round(
@@ -374,16 +395,16 @@ class EveryVerb(RuleBasedStateMachine):
 
     @rule(q=QUEUES, picks=PICKS)
     def ack(self, q: str, picks: list[int]) -> None:
-        model, ids = self.up_to_date(q), self.pick_ids(q, picks)
-        messages = [model.held()[id].message for id in set(ids) if id in model.held()]
+        model, ids = self.model(q), self.pick_ids(q, picks)
+        messages = [model.in_flight()[id].message for id in set(ids) if id in model.in_flight()]
         real = outcome(lambda: self.queue(q).ack(*ids))
         assert real == outcome(lambda: model.ack(ids))
         self.taken.update(messages if isinstance(real, int) else [])
 
     @rule(q=QUEUES, picks=PICKS, job=st.sampled_from(["j1", "j2"]))
     def ack_with(self, q: str, picks: list[int], job: str) -> None:
-        model, id = self.up_to_date(q), self.pick_ids(q, picks)[0]
-        message = model.held()[id].message if id in model.held() else None
+        model, id = self.model(q), self.pick_ids(q, picks)[0]
+        message = model.in_flight()[id].message if id in model.in_flight() else None
         real = outcome(lambda: self.queue(q).ack_with(id, job, b"result of " + id.encode()))
         assert real == outcome(lambda: model.ack_with(id, job, b"result of " + id.encode()))
         self.taken.update([message] if real is None and message else [])
@@ -402,7 +423,7 @@ class EveryVerb(RuleBasedStateMachine):
 
     @rule(q=QUEUES, picks=PICKS, lease=LEASES)
     def extend(self, q: str, picks: list[int], lease: int) -> None:
-        model, id = self.up_to_date(q), self.pick_ids(q, picks)[0]
+        model, id = self.model(q), self.pick_ids(q, picks)[0]
         real = outcome(lambda: self.queue(q).extend(id, lease * UNIT_SECONDS))
         expected = outcome(lambda: model.extend(id, lease))
         if expected is None:
@@ -413,7 +434,7 @@ class EveryVerb(RuleBasedStateMachine):
 
     @rule(q=QUEUES, position=st.integers(0, 5), other=st.sampled_from([None, b"a"]))
     def remove(self, q: str, position: int, other: bytes | None) -> None:
-        """Remove the message at a position, or expect another one there, as a client with an old view does."""
+        """Remove the message at a position, or another one, as a client with an outdated view does."""
         model = self.up_to_date(q)
         there = model.waiting[position] if position < len(model.waiting) else b"b"
         message = there if other is None else other
@@ -440,8 +461,8 @@ class EveryVerb(RuleBasedStateMachine):
         if undo:
             self.undos.append(undo)
             model.cleared[undo] = model.pop_up_to(count)
-            model.returned.clear()
-            model.causes.clear()
+            model.redeliveries.clear()
+            model.failure_reasons.clear()
 
     @rule(q=QUEUES, pick=st.integers(0, 3))
     def restore(self, q: str, pick: int) -> None:
@@ -458,7 +479,7 @@ class EveryVerb(RuleBasedStateMachine):
 
     @rule(q=QUEUES, to=QUEUES, pick=st.integers(0, 5), other=st.sampled_from([None, None, b"a"]))
     def move_one(self, q: str, to: str, pick: int, other: bytes | None) -> None:
-        """Move one of the messages, or expect another one there, as a client with an old view does."""
+        """Move the message at a position, or another one, as a client with an outdated view does."""
         if q == to:
             return
         model = self.up_to_date(q)
@@ -480,11 +501,11 @@ class EveryVerb(RuleBasedStateMachine):
         assert search.is_over or moved == max
         for position in reversed(positions):
             message = model.waiting[position]
-            at = model.find_returned(message, model.waiting[: position + 1].count(message))
+            at = model.find_redelivery(message, model.waiting[: position + 1].count(message))
             if at is not None:
-                del model.returned[at]
+                del model.redeliveries[at]
         found = [model.waiting.pop(position) for position in reversed(positions)][::-1]
-        model.forget_causes(found)
+        model.remove_failure_reasons(found)
         self.model(to).push(found, front=False)
 
     @rule(q=QUEUES, max=MAX, text=st.sampled_from([b"A", b",", b"none"]))
@@ -493,7 +514,7 @@ class EveryVerb(RuleBasedStateMachine):
         found, _ = self.queue(q).find(text.decode(), max, 2, Search(), details=True)
         expected, details = model.find(text.lower())[:max], model.details()
         assert [(one.position, one.head) for one in found] == [(at, model.waiting[at][:2]) for at in expected]
-        for one in found:  # equal messages are told apart only where all before them are known
+        for one in found:  # equal messages have their own history only if all before them have one
             if model.waiting.count(model.waiting[one.position]) == 1 and one.details:
                 assert (one.details.deliveries, one.details.reason) == details[one.position]
 
@@ -502,15 +523,15 @@ class EveryVerb(RuleBasedStateMachine):
         model = self.up_to_date(q)
         found = self.queue(q).details(50, 0, 2)
         assert [(head, size) for head, size, _ in found] == [(each[:2], len(each)) for each in model.waiting]
-        assert [(known.deliveries, known.reason) for _, _, known in found] == model.details()
+        assert [(history.deliveries, history.reason) for _, _, history in found] == model.details()
 
     @rule(q=QUEUES, kind=st.sampled_from(["reserved", "delayed"]), offset=st.integers(0, 2), number=st.integers(1, 3))
-    def held(self, q: str, kind: str, offset: int, number: int) -> None:
-        """Read a list in parts; it goes on behind the last part."""
+    def in_flight(self, q: str, kind: str, offset: int, number: int) -> None:
+        """Read a list in parts, each behind the last."""
         model = self.up_to_date(q)
         place = model.reserved if kind == "reserved" else model.delayed
-        found = self.queue(q).held(kind, number, 100, offset)
-        while found and (more := self.queue(q).held(kind, number, 100, after=found[-1])):
+        found = self.queue(q).in_flight(kind, number, 100, offset)
+        while found and (more := self.queue(q).in_flight(kind, number, 100, after=found[-1])):
             found += more
         assert len(found) == max(0, len(place) - offset)
         assert [one.deadline for one in found] == sorted(one.deadline for one in found)
@@ -521,19 +542,24 @@ class EveryVerb(RuleBasedStateMachine):
     @rule(q=QUEUES, paused=st.booleans())
     def pause_or_resume(self, q: str, paused: bool) -> None:
         (self.queue(q).pause if paused else self.queue(q).resume)()
-        self.up_to_date(q).paused = paused
+        self.model(q).paused = paused
 
     @rule(q=QUEUES, offset=st.integers(0, 5), heads=st.integers(0, 5))
     def state(self, q: str, offset: int, heads: int) -> None:
         model, state = self.up_to_date(q), self.queue(q).state(heads, offset, 2)
-        assert (state.count, state.reserved) == (len(model.waiting), len(model.reserved))
-        assert (state.dead, state.waiters) == (len(model.dead().waiting), sum(model.waiters.values()))
-        assert (state.delayed, state.paused) == (len(model.delayed), model.paused)
+        assert state.counts == QueueCounts(
+            count=len(model.waiting),
+            reserved=len(model.reserved),
+            delayed=len(model.delayed),
+            dead=len(model.dead().waiting),
+            waiters=sum(model.waiters.values()),
+            paused=model.paused,
+        )
         assert state.heads == [(message[:2], len(message)) for message in model.waiting[offset:][:heads]]
 
     @rule(q=QUEUES)
     def count(self, q: str) -> None:
-        assert self.queue(q).count() == len(self.up_to_date(q).waiting)
+        assert self.queue(q).count() == len(self.model(q).waiting)
 
     @rule(q=QUEUES, offset=st.integers(0, 6), limit=st.none() | st.integers(0, 6))
     def all_and_iter_messages(self, q: str, offset: int, limit: int | None) -> None:
@@ -544,12 +570,12 @@ class EveryVerb(RuleBasedStateMachine):
     @rule(q=QUEUES, process=st.sampled_from(["p1", "p2"]), number=st.integers(0, 3))
     def report_waiters(self, q: str, process: str, number: int) -> None:
         self.queue(q).report_waiters(process, number, 60)
-        self.up_to_date(q).waiters.pop(process, None)
+        self.model(q).waiters.pop(process, None)
         self.model(q).waiters.update({process: number} if number else {})
 
     @rule(units=st.integers(1, 3))
     def time_passes(self, units: int) -> None:
-        """Let every lease and delay end earlier, as if the Redis clock had gone on."""
+        """Let each lease and delay end earlier, as if the clock of Redis had advanced."""
         for q, model in self.models.items():
             for kind, place in (("reserved", model.reserved), ("delayed", model.delayed)):
                 for id, reservation in place.items():
@@ -565,20 +591,22 @@ class EveryVerb(RuleBasedStateMachine):
             assert found.waiting == model.waiting, f"the order in {q}"
             assert max(found.lifetimes) < 0, "no message expires"
             bodies = {id: body for id, body in found.bodies.items() if not id.endswith(b":failure")}
-            held = {id.removesuffix("-d"): each for id, each in model.held().items()}
-            assert bodies == {id.encode(): each.message for id, each in held.items()}
-            assert all(id.endswith(f"-{each.deliveries}") for id, each in held.items())
+            in_flight = {id.removesuffix("-d"): each for id, each in model.in_flight().items()}
+            assert bodies == {id.encode(): each.message for id, each in in_flight.items()}
+            assert all(id.endswith(f"-{each.deliveries}") for id, each in in_flight.items())
             for stored_ends, place in ((found.leases, model.reserved), (found.delays, model.delayed)):
                 left = {id.decode(): max(0, math.ceil((end - now) / 1000 / UNIT_SECONDS)) for id, end in stored_ends}
                 assert left == {id: max(0, each.units_left) for id, each in place.items()}
-            expected = [(sha1(each).hexdigest()[:20], deliveries, why) for each, deliveries, why in model.returned]
-            entries = [[*entry.decode().split(":", 4), "", ""] for entry in found.returned]
-            known = [(digest, int(deliveries), why) for digest, deliveries, _, _, why, *_ in entries]
-            assert known == expected, f"deliveries in {q}"
-            causes = {digest.decode(): cause.decode().split(":", 3) for digest, cause in found.causes.items()}
-            assert {digest: (int(n), int(d), why) for digest, (n, d, _, why) in causes.items()} == {
-                sha1(message).hexdigest()[:20]: cause for message, cause in model.causes.items()
-            }, f"causes in {q}"
+            expected = [(digest_of(each), deliveries, reason) for each, deliveries, reason in model.redeliveries]
+            entries = [[*entry.decode().split(":", 4), "", ""] for entry in found.redeliveries]
+            redeliveries = [(digest, int(deliveries), reason) for digest, deliveries, _, _, reason, *_ in entries]
+            assert redeliveries == expected, f"redeliveries in {q}"
+            records = {
+                digest.decode(): record.decode().split(":", 3) for digest, record in found.failure_reasons.items()
+            }
+            assert {digest: (int(n), int(d), reason) for digest, (n, d, _, reason) in records.items()} == {
+                digest_of(message): record for message, record in model.failure_reasons.items()
+            }, f"failure reasons in {q}"
             assert found.cleared == model.cleared
             messages.update(found.waiting)
             messages.update(bodies.values())
@@ -586,10 +614,10 @@ class EveryVerb(RuleBasedStateMachine):
             kinds = {
                 "reserved": model.reserved,
                 "delayed": model.delayed,
-                "bodies": model.held(),
-                "returned": model.returned,
+                "bodies": model.in_flight(),
+                "redeliveries": model.redeliveries,
                 "acked": model.acked,
-                "causes": model.causes,
+                "failure_reasons": model.failure_reasons,
                 "paused": model.paused,
             }
             keys |= {queue.key_prefix + key for key, value in {**kinds, "waiters": model.waiters}.items() if value}
@@ -611,8 +639,8 @@ class EveryVerb(RuleBasedStateMachine):
             pipeline.hgetall(queue.key_prefix + "bodies")
             pipeline.zrange(queue.key_prefix + "reserved", 0, -1, withscores=True)
             pipeline.zrange(queue.key_prefix + "delayed", 0, -1, withscores=True)
-            pipeline.lrange(queue.key_prefix + "returned", 0, -1)
-            pipeline.hgetall(queue.key_prefix + "causes")
+            pipeline.lrange(queue.key_prefix + "redeliveries", 0, -1)
+            pipeline.hgetall(queue.key_prefix + "failure_reasons")
             for key in (queue.key, *(queue.key_prefix + each for each in ("reserved", "delayed", "bodies"))):
                 pipeline.ttl(key)
             for undo in model.cleared:
@@ -621,9 +649,9 @@ class EveryVerb(RuleBasedStateMachine):
         seconds, microseconds = next(replies)
         stored = {}
         for q, model in self.models.items():
-            waiting, bodies, leases, delays, returned, causes, *lifetimes = itertools.islice(replies, 10)
+            waiting, bodies, leases, delays, redeliveries, reasons, *lifetimes = itertools.islice(replies, 10)
             cleared = {undo: next(replies)[::-1] for undo in model.cleared}
-            stored[q] = Stored(waiting[::-1], bodies, leases, delays, returned, causes, set(lifetimes), cleared)
+            stored[q] = Stored(waiting[::-1], bodies, leases, delays, redeliveries, reasons, set(lifetimes), cleared)
         return seconds * 1000 + microseconds // 1000, stored
 
     def keys(self) -> list[bytes]:
@@ -639,7 +667,7 @@ class EveryVerb(RuleBasedStateMachine):
     "examples", [15, pytest.param(RANDOM_EXAMPLES or 120, marks=[pytest.mark.slow, pytest.mark.soak])]
 )
 def test_every_verb_does_what_the_model_does(valkey: Store, examples: int) -> None:
-    class OnValkey(EveryVerb):
+    class OnValkey(EveryOperation):
         client = connect(valkey.url.removesuffix("/0") + "/1")  # a database without the keys of other tests
 
     profile = settings(

@@ -1,4 +1,4 @@
-"""iter_messages yields the waiting messages while others push and pop; none that stays is skipped or doubled."""
+"""`iter_messages` while other clients push and pop: no message that stays is skipped or yielded twice."""
 
 import random
 import threading
@@ -7,22 +7,22 @@ from typing import Any
 
 import pytest
 
-from broker import scan as browse
+from broker import scan
 from broker.queue import ReliableQueue
 from broker.scan import iter_messages
 from RedisQueue import RedisQueue
 from tests.broker.helpers import numbered
-from tests.servers import Store
+from tests.servers import FakeRedis, Store
 
 
 @pytest.fixture
-def queue(valkey: Store, name: str) -> ReliableQueue:
-    """An empty queue."""
-    return ReliableQueue(valkey.client(), name)
+def queue(name: str) -> ReliableQueue:
+    """An empty queue on fakeredis, where so many steps are fast."""
+    return ReliableQueue(FakeRedis(), name)
 
 
 class Disturbed:
-    """A client that lets others do something before each of its commands."""
+    """A client that lets other clients act before each of its commands."""
 
     def __init__(self, client: Any, disturb: Callable[[], None]) -> None:
         self.client, self.disturb = client, disturb
@@ -70,7 +70,7 @@ def test_equal_messages_are_all_yielded(queue: ReliableQueue) -> None:
 def test_one_change_by_another_client_neither_skips_nor_doubles_a_message(
     queue: ReliableQueue, disturb: Callable[[RedisQueue, int], Any], before: int
 ) -> None:
-    """The change comes before command number `before` of the iteration."""
+    """The change comes before the command with the number `before`."""
     raw, number = RedisQueue(queue.client, queue.name), 0
 
     def change() -> None:
@@ -84,7 +84,7 @@ def test_one_change_by_another_client_neither_skips_nor_doubles_a_message(
 
 
 def check_iter_messages(raw: RedisQueue, disturb: Callable[[], None]) -> None:
-    """Iterate over a queue of unique messages; each that waits throughout must be seen once, in order."""
+    """Iterate over a queue of unique messages: each that waits throughout must be yielded once, in order."""
     stayed = set(raw.all())
 
     def watched() -> None:
@@ -95,7 +95,7 @@ def check_iter_messages(raw: RedisQueue, disturb: Callable[[], None]) -> None:
     assert [message for message in seen if message in stayed] == [m for m in raw.all() if m in stayed]
 
 
-@pytest.mark.parametrize("seed", range(30))
+@pytest.mark.parametrize("seed", range(12))
 def test_any_changes_by_other_clients_neither_skip_nor_double_a_message(queue: ReliableQueue, seed: int) -> None:
     dice, raw, numbers = random.Random(seed), RedisQueue(queue.client, queue.name), iter(range(10_000, 10**9))
 
@@ -120,7 +120,7 @@ def test_any_changes_by_other_clients_neither_skip_nor_double_a_message(queue: R
 
 
 @pytest.mark.slow
-def test_beside_busy_clients_every_message_that_stays_is_seen(valkey: Store, name: str) -> None:
+def test_beside_busy_clients_each_message_that_stays_is_yielded_once(valkey: Store, name: str) -> None:
     raw = RedisQueue(valkey.client(), name)
     raw.push(*numbered(5000))  # these are popped meanwhile
     stay = [b"stay%d" % number for number in range(20_000)]
@@ -159,17 +159,16 @@ def test_beside_busy_clients_every_message_that_stays_is_seen(valkey: Store, nam
 
 
 @pytest.mark.parametrize("small", [0, 2000])
-def test_large_messages_are_held_a_few_at_once(valkey: Store, name: str, small: int) -> None:
+def test_large_messages_are_read_a_few_at_once(valkey: Store, name: str, small: int) -> None:
     queue = RedisQueue(valkey.client(), name)
     if small:
         queue.push(*numbered(small))
-    for number in range(40):
+    for number in range(20):
         queue.push(b"%d" % number * (1 << 19))
     chunks = list(iter_messages(queue))
-    assert max(map(len, chunks)) <= browse.MAX_CHUNK
+    assert max(map(len, chunks)) <= scan.MAX_CHUNK
     sizes = [sum(map(len, chunk)) for chunk in chunks]
-    assert sum(sizes) > 30 << 20
+    assert sum(sizes) > 14 << 20
     if not small:
-        assert max(sizes) <= 16 << 20
-        assert max(sizes[1:]) <= 2 << 20
-    queue.pop(small + 40)
+        assert max(sizes) <= 2 << 20
+    queue.pop(small + 20)

@@ -1,12 +1,13 @@
-"""Finding messages that hold a text, and moving them, in a queue that moves meanwhile."""
+"""Finding messages that contain a text, and moving them, while other clients push and pop."""
 
 import random
 from collections import Counter
 
 import pytest
 
-from broker.queue import ReliableQueue, Search
-from tests.broker.helpers import numbered, on_real_servers, reserve
+from broker.models import Search
+from broker.queue import ReliableQueue
+from tests.broker.helpers import numbered, reserve
 
 
 def find_all(queue: ReliableQueue, text: str, offset: int = 0) -> list[tuple[int, bytes]]:
@@ -38,7 +39,7 @@ def test_letters_match_in_either_case_and_everything_else_as_it_is(queue: Reliab
     assert queue.all() == texts
 
 
-def test_only_heads_leave_redis_and_no_more_than_asked_for(queue: ReliableQueue) -> None:
+def test_only_first_bytes_leave_redis_and_no_more_messages_than_asked_for(queue: ReliableQueue) -> None:
     queue.push(*[b"needle %d " % number + b"x" * 1000 for number in range(50)])
     found, search = queue.find("needle", 7, 8, Search())
     assert [(one.position, one.head, one.size) for one in found[:2]] == [(0, b"needle 0", 1009), (1, b"needle 1", 1009)]
@@ -46,7 +47,7 @@ def test_only_heads_leave_redis_and_no_more_than_asked_for(queue: ReliableQueue)
     assert queue.find("needle", 1, 8, search)[0][0].position == 7
 
 
-def test_what_is_known_of_a_message_comes_with_it(queue: ReliableQueue) -> None:
+def test_the_history_of_a_message_comes_with_it(queue: ReliableQueue) -> None:
     queue.push(b"a", b"needle", b"b")
     reserved = reserve(queue, 3)
     queue.release(*(one.id for one in reserved), reason="why")
@@ -54,11 +55,10 @@ def test_what_is_known_of_a_message_comes_with_it(queue: ReliableQueue) -> None:
     assert found.details and (found.details.deliveries, found.details.reason) == (1, "why")
 
 
-@on_real_servers
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_a_message_that_waits_throughout_is_found_once(queue: ReliableQueue, seed: int) -> None:
     dice = random.Random(seed)
-    queue.push(*[b"%d needle" % number if number % 50 == 0 else b"%d" % number for number in range(30_000)])
+    queue.push(*[b"%d needle" % number if number % 50 == 0 else b"%d" % number for number in range(12_000)])
     search, found, calls, left = Search(), [], 0, 0
     while not search.is_over:
         more, search = queue.find("needle", 1000, 50, search)
@@ -90,18 +90,17 @@ def test_a_move_of_equal_messages_takes_the_first(queue: ReliableQueue) -> None:
     assert (queue.all(), to.all()) == ([b"a", b"same"], [b"same", b"same"])
 
 
-def test_a_move_forgets_the_deliveries_of_what_it_takes_alone(queue: ReliableQueue) -> None:
+def test_a_move_forgets_only_the_deliveries_of_what_it_takes(queue: ReliableQueue) -> None:
     queue.push(b"a", b"needle", b"b")
     queue.release(*(one.id for one in reserve(queue, 3)))
     queue.find_and_move(queue.name + "x", "needle", 9, Search())
     assert [(bytes(one), one.deliveries) for one in reserve(queue, 2)] == [(b"a", 2), (b"b", 2)]
 
 
-@on_real_servers
-@pytest.mark.parametrize("seed", range(3))
-def test_a_move_loses_and_doubles_nothing_while_the_queue_moves(queue: ReliableQueue, seed: int) -> None:
+@pytest.mark.parametrize("seed", range(2))
+def test_a_move_loses_and_doubles_nothing_while_others_pop(queue: ReliableQueue, seed: int) -> None:
     dice = random.Random(seed)
-    texts = [b"%d needle" % number if dice.random() < 0.1 else b"%d" % number for number in range(20_000)]
+    texts = [b"%d needle" % number if dice.random() < 0.1 else b"%d" % number for number in range(10_000)]
     queue.push(*texts)
     to = ReliableQueue(queue.client, queue.name + "x")
     popped: list[bytes] = []
@@ -117,8 +116,7 @@ def test_a_move_loses_and_doubles_nothing_while_the_queue_moves(queue: ReliableQ
     assert (taken, len(taken)) == ([text for text in texts if text in found], moved)
 
 
-@on_real_servers
-def test_large_messages_are_looked_at_few_at_a_time(queue: ReliableQueue) -> None:
+def test_large_messages_are_read_a_few_at_a_time(queue: ReliableQueue) -> None:
     for number in range(8):
         queue.push(b"%d needle " % number + b"x" * 900_000)
     found, search = queue.find("needle", 100, 9, Search())

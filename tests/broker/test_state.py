@@ -1,9 +1,9 @@
-"""What `state` returns: the first messages and the waiting clients. Its counts are tested with the verbs."""
+"""The first messages and the waiting clients in a state. Its counts are tested with the operations that change them."""
 
 from broker.queue import ReliableQueue
 
 
-def test_state_shows_the_first_bytes_and_the_whole_size_of_messages(queue: ReliableQueue) -> None:
+def test_a_state_has_the_first_bytes_and_the_size_of_messages(queue: ReliableQueue) -> None:
     queue.push(b"abcdef", b"gh", b"", "é".encode())
     assert queue.state(2, 0, 3).heads == [(b"abc", 6), (b"gh", 2)]
     assert queue.state(9, 1, 1).heads == [(b"g", 2), (b"", 0), (b"\xc3", 2)]
@@ -13,10 +13,10 @@ def test_state_shows_the_first_bytes_and_the_whole_size_of_messages(queue: Relia
 def test_waiters_are_summed_over_processes_and_expire(queue: ReliableQueue) -> None:
     queue.report_waiters("one", 2, 30)
     queue.report_waiters("two", 3, 30)
-    assert queue.state().waiters == 5
+    assert queue.state().counts.waiters == 5
     queue.report_waiters("one", 1, 30)
-    assert queue.state().waiters == 4
+    assert queue.state().counts.waiters == 4
     queue.report_waiters("two", 0, 30)
-    assert queue.state().waiters == 1
+    assert queue.state().counts.waiters == 1
     queue.report_waiters("gone", 7, 0)  # this report has expired already
-    assert queue.state().waiters == 1
+    assert queue.state().counts.waiters == 1

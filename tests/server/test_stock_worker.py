@@ -70,7 +70,7 @@ def test_a_client_that_hangs_up_while_it_waits_loses_nothing(
         until(lambda: waiters(stock, name) == 1)
     queue.push(b"a")
     until(lambda: waiters(stock, name) == 0)
-    assert (queue.all(), queue.state().reserved) == ([b"a"], 0)
+    assert (queue.all(), queue.state().counts.reserved) == ([b"a"], 0)
 
 
 def test_a_stop_answers_a_waiting_client(serve: Callable[..., App], valkey: Store, name: str) -> None:

@@ -5,19 +5,14 @@ import socket
 from collections.abc import Iterator
 from typing import Any
 
+from broker.models import QueueCounts
 from tests.conftest import Api
 
 JSON, FORM = "application/json", "application/x-www-form-urlencoded"
 TEXT, BYTES, NDJSON = "text/plain", "application/octet-stream", "application/x-ndjson"
 
 EMPTY = {"success": False, "error": "empty", "message": "The queue is empty."}
-NO_OTHERS = {
-    "reserved": 0,
-    "delayed": 0,
-    "dead": 0,
-    "waiters": 0,
-    "paused": False,
-}  # what `count` answers beside the waiting messages
+NO_OTHERS = {name: value for name, value in QueueCounts().as_dict().items() if name != "count"}
 
 
 def push(api: Api, *texts: str) -> None:

@@ -26,7 +26,8 @@ import redis
 from broker.changes.notifications import ChangeNotifications
 from broker.changes.sweeper import Sweeper
 from broker.connections.errors import NotSent, Recovery, find_fault, is_transient, needs_reconnect
-from broker.queue import Batch, Paused, ReliableQueue, Result
+from broker.models import Batch, Paused, Result
+from broker.queue import ReliableQueue
 from web.live.disconnects import ClientConnection
 from web.live.wait import Slots, Waiter
 

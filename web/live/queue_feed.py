@@ -3,7 +3,7 @@
 import math
 import random
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -69,10 +69,10 @@ class QueueFeed(Feed):
         except redis.RedisError as error:
             self.publish_fault(error)
             raise
-        self.history.record_depth(self.queue.name, state.count, watched=True)
+        self.history.record_depth(self.queue.name, state.counts.count, watched=True)
         self.polled_step = self.history.current_step()
         heads = [preview(head, size, PREVIEW_CHARACTERS) for head, size in state.heads]
-        self._publish(Event("queue", {"name": self.queue.name, **asdict(state.counts)}, heads))
+        self._publish(Event("queue", {"name": self.queue.name, **state.counts.as_dict()}, heads))
         if not self.tracker.is_live:
             return max(POLL_INTERVAL, feeds / MAX_POLLS)
         quiet = max(QUIET_POLL_INTERVAL, feeds / MAX_QUIET_POLLS) * random.uniform(0.8, 1)

@@ -17,7 +17,7 @@ import redis
 
 from broker.changes.notifications import ChangeNotifications
 from broker.keys import DEAD_SUFFIX
-from broker.listing import MAX_QUEUES, Counts, QueueLister
+from broker.listing import MAX_QUEUES, ListedQueue, QueueLister
 from web.errors import from_redis
 from web.input.codec import compact
 from web.live.feed import Feed, Reader
@@ -39,7 +39,7 @@ class Change:
     """The difference to the previous version: the counts of queues, None for those that hold nothing any more."""
 
     version: int
-    queues: dict[str, Counts | None]
+    queues: dict[str, ListedQueue | None]
 
 
 class QueueListFeed(Feed):
@@ -49,7 +49,7 @@ class QueueListFeed(Feed):
         super().__init__("all queues", EVENT_INTERVAL)
         self.lister, self.tracker, self.history = lister, tracker, history
         self._lock = threading.Lock()
-        self._queues: dict[str, Counts] = {}
+        self._queues: dict[str, ListedQueue] = {}
         self._complete, self._unnamed = True, 0  # as in a Listing
         self._fault = ""  # the event that says why Redis cannot be polled
         self._changes: deque[Change] = deque(maxlen=MAX_CHANGES)  # since the whole list was published
@@ -83,28 +83,28 @@ class QueueListFeed(Feed):
         if version == 0 or len(missed) < self.version - version:
             found = [self._queues[name] for name in sorted(self._queues) if matches(name)]
             histories = self._histories(found) if with_history else {}
-            queues = [vars(counts) | histories.get(counts.name, {}) for counts in found]
+            queues = [queue.as_dict() | histories.get(queue.name, {}) for queue in found]
             return f"event: queues\ndata: {compact({'queues': queues, **facts})}\n\n"
         changes = dict(ChainMap(*reversed(missed)))
-        queues = [vars(counts) for name, counts in changes.items() if counts and matches(name)]
-        removed = [name for name, counts in changes.items() if not counts and matches(name)]
+        queues = [queue.as_dict() for name, queue in changes.items() if queue and matches(name)]
+        removed = [name for name, queue in changes.items() if not queue and matches(name)]
         if changes and not queues and not removed:
             return ""
         return f"event: changed\ndata: {compact({'queues': queues, 'removed': removed, **facts})}\n\n"
 
-    def _histories(self, found: Sequence[Counts]) -> dict[str, dict[str, object]]:
+    def _histories(self, found: Sequence[ListedQueue]) -> dict[str, dict[str, object]]:
         """Return the last minutes of the queues that are most likely to be in trouble, as far as they are known."""
         histories: dict[str, dict[str, object]] = {}
         after = self.history.current_step() - HISTORY_STEPS - 1
-        for counts in sorted(found, key=lambda counts: (-counts.dead, -counts.count))[:MAX_HISTORIES]:
-            if steps := self.history.steps(counts.name, after):
-                histories[counts.name] = {"history": {key: steps[key] for key in ("at", "step", "count", "out")}}
+        for queue in sorted(found, key=lambda queue: (-queue.counts.dead, -queue.counts.count))[:MAX_HISTORIES]:
+            if steps := self.history.steps(queue.name, after):
+                histories[queue.name] = {"history": {key: steps[key] for key in ("at", "step", "count", "out")}}
         return histories
 
-    def _publish(self, queues: Mapping[str, Counts | None], complete: bool, unnamed: int) -> None:
+    def _publish(self, queues: Mapping[str, ListedQueue | None], complete: bool, unnamed: int) -> None:
         """Publish the counts of queues, None for those that hold nothing."""
         with self._lock:
-            changes = {name: counts for name, counts in queues.items() if self._queues.get(name) != counts}
+            changes = {name: queue for name, queue in queues.items() if self._queues.get(name) != queue}
             is_known = self.version > 0 and not self._fault
             if is_known and not changes and (self._complete, self._unnamed) == (complete, unnamed):
                 return
@@ -112,10 +112,10 @@ class QueueListFeed(Feed):
                 self._changes.append(Change(self.version + 1, changes))
             self._complete, self._unnamed, self._fault = complete, unnamed, ""
             self._texts.clear()
-            for name, counts in changes.items():
-                self.history.record_depth(name, counts.count if counts else 0)
-                if counts:
-                    self._queues[name] = counts
+            for name, queue in changes.items():
+                self.history.record_depth(name, queue.counts.count if queue else 0)
+                if queue:
+                    self._queues[name] = queue
                 else:
                     self._queues.pop(name, None)
             self.wake_streams()
@@ -160,7 +160,7 @@ class QueueListFeed(Feed):
             if isinstance(error, redis.RedisError):
                 self.publish_fault(error)
             raise
-        found = {counts.name: counts for counts in listing.queues}
+        found = {queue.name: queue for queue in listing.queues}
         self._publish({**dict.fromkeys(self._queues), **found}, listing.complete, listing.unnamed)
         with self._lock:
             self._scanned_at = now = time.monotonic()
@@ -180,7 +180,7 @@ class QueueListFeed(Feed):
             names |= self._queues.keys() & {name + DEAD_SUFFIX for name in names}
             if len(self._queues) >= MAX_QUEUES:
                 names &= self._queues.keys()
-            found = {counts.name: counts for counts in self.lister.count_queues(list(names))}
+            found = {queue.name: queue for queue in self.lister.count_queues(list(names))}
         except BaseException:
             self._scan_due = -math.inf
             raise

@@ -4,7 +4,8 @@ from functools import partial
 
 from flask import Response
 
-from broker.queue import Paused, Pushed, ReliableQueue
+from broker.models import Paused, Pushed
+from broker.queue import ReliableQueue
 from web.errors import ApiError
 from web.input.body import BYTES, TEXT, iter_body, lines_kind
 from web.input.codec import decode_message

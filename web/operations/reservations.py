@@ -2,7 +2,8 @@
 
 from dataclasses import replace
 
-from broker.queue import Delivery, Paused, ReliableQueue
+from broker.models import Delivery, Paused
+from broker.queue import ReliableQueue
 from web.errors import ApiError
 from web.input.codec import decode_message
 from web.input.parameters import Flag, JobName, Message, Number, Text, one_or_many

@@ -5,7 +5,8 @@ from typing import Any
 
 from flask import Response
 
-from broker.queue import Batch, ReliableQueue
+from broker.models import Batch
+from broker.queue import ReliableQueue
 from web.auth import session_watch
 from web.errors import ERRORS
 from web.input.body import JSON

@@ -5,7 +5,8 @@ from dataclasses import replace
 
 import redis
 
-from broker.queue import ReliableQueue, Search
+from broker.models import Search
+from broker.queue import ReliableQueue
 from web.errors import ApiError, from_redis
 from web.input.codec import decode_message
 from web.input.parameters import Flag, Integer, Message, QueueName, Text

@@ -43,7 +43,7 @@ def test_leases_and_delays_of_another_process_come_back(served: Store, name: str
     queue.push_later(1, [b"later"])
     assert brpop(served, queue) == b"later"
     queue.push_later(1000, [b"sooner"])
-    queue.extend(queue.held("delayed", 1, 9)[0].id, 1)  # before everything that the sweepers know of
+    queue.extend(queue.in_flight("delayed", 1, 9)[0].id, 1)  # before everything that the sweepers know of
     assert brpop(served, queue) == b"sooner"
     queue.push(b"retried")
     queue.release(queue.reserve(lease=1000).messages[0].id, delay=1, reason="why")

@@ -125,7 +125,7 @@ def test_every_operation_is_refused_once_and_then_done_once(failover: Failover, 
     after, other = (ReliableQueue(failover.replica.client(), each) for each in (name, name + "-other"))
     assert after.all() == [b"m1", b"m5", b"m6", b"m7", b"m8", b"pushed", b"once"]
     assert other.all() == [b"a", b"again"]
-    assert after.state().reserved == 2
+    assert after.state().counts.reserved == 2
 
 
 @pytest.mark.slow
@@ -238,7 +238,7 @@ def test_a_consumer_survives_a_failover(failover: Failover, name: str, monkeypat
     worker.join(30)
     assert (seen, worker.is_alive()) == ([b"a", b"b", b"end"], False)
     state = after.state()
-    assert (state.count, state.reserved, state.dead) == (
+    assert (state.counts.count, state.counts.reserved, state.counts.dead) == (
         1,
         0,
         0,

@@ -137,7 +137,7 @@ def test_long_polls_on_many_queues_leave_room_for_other_clients(
     names = [f"{name}-{number}" for number in range(300)]
     raw = store.client()
     with waiting(app, names, 50) as clients:
-        until(lambda: sum(int(ReliableQueue(raw, each).state().waiters) for each in names[:100]) == 100, 60)
+        until(lambda: sum(int(ReliableQueue(raw, each).state().counts.waiters) for each in names[:100]) == 100, 60)
         others = [store.client() for _ in range(10)]  # other clients can still connect
         assert all(other.ping() for other in others)
         assert len(raw.client_list()) < MAX_CLIENTS - 10
@@ -162,7 +162,7 @@ def test_a_long_poll_is_served_even_if_redis_accepts_no_more_connections(
     process = long_poll_on(client, connect(store.url, blocking=True))
     with ThreadPoolExecutor(1) as pool:
         taken = pool.submit(process.take, queue, 20, queue.pop_batch, None, FakeClient())
-        until(lambda: queue.state().waiters == 1)
+        until(lambda: queue.state().counts.waiters == 1)
         raw.lpush(queue.key, "a")
         assert taken.result().messages == [b"a"]
 

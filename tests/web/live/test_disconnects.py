@@ -94,12 +94,12 @@ LEAVING: dict[str, list[Step]] = {
 def test_a_client_that_left_takes_nothing(site: App, valkey: Store, name: str, verb: str, way: str) -> None:
     queue = ReliableQueue(valkey.client(), name)
     sock = ask(site, name, verb)
-    until(lambda: queue.state().waiters == 1)
+    until(lambda: queue.state().counts.waiters == 1)
     for step in LEAVING[way]:
         step(sock)
     valkey.client().lpush(queue.key, "a")
-    until(lambda: queue.state().waiters == 0)
-    assert (queue.all(), queue.state().reserved) == ([b"a"], 0)
+    until(lambda: queue.state().counts.waiters == 0)
+    assert (queue.all(), queue.state().counts.reserved) == ([b"a"], 0)
     sock.close()
 
 
@@ -107,10 +107,10 @@ def test_a_client_that_left_takes_nothing(site: App, valkey: Store, name: str, v
 def test_a_client_that_left_is_soon_not_counted_as_waiting(site: App, valkey: Store, name: str, verb: str) -> None:
     queue = ReliableQueue(valkey.client(), name)
     sock = ask(site, name, verb)
-    until(lambda: queue.state().waiters == 1)
+    until(lambda: queue.state().counts.waiters == 1)
     sock.sendall(b"\r\n")
     sock.close()
-    until(lambda: queue.state().waiters == 0)
+    until(lambda: queue.state().counts.waiters == 0)
 
 
 @pytest.mark.slow
@@ -121,18 +121,18 @@ def test_a_client_that_leaves_a_quiet_queue_is_noticed_and_takes_nothing(
     app, queue = serve(REDIS_URL=store.url, WEB_CONCURRENCY="1"), ReliableQueue(store.client(), name)
     half_closed, gone = ask(app, name), ask(app, name)
     half_closed.shutdown(socket.SHUT_WR)
-    until(lambda: queue.state().waiters == 2)
+    until(lambda: queue.state().counts.waiters == 2)
     until(lambda: not is_blocked(store))
     gone.close()
-    until(lambda: queue.state().waiters == 1, 10)  # seconds; without the worker's help it would be 15
+    until(lambda: queue.state().counts.waiters == 1, 10)  # seconds; without the worker's help it would be 15
     queue.push(b"a")
     assert message(rest(half_closed)) == "a"
     last = ask(app, name)
-    until(lambda: queue.state().waiters == 1)
+    until(lambda: queue.state().counts.waiters == 1)
     until(lambda: not is_blocked(store))
     last.close()
     queue.push(b"b")
-    until(lambda: queue.state().waiters == 0)
+    until(lambda: queue.state().counts.waiters == 0)
     assert queue.all() == [b"b"]
 
 
@@ -147,13 +147,13 @@ def test_a_client_that_ended_its_sending_and_later_left_takes_nothing(
 ) -> None:
     queue = ReliableQueue(valkey.client(), name)
     sock = ask(site, name, verb)
-    until(lambda: queue.state().waiters == 1)
+    until(lambda: queue.state().counts.waiters == 1)
     sock.shutdown(socket.SHUT_WR)
     assert sock.recv(1) == b"H"  # it has read what would make its system refuse the rest
     sock.close()
     valkey.client().lpush(queue.key, "a")
-    until(lambda: queue.state().waiters == 0)
-    assert (queue.all(), queue.state().reserved) == ([b"a"], 0)
+    until(lambda: queue.state().counts.waiters == 0)
+    assert (queue.all(), queue.state().counts.reserved) == ([b"a"], 0)
 
 
 STAYING: dict[str, list[Step]] = {
@@ -190,7 +190,7 @@ def test_a_client_that_ended_its_sending_gets_a_message_that_comes_later(
     queue = ReliableQueue(valkey.client(), name)
     sock = ask(site, name, verb)
     sock.shutdown(socket.SHUT_WR)
-    until(lambda: queue.state().waiters == 1)
+    until(lambda: queue.state().counts.waiters == 1)
     threading.Timer(seconds, lambda: queue.push(b"a")).start()
     assert message(rest(sock)) == "a"
 
@@ -204,7 +204,7 @@ def test_a_client_that_ended_its_sending_gets_the_answer_of_an_empty_queue(site:
 def test_a_request_that_is_pipelined_behind_a_wait_is_answered_after_it(site: App, valkey: Store, name: str) -> None:
     queue = ReliableQueue(valkey.client(), name)
     sock = ask(site, name)
-    until(lambda: queue.state().waiters == 1)
+    until(lambda: queue.state().counts.waiters == 1)
     sock.sendall(PIPELINED)
     queue.push(b"a")
     answers = b""
@@ -234,13 +234,13 @@ def test_a_client_on_a_unix_socket_leaves_and_stays_as_well(unix_site: Path, val
         sock.settimeout(60)
         sock.connect(str(unix_site))
         sock.sendall(REQUEST.format(name=name, verb="pop", wait=30, version="1.1").encode())
-        until(lambda: queue.state().waiters == 1)
+        until(lambda: queue.state().counts.waiters == 1)
         return sock
 
     gone = ask_there()
     gone.sendall(b"\r\n")
     gone.close()
-    until(lambda: queue.state().waiters == 0)
+    until(lambda: queue.state().counts.waiters == 0)
     here = ask_there()
     here.shutdown(socket.SHUT_WR)
     queue.push(b"a")

@@ -13,7 +13,8 @@ import redis
 from broker.changes.notifications import ChangeNotifications
 from broker.connections.connection import connect
 from broker.connections.errors import NotSent
-from broker.queue import Batch, ReliableQueue
+from broker.models import Batch
+from broker.queue import ReliableQueue
 from tests.servers import FakeRedis, Store, until
 from tests.web.live.fakes import FakeClient, NoNotifications, long_poll_on
 from web.errors import ApiError, from_redis
@@ -446,9 +447,9 @@ def test_a_server_that_cannot_block_is_polled_at_intervals(name: str) -> None:
 def test_the_number_of_waiting_clients_is_reported_to_redis(process: Process) -> None:
     for _ in range(3):
         process.wait()
-    until(lambda: process.queue.state().waiters == 3)
+    until(lambda: process.queue.state().counts.waiters == 3)
     process.queue.push(b"a", b"b", b"c")
-    until(lambda: process.queue.state().waiters == 0)
+    until(lambda: process.queue.state().counts.waiters == 0)
     assert not process.queue.client.exists(process.queue.key_prefix + "waiters")
 
 

@@ -14,6 +14,7 @@ from broker import listing
 from broker.changes.notifications import ChangeNotifications
 from broker.connections.connection import connect
 from broker.listing import QueueLister
+from broker.models import QueueCounts
 from broker.queue import ReliableQueue
 from tests.engines import Cluster
 from tests.servers import App, FakeRedis, Store, until
@@ -133,7 +134,7 @@ def test_an_expired_lease_is_an_event(notified_only: None, valkey: Store, follow
     queue.push(b"a")
     queue.reserve(0.3)
     followed.until(name, reserved=1)
-    until(lambda: queue.count() == 1)  # the lease has ended, as a timer of the app would see to
+    until(lambda: queue.state().counts.count == 1)  # the lease has ended, as a timer of the app would see to
     followed.until(name, count=1, reserved=0)
     queue.release(queue.reserve().messages[0].id, dead=True)
     dead = ReliableQueue(valkey.client(), f"{name}.dead")
@@ -240,8 +241,8 @@ def list_feed(history: History) -> QueueListFeed:
     return QueueListFeed(QueueLister(FakeRedis(), "queue:", 5), NoNotifications(), history)
 
 
-def counts_of(name: str, count: int, dead: int) -> listing.Counts:
-    return listing.Counts(name, count, 0, 0, dead, 0, False)
+def counts_of(name: str, count: int, dead: int) -> listing.ListedQueue:
+    return listing.ListedQueue(name, QueueCounts(count, dead=dead))
 
 
 def test_a_process_polls_and_keeps_nothing_once_nobody_follows(valkey: Store, follow: Any, name: str) -> None:

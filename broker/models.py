@@ -1,0 +1,168 @@
+"""The messages, answers and exceptions of a queue.
+
+Times are Unix times in seconds by the Redis clock, sizes are bytes.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+M = TypeVar("M", bound=bytes)
+
+
+def _time(milliseconds: int) -> float | None:
+    return milliseconds / 1000 if milliseconds else None
+
+
+class LeaseExpired(Exception):
+    """Some reservations have ended, or never existed: `ids`."""
+
+    def __init__(self, ids: Sequence[str]) -> None:
+        super().__init__(", ".join(ids))
+        self.ids = list(ids)
+
+
+class NotFound(Exception):
+    """The message is not at this position, or there is nothing to restore."""
+
+
+class Conflict(Exception):
+    """The Idempotency-Key was used with another request."""
+
+
+class Paused(Exception):
+    """The queue is paused."""
+
+
+class Delivery(bytes):
+    """A reserved message: its bytes, and the reservation."""
+
+    id: str
+    deliveries: int  # including this one
+    deadline: float
+
+    @classmethod
+    def from_reply(cls, deadline: int, id: bytes, deliveries: int, message: bytes) -> "Delivery":
+        delivery = cls(message)
+        delivery.id, delivery.deliveries, delivery.deadline = id.decode(), deliveries, deadline / 1000
+        return delivery
+
+
+@dataclass(frozen=True)
+class InFlight:
+    """A message that is reserved or delayed."""
+
+    id: str
+    head: bytes  # its first bytes, as many as were asked for
+    size: int
+    deliveries: int
+    deadline: float  # when it returns to the queue
+    failed: float | None  # time of its last failure; None if it never failed
+    reason: str  # of its last failure
+
+    @classmethod
+    def from_reply(
+        cls, id: bytes, due: int, head: bytes, size: int, deliveries: int, failed: int, reason: bytes
+    ) -> "InFlight":
+        return cls(id.decode(), head, size, deliveries, due / 1000, _time(failed), reason.decode(errors="replace"))
+
+
+@dataclass(frozen=True)
+class Details:
+    """The history of a waiting message."""
+
+    deliveries: int = 0
+    failed: float | None = None  # time of its last failure; None if it never failed
+    reason: str = ""  # of its last failure
+    died: bool = False  # whether that failure made it a dead letter
+
+    @classmethod
+    def from_reply(cls, deliveries: int, failed: int, reason: bytes, died: int) -> "Details":
+        return cls(deliveries, _time(failed), reason.decode(errors="replace"), died == 1)
+
+
+@dataclass(frozen=True)
+class Found:
+    """A waiting message that contains the text."""
+
+    position: int  # 0 is next to be popped
+    head: bytes  # its first bytes, as many as were asked for
+    size: int
+    details: Details | None = None  # if they were asked for
+
+
+@dataclass(frozen=True)
+class Search:
+    """Where a search continues: at a position, behind the last messages it has seen (`mark`, their digests)."""
+
+    position: int = 0
+    mark: tuple[bytes, ...] = ()
+    is_over: bool = False
+
+
+@dataclass(frozen=True)
+class Result:
+    """The result of a job, and when it was stored."""
+
+    result: bytes
+    at: float
+
+
+@dataclass(frozen=True)
+class QueueCounts:
+    """The number of messages of each kind and of clients waiting for one, and whether the queue is paused."""
+
+    count: int = 0  # waiting
+    reserved: int = 0
+    delayed: int = 0
+    dead: int = 0
+    waiters: int = 0
+    paused: bool = False
+
+    def as_dict(self) -> dict[str, int | bool]:
+        """Return the counts by name, in this order."""
+        return dict(vars(self))
+
+
+@dataclass(frozen=True)
+class State:
+    """The counts of a queue, and the first messages in pop order, each as its first bytes and its size.
+
+    `next_change` is the number of seconds until a count changes because a lease, a delay or a report of waiters ends;
+    None if there is none.
+    """
+
+    counts: QueueCounts
+    heads: list[tuple[bytes, int]]
+    next_change: float | None
+
+
+@dataclass(frozen=True)
+class Pushed:
+    """The length of the queue after a push, and the ids of delayed messages."""
+
+    count: int
+    ids: list[str] = field(default_factory=list)
+    is_repeated: bool = False  # this answer was saved for the Idempotency-Key; nothing was pushed again
+
+
+@dataclass(frozen=True)
+class Batch(Generic[M]):
+    """Messages taken from a queue. If there are none, `next_due` is the seconds until a lease or delay ends, if any."""
+
+    messages: list[M]
+    next_due: float | None = None
+    paused: bool = False  # nothing was taken because the queue is paused
+    is_repeated: bool = False  # this answer was saved for the Idempotency-Key; nothing was taken again
+
+
+@dataclass(frozen=True)
+class QueueStats:
+    """Totals of a queue, which reset after 30 days without a change, and the age of its head.
+
+    `head_age` is the number of seconds since a call first saw the message that is next now; 0 for an empty queue.
+    """
+
+    expired: int  # leases
+    buried: int  # messages
+    head_age: float

@@ -1,0 +1,82 @@
+"""The Lua scripts that run in Redis. Their files, with the commands of each, are in `broker/lua`."""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from redis.exceptions import NoScriptError, ResponseError
+
+from broker.bulk_push import UNSTAGE
+from broker.connections.errors import lacks_flags
+from broker.models import Conflict
+
+FOLDER = Path(__file__).parent / "lua"
+DONE, CONFLICT = 0, 2  # the status in front of an answer, as in shared.lua; any other: call again
+
+
+class Script:
+    """A script made of one or more files in `broker/lua`. Redis caches it by its digest after the first call.
+
+    Its first line, `#!lua flags=...`, needs Redis 7. It is left out on a server that rejects it, which the client
+    remembers as `lacks_flags`; there the script begins with `without_flags`.
+    """
+
+    def __init__(self, *files: str, flags: str, without_flags: str = "", prefix: str = "") -> None:
+        text = prefix + "".join((FOLDER / name).read_text(encoding="utf-8") for name in files)
+        self._texts = (f"#!lua flags={flags}\n{text}", without_flags + text)
+        self._digests = tuple(hashlib.sha1(text.encode()).hexdigest() for text in self._texts)
+
+    def run(self, client: Any, keys: Sequence[str], arguments: Sequence[Any]) -> list[Any]:
+        """Call the script until it is done; return its answer without the status.
+
+        Raises:
+            Conflict: the Idempotency-Key was used with another request.
+        """
+        while True:
+            status, *answer = self.run_once(client, keys, arguments)
+            if status == CONFLICT:
+                raise Conflict
+            if status == DONE:
+                return list(answer)
+
+    def run_once(self, client: Any, keys: Sequence[str], arguments: Sequence[Any] = ()) -> Any:
+        """Call the script once and return its answer. Each attempt that fails here was rejected before it ran."""
+        plain = getattr(client, "lacks_flags", False)
+        try:
+            return client.evalsha(self._digests[plain], len(keys), *keys, *arguments)
+        except NoScriptError:
+            pass
+        try:
+            return client.eval(self._texts[plain], len(keys), *keys, *arguments)
+        except ResponseError as error:
+            if plain or not lacks_flags(error):
+                raise
+        answer = client.eval(self._texts[True], len(keys), *keys, *arguments)
+        client.lacks_flags = True
+        return answer
+
+
+# A full server that does not know the flag `allow-oom` rejects a script whose first write needs memory. This write
+# needs none and changes nothing: no id is empty.
+FREE_WRITE = "redis.call('HDEL', KEYS[4], '')\n"
+
+
+def _freeing(*files: str) -> Script:
+    """Return a script that also runs on a full server, which it helps to empty."""
+    return Script("shared.lua", *files, flags="allow-oom", without_flags=FREE_WRITE)
+
+
+# Each file lists its commands.
+POP_ONE = Script("pop_one.lua", flags="allow-oom")
+TAKE = _freeing("leases.lua", "take.lua")
+SETTLE = _freeing("leases.lua", "settle.lua")
+TIDY = _freeing("leases.lua", "tidy.lua")
+SHOW = _freeing("leases.lua", "show.lua")
+FIND = _freeing("find.lua")
+REQUEUE = _freeing("push.lua")
+# These store something new, so a full server rejects them.
+PUSH = Script("shared.lua", "push.lua", flags="")
+PUSH_STAGED = Script("shared.lua", "push.lua", flags="", prefix=UNSTAGE)
+SETTLE_WITH_RESULT = Script("shared.lua", "leases.lua", "settle.lua", flags="")
+COUNT_WITHIN = Script("count_within.lua", flags="no-writes")
