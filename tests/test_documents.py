@@ -42,7 +42,7 @@ def test_the_limits_of_what_is_remembered_are_those_of_the_scripts() -> None:
         (r"MAX_\w+, \w+_SECONDS = 100000, 3600\b", "waited for an hour since it came back"),
         (r"MAX_\w+, \w+_SECONDS = 100000, 3600\b", "more than 100,000 messages of the queue have come back"),
         (r"MAX_ACKED, ACKED_SECONDS = 10000, 3600\b", "the last 10,000 acked ids"),
-        (r"MAX_EXPIRED = 10000\b", "more than 10,000 leases end at the same moment"),
+        (r"MAX_DUE = 10000\b", "more than 10,000 leases end at the same moment"),
     ):
         assert re.search(pattern, scripts), pattern
         assert documented in text, documented

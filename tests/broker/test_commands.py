@@ -10,7 +10,7 @@ import redis
 from broker.connections.connection import connect
 from broker.queue import ReliableQueue
 from tests.broker.helpers import each_operation, reserve, use_every_operation
-from tests.servers import FakeRedis, Proxy, Scripted, Store
+from tests.servers import Proxy, Scripted, Store
 from web.errors import from_redis
 
 
@@ -66,12 +66,6 @@ def test_a_script_that_redis_forgot_is_sent_again(valkey: Store, name: str) -> N
     queue.client.script_flush()
     assert queue.pop() == [b"b"]
     assert queue.push_once("key", [b"c"]).count == 1
-
-
-def test_fakeredis_runs_every_script(name: str) -> None:
-    queue = ReliableQueue(FakeRedis(), name)
-    use_every_operation(queue)
-    assert queue.state().counts.paused
 
 
 def test_an_old_redis_is_reported_as_too_old(scripted: Callable[..., Scripted], name: str) -> None:

@@ -136,7 +136,7 @@ def test_a_full_server_takes_messages_back(own_store: Callable[..., Store], name
     assert queue.ack(acked.id) == 1
     queue.requeue(*queue.pop())
     assert queue.pop(9) == [b"1", b"0", b"3"]
-    assert find_warning(queue.client).startswith("The memory of Redis is full")
+    assert find_warning(queue.client).startswith("Redis is out of memory")
 
 
 def end_leases_on_full(queue: ReliableQueue, id: str) -> None:

@@ -85,7 +85,7 @@ def all_messages(
     A lease that ended without an `ack` has the reason "lease expired". The details of a failed message are forgotten
     after an hour. Those of a dead letter stay as long as the letter, and identical dead letters share the latest.
     """
-    count = queue.count()
+    count = queue.state().counts.count  # returns messages that are due first
     size = min(max(0, count - offset), count if limit is None else limit)
     if contains is not None:
         chunks: Iterator[list[Any]] = answers.iter_found(queue, contains, offset, limit, preview, details)

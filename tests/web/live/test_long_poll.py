@@ -196,11 +196,12 @@ def test_the_message_of_a_lease_that_ends_goes_to_a_waiting_client(
 def reserve_raw(queue: ReliableQueue) -> None:
     """Let a message go straight to another client, which holds it for a while."""
     queue.client.eval(
-        "redis.call('ZADD', KEYS[1], ARGV[1], 'id') redis.call('HSET', KEYS[2], 'id', '1:a')",
+        "redis.call('ZADD', KEYS[1], ARGV[1], ARGV[2]) redis.call('HSET', KEYS[2], ARGV[2], 'a')",
         2,
         queue.key_prefix + "reserved",
         queue.key_prefix + "bodies",
         int(time.time() * 1000) + 100,
+        "1795489534022053-000001-c6c635c30e138159-1",
     )
 
 
