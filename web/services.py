@@ -77,12 +77,12 @@ class Services:
 
     @cached_property
     def tracker(self) -> ChangeNotifications:
-        """The connection on which Redis tells changes of queues."""
+        """The connection that receives change notifications from Redis."""
         return ChangeNotifications(self.client, self.settings.queue_prefix)
 
     @cached_property
     def timer(self) -> Sweeper:
-        """What returns messages on time, and hears of results."""
+        """The background sweeper, which also reports stored results."""
         return Sweeper(self.client, self.settings.queue_prefix, self.queue)
 
     @cached_property
