@@ -104,7 +104,7 @@ def connect_app(worker: Any, capacity: Capacity) -> None:
     services.max_blocked_clients = capacity.blocked_clients
     services.count_in(worker.counts_file)
     worker.scheduler = services.scheduler
-    services.timer.start()
+    services.sweeper.start()
     gc.freeze()  # the garbage collector need not scan again and again what is loaded now
     if worker.age == 1:
         threading.Thread(target=services.log_warning, daemon=True, name="log-warning").start()
