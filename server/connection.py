@@ -217,7 +217,7 @@ class Connection(socket.socket):  # type: ignore[misc]
     # --- waiting
 
     def yield_now(self) -> None:
-        """Let other clients run first. Meanwhile the connection may be evicted, but its body's deadline moves along.
+        """Let other clients run first. The connection can be evicted while it waits; its body's deadline is extended.
 
         Raises:
             BrokenPipeError: the connection was evicted.

@@ -104,7 +104,7 @@ def connect_app(worker: Any, capacity: Capacity) -> None:
     services.max_blocked_clients = capacity.blocked_clients
     services.count_in(worker.counts_file)
     worker.scheduler = services.scheduler
-    services.timer.start()
+    services.sweeper.start()
     gc.freeze()  # the garbage collector need not scan again and again what is loaded now
     if worker.age == 1:
         threading.Thread(target=services.log_warning, daemon=True, name="log-warning").start()
@@ -116,7 +116,7 @@ def connect_app(worker: Any, capacity: Capacity) -> None:
 def _check_redis_url(settings: Settings) -> None:
     """Refuse a REDIS_URL whose form does not fit its server. A server that is unavailable may come up later.
 
-    A process of its own asks, because the master must not import the modules that connect.
+    A separate process connects, because the master must not import the modules for that.
     """
     if settings.embedded:
         return

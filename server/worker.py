@@ -27,7 +27,7 @@ if TYPE_CHECKING:  # gunicorn imports this module before gevent patches the modu
 
 STOP_TIMEOUT = 5.0  # seconds from SIGTERM until clients that have not finished reading or sending are cut off
 CHECK_INTERVAL = 0.25  # seconds between two checks of the deadlines, and for a stop
-CHECKS_PER_POLL = 4  # one of so many checks also polls for disconnects
+CHECKS_PER_POLL = 4  # every fourth check also polls for disconnects
 MAX_ACCEPT = 16  # connections accepted in one round of the event loop; the next may find another worker idle
 SPARE_CONNECTIONS = 100  # kept free for new clients; of few connections, a tenth
 MIN_EVICTION_WAIT = 1.0  # seconds that a connection must have waited for its client: a request may be on its way

@@ -183,14 +183,14 @@ def test_slots_move_to_a_new_node_while_a_thousand_messages_pass(own_cluster: Cl
     total, acked, unexpected = 1000, list[str](), list[Any]()
     pushed = threading.Semaphore(0)
 
-    def call(api: Api, verb: str, **fields: Any) -> Any:
+    def call(api: Api, operation: str, **fields: Any) -> Any:
         """Retry a call until it succeeds; an error must say that nothing was done."""
         while True:
-            status, answer = api.call(verb, **fields)
+            status, answer = api.call(operation, **fields)
             if status == 200:
                 return answer
             if status != 503 or answer["error"] not in ("redis_busy", "redis_unavailable"):
-                unexpected.append((verb, status, answer))
+                unexpected.append((operation, status, answer))
                 return {}
 
     def produce(start: int) -> None:

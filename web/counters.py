@@ -17,7 +17,7 @@ MAX_QUEUES = 500  # queues that a process counts by name; all others are counted
 OTHERS = "(others)"  # the label of those; it is not a valid name
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)  # of histograms
 BOUNDS = (*map(str, SECONDS), "+Inf")  # the same as labels
-FILE_BYTES = 1 << 20  # enough for MAX_QUEUES long names, every operation, status and bound
+FILE_BYTES = 1 << 19  # enough for all events of MAX_QUEUES long names, and for the usual requests
 # Operation -> the event it counts, and the field of its answer with the number; without that field a success is one.
 MESSAGES = {
     "push": ("pushed", "pushed"),

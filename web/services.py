@@ -63,7 +63,7 @@ class Services:
     def long_poll(self) -> LongPoll:
         """The requests that wait for a message or a result."""
         blocking_client = self._client or connect(self.settings.server_url, blocking=True)
-        return LongPoll(blocking_client, self.slots, self.is_stopping, self.tracker, self.timer)
+        return LongPoll(blocking_client, self.slots, self.is_stopping, self.tracker, self.sweeper)
 
     @cached_property
     def queue_events(self) -> EventStreams:
@@ -77,12 +77,12 @@ class Services:
 
     @cached_property
     def tracker(self) -> ChangeNotifications:
-        """The connection on which Redis tells changes of queues."""
+        """The connection that receives change notifications from Redis."""
         return ChangeNotifications(self.client, self.settings.queue_prefix)
 
     @cached_property
-    def timer(self) -> Sweeper:
-        """What returns messages on time, and hears of results."""
+    def sweeper(self) -> Sweeper:
+        """The background sweeper, which also reports stored results."""
         return Sweeper(self.client, self.settings.queue_prefix, self.queue)
 
     @cached_property

@@ -16,8 +16,8 @@ import pytest
 from tests.servers import ROOT, App, Store, until
 
 
-def request(app: App, verb: str, data: bytes | None = None) -> dict[str, Any]:
-    with urllib.request.urlopen(f"{app.url}/api/queue/{verb}", data) as answer:
+def request(app: App, operation: str, data: bytes | None = None) -> dict[str, Any]:
+    with urllib.request.urlopen(f"{app.url}/api/queue/{operation}", data) as answer:
         found: dict[str, Any] = json.load(answer)
     return found
 

@@ -233,8 +233,8 @@ def test_an_unread_body_is_not_taken_for_the_next_request(wire: Wire, valkey: St
 
 
 def test_head_has_no_body(wire: Wire, name: str) -> None:
-    for verb in ("count", "all"):
-        answer = wire.send(head(f"/api/queue/{name}/{verb}", method="HEAD")).answer("HEAD")
+    for operation in ("count", "all"):
+        answer = wire.send(head(f"/api/queue/{name}/{operation}", method="HEAD")).answer("HEAD")
         assert (answer.status, answer.body) == (200, b"")
     assert int(answer.headers["Content-Length"]) > 0
 

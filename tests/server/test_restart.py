@@ -53,7 +53,7 @@ def test_the_timeouts_are_in_order() -> None:
 @pytest.mark.slow
 def test_sigterm_answers_every_waiting_client(serve: Callable[..., App], valkey: Store, name: str) -> None:
     app = serve(REDIS_URL=valkey.url)
-    paths = [f"/api/queue/{name}/{verb}?wait=60" for verb in ("pop", "reserve")] * 10
+    paths = [f"/api/queue/{name}/{operation}?wait=60" for operation in ("pop", "reserve")] * 10
     with ThreadPoolExecutor(20) as pool:
         answers = [pool.submit(call, app, path, {}) for path in paths]
         until(lambda: waiters(app, name) == 20)

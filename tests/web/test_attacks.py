@@ -153,9 +153,9 @@ def test_a_login_of_the_largest_size_works(guarded: App) -> None:
     assert answer(sock)[0] == 303
 
 
-@pytest.mark.parametrize("verb", ["pop", "reserve", "release", "extend", "clear", "restore"])
-def test_a_verb_without_messages_takes_no_large_body(api: Api, verb: str) -> None:
-    found = api.post(verb, b"x=" + b"x" * MAX_FIELDS_BYTES, FORM)
+@pytest.mark.parametrize("operation", ["pop", "reserve", "release", "extend", "clear", "restore"])
+def test_an_operation_without_messages_takes_no_large_body(api: Api, operation: str) -> None:
+    found = api.post(operation, b"x=" + b"x" * MAX_FIELDS_BYTES, FORM)
     assert (found.status_code, found.json["error"], found.json["limit"]) == (413, "body_too_large", MAX_FIELDS_BYTES)
 
 
@@ -331,7 +331,7 @@ def test_levels_are_counted_exactly_also_beside_others(opening: bytes, levels: i
         assert caught.value.error == "too_deep"
 
 
-def test_others_get_their_turn_in_the_middle_of_a_long_list() -> None:
-    turns = []
-    codec.encode_messages(b"[" + b'{"a":1},' * 50_000 + b"1]", codec.Limits(1 << 20), lambda: turns.append(1))
-    assert len(turns) >= 100
+def test_a_long_list_has_many_checkpoints() -> None:
+    checkpoints = []
+    codec.encode_messages(b"[" + b'{"a":1},' * 50_000 + b"1]", codec.Limits(1 << 20), lambda: checkpoints.append(1))
+    assert len(checkpoints) >= 100

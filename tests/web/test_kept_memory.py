@@ -32,8 +32,8 @@ def jobs(valkey: Store) -> Any:
     return client
 
 
-def post(site: App, verb: str, *options: str) -> None:
-    command = ["curl", "-fsS", "-X", "POST", f"{site.url}/api/queue/jobs/{verb}", *options]
+def post(site: App, operation: str, *options: str) -> None:
+    command = ["curl", "-fsS", "-X", "POST", f"{site.url}/api/queue/jobs/{operation}", *options]
     subprocess.run(command, check=True, capture_output=True, timeout=60)
 
 

@@ -145,7 +145,10 @@ class History:
 
     def _cell(self, queue: str, watched: bool = False) -> "memoryview[float] | None":
         """Return the cell of a queue in the current step; None if there are too many queues."""
-        row = self._row(queue, watched)
+        try:
+            row = self._row(queue, watched)
+        except OSError:  # the disk is full
+            return None
         if row is None:
             return None
         step = self.current_step()
@@ -162,21 +165,33 @@ class History:
         if queue in self._rows:
             row = self._rows[queue][0]
         elif self._free:
-            row = self._free.pop(0)
+            row = self._free[0]
             self._begin(row, queue)
+            del self._free[0]
         else:
             oldest, (row, used_at) = next(iter(self._rows.items()))
             if not watched and now - used_at < MAX_STEPS * STEP_SECONDS:
                 return None
-            del self._rows[oldest]
             self._begin(row, queue)
+            del self._rows[oldest]
         self._rows[queue] = row, now
         self._rows.move_to_end(queue)
         return row
 
     def _begin(self, row: int, queue: str) -> None:
+        """Clear a row for a queue.
+
+        Raises:
+            OSError: the disk is full.
+        """
+        zeros = bytes(ROW_NUMBERS * 8)
+        if self._file:  # a write to a full disk fails; through the map SIGBUS would end the process
+            with self._file.open("r+b") as file:
+                file.seek(ROWS_START + row * len(zeros))
+                file.write(zeros)
+        else:
+            self._numbers[row * ROW_NUMBERS : (row + 1) * ROW_NUMBERS] = memoryview(zeros).cast("d")
         self._map[row * NAME_BYTES : (row + 1) * NAME_BYTES] = _entry(queue)
-        self._numbers[row * ROW_NUMBERS : (row + 1) * ROW_NUMBERS] = memoryview(bytes(ROW_NUMBERS * 8)).cast("d")
 
     def _cells(self, queue: str) -> dict[int, _Cell]:
         """Return the records of all processes for a queue, by step."""
@@ -235,5 +250,6 @@ def _map(file: Path | None) -> mmap.mmap:
     if file is None:
         return mmap.mmap(-1, FILE_BYTES)
     with file.open("a+b") as opened:
+        opened.write(bytes(max(0, ROWS_START - opened.tell())))  # the table of names gets its blocks now
         opened.truncate(FILE_BYTES)
         return mmap.mmap(opened.fileno(), FILE_BYTES)
