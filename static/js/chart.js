@@ -19,9 +19,10 @@ const QUIET_STEPS = 2; // after which a step that was not told is one in which n
  * A sample that repeats the last count is not added.
  */
 export function addSample(samples, count, now) {
-  const last = samples.at(-1);
-  if (last ? last.count === count : count === null) return samples;
-  const kept = samples.filter((sample, i) => samples[i + 1] === undefined || samples[i + 1].time > now - CHART_WINDOW_MS);
+  const past = upTo(now, samples);
+  const last = past.at(-1);
+  if (last ? last.count === count : count === null) return past;
+  const kept = past.filter((sample, i) => past[i + 1] === undefined || past[i + 1].time > now - CHART_WINDOW_MS);
   kept.push({ time: now, count });
   if (kept.length <= MAX_SAMPLES) return kept;
   // Too many: of every two neighbours in the older half, keep the higher one, so that peaks survive.
@@ -33,6 +34,11 @@ export function addSample(samples, count, now) {
     else older.push(i + 1 < half && b.count > a.count ? b : a);
   }
   return [...older, ...kept.slice(half)];
+}
+
+/** Return the samples without those of the future: after a clock was set back, nobody knows when they were taken. */
+export function upTo(now, samples) {
+  return samples.at(-1)?.time > now ? samples.filter(({ time }) => time <= now) : samples;
 }
 
 /**
@@ -90,6 +96,11 @@ export function currentRates(steps, now) {
   return isRecent && last.in !== null ? { in: last.in, out: last.out } : { in: 0, out: 0 };
 }
 
+/** Return where a time is drawn: always inside the chart, even if a clock was set forward or back since then. */
+export function xOf(time, now, span, width) {
+  return Math.min(1, Math.max(0, 1 - (now - time) / span)) * width;
+}
+
 /**
  * Draw the depth in a box of `width` x `height`: a step line, and the area beneath it. Where nobody knows it, it has gaps.
  * @returns {{line: string, area: string, top: number, least: number, most: number}} top: the depth at the upper edge
@@ -101,8 +112,7 @@ export function depthLines(samples, now, span, width, height) {
   if (!counts.length) return { line: "", area: "", top: 1, least: 0, most: 0 };
   const [least, most] = [Math.min(...counts), Math.max(...counts)];
   const top = niceTop(most);
-  const x = (time) => round(Math.max(0, (time - start) / span) * width);
-  const points = shown.map(({ time, count }) => ({ x: x(time), y: count === null ? null : round(height - (count / top) * height) }));
+  const points = shown.map(({ time, count }) => ({ x: round(xOf(time, now, span, width)), y: count === null ? null : round(height - (count / top) * height) }));
   return { ...stepLines([...points, { x: round(width), y: null }], round(height)), top, least, most };
 }
 
@@ -120,7 +130,7 @@ export function rateLines(steps, now, span, width, height, isLive) {
   const line = (key) => stepLines(pointsOf(key), round(height)).line;
 
   function pointsOf(key) {
-    const x = (time) => round(Math.min(1, Math.max(0, (time - start) / span)) * width);
+    const x = (time) => round(xOf(time, now, span, width));
     const y = (rate) => (rate === null ? null : round(height - (rate / top) * height));
     const points = [];
     for (const [i, step] of shown.entries()) {

@@ -1,3 +1,5 @@
+import { upTo, xOf } from "./chart.js";
+
 /**
  * All queues as the page knows them, without any DOM: their counts, what it has seen of them, and which are in trouble.
  *
@@ -82,7 +84,8 @@ export function changed(state, { queues, removed, complete, unnamed }, now) {
 
 /** Time has passed: forget the queues that have been empty for long. */
 export function aged(state, now) {
-  const isOver = ({ emptySince }) => emptySince !== null && now - emptySince > EMPTY_KEPT_MS;
+  // A clock that was set back must not keep an empty queue for years.
+  const isOver = ({ emptySince }) => emptySince !== null && Math.abs(now - emptySince) > EMPTY_KEPT_MS;
   const all = [...state.queues].filter(([, queue]) => !isOver(queue));
   return all.length === state.queues.size ? state : { ...state, queues: new Map(all) };
 }
@@ -97,7 +100,8 @@ function seen(before, { history: _history, ...counts }, emptySince, now) {
 }
 
 /** Add a sample: one for each step, the last that was seen in it. */
-function sampled(samples, count, now) {
+function sampled(before, count, now) {
+  const samples = upTo(now, before);
   const last = samples.at(-1);
   if (last?.count === count) return samples;
   const isSameStep = last && samples.length > 1 && Math.floor(last.time / SAMPLE_STEP_MS) === Math.floor(now / SAMPLE_STEP_MS);
@@ -145,7 +149,7 @@ export function sparkline(samples, minutes, now, width, height) {
   const start = now - minutes * MINUTE_MS;
   const shown = samples.filter((_, i) => i === samples.length - 1 || samples[i + 1].time > start);
   const top = Math.max(1, ...shown.map(({ count }) => count));
-  const x = (time) => Math.round((Math.max(0, time - start) / (now - start)) * width);
+  const x = (time) => Math.round(xOf(time, now, now - start, width));
   const y = (count) => Math.round((1 - count / top) * height * 10) / 10;
   const steps = shown.map(({ time, count }, i) => (i ? `H${x(time)}V${y(count)}` : `M${x(time)} ${y(count)}`));
   return steps.length ? `${steps.join("")}H${width}` : "";

@@ -45,13 +45,13 @@ function update(state) {
 }
 
 let spokenOf = null; // how many queues in trouble were spoken of
-let spokenAt = 0;
+let spokenAt = -Infinity;
 
 /** Say how many queues are in trouble when that has changed, but rarely. */
 function speakOf(troubled) {
-  if (troubled === spokenOf || Date.now() - spokenAt < SPOKEN_INTERVAL_MS) return;
+  if (troubled === spokenOf || performance.now() - spokenAt < SPOKEN_INTERVAL_MS) return;
   if (spokenOf !== null) write(byId("spoken"), troubled ? t("queues.troubled", { n: troubled }) : t("queues.untroubled"));
-  [spokenOf, spokenAt] = [troubled, Date.now()];
+  [spokenOf, spokenAt] = [troubled, performance.now()];
 }
 
 store.subscribe(update);

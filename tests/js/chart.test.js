@@ -1,7 +1,7 @@
 /** The charts: what is kept, what the app's history adds to it, and the lines drawn from them. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { CHART_WINDOW_MS, addSample, addSteps, currentRates, depthLines, fillSamples, joinHistories, niceTop, rateLines, spanOf } from "../../static/js/chart.js";
+import { CHART_WINDOW_MS, addSample, addSteps, currentRates, depthLines, fillSamples, joinHistories, niceTop, rateLines, spanOf, xOf } from "../../static/js/chart.js";
 
 const MINUTE_MS = 60_000;
 
@@ -87,6 +87,20 @@ test("the rates are two lines, with a gap where nobody knows them, and at zero s
   assert.deepEqual(currentRates(steps, 1_035_000), { in: 5, out: 2 });
   assert.deepEqual(currentRates(steps, now), { in: 0, out: 0 });
   assert.deepEqual(currentRates([], now), { in: 0, out: 0 });
+});
+
+test("after a clock is set back nothing is drawn outside the chart, and samples of the future are dropped", () => {
+  const [now, span, width, height] = [1_000_000, MINUTE_MS, 600, 80];
+  assert.deepEqual([now - 2 * span, now - span, now, now + span].map((time) => xOf(time, now, span, width)), [0, 0, 600, 600]);
+  const samples = [3, 7, null, 9].map((count, i) => ({ time: 1e12 + i * 1000, count }));
+  const { line, area } = depthLines(samples, now, span, width, height);
+  const steps = addSteps([], { ...HISTORY, at: 1e9 }, 0);
+  const rates = rateLines(steps, now, span, width, height, true);
+  const numbers = [line, area, rates.in, rates.out].join(" ").match(/-?[\d.]+/g).map(Number);
+  assert.ok(numbers.length > 8 && numbers.every((number) => number >= 0 && number <= width), `${numbers}`);
+  assert.deepEqual(addSample(samples, 9, now), [{ time: now, count: 9 }]); // the present depth is drawn although it is no change
+  const before = { time: now - 1000, count: 9 };
+  assert.deepEqual(addSample([before, ...samples], 9, now), [before]);
 });
 
 test("the chart's top is a round number", () => {

@@ -96,6 +96,15 @@ test("a line shows what was seen, as high as the most of it", () => {
   assert.equal(sparkline([], 1, 0, 100, 10), "");
 });
 
+test("after a clock is set back the line stays inside its box and an empty queue is not kept for years", () => {
+  let state = listed(initialOverview(), list(counts("a", { count: 2 }), counts("b")), 1e12);
+  assert.equal(sparkline(state.queues.get("a").samples, 1, 5000, 100, 10), "M100 0H100");
+  state = changed(state, change([counts("a", { count: 4 })], ["b"]), 5000);
+  assert.deepEqual(state.queues.get("a").samples, [{ time: 5000, count: 4 }]);
+  state = changed(state, change([], ["a"]), 1e12);
+  assert.deepEqual([...aged(state, 70_000).queues.keys()], []);
+});
+
 test("a queue that changes all the time has a sample for each step, and no more than the lines show", () => {
   let state = initialOverview();
   for (let time = 0; time < 3_600_000; time += 1000) state = changed(state, change([counts("a", { count: time / 1000 })]), time);

@@ -20,20 +20,20 @@ export function createQueueList(view, list, { t, n }, current = "") {
   let state = { queues: new Map() };
   let options = { sort: "trouble", filter: "" };
   let names = []; // in order
-  let arrangedAt = 0;
-  let usedAt = 0;
+  let arrangedAt = -Infinity;
+  let usedAt = -Infinity;
   let active = ""; // the queue whose row Tab reaches
 
   const box = () => ({ count: names.length, row: ROW_HEIGHT_PX, view: view.clientHeight, scroll: view.scrollTop });
 
   /** Show a state; with other options at once, else in the order of before while it is used. */
   function update(next, changes = {}) {
-    const now = Date.now();
+    const [now, elapsed] = [Date.now(), performance.now()]; // the clock may be set back, the elapsed time never is
     const isOther = Object.entries(changes).some(([key, value]) => options[key] !== value);
     [state, options] = [next, { ...options, ...changes }];
     if (isOther) view.scrollTop = 0;
-    if (isOther || names.length === 0 || (now - arrangedAt >= ARRANGE_INTERVAL_MS && now - usedAt >= HANDS_OFF_MS)) {
-      arrangedAt = now;
+    if (isOther || names.length === 0 || (elapsed - arrangedAt >= ARRANGE_INTERVAL_MS && elapsed - usedAt >= HANDS_OFF_MS)) {
+      arrangedAt = elapsed;
       names = arranged(state.queues, options, now).map(({ name }) => name);
     } else names = names.filter((name) => state.queues.has(name));
     render();
@@ -123,7 +123,7 @@ export function createQueueList(view, list, { t, n }, current = "") {
   // --- mouse and keyboard
 
   const use = () => {
-    usedAt = Date.now();
+    usedAt = performance.now();
   };
   for (const kind of ["pointermove", "pointerdown", "keydown", "focusin"]) view.addEventListener(kind, use);
 
