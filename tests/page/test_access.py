@@ -116,7 +116,7 @@ def test_every_control_is_reached_by_tab_and_seen(tab: Tab, valkey: Store, name:
         "dead-link",
         "push-text",
         "push-each",
-        "push-next",
+        "push-front",
         "push-delay",
     ]
     wanted += [

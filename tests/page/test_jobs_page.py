@@ -40,12 +40,12 @@ def test_a_push_with_a_delay_joins_the_queue_later(tab: Tab) -> None:
 
 def test_a_delay_and_put_it_first_exclude_each_other_also_after_a_reload(tab: Tab) -> None:
     tab.by_id("push-delay").fill("60")
-    expect(tab.by_id("push-next")).to_be_disabled()
+    expect(tab.by_id("push-front")).to_be_disabled()
     tab.page.reload()
     expect(tab.by_id("push-delay")).to_have_value("60")
-    expect(tab.by_id("push-next")).to_be_disabled()
+    expect(tab.by_id("push-front")).to_be_disabled()
     tab.by_id("push-delay").fill("")
-    tab.by_id("push-next").check()
+    tab.by_id("push-front").check()
     expect(tab.by_id("push-delay")).to_be_disabled()
 
 

@@ -31,7 +31,7 @@ def test_push_by_keyboard(tab: Tab) -> None:
 def test_push_to_be_popped_next(tab: Tab, seed: Callable[..., None]) -> None:
     seed("old")
     tab.by_id("push-text").fill("urgent")
-    tab.by_id("push-next").check()
+    tab.by_id("push-front").check()
     tab.by_id("push-go").click()
     tab.shows("urgent", "old")
 
@@ -134,15 +134,15 @@ def test_what_did_not_get_in_stays_apart_from_what_is_typed(tab: Tab, redis: Any
 
 def test_what_did_not_get_in_can_be_edited_and_taken_off(tab: Tab, redis: Any, name: str) -> None:
     redis.set("queue:" + name, "not a list")
-    with tab.holding("**/push?next*"), tab.page.expect_request("**/push?next*"):
+    with tab.holding("**/push?front*"), tab.page.expect_request("**/push?front*"):
         tab.by_id("push-text").fill("first")
-        tab.by_id("push-next").check()
+        tab.by_id("push-front").check()
         tab.by_id("push-go").click()
         tab.by_id("push-text").fill("second")
     expect(unsent(tab)).to_have_text(["first"])
     tab.page.get_by_role("button", name="Edit").click()
     expect(tab.by_id("push-text")).to_have_value("first")
-    expect(tab.by_id("push-next")).to_be_checked()
+    expect(tab.by_id("push-front")).to_be_checked()
     expect(unsent(tab)).to_have_text(["second"])
     tab.by_id("push-text").fill("")
     tab.by_id("unsent").get_by_role("button", name="Discard").click()
@@ -165,12 +165,12 @@ def test_a_push_whose_answer_a_reload_lost_happens_once(tab: Tab, redis: Any, na
     assert stored(redis, name) == [b"once"]
 
 
-def test_next_holds_for_more_lines_than_a_stream_begins_with(tab: Tab, redis: Any, name: str) -> None:
+def test_more_lines_than_a_stream_begins_with_are_put_in_front_too(tab: Tab, redis: Any, name: str) -> None:
     redis.lpush("queue:" + name, "old")
     lines = [f"line {i}" for i in range(1500)]
     tab.by_id("push-text").evaluate("(text, lines) => { text.value = lines.join('\\n'); }", lines)
     tab.by_id("push-each").check()
-    tab.by_id("push-next").check()
+    tab.by_id("push-front").check()
     tab.by_id("push-go").click()
     expect(tab.by_id("count")).to_have_text("1,501")
     assert stored(redis, name) == [*(line.encode() for line in lines), b"old"]

@@ -36,8 +36,8 @@ def test_a_put_back_that_takes_long_is_no_second_one_and_takes_no_focus(tab: Tab
     redis.lpush("queue:" + name, "hello")
     tab.by_id("pop").click()
     back = tab.taken().get_by_role("button", name="Put back")
-    with tab.holding("**/push?next*"):
-        with tab.page.expect_request("**/push?next*"):
+    with tab.holding("**/push?front*"):
+        with tab.page.expect_request("**/push?front*"):
             back.click()
         back.evaluate("button => button.click()")
         tab.by_id("push-text").click()
