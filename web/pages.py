@@ -106,7 +106,6 @@ def docs() -> str:
     settings = current_request().settings
     catalogue = {key: text for key, text in CATALOGUES[language()].items() if key in DOCS_TEXTS}
     page = {
-        "prefix": settings.url_prefix,
         "token": bool(settings.tokens),
         "language": language(),
         "catalogue": catalogue,

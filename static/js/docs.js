@@ -1,10 +1,14 @@
 /** The reference's forms: each shows the curl command of its call, makes the call on a click, and shows the answer. */
-import { quoted } from "./curl.js";
-import { byId, write } from "./dom.js";
-import { translator } from "./i18n.js";
+import { APP_URL } from "./client.js";
+import { operationPath } from "./client/paths.js";
+import { quoted } from "./text/curl.js";
+import { byId, write } from "./ui/dom.js";
+import { translator } from "./text/i18n.js";
 
 const SHOWN_HEADERS = ["content-type", "content-length", "allow", "retry-after", "www-authenticate"];
 const MAX_SHOWN_CHARACTERS = 100_000; // of an answer; a stream never ends
+
+const QUEUE_PATH = operationPath(null, ""); // what the paths of a queue's operations begin with
 
 const page = JSON.parse(byId("page").textContent);
 const { t } = translator(page.catalogue, page.language);
@@ -14,8 +18,7 @@ const queue = byId("queue");
 function callOf(form) {
   const { method, path } = form.dataset;
   const name = queue.value.trim();
-  const named = name ? path.replace("/api/queue/", `/api/queue/${encodeURIComponent(name)}/`) : path;
-  const url = new URL(page.prefix + named, location.origin);
+  const url = new URL(name && path.startsWith(QUEUE_PATH) ? operationPath(name, path.slice(QUEUE_PATH.length)) : path, APP_URL);
   const headers = {};
   for (const input of form.querySelectorAll("[data-in]")) {
     const value = input.type === "checkbox" && !input.checked ? "" : input.value;

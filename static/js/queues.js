@@ -1,11 +1,11 @@
 /** The page of all queues: follows them, and shows those in trouble first. */
 import { QueueClient } from "./client.js";
-import { byId, session, write } from "./dom.js";
-import { followAll, followWhileShown } from "./following.js";
-import { translator } from "./i18n.js";
-import { SORTS, aged, changed, connected, initialOverview, listed, sparkMinutes, troublesOf } from "./overview.js";
-import { createQueueList, leadToRows } from "./panels/queueList.js";
-import { createStore, labelOf } from "./state.js";
+import { byId, session, write } from "./ui/dom.js";
+import { followAll, followWhileShown } from "./ui/following.js";
+import { translator } from "./text/i18n.js";
+import { SORTS, aged, changed, connected, initialOverview, listed, sparkMinutes, troublesOf } from "./state/queueList.js";
+import { createQueueList, leadToRows } from "./ui/queueRows.js";
+import { createStore, labelOf } from "./state/queue.js";
 
 const SPOKEN_INTERVAL_MS = 10_000; // what changes by itself is spoken so often at most
 const TICK_MS = 1000;

@@ -1,11 +1,11 @@
 /** What a visitor can do: each action shows its curl command, reports its failure, and loses no message. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { createActions, newKey, retryWithKey } from "../../static/js/actions.js";
+import { createActions, newKey, retryWithKey } from "../../static/js/actions/actions.js";
 import { QueueClient, QueueError } from "../../static/js/client.js";
-import { curlCommands } from "../../static/js/curl.js";
-import { createRecent } from "../../static/js/recent.js";
-import { createStore, initial, took } from "../../static/js/state.js";
+import { curlCommands } from "../../static/js/text/curl.js";
+import { createRecent } from "../../static/js/state/recent.js";
+import { createStore, initial, took } from "../../static/js/state/queue.js";
 
 const lost = () => new QueueError("offline", "No answer.");
 

@@ -1,7 +1,7 @@
 /** The charts: what is kept, what the app's history adds to it, and the lines drawn from them. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { CHART_WINDOW_MS, addSample, addSteps, currentRates, depthLines, fillSamples, joinHistories, niceTop, rateLines, spanOf, xOf } from "../../static/js/chart.js";
+import { CHART_WINDOW_MS, addSample, addSteps, currentRates, depthLines, fillSamples, joinHistories, niceTop, rateLines, spanOf, xOf } from "../../static/js/state/chart.js";
 
 const MINUTE_MS = 60_000;
 

@@ -1,7 +1,9 @@
 /** The client of the API: requests, failures, uploads in slices, and event streams. `fetch` is replaced throughout. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { QueueClient, QueueError, nextLines, parseEvents } from "../../static/js/client.js";
+import { QueueClient, QueueError } from "../../static/js/client.js";
+import { parseEvents } from "../../static/js/client/events.js";
+import { nextLines } from "../../static/js/client/lines.js";
 
 const BASE = "http://queue.test/";
 

@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
 import { test } from "node:test";
 import { QueueClient } from "../../static/js/client.js";
-import { curlCommands, quoted } from "../../static/js/curl.js";
+import { curlCommands, quoted } from "../../static/js/text/curl.js";
 
 const client = new QueueClient("jobs", { base: "http://queue.test/" });
 const curl = curlCommands(client, false);

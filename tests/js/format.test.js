@@ -1,7 +1,7 @@
 /** Messages as text and text as messages: kinds, one line, indented JSON, hexadecimal, sizes, lines. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { areJsonLines, bytesOf, durationOf, headOf, hexOf, indented, kindOf, kindOfPreview, linesOf, oneLine, piecesOf, sizeOf, timeOf } from "../../static/js/format.js";
+import { areJsonLines, bytesOf, durationOf, headOf, hexOf, indented, kindOf, kindOfPreview, linesOf, oneLine, piecesOf, sizeOf, timeOf } from "../../static/js/text/format.js";
 
 test("a text is cut between characters as they are seen", () => {
   assert.equal(headOf("short", 5), "short");

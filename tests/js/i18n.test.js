@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { test } from "node:test";
-import { translator } from "../../static/js/i18n.js";
+import { translator } from "../../static/js/text/i18n.js";
 
 const load = (language) => JSON.parse(readFileSync(new URL(`../../translations/${language}.json`, import.meta.url)));
 

@@ -1,7 +1,7 @@
 /** Queue names: valid ones, those of dead letters, and the addresses of their pages. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { isName, pageUrl, parentOf } from "../../static/js/names.js";
+import { isName, pageUrl, parentOf } from "../../static/js/state/names.js";
 
 test("names are checked as the app checks them, but for those that no URL can hold", () => {
   assert.ok(["a", "A-Z_0.9:x", "x".repeat(128)].every(isName));

@@ -1,7 +1,7 @@
 /** What was popped last: bounded in number, age and room, and forgotten once it is back in the queue. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { createRecent } from "../../static/js/recent.js";
+import { createRecent } from "../../static/js/state/recent.js";
 
 /** A browser's store with room for so many characters. */
 function storageOf(room = Infinity) {

@@ -1,7 +1,7 @@
 /** The visible part of a list, also of one longer than a browser can lay out. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { scrollTo, visibleRows } from "../../static/js/rows.js";
+import { scrollTo, visibleRows } from "../../static/js/state/rows.js";
 
 test("a list shows the rows in view and a few around them", () => {
   const list = { count: 1000, row: 40, view: 400, scroll: 4000 };

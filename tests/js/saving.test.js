@@ -1,7 +1,7 @@
 /** A file that is kept until it is complete. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { partsFile } from "../../static/js/saving.js";
+import { partsFile } from "../../static/js/ui/saving.js";
 
 test("what is written in parts is saved as one file, in order", async () => {
   let saved;

@@ -1,0 +1,75 @@
+/** The curl command of every operation, quoted for a shell: pure functions. */
+
+const MAX_SHOWN_CHARACTERS = 2000; // a longer message is named as a file
+
+/** Quote a text for a POSIX shell. */
+export function quoted(text) {
+  return /^[A-Za-z0-9_/:.=@%+,-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;
+}
+
+/**
+ * @param {import("../client.js").QueueClient} client
+ * @param {boolean} token whether the app requires one
+ */
+export function curlCommands(client, token) {
+  const line = (verb, query, ...options) => {
+    const auth = token ? ['-H "Authorization: Bearer $API_TOKEN"'] : [];
+    return ["curl", ...auth, ...options, quoted(client.url(verb, query).href)].join(" ");
+  };
+  /** Fields of a form: `-d` sends a text as it is, so that `&`, `+` and `%` would be read as something else. */
+  const form = (fields) =>
+    Object.entries(fields)
+      .filter(([, value]) => value !== undefined)
+      .map(([key, value]) => `${/^[\w .,:/-]*$/.test(value) ? "-d" : "--data-urlencode"} ${quoted(`${key}=${value}`)}`);
+  const json = (body) => [`-H 'Content-Type: application/json'`, `-d ${quoted(JSON.stringify(body))}`];
+  return {
+    push(message, { front = false, delay } = {}) {
+      const query = { front, delay: delay || undefined };
+      if (Array.isArray(message)) {
+        if (JSON.stringify(message).length <= MAX_SHOWN_CHARACTERS) return line("push", query, ...json({ messages: message }));
+        // A stream of lines can neither be put first nor be delayed.
+        return front || delay ? line("push", query, "-H 'Content-Type: application/json'", "-d @messages.json") : this.pushLines();
+      }
+      if (typeof message !== "string") return line("push", query, ...json({ message }));
+      if (message.length > MAX_SHOWN_CHARACTERS) return line("push", query, "-H 'Content-Type: text/plain'", "--data-binary @message.txt");
+      if (/^[A-Za-z0-9][A-Za-z0-9 .,!?:_-]*$/.test(message)) return line("push", query, ...form({ message }));
+      if (/[\0-\x08\x0b-\x1f\x7f]/.test(message)) return line("push", query, ...json({ message }));
+      return line("push", query, "-H 'Content-Type: text/plain'", `--data-raw ${quoted(message)}`);
+    },
+    pushLines: (file = "messages.txt", { json = false } = {}) =>
+      json
+        ? line("push", {}, "-H 'Content-Type: application/x-ndjson'", `-T ${quoted(file)}`, "-X POST")
+        : line("push", { each: "line" }, "-H 'Content-Type: text/plain'", `-T ${quoted(file)}`, "-X POST"),
+    pushBytes: (file = "message.bin") =>
+      line("push", {}, "-H 'Content-Type: application/octet-stream'", `--data-binary ${quoted(`@${file}`)}`),
+    pop: ({ max, wait } = {}) => line("pop", { max, wait }, "-X POST"),
+    reserve: ({ lease, wait, max } = {}) => line("reserve", { lease, wait, max }, "-X POST"),
+    ack: (id) => line("ack", {}, ...form({ id })),
+    release: (id, { delay, dead, reason } = {}) =>
+      line("release", {}, ...form({ id, delay: delay || undefined, dead: dead ? 1 : undefined, reason: reason || undefined })),
+    extend: (id, lease) => line("extend", {}, ...form({ id, lease })),
+    read: (position) => line("all", { offset: position, limit: 1, details: true }),
+    exportLines: (file, contains) => line("all", { contains }, "-H 'Accept: application/x-ndjson'", `-o ${quoted(file)}`),
+    find: (contains, limit) => line("all", { contains, limit, preview: 200 }, "-H 'Accept: application/x-ndjson'"),
+    reserved: () => line("reserved"),
+    delayed: () => line("delayed"),
+    remove: (position, message) =>
+      JSON.stringify(message).length > MAX_SHOWN_CHARACTERS
+        ? line("remove", {}, `-d position=${position}`, "--data-urlencode message@message.txt")
+        : line("remove", {}, ...json({ position, message })),
+    clear: () => line("clear", {}, "-X POST"),
+    restore: (undo) => line("restore", {}, ...form({ undo })),
+    move: (to, { max, contains } = {}) => line("move", {}, ...form({ to, max, contains })),
+    moveOne: (to, position, message) =>
+      JSON.stringify(message).length > MAX_SHOWN_CHARACTERS
+        ? line("move", {}, ...form({ to, position }), "--data-urlencode message@message.txt")
+        : line("move", {}, ...json({ to, position, message })),
+    /** The commands of another queue. */
+    of: (name) => curlCommands(client.of(name), token),
+    pause: () => line("pause", {}, "-X POST"),
+    resume: () => line("resume", {}, "-X POST"),
+    setResult: (job, result, { keep } = {}) => line("result", {}, ...json({ job, result, keep })),
+    result: (job, { wait } = {}) => line("result", { job, wait }),
+    events: () => line("events", {}, "-N"),
+  };
+}
