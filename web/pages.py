@@ -8,13 +8,15 @@ from flask import Blueprint, after_this_request, current_app, redirect, render_t
 from werkzeug import Response
 from werkzeug.routing import BaseConverter
 
-from broker.keys import is_name, parent_name
+from broker.keys import DEAD_SUFFIX, NAME_PATTERN, is_name, parent_name
 from web import __version__
 from web import auth as security
 from web.input.body import read_fields
 from web.input.parameters import Text, parse, validate_name
+from web.live.queue_feed import MAX_NEXT
+from web.operations import CONTAINS, DELAY, LEASE, MAX_REASON, WAIT
 from web.reference.openapi import document, groups
-from web.reference.texts import CODES
+from web.reference.texts import CODES, COUNTS
 from web.request import current_request
 
 pages = Blueprint("pages", __name__)
@@ -68,6 +70,7 @@ def for_templates() -> dict[str, Any]:
         "languages": LANGUAGES,
         "signed_in": bool(security.session_token(current_request())),
         "can_write": can_write(),
+        "counts": [name for name in COUNTS if name != "paused"],
         "version": __version__,
     }
 
@@ -80,6 +83,17 @@ def can_write() -> bool:
 
 
 # --- pages
+
+LIMITS = {  # of what a visitor can enter: seconds, characters, messages
+    "name": NAME_PATTERN.pattern,
+    "delay": int(DELAY.maximum),
+    "lease": int(LEASE.maximum),
+    "default_lease": LEASE.default,
+    "wait": int(WAIT.maximum),
+    "reason": MAX_REASON,
+    "contains": CONTAINS.maximum,
+    "next": MAX_NEXT,
+}
 
 
 @pages.get("/")
@@ -94,10 +108,11 @@ def home(name: str | None = None) -> str:
         "can_write": can_write(),
         "max_message_bytes": settings.max_message_bytes,
         "max_deliveries": settings.max_deliveries,
+        "limits": LIMITS,
         "language": language(),
         "catalogue": CATALOGUES[language()],
     }
-    return render_template("home.html", name=name, parent=parent_name(name) or "", page=page)
+    return render_template("home.html", name=name, parent=parent_name(name) or "", dead=name + DEAD_SUFFIX, page=page)
 
 
 @pages.get(DOCS_PATH)
@@ -117,7 +132,7 @@ def docs() -> str:
 @pages.get(ALL_QUEUES_PATH)
 def queues() -> str:
     """The page of all queues."""
-    page = {"language": language(), "catalogue": CATALOGUES[language()]}
+    page = {"limits": LIMITS, "language": language(), "catalogue": CATALOGUES[language()]}
     return render_template("queues.html", page=page)
 
 

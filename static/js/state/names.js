@@ -4,9 +4,13 @@ import { pagePath } from "../client/paths.js";
 
 const DEAD_SUFFIX = ".dead";
 
-/** Return whether a queue can have this name. "." and ".." are refused because no URL can hold them. @param {string} text */
-export function isName(text) {
-  return /^[A-Za-z0-9._:-]{1,128}(\.dead)?$/.test(text) && text !== "." && text !== "..";
+/**
+ * Return a function that checks whether a queue can have a name. "." and ".." are refused because no URL can hold them.
+ * @param {string} pattern of the names that the server allows @returns {(text: string) => boolean}
+ */
+export function nameRule(pattern) {
+  const rule = new RegExp(`^(?:${pattern})$`);
+  return (text) => rule.test(text) && text !== "." && text !== "..";
 }
 
 /** Return the queue that holds the dead letters of a queue. @param {string} name */

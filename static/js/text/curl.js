@@ -1,6 +1,6 @@
-/** The curl command of every operation, quoted for a shell: pure functions. */
+/** The curl command of each operation, quoted for a shell: pure functions. */
 
-const MAX_SHOWN_CHARACTERS = 2000; // a longer message is named as a file
+const MAX_SHOWN_CHARACTERS = 2000; // a longer message is replaced by the name of a file
 
 /** Quote a text for a POSIX shell. */
 export function quoted(text) {
@@ -9,14 +9,14 @@ export function quoted(text) {
 
 /**
  * @param {import("../client.js").QueueClient} client
- * @param {boolean} token whether the app requires one
+ * @param {boolean} token whether the server requires one
  */
 export function curlCommands(client, token) {
-  const line = (verb, query, ...options) => {
+  const line = (operation, query, ...options) => {
     const auth = token ? ['-H "Authorization: Bearer $API_TOKEN"'] : [];
-    return ["curl", ...auth, ...options, quoted(client.url(verb, query).href)].join(" ");
+    return ["curl", ...auth, ...options, quoted(client.url(operation, query).href)].join(" ");
   };
-  /** Fields of a form: `-d` sends a text as it is, so that `&`, `+` and `%` would be read as something else. */
+  /** Return the options for the fields of a form. `-d` does not escape `&`, `+` and `%`, which have a meaning there. */
   const form = (fields) =>
     Object.entries(fields)
       .filter(([, value]) => value !== undefined)
@@ -27,7 +27,7 @@ export function curlCommands(client, token) {
       const query = { front, delay: delay || undefined };
       if (Array.isArray(message)) {
         if (JSON.stringify(message).length <= MAX_SHOWN_CHARACTERS) return line("push", query, ...json({ messages: message }));
-        // A stream of lines can neither be put first nor be delayed.
+        // A stream of lines can be neither put in front nor delayed.
         return front || delay ? line("push", query, "-H 'Content-Type: application/json'", "-d @messages.json") : this.pushLines();
       }
       if (typeof message !== "string") return line("push", query, ...json({ message }));

@@ -1,6 +1,6 @@
-/** Messages as text and text as messages: pure functions. */
+/** Messages, sizes and times as text for people: pure functions. */
 
-const MAX_CHARACTER_UNITS = 64; // of what is seen as one character: longer heaps of accents may be cut
+const MAX_CHARACTER_UNITS = 64; // of one visible character; a longer one (many accents) may be cut
 const encoder = new TextEncoder();
 
 /** @param {import("../client/types.js").Message} message @returns {Uint8Array} */
@@ -16,20 +16,20 @@ export function kindOf(message) {
   return /^[[{]/.test(text) && indented(message) !== null ? "json" : "text";
 }
 
-/** Return the kind of a message of so many bytes, guessed if only its beginning is known. */
+/** Return the kind of a message of a size, guessed if the preview is only its beginning. */
 export function kindOfPreview(preview, bytes) {
   if (typeof preview !== "string") return "bytes";
   if (bytesOf(preview).length === bytes) return kindOf(preview);
   return /^\s*(\{\s*["}]|\[\s*["\]{[\d-])/.test(preview) ? "json" : "text";
 }
 
-/** Return a message on one line, with control characters made visible. */
+/** Return a message on one line, with visible signs for line breaks, tabs and control characters. */
 export function oneLine(message) {
   if (typeof message !== "string") return hexOf(bytesOf(message).subarray(0, 64)).line;
   return message.replace(/\r\n|[\n\r\u2028\u2029]/g, " ↵ ").replace(/\t/g, " ⇥ ").replace(/[\0-\x1f\x7f\u202a-\u202e\u2066-\u2069]/g, "�");
 }
 
-/** Return the beginning of a text, at most so many UTF-16 units, without cutting through what is seen as one character. */
+/** Return the beginning of a text, at most `length` UTF-16 units, without cutting a visible character in two. */
 export function headOf(text, length) {
   if (text.length <= length) return text;
   const start = Math.max(0, length - MAX_CHARACTER_UNITS);
@@ -37,7 +37,7 @@ export function headOf(text, length) {
   return text.slice(0, index ? start + index : length);
 }
 
-/** Indent a JSON text and leave every token, numbers too, as written; null if it is not JSON. */
+/** Indent a JSON text, leaving every token as it is written, numbers too; null if it is not JSON. */
 export function indented(text) {
   try {
     JSON.parse(text);
@@ -62,7 +62,7 @@ export function indented(text) {
   return out;
 }
 
-/** Split a JSON text into pieces, each with its kind: key, string, number, word, or "" for what is between them. */
+/** Split a JSON text into pieces, each with its kind: key, string, number, word, or "" for punctuation and space. */
 export function* piecesOf(json) {
   let end = 0;
   for (const found of json.matchAll(/("(?:[^"\\]|\\.)*")(?=(:?))|(-?\d[\d.eE+-]*)|true|false|null/gs)) {
@@ -74,7 +74,7 @@ export function* piecesOf(json) {
   if (end < json.length) yield { text: json.slice(end), kind: "" };
 }
 
-/** Return bytes as hexadecimal: `lines` of 16 with offset and characters, and one `line`. @param {Uint8Array} bytes */
+/** Return bytes as hexadecimal: `lines` of 16 with offsets and characters, and as one `line`. @param {Uint8Array} bytes */
 export function hexOf(bytes) {
   const pairs = Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0"));
   const lines = [];
@@ -94,7 +94,7 @@ export function sizeOf(bytes, language) {
   return `${number.format(bytes / 1024 ** unit)} ${units[unit]}`;
 }
 
-/** Return a time for people: the time of day, on another day than today with the date. @param {number} time milliseconds */
+/** Return a time for people: the time of day, with the date if it is not today. @param {number} time milliseconds */
 export function timeOf(time, language, now = Date.now()) {
   const isToday = new Date(time).toDateString() === new Date(now).toDateString();
   const date = isToday ? {} : { dateStyle: "medium" };
@@ -116,12 +116,12 @@ export function durationOf(seconds, language) {
   return parts.filter(({ whole }, i) => i === 0 || whole > 0).map(({ text }) => text).join(" ");
 }
 
-/** Return the lines of a text that are messages: all but the empty ones. @param {string} text */
+/** Return the lines of a text without empty ones: each of them can be a message. @param {string} text */
 export function linesOf(text) {
   return text.split("\n").map((line) => line.replace(/\r$/, "")).filter((line) => line !== "");
 }
 
-/** Whether every line of a text is a JSON value, as in an export of a queue. @param {string} text */
+/** Return whether every line of a text is a JSON value, as in an exported queue. @param {string} text */
 export function areJsonLines(text) {
   const lines = linesOf(text);
   try {

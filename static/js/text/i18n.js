@@ -1,5 +1,5 @@
 /**
- * Texts, numbers and plural forms in the page's language.
+ * Return functions for texts, numbers and plural forms in the page's language.
  * @param {Record<string, string | Record<string, string>>} catalogue the one that the templates use
  * @param {string} language
  */
@@ -9,8 +9,8 @@ export function translator(catalogue, language) {
   const n = (number) => numbers.format(number);
 
   /**
-   * Return the text of a key. `n` chooses the plural form; zero takes "other", although CLDR calls it "one" in
-   * Portuguese. Numbers among the values are formatted.
+   * Return the text of a key. `n` chooses the plural form; zero takes "other", although CLDR says "one" in Portuguese.
+   * Numbers among the values are formatted.
    */
   function t(key, values = {}) {
     let text = catalogue[key];
@@ -22,7 +22,7 @@ export function translator(catalogue, language) {
     });
   }
 
-  /** Return the text of a failure: that of its code, else the app's own sentence. */
+  /** Return the text for an error code, or else the sentence of the error itself. */
   function failure(error, values = {}) {
     const key = `error.${error.code}`;
     return key in catalogue ? t(key, values) : error.message || String(error.code);

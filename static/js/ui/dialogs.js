@@ -1,6 +1,6 @@
 import { focusList } from "./dom.js";
 
-/** How every dialog closes, what is said of a field that is filled in wrong, and protection against pressing a button twice. */
+/** What all dialogs share: how they close, messages for invalid fields, and protection against pressing a button twice. */
 export function mountDialogs({ t }) {
   for (const button of document.querySelectorAll("dialog .close")) {
     button.addEventListener("click", () => button.closest("dialog").close());
@@ -8,7 +8,7 @@ export function mountDialogs({ t }) {
   for (const dialog of document.querySelectorAll("dialog")) {
     closeOnOutsideClick(dialog);
     dialog.addEventListener("close", () => {
-      // What had the focus before may be gone.
+      // The element that had the focus before may be gone.
       if (document.activeElement === document.body) focusList();
     });
   }
@@ -16,7 +16,7 @@ export function mountDialogs({ t }) {
   ignoreRepeats();
 }
 
-/** Say in the page's language why a field is refused: the browser would say it in its own. */
+/** Say why a field is invalid in the page's language, not in the browser's. */
 function explainInvalid(t) {
   const clear = (field) => field.setCustomValidity?.("");
   addEventListener("invalid", ({ target }) => {
@@ -25,7 +25,7 @@ function explainInvalid(t) {
     target.setCustomValidity(t(valueMissing ? "invalid.missing" : patternMismatch ? "error.bad_name" : "error.bad_parameter"));
   }, true);
   addEventListener("input", ({ target }) => clear(target), true);
-  // A field may have been filled by the page meanwhile.
+  // The page may have filled a field since.
   addEventListener("click", ({ target }) => [...(target.closest("button")?.form?.elements ?? [])].forEach(clear), true);
 }
 

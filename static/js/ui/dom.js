@@ -1,20 +1,20 @@
-/** Helpers for the document, shared by the panels. */
+/** Helpers for the document. */
 
 /** @param {string} id */
 export const byId = (id) => document.getElementById(id);
 
-/** Return a copy of the one element in a template. @param {string} id */
+/** Return a copy of the only element in a template. @param {string} id */
 export const clone = (id) => byId(id).content.firstElementChild.cloneNode(true);
 
-/** Set a text only if it changed, so that screen readers announce it once and the layout is not recomputed. */
+/** Set a text if it has changed, so that screen readers announce it once and the layout is not recomputed. */
 export function write(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
 
-/** Focus the list: where the focus goes when what had it is gone, so that it never falls to the body. */
+/** Focus the list. The focus goes there when the focused element disappears, so that it never falls back to the body. */
 export const focusList = () => byId("viewport").focus({ preventScroll: true });
 
-/** Focus an element, unless the focus has moved to something other than a vanished element or one inside `from`. */
+/** Focus an element, unless the visitor has moved the focus to something visible outside of `from`. */
 export function refocus(element, from) {
   const now = document.activeElement;
   const isLost = !now || now === document.body || now === byId("viewport") || now.disabled || now.closest("[hidden]");
@@ -30,7 +30,7 @@ export function openDialog(dialog) {
   return new Promise((done) => dialog.addEventListener("close", () => done(dialog.returnValue), { once: true }));
 }
 
-/** What the tab remembers across reloads. Storage can be full or forbidden: then `set` returns false. */
+/** The tab's storage, which outlives reloads. It can be full or forbidden: then `set` returns false. */
 export const session = {
   get(key, otherwise) {
     try {

@@ -1,19 +1,20 @@
 /**
- * Follow a queue, or all of them, with one stream for all tabs that do: a browser opens six connections to a host, and a
- * stream holds one. The tab that holds the stream's lock has it and tells the others; when it stops, the next one has it.
+ * Follow a queue, or all queues, with one stream for all tabs that do: a browser opens six connections to a host, and a
+ * stream takes one. The tab that holds the lock has the stream and sends its events to the others; when it stops, the next
+ * tab gets the lock.
  */
-import { joinHistories } from "../state/chart.js";
 import { QueueError } from "../client.js";
-import { merged, onThisClock } from "../state/queueList.js";
+import { joinHistories } from "../state/chart.js";
+import { mergeChange, toLocalClock } from "../state/queueList.js";
 
-const HIDDEN_TIMEOUT_MS = 5000; // then a hidden tab stops following: browsers limit the connections to a host
+const HIDDEN_TIMEOUT_MS = 5000; // after this, a hidden tab stops following: browsers limit the connections to a host
 
 /**
- * Follow while the tab is shown; one that is opened in the background begins then.
- * @param {() => () => void} start begins to follow, and returns what ends it
- * @param {() => void} idle called when the tab does not follow any more
+ * Follow while the tab is visible; a tab that is opened in the background starts once it is.
+ * @param {() => () => void} start starts following, and returns a function that stops it
+ * @param {() => void} idle called when the tab has stopped
  */
-export function followWhileShown(start, idle) {
+export function followWhileVisible(start, idle) {
   let stop = null;
   let hiddenTimer = 0;
   const follow = () => {
@@ -35,49 +36,49 @@ export function followWhileShown(start, idle) {
   else follow();
 }
 
-/** As `client.events`. @param {import("../client.js").QueueClient} client */
+/** Like `client.events`. @param {import("../client.js").QueueClient} client */
 export function follow(client, handlers, options) {
-  const whole = (before, state) => ({ ...state, history: joinHistories(before?.history, state.history) });
-  const open = (given) => client.events(given, options);
-  return share(client.url("events").href, open, handlers, { queue: { kind: "queue", whole } });
+  const add = (before, state) => ({ ...state, history: joinHistories(before?.history, state.history) });
+  const open = (shared) => client.events(shared, options);
+  return share(client.url("events").href, open, handlers, { queue: { kind: "queue", add } });
 }
 
-/** As `client.allEvents`. @param {import("../client.js").QueueClient} client */
+/** Like `client.allEvents`. @param {import("../client.js").QueueClient} client */
 export function followAll(client, handlers) {
-  const { href } = client.allEventsUrl;
-  const queues = (given) => (list) => given.queues(onThisClock(list, client.clockOffset));
-  const open = (given) => client.allEvents({ ...given, queues: queues(given) });
-  return share(href, open, handlers, { changed: { kind: "queues", whole: merged } });
+  const queues = (shared) => (list) => shared.queues(toLocalClock(list, client.clockOffset));
+  const open = (shared) => client.allEvents({ ...shared, queues: queues(shared) });
+  return share(client.allEventsUrl.href, open, handlers, { changed: { kind: "queues", add: mergeChange } });
 }
 
 /**
- * Browsers offer locks only on https and localhost; elsewhere each tab has a stream of its own.
- * @param {string} name @param {(handlers: object) => () => void} open
- * @param {Record<string, (...values) => void>} handlers
- * @param {Record<string, {kind: string, whole: (before: object, value: object) => object}>} sums
- *     the kinds of events that are a part: a tab that comes later is told the whole, as an event of another kind
+ * Share a stream among tabs. Browsers offer locks only on https and localhost; elsewhere each tab has its own stream.
+ * @param {string} name of the lock and the channel @param {(handlers: object) => () => void} open
+ * @param {Record<string, (...values) => void>} handlers by kind of event
+ * @param {Record<string, {kind: string, add: (before: object, value: object) => object}>} partial
+ *     the kinds of events that report only a part of the state: for a tab that joins later, `add` keeps the whole, which is
+ *     sent as an event of another kind
  * @returns {() => void} call it to stop
  */
-function share(name, open, handlers, sums) {
+function share(name, open, handlers, partial) {
   const { locks } = navigator;
   if (!locks) return open(handlers);
   const channel = new BroadcastChannel(name);
   const stopped = new AbortController();
-  const last = new Map(); // what a tab that comes is told, by kind, while this one has the stream
+  const last = new Map(); // kind -> its values, for tabs that join while this one has the stream
 
-  function tell(kind, ...values) {
-    const sum = sums[kind];
-    if (sum) last.set(sum.kind, [sum.whole(last.get(sum.kind)?.[0], values[0])]);
+  /** Handle an event of the stream here and in all other tabs. */
+  function publish(kind, ...values) {
+    const part = partial[kind];
+    if (part) last.set(part.kind, [part.add(last.get(part.kind)?.[0], values[0])]);
     else last.set(kind, values);
     handlers[kind](...values.map(decode));
     channel.postMessage({ kind, values });
   }
-
-  const teller = (kind) => (...values) => tell(kind, ...values.map(encode));
+  const publisher = (kind) => (...values) => publish(kind, ...values.map(encode));
 
   channel.addEventListener("message", ({ data: { kind, values } }) => {
     if (kind in handlers) handlers[kind](...values.map(decode));
-    else for (const [one, told] of last) channel.postMessage({ kind: one, values: told }); // a tab has come
+    else for (const [one, known] of last) channel.postMessage({ kind: one, values: known }); // a tab has joined
   });
   channel.postMessage({ kind: "hello" });
   handlers.connection("connecting");
@@ -85,7 +86,7 @@ function share(name, open, handlers, sums) {
   /** Have the stream until this tab stops following. */
   const hold = () =>
     new Promise((done) => {
-      const stop = open(Object.fromEntries(Object.keys(handlers).map((kind) => [kind, teller(kind)])));
+      const stop = open(Object.fromEntries(Object.keys(handlers).map((kind) => [kind, publisher(kind)])));
       stopped.signal.addEventListener("abort", () => done(stop()));
     });
   locks.request(name, { signal: stopped.signal }, hold).catch((error) => {
@@ -97,7 +98,7 @@ function share(name, open, handlers, sums) {
   };
 }
 
-/** A value as it can be sent to another tab. */
+/** Return a value that can be sent to another tab. */
 function encode(value) {
   if (!(value instanceof QueueError)) return value;
   return { isError: true, code: value.code, message: value.message, status: value.status, answer: value.answer };

@@ -1,12 +1,11 @@
 import { write } from "./dom.js";
-import { isName } from "../state/names.js";
 
 /**
- * A field for a queue's name: it suggests the names there are, and `hint` says while one is typed that it is new, as that
- * may be a typing error. Returns a function that fills it.
+ * Set up a field for the name of a queue: it suggests the existing names, and `hint` says that a name is new, as it may be a
+ * typing error. Returns a function that fills the field.
  */
-export function mountNameField(input, hint, { suggestNames, t }) {
-  let known = null; // the names of all queues, null until they are known
+export function mountNameField(input, hint, { suggestNames, isName, t }) {
+  let known = null; // the names of all queues, null until they are loaded
 
   function showNew() {
     const isNew = known && isName(input.value) && !known.includes(input.value);

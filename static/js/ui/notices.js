@@ -5,15 +5,15 @@ const NOTICE_MS = 5000;
 const NOTICE_WITH_BUTTON_MS = 15_000;
 const COPIED_MS = 1500;
 
-/** Short messages in the corner: `fail` reports an error until it is dismissed, `say` a success for a while. */
+/** Notices in the corner: `fail` shows an error until it is dismissed, `say` shows a success for a while. */
 export function mountNotices({ failure, t }) {
   const corner = byId("toasts");
   const spoken = byId("spoken");
   spoken.textContent = "";
 
-  let from = null; // what had the focus before a notice
+  let from = null; // the element that had the focus before a notice
 
-  /** Take a notice away; the focus goes back to where it came from. */
+  /** Remove a notice; the focus returns to where it was. */
   function end(toast) {
     const hadFocus = toast.contains(document.activeElement);
     toast.remove();
@@ -47,7 +47,7 @@ export function mountNotices({ failure, t }) {
     return toast;
   }
 
-  /** Put a notice into the corner, or into the dialog that is open, as that covers everything else. */
+  /** Put a notice into the corner, or into the open dialog, which covers everything else. */
   function place(toast) {
     const dialog = document.querySelector("dialog[open]");
     (dialog ?? corner).append(toast);
@@ -57,19 +57,19 @@ export function mountNotices({ failure, t }) {
   return {
     /**
      * @param {string} text
-     * @param {{text: string, href?: string, action?: () => void, label?: string}} [extra] a link or a button; with both
-     *     the label is the button's
+     * @param {{text: string, href?: string, action?: () => void, label?: string}} [extra] a link or a button; with both,
+     *     `label` is the button's
      */
     say(text, extra) {
       const same = [...document.querySelectorAll(".toast.status .text")].find((one) => one.textContent === text);
       if (!extra?.action && same) end(same.parentElement);
       const toast = show(text, "status", extra);
       const time = extra ? NOTICE_WITH_BUTTON_MS : NOTICE_MS;
-      // It waits while it is used: a button must not vanish under the pointer or the focus.
+      // It stays while it is used: a button must not disappear under the pointer or with the focus.
       const expire = () => (toast.matches(":hover, :focus-within") ? setTimeout(expire, time) : toast.remove());
       setTimeout(expire, time);
     },
-    /** Say something if it is not called off in time. @returns {() => void} calls it off, or takes it back */
+    /** Say something after a time. @returns {() => void} call it to cancel or remove the notice */
     sayAfter(milliseconds, text) {
       let toast = null;
       const timer = setTimeout(() => {
@@ -80,7 +80,7 @@ export function mountNotices({ failure, t }) {
         toast?.remove();
       };
     },
-    /** @param {{code: string, message?: string}} error @param {string} [subject] if given, `clear` leaves the notice */
+    /** @param {{code: string, message?: string}} error @param {string} [subject] what failed; with it, `clear` leaves the notice */
     fail(error, subject) {
       const text = subject ? `${subject}: ${failure(error)}` : failure(error);
       const same = [...document.querySelectorAll(".toast.alert .text")].find((one) => one.textContent === text);
@@ -88,11 +88,11 @@ export function mountNotices({ failure, t }) {
       show(text, "alert").classList.toggle("kept", Boolean(subject));
       console.info(`${error.code ?? error.name}: ${error.message}`);
     },
-    /** Tell a screen reader what the page shows without a notice. */
+    /** Announce to screen readers what the page shows without a notice. */
     speak(text) {
       spoken.textContent = text;
     },
-    /** Remove earlier errors: something has worked since. */
+    /** Remove errors: something has worked since. */
     clear: () => document.querySelectorAll(".toast.alert:not(.kept)").forEach(end),
     async copy(text, button) {
       const before = button.textContent;
@@ -107,7 +107,7 @@ export function mountNotices({ failure, t }) {
   };
 }
 
-/** Copy a text. Browsers offer the clipboard only on https and localhost; elsewhere execCommand still works. */
+/** Copy a text; resolves with whether that worked. Browsers offer the clipboard only on https and localhost. */
 async function copyText(text) {
   try {
     await navigator.clipboard.writeText(text);

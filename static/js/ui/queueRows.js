@@ -1,40 +1,41 @@
-import { clone, write } from "./dom.js";
-import { deadOf, isName, pageUrl } from "../state/names.js";
+import { COUNTS } from "../client/types.js";
+import { deadOf, pageUrl } from "../state/names.js";
+import { problemsOf, sortQueues, sparkMinutes, sparkline } from "../state/queueList.js";
 import { scrollTo, visibleRows } from "../state/rows.js";
-import { SORTS, arranged, sparkMinutes, sparkline, troublesOf } from "../state/queueList.js";
+import { clone, write } from "./dom.js";
 
 const ROW_HEIGHT_PX = 60; // as in queues.css
-const ARRANGE_INTERVAL_MS = 1000; // queues change places at most so often,
-const TICK_MS = 500; // the lines move with time, and a queue may be due for another place
-const HANDS_OFF_MS = 1500; // and not so soon after somebody has pointed at them or moved among them
+const SORT_INTERVAL_MS = 1000; // the rows change places at most this often,
+const HANDS_OFF_MS = 1500; // and not for this long after the visitor has pointed at them or moved among them
+const TICK_MS = 500; // the lines move with time, and so may the rows
 const [SPARK_WIDTH, SPARK_HEIGHT] = [100, 26]; // the box of the SVG
-const NUMBERS = SORTS.slice(2); // the columns of numbers
-const MORE = ["reserved", "delayed", "waiters"]; // shown below the name where there is no room for columns
+const NARROW_COUNTS = ["reserved", "delayed", "waiters"]; // shown below the name if there is no room for columns
 
 /**
- * A list of queues, of which only the visible rows exist, so that ten thousand are as smooth as ten.
+ * Create a list of queues. Only the visible rows exist, so that ten thousand are as smooth as ten.
  * @param {HTMLElement} view the element that scrolls @param {HTMLElement} list the list in it
+ * @param {string} current the queue of this page
  */
-export function createQueueList(view, list, { t, n }, current = "") {
+export function createQueueRows(view, list, { t, n, isName }, current = "") {
   const rows = new Map(); // name -> its element
   let state = { queues: new Map() };
   let options = { sort: "trouble", filter: "" };
   let names = []; // in order
-  let arrangedAt = -Infinity;
+  let sortedAt = -Infinity;
   let usedAt = -Infinity;
   let active = ""; // the queue whose row Tab reaches
 
   const box = () => ({ count: names.length, row: ROW_HEIGHT_PX, view: view.clientHeight, scroll: view.scrollTop });
 
-  /** Show a state; with other options at once, else in the order of before while it is used. */
+  /** Show a state. While the list is being used, its order stays, unless the options change. @returns {number} the number of queues shown */
   function update(next, changes = {}) {
     const [now, elapsed] = [Date.now(), performance.now()]; // the clock may be set back, the elapsed time never is
-    const isOther = Object.entries(changes).some(([key, value]) => options[key] !== value);
+    const isChanged = Object.entries(changes).some(([key, value]) => options[key] !== value);
     [state, options] = [next, { ...options, ...changes }];
-    if (isOther) view.scrollTop = 0;
-    if (isOther || names.length === 0 || (elapsed - arrangedAt >= ARRANGE_INTERVAL_MS && elapsed - usedAt >= HANDS_OFF_MS)) {
-      arrangedAt = elapsed;
-      names = arranged(state.queues, options, now).map(({ name }) => name);
+    if (isChanged) view.scrollTop = 0;
+    if (isChanged || names.length === 0 || (elapsed - sortedAt >= SORT_INTERVAL_MS && elapsed - usedAt >= HANDS_OFF_MS)) {
+      sortedAt = elapsed;
+      names = sortQueues(state.queues, options, now).map(({ name }) => name);
     } else names = names.filter((name) => state.queues.has(name));
     render();
     return names.length;
@@ -42,7 +43,7 @@ export function createQueueList(view, list, { t, n }, current = "") {
 
   // --- drawing
 
-  /** Make the rows in view exist, and no others, in their order. */
+  /** Create the visible rows and remove all others. */
   function render() {
     list.style.height = `${visibleRows(box()).height}px`;
     const { first, last, top } = visibleRows(box());
@@ -71,17 +72,17 @@ export function createQueueList(view, list, { t, n }, current = "") {
     const { name, dead } = queue;
     const open = element.querySelector(".open");
     const now = Date.now();
-    const troubles = troublesOf(queue, now);
-    const [whyDead, whyRest] = reasonsOf(queue, troubles);
+    const problems = problemsOf(queue, now);
+    const [whyDead, whyRest] = reasonsOf(queue, problems);
     set(element, "aria-setsize", names.length);
     set(element, "aria-posinset", place + 1);
-    element.classList.toggle("trouble", troubles.length > 0);
+    element.classList.toggle("trouble", problems.length > 0);
     element.classList.toggle("nothing", queue.emptySince !== null);
     write(element.querySelector(".queue-name"), name);
     write(element.querySelector(".why-dead"), whyDead);
     write(element.querySelector(".why-rest"), whyRest);
-    write(element.querySelector(".why-more"), numbersOf(queue, MORE).join(" · "));
-    set(open, "aria-label", fullNameOf(queue, whyRest));
+    write(element.querySelector(".why-more"), numbersOf(queue, NARROW_COUNTS).join(" · "));
+    set(open, "aria-label", labelOf(queue, whyRest));
     set(open, "aria-current", name === current ? "page" : null);
     set(open, "href", isName(name) ? pageUrl(name) : null);
     set(open, "tabindex", isReachable ? 0 : -1);
@@ -91,7 +92,7 @@ export function createQueueList(view, list, { t, n }, current = "") {
     set(deadLink, "tabindex", isLink ? open.tabIndex : null);
     set(deadLink, "aria-label", isLink ? t("queues.dead", { name, n: dead }) : null);
     set(deadLink, "aria-hidden", isLink ? null : true);
-    for (const key of NUMBERS) {
+    for (const key of COUNTS) {
       const cell = element.querySelector(`.${key}`);
       cell.classList.toggle("zero", queue[key] === 0);
       write(cell.querySelector(".cell-number"), n(queue[key]));
@@ -100,22 +101,22 @@ export function createQueueList(view, list, { t, n }, current = "") {
     set(element.querySelector("path"), "d", sparkline(queue.samples, sparkMinutes(state, now), now, SPARK_WIDTH, SPARK_HEIGHT));
   }
 
-  /** Why a queue is where it is, in words: its dead letters, and the rest. */
-  function reasonsOf({ dead, paused, emptySince }, troubles) {
+  /** Return the texts for a queue's problems and state: that of its dead letters, and the others. */
+  function reasonsOf({ dead, paused, emptySince }, problems) {
     const rest = [
-      troubles.includes("growing") && t("queues.why.growing"),
+      problems.includes("growing") && t("queues.why.growing"),
       paused && t("queues.why.paused"),
       emptySince !== null && t("queues.why.empty"),
     ];
-    return [troubles.includes("dead") ? t("queues.why.dead", { n: dead }) : "", rest.filter(Boolean).join(" · ")];
+    return [problems.includes("dead") ? t("queues.why.dead", { n: dead }) : "", rest.filter(Boolean).join(" · ")];
   }
 
-  /** The name of a row for who does not see it: the queue, its numbers, and what is wrong. */
-  function fullNameOf(queue, why) {
-    return [queue.name, ...numbersOf(queue, ["count"], 0), ...numbersOf(queue, NUMBERS.slice(1)), why].filter(Boolean).join(", ");
+  /** Return the accessible name of a row: the queue, its counts, and its problems. */
+  function labelOf(queue, why) {
+    return [queue.name, ...numbersOf(queue, ["count"], 0), ...numbersOf(queue, COUNTS.slice(1)), why].filter(Boolean).join(", ");
   }
 
-  /** Some numbers of a queue, each with what it counts, without those that are lower than `least`. */
+  /** Return the given counts of a queue as texts, without those below `least`. */
   function numbersOf(queue, keys, least = 1) {
     return keys.filter((key) => queue[key] >= least).map((key) => `${n(queue[key])} ${t(`${key}.label`, { n: queue[key] })}`);
   }
@@ -141,7 +142,7 @@ export function createQueueList(view, list, { t, n }, current = "") {
     focus(names.indexOf(active) + steps[event.key]);
   });
 
-  /** Focus the row at a place. */
+  /** Focus a row, the nearest one if there is none at this place. */
   function focus(place) {
     if (!names.length) return;
     const index = Math.min(Math.max(0, place), names.length - 1);
@@ -166,7 +167,7 @@ export function createQueueList(view, list, { t, n }, current = "") {
   return { update, focus };
 }
 
-/** Set an attribute, or remove it (null), only if it changed. */
+/** Set an attribute, or remove it (null), if it has changed. */
 function set(element, name, value) {
   const text = value === null ? null : String(value);
   if (element.getAttribute(name) === text) return;
@@ -174,11 +175,11 @@ function set(element, name, value) {
   else element.setAttribute(name, text);
 }
 
-/** Let the arrow leave a field for the first row. @param {HTMLInputElement} field */
-export function leadToRows(field, queueList) {
+/** Let the down arrow lead from a field to the first row. @param {HTMLInputElement} field */
+export function leadToRows(field, queueRows) {
   field.addEventListener("keydown", (event) => {
     if (event.key !== "ArrowDown") return;
     event.preventDefault();
-    queueList.focus(0);
+    queueRows.focus(0);
   });
 }

@@ -1,9 +1,9 @@
 /** Files that the browser saves. */
 import { QueueError } from "../client.js";
 
-const PART_BYTES = 4 << 20; // kept as one Blob, which a browser can put on its disk
-const MAX_BLOB_BYTES = 1 << 30; // of a file that is kept until it is complete
-const REVOKE_DELAY_MS = 60_000; // the browser has begun to save a blob by then
+const PART_BYTES = 4 << 20; // kept as one Blob, which browsers can move to disk
+const MAX_BLOB_BYTES = 1 << 30; // of a file that is kept in the browser until it is complete
+const REVOKE_DELAY_MS = 60_000; // by then the browser is saving the blob
 
 /** Let the browser save a file. @param {Blob} blob @param {string} name */
 export function download(blob, name) {
@@ -15,8 +15,8 @@ export function download(blob, name) {
 }
 
 /**
- * Return a file to write to, of any size where the browser can write to one that the visitor chooses; elsewhere it is kept
- * in parts until it is closed, up to 1 GiB. After `abort` nothing is saved.
+ * Return a file to write to. If the browser can write to a file that the visitor chooses, its size is not limited; else it
+ * is kept in the browser until it is closed, up to 1 GiB. After `abort`, nothing is saved.
  * @param {string} name
  * @returns {Promise<{write: (bytes: Uint8Array) => Promise<void>, close: () => Promise<void>, abort: () => Promise<void>}>}
  */
@@ -26,7 +26,7 @@ export async function createFile(name) {
   return chosen.createWritable();
 }
 
-/** @param {(blob: Blob) => void} save gets the whole file once it is closed */
+/** Return a file that is kept in parts until it is closed. @param {(blob: Blob) => void} save receives the whole file */
 export function partsFile(save, maximum = MAX_BLOB_BYTES) {
   const parts = []; // Blobs
   let last = []; // bytes that are not in a Blob yet
@@ -35,7 +35,7 @@ export function partsFile(save, maximum = MAX_BLOB_BYTES) {
     async write(bytes) {
       size += bytes.length;
       lastSize += bytes.length;
-      if (size > maximum) throw new QueueError("export_too_large", "The browser cannot keep so much.");
+      if (size > maximum) throw new QueueError("export_too_large", "The file is too large for the browser.");
       last.push(bytes);
       if (lastSize < PART_BYTES) return;
       parts.push(new Blob(last));

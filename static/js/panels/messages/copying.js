@@ -1,25 +1,25 @@
-import { newKey } from "../../actions/actions.js";
+import { newKey } from "../../actions/idempotency.js";
+import { parentOf } from "../../state/names.js";
 import { byId } from "../../ui/dom.js";
-import { isName, parentOf } from "../../state/names.js";
 import { mountNameField } from "../../ui/nameField.js";
 
-const MAX_EDITED_CHARACTERS = 200_000; // laying out a longer text in a field takes long
+const MAX_EDITED_CHARACTERS = 200_000; // a field is slow with a longer text
 
-/** Push a copy of a message, edited or as it is, to this queue or another one. */
-export function mountCopying({ actions, notices, page, t }, suggestNames) {
+/** Push a copy of a message, edited or not, to this queue or another one. */
+export function mountCopying({ actions, notices, page, isName, t }, suggestNames) {
   const [dialog, text, to] = [byId("copying"), byId("copying-text"), byId("copying-to")];
-  const fillName = mountNameField(to, byId("copying-new"), { suggestNames, t });
+  const fillName = mountNameField(to, byId("copying-new"), { suggestNames, isName, t });
   let message = "";
-  let shown = ""; // what the field held at first
-  let attempt = {}; // {request, key} of the last push: the same one can be repeated safely
+  let original = ""; // the text of the field at first
+  let attempt = {}; // {request, key} of the last push, so that the same push can be repeated safely
 
-  /** Ask; dead letters are offered the queue that they came from. @param {import("../../client/types.js").Message} original */
-  function openCopy(original) {
-    message = original;
+  /** Open the dialog; for a dead letter, it offers the queue that it came from. @param {import("../../client/types.js").Message} copied */
+  function openCopy(copied) {
+    message = copied;
     attempt = {};
     const isEdited = typeof message === "string" && message.length <= MAX_EDITED_CHARACTERS;
     text.value = isEdited ? message : "";
-    shown = text.value;
+    original = text.value;
     text.hidden = !isEdited;
     byId("copying-whole").hidden = isEdited;
     fillName(parentOf(page.name) ?? page.name);
@@ -29,9 +29,9 @@ export function mountCopying({ actions, notices, page, t }, suggestNames) {
     text.scrollTop = 0;
   }
 
-  /** Return what is to be pushed: the message byte for byte if nobody edited it. A field makes every line end LF. */
+  /** Return the message to push: byte for byte if it was not edited. A field turns all line ends into LF. */
   function copy() {
-    if (text.value === shown) return message;
+    if (text.value === original) return message;
     return message.includes("\r\n") ? text.value.replaceAll("\n", "\r\n") : text.value;
   }
 
@@ -40,7 +40,7 @@ export function mountCopying({ actions, notices, page, t }, suggestNames) {
     if (!isName(to.value)) return void notices.fail({ code: "bad_name" });
     const request = JSON.stringify([to.value, copy()]);
     if (attempt.request !== request) attempt = { request, key: newKey() };
-    if (await actions.pushTo(to.value, copy(), attempt.key)) dialog.close();
+    if (await actions.pushCopy(to.value, copy(), attempt.key)) dialog.close();
   });
   return { openCopy };
 }

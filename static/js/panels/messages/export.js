@@ -2,18 +2,18 @@ import { QueueError } from "../../client.js";
 import { byId, refocus, write } from "../../ui/dom.js";
 import { createFile } from "../../ui/saving.js";
 
-const SHOW_DELAY_MS = 300; // the progress of a short export is not shown
+const SHOW_DELAY_MS = 300; // a shorter export shows no progress
 const NEWLINE = 10;
 
-/** Save the queue, or what was found in it, as a file of JSON lines that can be pushed again. */
+/** Save the queue, or the messages that a search has found, to a file of JSON lines that can be pushed again. */
 export function mountExport({ client, store, notices, page, t, curl, showCommand }) {
   const [progress, bar] = [byId("export-progress"), byId("export-bar")];
   let stop = null; // ends the export in progress
 
   /**
-   * Save messages as a file.
-   * @param {HTMLElement} button has started it @param {HTMLElement} place the progress is shown behind it
-   * @param {string} [contains] only what holds this text
+   * Save messages to a file.
+   * @param {HTMLElement} button that was pressed @param {HTMLElement} place the progress is shown after it
+   * @param {string} [contains] only messages that contain this text
    */
   async function exportQueue(button, place, contains) {
     if (stop) return void byId("export-cancel").focus();
@@ -35,7 +35,7 @@ export function mountExport({ client, store, notices, page, t, curl, showCommand
   }
 
   async function save(file, contains, name) {
-    const total = contains === undefined ? store.state.count : 0; // of what is found, the number is not known
+    const total = contains === undefined ? store.state.count : 0; // 0: unknown until the search has ended
     let saved = 0;
     show(saved, total);
     try {
@@ -53,7 +53,7 @@ export function mountExport({ client, store, notices, page, t, curl, showCommand
   }
 
   function report(error, name) {
-    if (error.name === "AbortError") return; // no file was chosen
+    if (error.name === "AbortError") return; // the visitor chose no file
     if (error.code === "aborted") notices.say(t("export.stopped"));
     else notices.fail(error instanceof QueueError ? error : { code: "not_saved", message: error.message }, name);
   }
@@ -66,7 +66,7 @@ export function mountExport({ client, store, notices, page, t, curl, showCommand
 
   const head = byId("export").closest("header");
   byId("export").addEventListener("click", (event) => exportQueue(event.currentTarget, head));
-  byId("search").addEventListener("close", () => head.after(progress)); // it goes on
+  byId("search").addEventListener("close", () => head.after(progress)); // the export continues
   byId("export-cancel").addEventListener("click", () => stop?.abort());
   return { exportQueue };
 }

@@ -1,23 +1,23 @@
-import { byId, write } from "../../ui/dom.js";
-import { bytesOf, headOf, hexOf, indented, kindOf, piecesOf, sizeOf } from "../../text/format.js";
-import { historyOf, untilOf } from "../../text/deliveries.js";
 import { parentOf } from "../../state/names.js";
+import { deliveriesOf, untilOf } from "../../text/deliveries.js";
+import { bytesOf, headOf, hexOf, indented, kindOf, piecesOf, sizeOf } from "../../text/format.js";
+import { byId, write } from "../../ui/dom.js";
 import { download } from "../../ui/saving.js";
 
-const MAX_SHOWN_CHARACTERS = 100_000; // the rest is shown on request: laying out text takes long
+const MAX_SHOWN_CHARACTERS = 100_000; // the rest is shown on request, as the layout of a long text is slow
 const PART_CHARACTERS = 10_000; // of the rest, laid out together
-const CLOCK_INTERVAL_MS = 1000; // how often the remaining time is shown
+const CLOCK_INTERVAL_MS = 1000; // how often the remaining time is updated
 const FIRST_VIEWS = { json: "json", text: "text", bytes: "hex" }; // by kind
 const FILE_NAMES = { json: "message.json", text: "message.txt", bytes: "message.bin" };
-const TAKEN_TITLES = { pop: "popped", remove: "removed", reserve: "reserved" };
+const IN_HAND_TITLES = { pop: "popped", remove: "removed", reserve: "reserved" };
 
-/** Return the beginning of a text, of whole lines unless the first is longer. */
+/** Return the beginning of a text: whole lines, unless the first is longer than `length`. */
 function linesUpTo(text, length) {
   const head = headOf(text, length);
   return head === text ? head : head.slice(0, head.lastIndexOf("\n") + 1 || head.length);
 }
 
-/** Yield a text in blocks that the browser lays out only where they are seen: as one, a megabyte takes seconds. */
+/** Yield a text in blocks, of which the browser lays out only the visible ones: a megabyte in one block takes seconds. */
 function* partsOf(text) {
   for (let rest = text; rest; ) {
     const part = linesUpTo(rest, PART_CHARACTERS);
@@ -26,27 +26,27 @@ function* partsOf(text) {
   }
 }
 
-/** One whole message: formatted, as text, or as hexadecimal; what is known of it, and what can be done with it. */
+/** One whole message: formatted, as text or as hexadecimal, with its deliveries and the actions on it. */
 export function mountMessage({ client, page, actions, notices, t, n }, askRelease, openCopy) {
   const dialog = byId("message");
   const [body, rest] = [byId("message-body"), byId("message-rest")];
   const buttons = dialog.querySelectorAll("[data-view]");
-  /** What is shown: {message, position?, taken?, held?, deliveries?, ...}; held: {kind, id, place?, deadline, deliveries} */
+  /** The open message: {message, position?, inHand?, inFlight?, ...}; inFlight: {kind, id, place?, deadline, deliveries} */
   let opened = null;
   let hiddenText = "";
   let finish = () => {};
 
   /**
-   * Open a message: one that waits, by its position and what is shown of it (`preview`); one that was `taken`; or one that
-   * is reserved or delayed (`held`: {kind, id, place}). Resolves once it is closed; true if the message is gone from there.
+   * Open a waiting message, by its position and preview, a message `inHand`, or one that is reserved or delayed (`inFlight`:
+   * {kind, id, place}). Resolves once it is closed, with true if an action has taken the message away from there.
    */
-  async function openMessage({ position, preview, taken, held }) {
-    const found = taken ?? (held ? await actions.readHeld(held.kind, held.id, held.place) : await actions.read(position, preview));
+  async function openMessage({ position, preview, inHand, inFlight }) {
+    const found = inHand ?? (await (inFlight ? readInFlight(inFlight) : actions.read(position, preview)));
     if (!found) return false;
     const { deadline, deliveries } = found;
-    opened = { ...found, taken, held: held ? { ...held, deadline, deliveries } : taken && reservationOf(taken) };
+    opened = { ...found, inHand, inFlight: inFlight ? { ...inFlight, deadline, deliveries } : inHand && reservationOf(inHand) };
     const kind = kindOf(opened.message);
-    showHistory();
+    showDeliveries();
     write(byId("message-title"), titleOf(opened));
     const facts = [kind === "text" ? "" : t(`waiting.${kind}`), sizeOf(bytesOf(opened.message).length, page.language)];
     write(byId("message-facts"), facts.filter(Boolean).join(" · "));
@@ -64,35 +64,37 @@ export function mountMessage({ client, page, actions, notices, t, n }, askReleas
     });
   }
 
-  /** Return what is known of a reservation of this page that is not over. */
+  const readInFlight = ({ kind, id, place }) => actions.readInFlight(kind, id, place);
+
+  /** Return the reservation of a message in hand; undefined if it has none or its lease has ended. */
   function reservationOf({ how, reservation, until, deliveries }) {
     if (how !== "reserve" || until < Date.now()) return undefined;
     return { kind: "reserved", id: reservation, deadline: (until + client.clockOffset) / 1000, deliveries };
   }
 
-  function titleOf({ position, taken, held }) {
-    if (taken) return t(TAKEN_TITLES[taken.how]);
-    return held ? t(held.kind) : t("message.title", { position: n(position + 1) });
+  function titleOf({ position, inHand, inFlight }) {
+    if (inHand) return t(IN_HAND_TITLES[inHand.how]);
+    return inFlight ? t(inFlight.kind) : t("message.title", { position: n(position + 1) });
   }
 
-  /** Show what can be done with this message, and nothing else. */
-  function offer({ taken, held }) {
-    const isWaiting = !taken && !held;
+  /** Show the actions that are possible on this message. */
+  function offer({ inHand, inFlight }) {
+    const isWaiting = !inHand && !inFlight;
     if (parentOf(page.name)) byId("message-move").hidden = !isWaiting;
-    byId("message-back").hidden = !held && (!taken || taken.how === "reserve");
-    byId("message-later").hidden = !held;
-    byId("message-remove").hidden = !isWaiting && held?.kind !== "delayed";
+    byId("message-back").hidden = !inFlight && (!inHand || inHand.how === "reserve");
+    byId("message-later").hidden = !inFlight;
+    byId("message-remove").hidden = !isWaiting && inFlight?.kind !== "delayed";
   }
 
-  /** Show how often it was delivered, why it failed, and until when it is reserved or delayed. */
-  function showHistory() {
+  /** Show the message's deliveries, its last failure, and how long it stays reserved or delayed. */
+  function showDeliveries() {
     const texts = { t, language: page.language, max: page.max_deliveries };
-    const { held } = opened;
-    const until = held && untilOf(held, Date.now() + client.clockOffset, texts);
-    const history = historyOf(held ? { ...opened, deliveries: 0 } : opened, texts);
-    write(byId("message-history"), [until, history].filter(Boolean).join(" · "));
+    const { inFlight } = opened;
+    const until = inFlight && untilOf(inFlight, Date.now() + client.clockOffset, texts);
+    const deliveries = deliveriesOf(inFlight ? { ...opened, deliveries: 0 } : opened, texts);
+    write(byId("message-history"), [until, deliveries].filter(Boolean).join(" · "));
   }
-  setInterval(() => opened?.held && showHistory(), CLOCK_INTERVAL_MS);
+  setInterval(() => opened?.inFlight && showDeliveries(), CLOCK_INTERVAL_MS);
 
   function show(view) {
     for (const button of buttons) button.setAttribute("aria-pressed", String(button.dataset.view === view));
@@ -128,7 +130,7 @@ export function mountMessage({ client, page, actions, notices, t, n }, askReleas
     body.focus();
   });
 
-  // --- what can be done
+  // --- actions
 
   byId("message-copy").addEventListener("click", (event) => {
     const { message } = opened;
@@ -140,7 +142,7 @@ export function mountMessage({ client, page, actions, notices, t, n }, askReleas
   });
   byId("message-edit").addEventListener("click", () => openCopy(opened.message));
 
-  /** Do something with the message; if that worked, it is gone from where it was, so close. */
+  /** Perform an action on the message; if it succeeds, the message is no longer where it was, so close. */
   function onClick(id, work) {
     byId(id)?.addEventListener("click", async () => {
       const mine = opened;
@@ -150,18 +152,18 @@ export function mountMessage({ client, page, actions, notices, t, n }, askReleas
     });
   }
   onClick("message-move", ({ position, message }) => actions.moveOne(parentOf(page.name), position, message));
-  onClick("message-remove", ({ position, message, held }) => {
-    if (held) return actions.removeDelayed(held.id, held.place);
+  onClick("message-remove", ({ position, message, inFlight }) => {
+    if (inFlight) return actions.removeDelayed(inFlight.id, inFlight.place);
     return actions.remove(position, { preview: message, bytes: bytesOf(message).length });
   });
-  onClick("message-back", ({ taken, held }) => {
-    if (held) return actions.release(held.id);
-    actions.putBack([taken]);
+  onClick("message-back", ({ inHand, inFlight }) => {
+    if (inFlight) return actions.release(inFlight.id);
+    actions.putBack([inHand]);
     return true;
   });
-  onClick("message-later", async ({ held }) => {
+  onClick("message-later", async ({ inFlight }) => {
     const options = await askRelease();
-    return options && actions.release(held.id, options);
+    return options && actions.release(inFlight.id, options);
   });
   return { openMessage };
 }

@@ -1,15 +1,15 @@
-import { byId, clone, write } from "../../ui/dom.js";
 import { headOf, oneLine, sizeOf } from "../../text/format.js";
+import { byId, clone, write } from "../../ui/dom.js";
 
-const MAX_HITS = 1000; // the search ends there: a list that long is not read
-const MAX_ROW_CHARACTERS = 300; // shown of one, as hexadecimal is longer than the preview
+const MAX_HITS = 1000; // the search ends there: nobody reads a longer list
+const MAX_ROW_CHARACTERS = 300; // shown of a message; hexadecimal is longer than the preview
 
-/** Search the whole queue for a text; the messages found are shown as they come. */
+/** Search the whole queue for a text, and show the messages as they are found. */
 export function mountSearch({ client, notices, curl, showCommand, page, t, n }, { openMessage, openMove, exportQueue, goTo }) {
   const [dialog, text, list, status] = [byId("search"), byId("search-text"), byId("search-hits"), byId("search-status")];
   let hits = []; // as in the list
   let stop = null; // ends the search in progress
-  let ended = ""; // the text that says how the last one ended
+  let outcome = ""; // the key of the text that says how the last search ended
 
   function open() {
     text.value = byId("filter").value;
@@ -27,7 +27,7 @@ export function mountSearch({ client, notices, curl, showCommand, page, t, n }, 
     offer(false);
   }
 
-  /** Show what can be done with all that was found, or do not. */
+  /** Show or hide the actions on all messages that were found. */
   function offer(isOffered) {
     byId("search-move").hidden = byId("search-export").hidden = !isOffered;
   }
@@ -39,20 +39,20 @@ export function mountSearch({ client, notices, curl, showCommand, page, t, n }, 
     byId("search-stop").hidden = byId("search-busy").hidden = false;
     write(status, t("search.busy"));
     showCommand(curl.find(text.value, MAX_HITS));
-    let outcome = "search.found";
+    let how = "search.found";
     try {
       for await (const hit of client.find(text.value, { limit: MAX_HITS, signal: mine.signal })) add(hit);
-      if (hits.length === MAX_HITS) outcome = "search.most";
+      if (hits.length === MAX_HITS) how = "search.most";
     } catch (error) {
-      if (error.code === "aborted") outcome = "search.stopped";
+      if (error.code === "aborted") how = "search.stopped";
       else notices.fail(error);
     }
-    if (stop === mine) end(outcome);
+    if (stop === mine) end(how);
   }
 
-  function end(outcome) {
+  function end(how) {
     stop = null;
-    ended = outcome;
+    outcome = how;
     byId("search-stop").hidden = byId("search-busy").hidden = true;
     sayFound();
     if (document.activeElement === document.body) text.focus();
@@ -60,7 +60,7 @@ export function mountSearch({ client, notices, curl, showCommand, page, t, n }, 
 
   function sayFound() {
     const found = list.childElementCount;
-    write(status, t(ended, { n: found }));
+    write(status, t(outcome, { n: found }));
     offer(found > 0);
   }
 
@@ -74,7 +74,7 @@ export function mountSearch({ client, notices, curl, showCommand, page, t, n }, 
     list.append(element);
   }
 
-  /** Say where a hit stands in the queue. */
+  /** Show the position of a hit in the queue. */
   function number(element, position, preview = element.querySelector(".preview").textContent) {
     const place = n(position + 1);
     write(element.querySelector(".position"), place);
@@ -82,7 +82,7 @@ export function mountSearch({ client, notices, curl, showCommand, page, t, n }, 
     element.querySelector(".go").setAttribute("aria-label", t("search.go.to", { position: place }));
   }
 
-  /** Take a hit off the list, as its message was removed or moved: those behind it have gone up one place. */
+  /** Drop a hit whose message was removed or moved; those behind it have moved up one position. */
   function drop(element, { position }) {
     const neighbour = element.nextElementSibling ?? element.previousElementSibling;
     (neighbour?.querySelector(".open") ?? text).focus();
@@ -103,7 +103,7 @@ export function mountSearch({ client, notices, curl, showCommand, page, t, n }, 
       goTo(hit.position);
     } else if (await openMessage({ position: hit.position, preview: hit })) drop(element, hit);
   });
-  text.addEventListener("input", () => offer(false)); // it is not what was found any more
+  text.addEventListener("input", () => offer(false)); // the messages that were found are of another text
   byId("search-move").addEventListener("click", async () => {
     if (await openMove({ contains: text.value })) search();
   });

@@ -1,22 +1,21 @@
-import { byId, clone, focusList, write } from "../../ui/dom.js";
-import { headOf, kindOfPreview, oneLine, sizeOf } from "../../text/format.js";
-import { reasonOf } from "../../text/deliveries.js";
 import { parentOf } from "../../state/names.js";
 import { scrollTo, visibleRows } from "../../state/rows.js";
+import { reasonOf } from "../../text/deliveries.js";
+import { headOf, kindOfPreview, oneLine, sizeOf } from "../../text/format.js";
+import { byId, clone, focusList, write } from "../../ui/dom.js";
 
 const ROW_HEIGHT_PX = 44; // as in home.css
-const MAX_PREVIEW_CHARACTERS = 200; // read from the app for a row
-const MAX_ROW_CHARACTERS = 300; // shown in a row, as hexadecimal is longer
-const MAX_FILTERED_MESSAGES = 1000; // the texts `filter` name this number
-const MAX_NEXT_MESSAGES = 20; // that an event can have
+const MAX_PREVIEW_CHARACTERS = 200; // requested for a row
+const MAX_ROW_CHARACTERS = 300; // shown in a row; hexadecimal is longer than the preview
+const MAX_FILTERED_MESSAGES = 1000; // the text `filter` names this number
 const RELOAD_DELAY_MS = 100;
-const FILTER_RELOAD_DELAY_MS = 1000; // a filter reads much more
+const FILTER_RELOAD_DELAY_MS = 1000; // a filter reads many more messages
 const ABSENT_CONNECTIONS = new Set(["fault", "away", "refused"]);
-const ABSENT_CODES = new Set(["redis_unavailable", "offline", "token_required"]); // explained by `absent.*`
+const ABSENT_CODES = new Set(["redis_unavailable", "offline", "token_required"]); // the texts `absent.*` explain them
 
 /**
- * The list of waiting messages. Only the visible rows exist, and only they are read from the app, so a million
- * messages cost as much as twenty.
+ * The list of waiting messages. Only the visible rows exist and are read from the server, so that a million messages cost
+ * as much as twenty.
  */
 export function mountWaiting({ client, store, actions, failure, page, t, n }, openMessage) {
   const [view, list, filter] = [byId("viewport"), byId("rows"), byId("filter")];
@@ -24,12 +23,12 @@ export function mountWaiting({ client, store, actions, failure, page, t, n }, op
   const rows = new Map(); // place in the list -> Row
   const rowOf = new WeakMap(); // element -> Row
   let known = new Map(); // position in the queue -> {preview, bytes, version}
-  let matches = null; // positions that match the filter; null without a filter
-  let drawnVersion = 0; // of the last state that was received
+  let matches = null; // the positions that match the filter; null without one
+  let drawnVersion = 0; // of the last state received
   let loading = false;
   let reloadTimer = 0;
-  let active = 0; // place of the row that Tab reaches
-  const details = parentOf(page.name) !== null; // dead letters say why they are there
+  let active = 0; // the place of the row that Tab reaches
+  const details = parentOf(page.name) !== null; // dead letters are listed with their reasons
 
   const length = () => matches?.length ?? store.state.count;
   const positionAt = (place) => (matches ? matches[place] : place);
@@ -37,7 +36,7 @@ export function mountWaiting({ client, store, actions, failure, page, t, n }, op
 
   // --- reading
 
-  /** Read the messages in view that are not known in their present version; one request at a time. */
+  /** Read the visible messages whose present version is not known, one request at a time. */
   async function load() {
     if (loading || !store.state.known) return;
     const { version, count } = store.state;
@@ -53,7 +52,7 @@ export function mountWaiting({ client, store, actions, failure, page, t, n }, op
       const { messages } = await client.all({ offset: first, limit: last - first, preview: MAX_PREVIEW_CHARACTERS, details });
       known = new Map([...known].filter(([position, { version: of }]) => of === version || isInView(position)));
       messages.forEach((message, i) => known.set(first + i, { ...message, version }));
-      // Fewer messages than requested mean that others were popped meanwhile: a new state will arrive.
+      // Fewer messages than requested mean that some were popped since: a new state will arrive.
       complete = messages.length === last - first;
       applyFilter();
       render();
@@ -63,10 +62,10 @@ export function mountWaiting({ client, store, actions, failure, page, t, n }, op
       loading = false;
     }
     if (store.state.version !== version) loadSoon();
-    else if (complete) load(); // the view may have moved meanwhile
+    else if (complete) load(); // the list may have been scrolled
   }
 
-  /** Load again after a delay, however many states arrive during it. */
+  /** Load again after a delay, once for all states that arrive until then. */
   function loadSoon() {
     if (reloadTimer) return;
     reloadTimer = setTimeout(() => {
@@ -77,7 +76,7 @@ export function mountWaiting({ client, store, actions, failure, page, t, n }, op
 
   const isInView = (position) => [...rows.values()].some((row) => row.position === position);
 
-  /** Keep only the rows that match the filter; all of them without one. */
+  /** Show only the rows that match the filter; all of them without a filter. */
   function applyFilter() {
     const needle = filter.value.toLowerCase();
     byId("found").parentElement.hidden = needle === "";
@@ -107,7 +106,7 @@ export function mountWaiting({ client, store, actions, failure, page, t, n }, op
   function update(state) {
     if (state.version !== drawnVersion) {
       drawnVersion = state.version;
-      if (filter.value) loadSoon(); // until then the list shows what it found, where it was
+      if (filter.value) loadSoon(); // until then, the list shows the matches at their old positions
       else {
         if (!details) state.next.forEach((message, i) => known.set(i, { ...message, version: drawnVersion }));
         load();
@@ -132,7 +131,7 @@ export function mountWaiting({ client, store, actions, failure, page, t, n }, op
     }
   }
 
-  /** Make the rows in view exist, and no others. */
+  /** Create the visible rows and remove all others. */
   function renderRows() {
     const { height, first, last, top } = visibleRows(box());
     list.style.height = `${height}px`;
@@ -162,7 +161,7 @@ export function mountWaiting({ client, store, actions, failure, page, t, n }, op
     return row;
   }
 
-  /** Show in a row the message at its place; what has not changed is left alone. @param {Row} row */
+  /** Show the message at a row's place, if it has changed. @param {Row} row */
   function fill(row, isReachable) {
     const { element, place } = row;
     const [open, remove] = element.children;
@@ -204,7 +203,7 @@ export function mountWaiting({ client, store, actions, failure, page, t, n }, op
     else openMessage({ position: row.position, preview: row.message });
   });
 
-  /** Do something that adds a card above the list, and scroll so that the list stays under the finger. */
+  /** Do something that adds a card above the list, and scroll so that the list stays in place under the finger. */
   async function keepInPlace(work) {
     const before = view.getBoundingClientRect().top;
     await work();
@@ -247,18 +246,19 @@ export function mountWaiting({ client, store, actions, failure, page, t, n }, op
   }).observe(view);
   view.tabIndex = -1;
 
-  /** Scroll to a position and focus it, without a filter. */
+  /** Clear the filter, and scroll to a position and focus it. */
   function goTo(position) {
     filter.value = "";
     applyFilter();
-    render(); // the list has its full height again, so that it can be scrolled
+    render(); // the list needs its full height before it can be scrolled
     focus(position);
     load();
   }
 
-  /** Return how many of the first messages a state should have: those in view. Dead letters are read with why they died. */
+  /** Return how many of the first messages an event should include: the visible ones; none where rows need details. */
   function rowsShown() {
-    return details ? 0 : Math.min(MAX_NEXT_MESSAGES, visibleRows({ ...box(), count: MAX_NEXT_MESSAGES }).last);
+    const { next } = page.limits;
+    return details ? 0 : Math.min(next, visibleRows({ ...box(), count: next }).last);
   }
   return { update, goTo, rowsShown };
 }

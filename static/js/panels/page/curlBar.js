@@ -1,6 +1,6 @@
 import { byId, write } from "../../ui/dom.js";
 
-/** The curl command of the last operation, ready to copy; at first, the one that follows the queue. */
+/** The curl command of the last action, ready to copy; at first, the one that follows the queue. */
 export function mountCurlBar({ notices, t, curl }) {
   const line = byId("curl-line");
   let shown = curl.events();
@@ -11,7 +11,7 @@ export function mountCurlBar({ notices, t, curl }) {
   byId("empty-curl").textContent = example;
   byId("empty-copy").addEventListener("click", (event) => notices.copy(example, event.currentTarget));
 
-  /** Show a command on one line, however many it has; it is copied as it is. */
+  /** Show a command on one line; it is copied with all its lines. */
   function showCommand(command) {
     shown = command;
     write(byId("curl-label"), t("curl"));

@@ -1,9 +1,9 @@
-import { byId } from "../../ui/dom.js";
 import { sharedStorage } from "../../state/recent.js";
+import { byId } from "../../ui/dom.js";
 
 /**
- * The list of keyboard shortcuts, by its button or by "?" anywhere but in a text field. The key can be switched off, as
- * speech input may type it (WCAG 2.1.4).
+ * The list of keyboard shortcuts, opened by its button, or by "?" outside text fields. The key can be switched off, as
+ * speech input can type it by accident (WCAG 2.1.4).
  */
 export function mountHelp() {
   const [dialog, key, storage] = [byId("help"), byId("help-key"), sharedStorage()];

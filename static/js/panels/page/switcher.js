@@ -1,15 +1,15 @@
+import { pageUrl } from "../../state/names.js";
+import { initialList, receiveChange, receiveList } from "../../state/queueList.js";
 import { byId } from "../../ui/dom.js";
 import { followAll } from "../../ui/following.js";
-import { isName, pageUrl } from "../../state/names.js";
-import { changed, initialOverview, listed } from "../../state/queueList.js";
-import { createQueueList, leadToRows } from "../../ui/queueRows.js";
+import { createQueueRows, leadToRows } from "../../ui/queueRows.js";
 
-/** Switch to another queue, or open one by name. Every queue has its own address, so links and "back" work. */
-export function mountQueues({ client, notices, page, t, n }) {
+/** The dialog that switches to another queue, or opens one by name. Every queue has its own address, so links and "back" work. */
+export function mountSwitcher({ client, notices, page, isName, t, n }) {
   const [dialog, field] = [byId("queues"), byId("queues-name")];
-  const queueList = createQueueList(byId("queues-view"), byId("queues-list"), { t, n }, page.name);
-  leadToRows(field, queueList);
-  let state = initialOverview();
+  const queueRows = createQueueRows(byId("queues-view"), byId("queues-list"), { t, n, isName }, page.name);
+  leadToRows(field, queueRows);
+  let state = initialList();
   let stop = null;
 
   const on = (transition) => (event) => {
@@ -20,7 +20,7 @@ export function mountQueues({ client, notices, page, t, n }) {
   byId("switch").addEventListener("click", () => {
     field.value = "";
     dialog.showModal();
-    stop = followAll(client, { queues: on(listed), changed: on(changed), connection });
+    stop = followAll(client, { queues: on(receiveList), changed: on(receiveChange), connection });
   });
   dialog.addEventListener("close", () => stop?.());
   field.addEventListener("input", update);
@@ -32,14 +32,14 @@ export function mountQueues({ client, notices, page, t, n }) {
   });
 
   function update() {
-    if (dialog.open) queueList.update(state, { filter: field.value.trim() });
+    if (dialog.open) queueRows.update(state, { filter: field.value.trim() });
   }
 
   function connection(now, error) {
     if (dialog.open && error) notices.fail(error);
   }
 
-  /** Load the names of all queues for the suggestions of the name fields; resolves with them, or null. */
+  /** Load the names of all queues, which the name fields suggest; resolves with them, or with null if that failed. */
   async function suggestNames() {
     let queues;
     try {

@@ -1,25 +1,25 @@
 import { nextLines } from "../../client/lines.js";
-import { byId, openDialog } from "../../ui/dom.js";
 import { areJsonLines, sizeOf } from "../../text/format.js";
+import { byId, openDialog } from "../../ui/dom.js";
 
-const LOOK_BYTES = 1 << 16; // of a file, to see what is in it; more if its first line is longer
+const PROBE_BYTES = 1 << 16; // read of a file to find out what it contains; more if its first line is longer
 
-/** Push files of any size, picked or dropped on the page: each line as a message, or the whole file as one. */
+/** Push files of any size, chosen or dropped on the page: each line as a message, or the whole file as one. */
 export function mountFiles({ client, notices, page, t, curl, showCommand }) {
   const picker = byId("push-file");
   const percent = new Intl.NumberFormat(page.language, { style: "percent" });
 
   // --- pushing
 
-  let queue = Promise.resolve(); // files go one after another: they keep their order, and there is one progress bar
-  let stop = null; // ends the stream that is running
+  let queue = Promise.resolve(); // files go one after another, so that they keep their order and share one progress bar
+  let stop = null; // ends the stream in progress
 
   function enqueue(work) {
     queue = queue.then(work);
     return queue;
   }
 
-  /** Push every line of a blob as a message; resolves with the number pushed, also if that fails half way. */
+  /** Push every line of a blob as a message; resolves with the number pushed, even if it failed half way. */
   const pushStream = (blob, name, options = {}) => enqueue(() => streamNow(blob, name, options));
 
   async function streamNow(blob, name, { json = false }) {
@@ -68,9 +68,9 @@ export function mountFiles({ client, notices, page, t, curl, showCommand }) {
     picker.value = "";
   });
 
-  let offering = Promise.resolve(); // there is only one dialog
+  let offering = Promise.resolve(); // there is one dialog for all files
 
-  /** Offer to push each file in turn; cancelling one cancels the files after it. */
+  /** Offer to push each file in turn; canceling one cancels the files after it. */
   function offerAll(files) {
     const list = [...files];
     offering = offering.then(async () => {
@@ -93,24 +93,24 @@ export function mountFiles({ client, notices, page, t, curl, showCommand }) {
     return choice !== "";
   }
 
-  /** Return what a file holds: "text" or "json" (a value on each line), or the code of what keeps it from being pushed. */
+  /** Return the content of a file, "text" or "json" (a value on each line), or the code of an error if it cannot be pushed. */
   async function kindOfFile(file) {
     let bytes;
     try {
-      bytes = await nextLines(file, 0, LOOK_BYTES);
+      bytes = await nextLines(file, 0, PROBE_BYTES);
     } catch {
       return "folder";
     }
     if (!bytes.length) return "empty_file";
     if ((bytes[0] === 0xff && bytes[1] === 0xfe) || (bytes[0] === 0xfe && bytes[1] === 0xff)) return "utf16";
-    if (areJsonLines(new TextDecoder().decode(bytes))) return "json"; // its lines may be longer than the messages in them
+    if (areJsonLines(new TextDecoder().decode(bytes))) return "json"; // a line may be longer than its message
     const isOneLine = !bytes.subarray(0, page.max_message_bytes + 1).includes(10);
     return isOneLine && file.size > page.max_message_bytes ? "message_too_large" : "text";
   }
 
   // --- dropping
 
-  let depth = 0; // dragenter and dragleave fire for every element on the way
+  let depth = 0; // dragenter and dragleave fire for every element that the pointer crosses
   const hasFiles = (event) => event.dataTransfer?.types.includes("Files");
   const setDepth = (value) => {
     depth = Math.max(0, value);

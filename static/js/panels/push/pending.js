@@ -1,25 +1,25 @@
-import { newKey } from "../../actions/actions.js";
-import { byId, clone, session } from "../../ui/dom.js";
+import { newKey } from "../../actions/idempotency.js";
 import { headOf, linesOf, oneLine, timeOf } from "../../text/format.js";
+import { byId, clone, session } from "../../ui/dom.js";
 
 const MAX_LINES = 1000; // pushed in one request, all or none; more go as a stream
 const MAX_CARD_CHARACTERS = 400;
 
 /**
- * Pushes on their way, and those that failed. They are sent one after another to keep their order. If one fails, it
- * goes back into the box if that is empty; the ones behind it wait beside it. A reload loses none of them.
+ * Pending pushes, and those that failed. They are sent one after another to keep their order. If one fails, it returns to
+ * the box if that is empty, and the ones behind it wait below the box. A reload loses none of them.
  *
  * @typedef {{typed: string, lines: boolean, front: boolean, delay: number, key: string}} Push
- *     delay: seconds; key: makes it safe to send it again
+ *     typed: the text; lines: whether each of its lines is a message; delay: seconds; key: makes it safe to send it again
  * @param {{read: () => Push, fill: (push: Push) => void, focus: () => void}} box
  * @param {{pushStream: (blob: Blob, name: string) => Promise<number>}} files
  */
-export function mountOutbox({ actions, notices, page, t }, box, files) {
-  const outboxKey = `outbox:${page.name}`;
-  const sending = []; // the first one is on its way
+export function mountPending({ actions, notices, page, t }, box, files) {
+  const storageKey = `pending:${page.name}`;
+  const sending = []; // the first one is being sent
   const unsent = [];
 
-  const save = () => session.set(outboxKey, [...sending, ...unsent]);
+  const save = () => session.set(storageKey, [...sending, ...unsent]);
 
   function send(push) {
     sending.push(push);
@@ -40,13 +40,13 @@ export function mountOutbox({ actions, notices, page, t }, box, files) {
     }
   }
 
-  // --- sending; each of these resolves with the part of the text that is not in the queue
+  // --- sending; each function resolves with the part of the text that was not pushed
 
   const sendOne = async (push) => ((await pushNow(push.typed, 1, push)) ? "" : push.typed);
 
   async function sendLines(push) {
     const lines = linesOf(push.typed);
-    // A stream can only be added at the end of the queue, at once.
+    // A stream can be neither put in front nor delayed.
     if (lines.length > MAX_LINES && !push.front && !push.delay) {
       const pushed = await files.pushStream(new Blob([push.typed]), t("push.label"));
       return lines.slice(pushed).join("\n");
@@ -63,7 +63,7 @@ export function mountOutbox({ actions, notices, page, t }, box, files) {
     return Boolean(answer);
   }
 
-  // --- what failed
+  // --- failed pushes
 
   function hold(pushes) {
     const waiting = [...pushes];
@@ -92,7 +92,7 @@ export function mountOutbox({ actions, notices, page, t }, box, files) {
     return card;
   }
 
-  /** Exchange a failed push with what is in the box. */
+  /** Exchange a failed push with the content of the box. */
   function edit(push) {
     const before = box.read();
     box.fill(push);
@@ -107,7 +107,7 @@ export function mountOutbox({ actions, notices, page, t }, box, files) {
     notices.say(t("discarded"), { text: t("undo"), action: undo });
   }
 
-  hold(session.get(outboxKey, []));
+  hold(session.get(storageKey, []));
   save();
   return { send, isSending: () => sending.length > 0 };
 }

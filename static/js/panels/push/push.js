@@ -1,16 +1,16 @@
-import { newKey } from "../../actions/actions.js";
-import { byId, session } from "../../ui/dom.js";
+import { newKey } from "../../actions/idempotency.js";
 import { bytesOf, linesOf } from "../../text/format.js";
-import { mountOutbox } from "./pending.js";
+import { byId, session } from "../../ui/dom.js";
+import { mountPending } from "./pending.js";
 
-/** The push box. Its content survives a reload, because switching the language is one. */
+/** The push box. Its content survives a reload, which switching the language is too. */
 export function mountPush(app, files) {
   const { notices, page } = app;
   const [text, each, front, delay] = [byId("push-text"), byId("push-each"), byId("push-front"), byId("push-delay")];
   const draftKey = `draft:${page.name}`;
-  let filled = session.get(draftKey, {}); // the push that was last put into the box
+  let filled = session.get(draftKey, {}); // the push that the page last put into the box
 
-  /** Return the push that the box holds. If nobody has edited it, it keeps its key, so that it happens once. */
+  /** Return the push in the box. If it was not edited, it keeps its key, so that it is pushed once. */
   function read() {
     const seconds = Math.min(Math.max(0, Number(delay.value)), Number(delay.max));
     const now = { typed: text.value, lines: each.checked, front: front.checked, delay: seconds };
@@ -27,7 +27,7 @@ export function mountPush(app, files) {
     save();
   }
 
-  /** Whether a message is larger than the app takes. It is counted only where its length leaves a doubt. */
+  /** Return whether a message is too large for the server. Its bytes are counted only if its length leaves a doubt. */
   function isTooLarge({ typed, lines }) {
     const limit = page.max_message_bytes;
     return (lines ? linesOf(typed) : [typed]).some((one) => one.length * 3 > limit && bytesOf(one).length > limit);
@@ -35,13 +35,13 @@ export function mountPush(app, files) {
 
   function save() {
     const push = read();
-    front.disabled = push.delay > 0; // what is delayed joins the back of the queue
+    front.disabled = push.delay > 0; // a delayed message cannot be put in front
     delay.disabled = push.front;
     session.set(draftKey, push);
   }
 
   fill(filled);
-  const outbox = mountOutbox(app, { read, fill, focus: () => text.focus() }, files);
+  const pending = mountPending(app, { read, fill, focus: () => text.focus() }, files);
   for (const input of [text, each, front, delay]) input.addEventListener("input", save);
 
   byId("push-form").addEventListener("submit", (event) => {
@@ -51,8 +51,8 @@ export function mountPush(app, files) {
     if (isTooLarge(push)) notices.fail({ code: "message_too_large" });
     else if (push.typed) {
       fill({ lines: push.lines }); // the box is free at once for the next message
-      outbox.send(push);
-    } else if (!outbox.isSending()) notices.fail({ code: "empty_message" });
+      pending.send(push);
+    } else if (!pending.isSending()) notices.fail({ code: "empty_message" });
   });
   text.addEventListener("keydown", (event) => {
     if (event.key !== "Enter" || !(event.ctrlKey || event.metaKey)) return;

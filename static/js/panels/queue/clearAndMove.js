@@ -1,13 +1,13 @@
-import { UNDO_TTL_MS } from "../../actions/actions.js";
+import { UNDO_TTL_MS } from "../../actions/wholeQueue.js";
+import { parentOf } from "../../state/names.js";
 import { byId, openDialog, refocus, session, write } from "../../ui/dom.js";
-import { isName, parentOf } from "../../state/names.js";
 import { mountNameField } from "../../ui/nameField.js";
 
 /** Clear with undo, move to another queue, and moving dead letters back. */
 export function mountClearAndMove(app, suggestNames) {
-  const { store, actions, notices, page, t } = app;
+  const { store, actions, notices, page, isName, t } = app;
   const undosKey = `undo:${page.name}`;
-  let undos = session.get(undosKey, []); // {undo, cleared, until}; the last one is offered first
+  let undos = session.get(undosKey, []); // {undo, cleared, until}; the last one is offered
 
   function setUndos(list) {
     undos = list.filter(({ until }) => until > Date.now());
@@ -50,9 +50,9 @@ export function mountClearAndMove(app, suggestNames) {
   });
 
   const [to, max] = [byId("moving-to"), byId("moving-max")];
-  const fillName = mountNameField(to, byId("moving-new"), { suggestNames, t });
+  const fillName = mountNameField(to, byId("moving-new"), { suggestNames, isName, t });
 
-  /** Ask where to and move; with `contains` only what holds that text. Resolves with the queue's answer if it was done. */
+  /** Ask for the target and move; with `contains`, only messages that contain this text. Resolves with the answer, undefined if nothing was moved. */
   async function openMove({ contains } = {}) {
     max.value = "";
     byId("moving-contains").hidden = contains === undefined;

@@ -1,15 +1,16 @@
+import { COUNTS } from "../../client/types.js";
 import { currentRates, depthLines, rateLines, spanOf } from "../../state/chart.js";
-import { byId, write } from "../../ui/dom.js";
 import { parentOf } from "../../state/names.js";
 import { labelOf } from "../../state/queue.js";
+import { byId, write } from "../../ui/dom.js";
 
-const CHART_INTERVAL_MS = 1000; // the chart moves with time even if the queue does not change
-const SPEAK_INTERVAL_MS = 30_000; // at most so often a screen reader is told a new count
+const CHART_INTERVAL_MS = 1000; // the charts move with time even if the queue does not change
+const SPEAK_INTERVAL_MS = 30_000; // how often a new count is announced to screen readers
 const [CHART_WIDTH, DEPTH_HEIGHT, RATES_HEIGHT] = [600, 82, 38]; // the boxes of the SVGs
 
 /** The state of the connection, the numbers, the charts, and the tab's title. */
 export function mountLive({ store, notices, t, n, page }) {
-  let spokenCount = null; // that a screen reader was told, or that was there at first
+  let spokenCount = null; // the count last announced to screen readers, or the first one
 
   function update(state) {
     const pill = byId("live");
@@ -17,16 +18,12 @@ export function mountLive({ store, notices, t, n, page }) {
     write(byId("live-text"), t(`live.${labelOf(state)}`));
     if (!state.known) return;
     spokenCount ??= state.count;
-    write(byId("count"), n(state.count));
-    write(byId("count-label"), t("count.label", { n: state.count }));
-    write(byId("reserved"), n(state.reserved));
-    write(byId("reserved-label"), t("reserved.label", { n: state.reserved }));
+    for (const key of COUNTS.filter((one) => one !== "waiters")) {
+      write(byId(key), n(state[key]));
+      write(byId(`${key}-label`), t(`${key}.label`, { n: state[key] }));
+    }
     byId("delayed-open").parentElement.hidden = state.delayed === 0;
-    write(byId("delayed"), n(state.delayed));
-    write(byId("delayed-label"), t("delayed.label", { n: state.delayed }));
-    write(byId("dead"), n(state.dead));
-    write(byId("dead-label"), t("dead.label", { n: state.dead }));
-    // Dead letters of dead letters are rare: they are offered only where there are some.
+    // Dead letters of dead letters are rare, so the link is shown only if there are some.
     byId("dead-link").parentElement.hidden = parentOf(page.name) !== null && state.dead === 0;
     byId("dead-link").classList.toggle("some", state.dead > 0);
     write(byId("waiters"), state.waiters ? t("waiters", { n: state.waiters }) : t("waiters.none"));

@@ -1,6 +1,6 @@
 import { byId, refocus } from "../../ui/dom.js";
 
-/** Pause and resume, and the band across the page that says so. */
+/** The buttons to pause and resume, and the band across the page while the queue is paused. */
 export function mountPause({ actions }) {
   const [pause, resume, band] = [byId("pause"), byId("resume"), byId("paused")];
   pause.addEventListener("click", actions.pause);

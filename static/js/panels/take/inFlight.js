@@ -1,19 +1,18 @@
-import { byId, clone, write } from "../../ui/dom.js";
+import { deliveriesOf, untilOf } from "../../text/deliveries.js";
 import { oneLine } from "../../text/format.js";
-import { historyOf, untilOf } from "../../text/deliveries.js";
+import { byId, clone, write } from "../../ui/dom.js";
 
-const MAX_SHOWN = 100; // cards; the rest is only counted
+const MAX_SHOWN = 100; // cards; the others are only counted
 const MAX_PREVIEW_CHARACTERS = 200;
-const CLOCK_INTERVAL_MS = 1000; // how often the remaining time is shown
-const DEFAULT_LEASE_SECONDS = 30; // of an extension, if the options name none
-const RELOAD_DELAY_MS = 250; // at most one reading in this time, however fast the queue changes
+const CLOCK_INTERVAL_MS = 1000; // how often the remaining time is updated
+const RELOAD_DELAY_MS = 250; // the list is read at most this often, however fast the queue changes
 
 /**
- * What is reserved, whoever reserved it, or delayed, in a dialog that follows the queue while it is open.
+ * The dialog that lists the reserved messages, of all consumers, or the delayed ones. It follows the queue while it is open.
  *
  * @typedef {{element: HTMLElement, one: import("../../client/types.js").InFlight}} Card
  */
-export function mountHeld({ client, store, actions, failure, curl, showCommand, page, t }, openMessage, askRelease) {
+export function mountInFlight({ client, store, actions, failure, curl, showCommand, page, t }, openMessage, askRelease) {
   const [dialog, list, status] = [byId("held"), byId("held-list"), byId("held-status")];
   const cards = new Map(); // id -> Card
   let kind = "reserved"; // or "delayed"
@@ -27,7 +26,7 @@ export function mountHeld({ client, store, actions, failure, curl, showCommand, 
     list.replaceChildren();
     cards.clear();
     status.textContent = "";
-    write(byId("held-title"), t(`held.${kind}`));
+    write(byId("held-title"), t(`inFlight.${kind}`));
     dialog.showModal();
     byId("held-title").focus();
     showCommand(curl[kind]());
@@ -61,13 +60,13 @@ export function mountHeld({ client, store, actions, failure, curl, showCommand, 
 
   function show(messages, count) {
     const rest = count - messages.length;
-    write(status, count === 0 ? t(`held.${kind}.none`) : rest > 0 ? t("held.rest", { n: rest, shown: messages.length }) : "");
+    write(status, count === 0 ? t(`inFlight.${kind}.none`) : rest > 0 ? t("inFlight.rest", { n: rest, shown: messages.length }) : "");
     const present = new Set(messages.map(({ id }) => id));
     for (const id of cards.keys()) if (!present.has(id)) drop(id);
     let before = list.firstElementChild;
     for (const one of messages) {
       const { element } = cards.get(one.id) ?? add(one);
-      // What has the focus stays where it is in the document: moving it would take the focus away.
+      // The focused card stays where it is in the document: moving it would lose the focus.
       if (element === before) before = element.nextElementSibling;
       else if (!element.contains(document.activeElement)) list.insertBefore(element, before);
       cards.set(one.id, { element, one });
@@ -75,7 +74,7 @@ export function mountHeld({ client, store, actions, failure, curl, showCommand, 
     }
   }
 
-  /** Remove a card; the focus goes on to the next one. */
+  /** Remove a card; the focus moves on to the next one. */
   function drop(id) {
     const { element } = cards.get(id);
     if (element.contains(document.activeElement)) {
@@ -98,7 +97,7 @@ export function mountHeld({ client, store, actions, failure, curl, showCommand, 
   /** @param {Card} card */
   function fill({ element, one }) {
     write(element.querySelector(".preview"), oneLine(one.preview));
-    write(element.querySelector(".history"), historyOf({ ...one, deliveries: 0 }, { t, language: page.language }));
+    write(element.querySelector(".history"), deliveriesOf({ ...one, deliveries: 0 }, { t, language: page.language }));
     showTime({ element, one });
   }
 
@@ -108,13 +107,13 @@ export function mountHeld({ client, store, actions, failure, curl, showCommand, 
   }
   setInterval(() => dialog.open && cards.forEach(showTime), CLOCK_INTERVAL_MS);
 
-  // --- what can be done
+  // --- actions
 
   const placeOf = (id) => [...cards.keys()].indexOf(id);
   const buttons = {
-    open: ({ id }) => openMessage({ held: { kind, id, place: placeOf(id) } }),
+    open: ({ id }) => openMessage({ inFlight: { kind, id, place: placeOf(id) } }),
     release: ({ id }) => actions.release(id),
-    extend: ({ id }) => actions.extend(id, Number(byId("take-lease").value) || DEFAULT_LEASE_SECONDS),
+    extend: ({ id }) => actions.extend(id, Number(byId("take-lease").value || byId("take-lease").defaultValue)),
     ack: ({ id }) => actions.ack(id),
     "remove-delayed": ({ id }) => actions.removeDelayed(id, placeOf(id)),
     async later({ id }) {
@@ -128,7 +127,7 @@ export function mountHeld({ client, store, actions, failure, curl, showCommand, 
     const name = Object.keys(buttons).find((className) => button?.classList.contains(className));
     if (!card || !name) return;
     await buttons[name](card.one);
-    loadSoon(); // an extension changes no number, so the stream does not tell it
+    loadSoon(); // an extension changes no count, so the stream does not report it
   });
   return { update };
 }

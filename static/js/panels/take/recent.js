@@ -1,15 +1,15 @@
-import { byId, clone, write } from "../../ui/dom.js";
 import { headOf, oneLine, timeOf } from "../../text/format.js";
+import { byId, clone, write } from "../../ui/dom.js";
 
 const MAX_CARD_CHARACTERS = 400;
 
-/** What this browser popped or removed lately and is not on the page any more; it can still be put back. */
+/** The messages recently popped or removed in this browser that are no longer in hand; they can still be put back. */
 export function mountRecent({ store, recent, actions, notices, page, n }, openMessage) {
   const [details, list] = [byId("recent"), byId("recent-list")];
-  let shown = []; // as in the list
+  let shown = []; // the entries of the list
 
   function update() {
-    const present = new Set(store.state.taken.map(({ key }) => key));
+    const present = new Set(store.state.inHand.map(({ key }) => key));
     const entries = recent.list().filter(({ key }) => !present.has(key));
     details.hidden = entries.length === 0;
     write(byId("recent-count"), n(entries.length));
@@ -26,7 +26,7 @@ export function mountRecent({ store, recent, actions, notices, page, n }, openMe
     const one = { ...entry, id: key, how: "pop" };
     write(card.querySelector(".time"), timeOf(time, page.language));
     write(card.querySelector(".preview"), headOf(oneLine(message), MAX_CARD_CHARACTERS));
-    card.querySelector(".open").addEventListener("click", () => openMessage({ taken: one }));
+    card.querySelector(".open").addEventListener("click", () => openMessage({ inHand: one }));
     card.querySelector(".back").addEventListener("click", () => actions.putBack([one]));
     card.querySelector(".copy").addEventListener("click", (event) => {
       notices.copy(typeof message === "string" ? message : message.base64, event.currentTarget);
@@ -35,6 +35,6 @@ export function mountRecent({ store, recent, actions, notices, page, n }, openMe
   }
 
   details.addEventListener("toggle", update);
-  addEventListener("storage", update); // another tab has changed it
+  addEventListener("storage", update); // another tab has changed the storage
   return { update };
 }

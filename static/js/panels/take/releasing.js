@@ -1,10 +1,10 @@
 import { byId, openDialog } from "../../ui/dom.js";
 
-/** The question how a message goes back: when, or to the dead letters, and why. */
+/** The dialog that asks when a message is put back, or whether it is buried, and why. */
 export function mountReleasing() {
   const [when, reason] = [byId("releasing-when"), byId("releasing-reason")];
 
-  /** Ask; resolves with the options of a release, undefined if it was cancelled. */
+  /** Open the dialog; resolves with the options of a release, undefined if it was canceled. */
   async function askRelease() {
     when.value = "10";
     reason.value = "";
