@@ -21,12 +21,12 @@ test("values are inserted unchanged and are not expanded again", () => {
 
 test("an error is translated by its code, or else shown with its own message", () => {
   const { failure } = translator(load("es"), "es");
-  assert.equal(failure({ code: "redis_unavailable", message: "Redis is unavailable." }), "No se puede acceder a Redis; no se cambió nada.");
+  assert.equal(failure({ code: "redis_unavailable", message: "Redis is unavailable." }), "Redis no está disponible; no se cambió nada.");
   assert.equal(failure({ code: "brand_new", message: "Something new." }), "Something new.");
 });
 
 test("the text of an error can name a limit", () => {
   const { failure } = translator(load("en"), "en");
   const text = failure({ code: "message_too_large", message: "" }, { max: "1 MiB" });
-  assert.equal(text, "The message is larger than this app takes (at most 1 MiB).");
+  assert.equal(text, "The message is too large (limit: 1 MiB).");
 });

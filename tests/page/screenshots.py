@@ -164,13 +164,13 @@ def queues(scene: Scene) -> None:
         growing = scene.page.locator(".queue-row").filter(has_text="sms").locator(".count .cell-number")
         expect(growing).to_have_text(f"{QUEUES['sms'][0] + QUEUES['sms'][1] * number:,}")
         scene.page.clock.fast_forward(20_000)
-    expect(scene.page.locator("#summary")).to_have_text("12 queues · 3 in trouble")
+    expect(scene.page.locator("#summary")).to_have_text("12 queues · 3 with problems")
 
 
 def away(scene: Scene) -> None:
     scene.push(*ORDERS)
     scene.store.end()
-    expect(scene.page.locator("#live")).to_have_text("Redis is away")
+    expect(scene.page.locator("#live")).to_have_text("Redis is unavailable")
 
 
 SCENES: list[Callable[[Scene], None]] = [

@@ -216,9 +216,9 @@ def test_the_language_is_switched_and_kept(tab: Tab) -> None:
     expect(tab.by_id("push-title")).to_have_text("Enviar un mensaje")
     expect(tab.by_id("push-text")).to_have_value("not lost")
     tab.page.goto(tab.url + "/nowhere")
-    expect(tab.page.locator("h1")).to_have_text("Aquí no hay nada")
+    expect(tab.page.locator("h1")).to_have_text("Página no encontrada")
     tab.by_id("language").select_option("pt-BR")
-    expect(tab.page.locator("h1")).to_have_text("Não há nada aqui")
+    expect(tab.page.locator("h1")).to_have_text("Página não encontrada")
 
 
 TOKEN = "a token for this test"
@@ -318,7 +318,7 @@ def test_shortcuts_are_listed_by_their_button_and_by_a_question_mark(tab: Tab) -
     expect(tab.by_id("help")).to_be_hidden()
     tab.by_id("help-open").focus()
     tab.press("Enter")
-    expect(tab.by_id("help")).to_contain_text("Push what is in the text field")
+    expect(tab.by_id("help")).to_contain_text("Push the text in the box")
     assert faults(tab) == []
     tab.press("Escape")
     expect(tab.by_id("help-open")).to_be_focused()

@@ -113,7 +113,7 @@ def test_an_undo_that_is_gone_is_not_offered_again(tab: Tab, redis: Any, name: s
     expect(tab.by_id("undo")).to_be_visible()
     redis.delete(*redis.keys("{queue:" + name + "}:cleared:*"))
     tab.by_id("undo-go").click()
-    expect(tab.page.get_by_role("alert")).to_contain_text("no longer there")
+    expect(tab.page.get_by_role("alert")).to_contain_text("has expired")
     expect(tab.by_id("undo")).to_be_hidden()
 
 
@@ -141,7 +141,7 @@ def test_a_move_to_the_queue_itself_is_refused(tab: Tab, seed: Callable[..., Non
 def test_dead_letters_say_how_often_they_were_delivered(tab: Tab, redis: Any, name: str) -> None:
     redis.lpush(f"{{queue:{name}}}:dead", "bad")
     tab.open(name + ".dead")
-    note = f"Messages of {name} that were buried, or delivered 5 times and never acked."
+    note = f"Messages from {name} that were buried, or delivered 5 times without an ack."
     expect(tab.page.locator(".waiting .note").first).to_contain_text(note)
 
 
@@ -196,7 +196,7 @@ def test_a_clear_under_a_filter_says_that_it_means_all(tab: Tab, seed: Callable[
     tab.by_id("filter").fill("a")
     tab.by_id("clear").click()
     expect(tab.by_id("clearing-text")).to_contain_text("2 waiting messages will be removed.")
-    expect(tab.by_id("clearing-text")).to_contain_text("not only what the filter shows")
+    expect(tab.by_id("clearing-text")).to_contain_text("not only those that the filter shows")
 
 
 def test_dead_letters_of_dead_letters_are_offered_only_where_there_are_some(tab: Tab, redis: Any, name: str) -> None:

@@ -37,7 +37,7 @@ def test_a_field_that_is_refused_says_why_in_the_pages_language(tab: Tab, redis:
     for typed, number, wanted in [
         ("", "", ["Rellene este campo.", ""]),
         ("no name", "", ["El nombre de la cola tiene de 1 a 128 caracteres: A-Z a-z 0-9 . _ - :", ""]),
-        (name, "0", ["", "Un número está fuera de los límites."]),
+        (name, "0", ["", "El número está fuera de los límites."]),
     ]:
         tab.by_id("moving-to").fill(typed)
         tab.by_id("moving-max").fill(number)

@@ -24,7 +24,7 @@ def test_a_call_can_be_tried(tabs: Callable[..., Tab], valkey: Store, scheme: st
     form.get_by_label("Body").fill('{"message": "it\'s"}')
     form.get_by_label("front").check()
     command = form.locator(".curl").inner_text()
-    form.get_by_role("button", name="Send the request").click()
+    form.get_by_role("button", name="Send request").click()
     expect(form.get_by_role("status")).to_have_text("200 OK")
     expect(form.locator(".answer")).to_contain_text('{"success":true,"message":"it\'s","count":1}')
     expect(form.locator(".answer")).to_contain_text("content-type: application/json")
@@ -34,11 +34,11 @@ def test_a_call_can_be_tried(tabs: Callable[..., Tab], valkey: Store, scheme: st
     page.evaluate("location.hash = '#count'")
     form = page.locator("#count form")
     tab.press("Tab")
-    form.get_by_role("button", name="Send the request").press("Enter")
+    form.get_by_role("button", name="Send request").press("Enter")
     expect(form.locator(".answer")).to_contain_text('"count":2')
     page.evaluate("location.hash = '#events'")
     form = page.locator("#events form")
-    form.get_by_role("button", name="Send the request").click()
+    form.get_by_role("button", name="Send request").click()
     expect(form.locator(".answer")).to_contain_text("event: queue")
     valkey.client().rpop(queue)
     expect(form.locator(".answer")).to_contain_text('"count":1')
@@ -48,7 +48,7 @@ def test_a_call_can_be_tried(tabs: Callable[..., Tab], valkey: Store, scheme: st
     page.locator("#pop").evaluate("one => { one.open = true }")
     form = page.locator("#pop form")
     form.get_by_label("wait", exact=True).fill("-1")
-    form.get_by_role("button", name="Send the request").click()
+    form.get_by_role("button", name="Send request").click()
     expect(form.get_by_role("status")).to_have_text("400 BAD REQUEST")
     assert page.evaluate("document.documentElement.scrollWidth") == width
     assert [one for one in told if "400" not in one] == []
@@ -69,7 +69,7 @@ def test_it_works_under_a_prefix_and_with_a_session_in_the_visitors_language(
     expect(form.locator(".curl")).to_have_text(
         f'curl -H "Authorization: Bearer $API_TOKEN" {site.url}/queue/api/queue/count'
     )
-    form.get_by_role("button", name="Enviar la petición").click()
+    form.get_by_role("button", name="Enviar petición").click()
     expect(form.get_by_role("status")).to_have_text("200 OK")
     with tab.page.expect_response("**/api/openapi.json") as answer:
         tab.page.get_by_role("link", name="Documento OpenAPI").click()

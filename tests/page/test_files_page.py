@@ -62,7 +62,7 @@ def test_a_cancelled_push_says_how_many_went_in(tab: Tab, redis: Any, name: str,
     tab.page.route("**/push?each=line", hold)
     tab.by_id("push-file").set_input_files(tmp_path / "lines.txt")
     tab.page.get_by_role("button", name="One message per line").click()
-    expect(tab.by_id("toasts")).to_contain_text("Stopped: 98,304 messages of lines.txt were pushed")
+    expect(tab.by_id("toasts")).to_contain_text("Stopped: 98,304 messages from lines.txt were pushed")
     assert redis.llen("queue:" + name) == 98_304
     expect(tab.by_id("push-progress")).to_be_hidden()
 
@@ -87,7 +87,7 @@ def test_a_file_that_is_no_text_stops_where_it_fails_and_says_so(
     tab.by_id("push-file").set_input_files(tmp_path / "mixed.txt")
     tab.page.get_by_role("button", name="One message per line").click()
     expect(tab.page.get_by_role("alert")).to_contain_text("The text is not valid UTF-8.")
-    expect(tab.by_id("toasts")).to_contain_text("Stopped: 2 messages of mixed.txt were pushed")
+    expect(tab.by_id("toasts")).to_contain_text("Stopped: 2 messages from mixed.txt were pushed")
     assert stored(redis, name) == [b"good", b"also good"]
 
 
@@ -109,7 +109,7 @@ def test_a_dropped_file_is_offered(tab: Tab) -> None:
     [
         (b"", "The file is empty."),
         ("text".encode("utf-16"), "The file is UTF-16; save it as UTF-8."),
-        (b"x" * (5 << 20), "The message is larger than this app takes (at most 1 MiB)."),
+        (b"x" * (5 << 20), "The message is too large (limit: 1 MiB)."),
     ],
     ids=["empty", "utf-16", "one long line"],
 )
@@ -130,7 +130,7 @@ def test_a_folder_that_is_dropped_is_called_one(tab: Tab) -> None:
         document.body.dispatchEvent(event);
     }"""
     )
-    expect(tab.page.get_by_role("alert")).to_contain_text("folder: This is a folder, or a file that cannot be read.")
+    expect(tab.page.get_by_role("alert")).to_contain_text("folder: This is a folder or an unreadable file.")
 
 
 def test_lines_of_text_are_not_taken_for_json(tab: Tab, redis: Any, name: str, tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ def test_a_push_with_a_delay_joins_the_queue_later(tab: Tab) -> None:
     tab.by_id("push-text").fill("in a second")
     tab.by_id("push-delay").fill("1")
     tab.by_id("push-go").click()
-    expect(tab.by_id("toasts")).to_contain_text("1 message pushed; it joins the queue at ")
+    expect(tab.by_id("toasts")).to_contain_text("1 message pushed; available at ")
     expect(tab.by_id("curl-line")).to_contain_text("push?delay=1")
     tab.shows("in a second")
     expect(tab.by_id("push-delay")).to_have_value("")
@@ -90,7 +90,7 @@ def test_what_another_reserved_is_put_back_extended_and_acked(tab: Tab, redis: A
     expect(held(tab)).to_have_count(1)
     held(tab).get_by_role("button", name="Put back").click()
     expect(held(tab)).to_have_count(0)
-    expect(tab.by_id("held-status")).to_have_text("Nothing is reserved")
+    expect(tab.by_id("held-status")).to_have_text("No reserved messages")
     expect(tab.by_id("held-title")).to_be_focused()
     assert stored(redis, name) == [b"one"]
     tab.press("Escape")
@@ -128,10 +128,10 @@ def test_what_is_delayed_is_put_back_buried_or_removed(tab: Tab, redis: Any, nam
         post(tab, "push", message=message, delay=600)
     tab.by_id("delayed-open").click()
     expect(held(tab)).to_have_count(3)
-    expect(held(tab).first.locator(".until")).to_contain_text("joins the queue in 9 min")
+    expect(held(tab).first.locator(".until")).to_contain_text("available in 9 min")
     held(tab).filter(has_text="now").get_by_role("button", name="Put back").click()
     expect(held(tab)).to_have_count(2)
-    held(tab).filter(has_text="bad").get_by_role("button", name="Later or bury").click()
+    held(tab).filter(has_text="bad").get_by_role("button", name="Delay or bury").click()
     tab.by_id("releasing-reason").fill("a duplicate")
     tab.by_id("releasing").get_by_role("button", name="Bury").click()
     expect(held(tab)).to_have_count(1)
@@ -153,7 +153,7 @@ def test_of_many_the_first_hundred_are_read_and_only_their_beginnings(tab: Tab) 
         tab.by_id("delayed-open").click()
     assert len(answer.value.body()) < 100_000
     expect(held(tab)).to_have_count(100)
-    expect(tab.by_id("held-status")).to_have_text("The first 100 are shown; 20 more")
+    expect(tab.by_id("held-status")).to_have_text("Showing the first 100; 20 more")
 
 
 # --- put back later, and bury
@@ -162,10 +162,10 @@ def test_of_many_the_first_hundred_are_read_and_only_their_beginnings(tab: Tab) 
 def test_a_reserved_message_is_put_back_for_later(tab: Tab, seed: Callable[..., None]) -> None:
     seed("work")
     tab.by_id("reserve").click()
-    tab.taken().get_by_role("button", name="Later or bury").click()
+    tab.taken().get_by_role("button", name="Delay or bury").click()
     tab.by_id("releasing-when").select_option("in 10 minutes")
     tab.by_id("releasing").get_by_role("button", name="Put back").click()
-    expect(tab.by_id("toasts")).to_contain_text("Put back; it comes back at ")
+    expect(tab.by_id("toasts")).to_contain_text("Put back; available at ")
     expect(tab.taken()).to_have_count(0)
     expect(tab.by_id("delayed-open")).to_have_text("1 delayed")
 
@@ -173,7 +173,7 @@ def test_a_reserved_message_is_put_back_for_later(tab: Tab, seed: Callable[..., 
 def test_enter_in_the_reason_puts_back_and_does_not_bury(tab: Tab, seed: Callable[..., None]) -> None:
     seed("work")
     tab.by_id("reserve").click()
-    tab.taken().get_by_role("button", name="Later or bury").click()
+    tab.taken().get_by_role("button", name="Delay or bury").click()
     tab.by_id("releasing-reason").fill("busy")
     tab.press("Enter")
     expect(tab.by_id("delayed")).to_have_text("1")
@@ -183,14 +183,14 @@ def test_enter_in_the_reason_puts_back_and_does_not_bury(tab: Tab, seed: Callabl
 def test_a_buried_message_says_why_and_when_it_died(tab: Tab, seed: Callable[..., None], name: str) -> None:
     seed("bad")
     tab.by_id("reserve").click()
-    tab.taken().get_by_role("button", name="Later or bury").click()
+    tab.taken().get_by_role("button", name="Delay or bury").click()
     tab.by_id("releasing-reason").fill("no such <b>customer</b>")
     tab.by_id("releasing").get_by_role("button", name="Bury").click()
-    expect(tab.by_id("toasts")).to_contain_text("It is a dead letter now")
+    expect(tab.by_id("toasts")).to_contain_text("Moved to the dead letters")
     tab.open(name + ".dead")
     expect(tab.page.locator(".row .reason")).to_have_text("no such <b>customer</b>")
     tab.page.locator(".row .open").click()
-    expect(tab.by_id("message-history")).to_contain_text("delivered 1 time · died at ")
+    expect(tab.by_id("message-history")).to_contain_text("delivered 1 time · dead-lettered at ")
     expect(tab.by_id("message-history")).to_contain_text("no such <b>customer</b>")
 
 
@@ -214,7 +214,7 @@ def test_a_waiting_message_that_failed_says_so_and_another_does_not(tab: Tab, se
 def test_pause_and_resume(tab: Tab, seed: Callable[..., None], redis: Any, name: str) -> None:
     seed("work")
     tab.by_id("pause").click()
-    expect(tab.by_id("paused")).to_contain_text("Paused: pop and reserve give nothing out.")
+    expect(tab.by_id("paused")).to_contain_text("Paused: Pop and Reserve return nothing.")
     expect(tab.by_id("resume")).to_be_focused()
     tab.by_id("pop").click()
     expect(tab.page.get_by_role("alert")).to_contain_text("The queue is paused")
@@ -259,7 +259,7 @@ def test_the_whole_queue_is_searched_also_behind_the_beginning_of_a_message(
     hits(tab).nth(1).get_by_role("button", name="Message 3,002: needle again").click()
     expect(tab.by_id("message-body")).to_have_text("needle again")
     tab.press("Escape")
-    hits(tab).nth(1).get_by_role("button", name="Go to message 3,002 in the list").click()
+    hits(tab).nth(1).get_by_role("button", name="Show message 3,002 in the list").click()
     expect(tab.page.locator(":focus .preview")).to_have_text("needle again")
     expect(tab.by_id("filter")).to_have_value("")
     expect(tab.by_id("search")).to_be_hidden()
@@ -301,7 +301,7 @@ def test_a_search_is_stopped(tab: Tab, seed: Callable[..., None]) -> None:
 def test_a_search_ends_at_a_thousand(tab: Tab, seed: Callable[..., None]) -> None:
     seed(*(f"order {i}" for i in range(1500)))
     search(tab, "order")
-    expect(tab.by_id("search-status")).to_have_text("The first 1,000 found; there may be more")
+    expect(tab.by_id("search-status")).to_have_text("The first 1,000 matches; there may be more")
     expect(hits(tab)).to_have_count(1000)
 
 
@@ -325,7 +325,7 @@ def test_a_row_whose_message_is_gone_says_so(tab: Tab, seed: Callable[..., None]
     tab.shows("a", "b", "c")
     tab.page.route("**/all?offset=1&limit=1*", lambda route: (redis.rpop("queue:" + name, 2), route.continue_()))
     tab.page.locator(".row .open").nth(1).click()
-    expect(tab.page.get_by_role("alert")).to_contain_text("this message is no longer there")
+    expect(tab.page.get_by_role("alert")).to_contain_text("This message has moved or is gone.")
     expect(tab.by_id("message")).to_be_hidden()
 
 

@@ -55,10 +55,10 @@ def test_redis_goes_away_and_comes_back(tabs: Callable[..., Tab], serve: Callabl
     tab.by_id("push-go").click()
     tab.shows("kept")
     store.end()
-    expect(tab.by_id("live")).to_have_text("Redis is away")
-    expect(tab.by_id("absent")).to_contain_text("This page reconnects by itself.")
+    expect(tab.by_id("live")).to_have_text("Redis is unavailable")
+    expect(tab.by_id("absent")).to_contain_text("This page reconnects automatically.")
     tab.by_id("pop").click()
-    expect(tab.page.get_by_role("alert")).to_contain_text("Redis cannot be reached; nothing was changed.")
+    expect(tab.page.get_by_role("alert")).to_contain_text("Redis is unavailable; nothing was changed.")
     late = tabs(url=app.url).open(connection="fault")
     store.start()
     expect(late.by_id("live")).to_have_text("Live")
@@ -89,7 +89,7 @@ def test_a_network_that_is_gone_and_comes_back(tab: Tab, valkey: Store, name: st
     expect(tab.by_id("live")).to_have_text("Reconnecting")
     tab.by_id("push-text").fill("not lost")
     tab.by_id("push-go").click()
-    expect(tab.page.get_by_role("alert")).to_contain_text("No answer. Your text is still here;")
+    expect(tab.page.get_by_role("alert")).to_contain_text("No response. Your text is still here;")
     expect(tab.by_id("push-text")).to_have_value("not lost")
     tab.page.context.set_offline(False)
     expect(tab.by_id("live")).to_have_text("Live")
@@ -138,7 +138,7 @@ def test_a_name_that_redis_uses_for_something_else_says_so(tabs: Callable[..., T
     valkey.client().set("queue:" + name, "no list")
     tab = tabs().open(connection="fault")
     expect(tab.by_id("live")).to_have_text("Redis error")
-    expect(tab.by_id("absent")).to_have_text("Redis holds something other than a list under this name.")
+    expect(tab.by_id("absent")).to_have_text("The Redis key of this queue is not a list.")
     valkey.client().delete("queue:" + name)
     expect(tab.by_id("live")).to_have_text("Live")
 
@@ -153,9 +153,9 @@ def test_a_tab_that_nobody_sees_stops_following_and_goes_on_when_it_is_seen(tab:
     }"""
     tab.page.evaluate(hide, True)
     tab.page.clock.fast_forward(5100)
-    expect(tab.by_id("live")).to_have_text("Not following")
+    expect(tab.by_id("live")).to_have_text("Not updating")
     expect(tab.page).to_have_title(name)  # nobody knows whether what it knew last is still true
-    expect(tab.by_id("chart")).to_have_attribute("aria-label", re.compile("not following the queue now"))
+    expect(tab.by_id("chart")).to_have_attribute("aria-label", re.compile("not updating"))
     expect(tab.by_id("rate-in")).to_have_text("–/s in")
     valkey.client().lpush("queue:" + name, "meanwhile")
     tab.page.evaluate(hide, False)
@@ -211,7 +211,7 @@ def test_an_answer_that_takes_long_is_said_to_be_waited_for(tab: Tab, seed: Call
         with tab.page.expect_request("**/pop"):
             tab.by_id("pop").click()
         tab.page.clock.fast_forward(3100)
-        expect(tab.by_id("toasts")).to_contain_text("Still waiting for the app…")
+        expect(tab.by_id("toasts")).to_contain_text("The server has not responded yet…")
 
 
 def test_without_scripts_the_page_says_so_and_does_not_connect_for_ever(tabs: Callable[..., Tab]) -> None:

@@ -57,7 +57,7 @@ def test_push_more_lines_than_one_request_takes(tabs: Callable[..., Tab], redis:
 
 def test_nothing_is_pushed_from_an_empty_field_and_the_page_says_why(tab: Tab, redis: Any, name: str) -> None:
     tab.by_id("push-go").click()
-    expect(tab.page.get_by_role("alert")).to_have_text("A message must not be empty.×")
+    expect(tab.page.get_by_role("alert")).to_have_text("A message cannot be empty.×")
     assert stored(redis, name) == []
 
 
@@ -71,7 +71,7 @@ def test_what_is_too_large_is_refused_before_it_is_sent(
     tab.by_id("push-text").fill("é" * 512 + "x")
     tab.by_id("push-go").click()
     alert = tab.page.get_by_role("alert").locator(".text")
-    expect(alert).to_have_text("The message is larger than this app takes (at most 1 KiB).")
+    expect(alert).to_have_text("The message is too large (limit: 1 KiB).")
     expect(tab.by_id("push-text")).to_have_value("é" * 512 + "x")
     assert sent == []
     tab.by_id("push-each").check()
@@ -84,7 +84,7 @@ def test_what_was_typed_outlives_a_refusal_and_a_reload(tab: Tab, redis: Any, na
     redis.set("queue:" + name, "not a list")
     tab.by_id("push-text").fill("precious")
     tab.by_id("push-go").click()
-    expect(tab.page.get_by_role("alert")).to_contain_text("something other than a list")
+    expect(tab.page.get_by_role("alert")).to_contain_text("is not a list")
     expect(tab.by_id("push-text")).to_have_value("precious")
     tab.page.reload()
     expect(tab.by_id("push-text")).to_have_value("precious")
@@ -117,7 +117,7 @@ def test_what_did_not_get_in_stays_apart_from_what_is_typed(tab: Tab, redis: Any
             tab.by_id("push-each").set_checked(word != "first")
             tab.by_id("push-go").click()
         tab.by_id("push-text").fill("thi")
-    expect(tab.page.get_by_role("alert")).to_contain_text("something other than a list")
+    expect(tab.page.get_by_role("alert")).to_contain_text("is not a list")
     expect(unsent(tab)).to_have_text(["first", "second ↵ lines"])
     tab.by_id("push-text").press_sequentially("rd")
     tab.page.reload()

@@ -39,7 +39,7 @@ def bury(client: Any, name: str) -> None:
 def test_all_queues_at_a_glance(tabs: Callable[..., Tab], own_site: tuple[str, Any]) -> None:
     url, redis = own_site
     tab = tabs(url).open_queues()
-    expect(tab.by_id("empty-title")).to_have_text("No queue holds anything")
+    expect(tab.by_id("empty-title")).to_have_text("No queue has any messages")
     assert faults(tab) == []
     for name in ("audit", "orders", "sms"):
         redis.lpush(f"queue:{name}", "a", "b")
@@ -48,7 +48,7 @@ def test_all_queues_at_a_glance(tabs: Callable[..., Tab], own_site: tuple[str, A
     bury(redis, "sms")
     expect(row(tab, "sms").locator(".why")).to_have_text("1 dead letter")
     expect(names(tab)).to_have_text(["sms", "audit", "orders"])
-    expect(tab.by_id("summary")).to_have_text("3 queues · 1 in trouble")
+    expect(tab.by_id("summary")).to_have_text("3 queues · 1 with problems")
     expect(tab.page).to_have_title("(1) All queues")
     expect(row(tab, "sms").get_by_role("link", name="sms, 2 waiting, 1 dead letter")).to_be_visible()
     ReliableQueue(redis, "orders").pause()
@@ -79,7 +79,7 @@ def test_all_queues_at_a_glance(tabs: Callable[..., Tab], own_site: tuple[str, A
     expect(names(tab)).to_have_text(["sms"])
     tab.press("ArrowDown")
     assert tab.page.evaluate("document.activeElement.textContent") == "sms"
-    row(tab, "sms").get_by_role("link", name="1 dead letter of sms").click()
+    row(tab, "sms").get_by_role("link", name="1 dead letter from sms").click()
     expect(tab.page).to_have_url(f"{url}/q/sms.dead")
     expect(tab.by_id("live")).to_have_attribute("data-connection", "live")
     tab.page.get_by_role("link", name="All queues").first.click()
@@ -95,7 +95,7 @@ def test_ten_thousand_queues_are_a_few_rows_on_a_phone_too(tabs: Callable[..., T
     pipeline.execute()
     bury(redis, "09999.a-long-name-")
     tab = tabs(url, width=390, height=844, has_touch=True, is_mobile=True, color_scheme="dark").open_queues()
-    expect(tab.by_id("summary")).to_have_text("10,000 queues · 1 in trouble")
+    expect(tab.by_id("summary")).to_have_text("10,000 queues · 1 with problems")
     expect(names(tab).first).to_have_text("09999.a-long-name-")
     assert names(tab).count() < 40
     assert tab.page.evaluate(IS_WIDE_ENOUGH)

@@ -220,7 +220,7 @@ def test_the_last_delivery_that_runs_out_ends_among_the_dead_letters(
     tab.by_id("take-lease").fill("1")
     tab.by_id("reserve").click()
     expect(tab.taken().locator(".left")).to_contain_text("delivery 5 of 5")
-    expect(tab.taken().locator(".left")).to_have_text("Time is up; it is a dead letter now")
+    expect(tab.taken().locator(".left")).to_have_text("Time is up; it is now a dead letter")
     expect(tab.by_id("dead")).to_have_text("1")
     tab.taken().get_by_role("button", name="Close").click()
     expect(tab.taken()).to_have_count(0)
