@@ -31,7 +31,7 @@ OPTIONS: dict[str, Any] = {"cwd": ROOT, "capture_output": True, "text": True, "t
 def run(*arguments: str, **options: Any) -> str:
     """Run node and return what it prints."""
     done = node(list(arguments), return_completed_process=True, **OPTIONS, **options)
-    assert done.returncode == 0, f"{done.stdout}{done.stderr}"
+    assert done.returncode == 0, (done.stdout, done.stderr)
     return str(done.stdout)
 
 

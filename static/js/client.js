@@ -85,8 +85,8 @@ export class QueueClient {
    * @param {string | Blob} text
    * @param {{json?: boolean, progress?: (done: {pushed: number, bytes: number, size: number}) => void,
    *          signal?: AbortSignal}} options
-   *     json: each line is a JSON value (NDJSON), as `exportLines` yields them; signal: stops between two slices, so that the
-   *     number of messages pushed is exact
+   *     json: each line is a JSON value (NDJSON), as `exportLines` yields them; signal: stops between two slices, so
+   *     that the number of messages pushed is exact
    * @returns {Promise<{pushed: number, bytes: number, size: number}>} a failure has `answer.pushed` too
    */
   async pushLines(text, { json = false, progress = () => {}, signal } = {}) {
@@ -139,8 +139,8 @@ export class QueueClient {
    * List waiting messages without changing the queue; the next to be popped comes first.
    * @param {{offset?: number, limit?: number, preview?: number, contains?: string, details?: boolean,
    *          signal?: AbortSignal}} options
-   *     preview: return only this many characters of each, as {preview, bytes}; contains: only messages that contain this
-   *     text, each with its position; details: with the number of deliveries and the last failure of each
+   *     preview: return only this many characters of each, as {preview, bytes}; contains: only messages that contain
+   *     this text, each with its position; details: with the number of deliveries and the last failure of each
    * @returns {Promise<{messages: Array<Message | Preview | Found | Details>, count: number}>}
    */
   all({ offset, limit, preview, contains, details, signal } = {}) {
@@ -193,7 +193,7 @@ export class QueueClient {
   // --- reservations
 
   /**
-   * Reserve the next message; it returns to the queue unless it is acked in time. null, or [] with `max`, if there is none.
+   * Reserve the next message; it returns to the queue unless it is acked in time. null if there is none, [] with `max`.
    * @param {{lease?: number, wait?: number, max?: number, signal?: AbortSignal}} options
    *     lease: seconds until it returns; wait: seconds to wait for a message
    * @returns {Promise<Reservation | null | Reservation[]>}
@@ -216,16 +216,20 @@ export class QueueClient {
 
   /**
    * Return reserved messages to the queue, to be popped next or in `delay` seconds, or bury them (`dead`): all or none.
-   * @param {string | string[]} id @param {{delay?: number, dead?: boolean, reason?: string}} options reason: why it failed
-   * @returns {Promise<{released: number, dead: number}>} dead: how many of them were buried, because of `dead` or because
-   *     they were delivered too many times
+   * @param {string | string[]} id
+   * @param {{delay?: number, dead?: boolean, reason?: string}} options reason: why it failed
+   * @returns {Promise<{released: number, dead: number}>} dead: how many of them were buried, because of `dead` or
+   *     because they were delivered too many times
    */
   release(id, { delay, dead, reason } = {}) {
     const body = { ...idBody(id), delay: delay || undefined, dead: dead || undefined, reason: reason || undefined };
     return this.#post("release", { body });
   }
 
-  /** Let a lease end `lease` seconds from now. @param {string} id @param {number} lease @returns {Promise<{deadline: number}>} */
+  /**
+   * Let a lease end `lease` seconds from now.
+   * @param {string} id @param {number} lease @returns {Promise<{deadline: number}>}
+   */
   extend(id, lease) {
     return this.#post("extend", { body: { id, lease } });
   }
@@ -242,7 +246,10 @@ export class QueueClient {
     return this.#post("remove", { body: { position, message, undo } });
   }
 
-  /** Remove all messages; for an hour, `restore` can undo it. @returns {Promise<{cleared: number, undo: string | null}>} */
+  /**
+   * Remove all messages; for an hour, `restore` can undo it.
+   * @returns {Promise<{cleared: number, undo: string | null}>}
+   */
   clear() {
     return this.#post("clear");
   }
@@ -340,12 +347,16 @@ export class QueueClient {
    */
   #follow(url, handlers, connection) {
     const stopped = new AbortController();
-    const open = (/** @type {AbortSignal} */ signal) => this.#send(url, { headers: { Accept: "text/event-stream" }, signal });
+    const headers = { Accept: "text/event-stream" };
+    const open = (/** @type {AbortSignal} */ signal) => this.#send(url, { headers, signal });
     followEvents(open, handlers, connection, stopped.signal);
     return () => stopped.abort();
   }
 
-  /** Return the response of `all` as a stream of lines, one JSON value per message. @param {object} query @param {AbortSignal} [signal] */
+  /**
+   * Return the response of `all` as a stream of lines, one JSON value per message.
+   * @param {object} query @param {AbortSignal} [signal]
+   */
   async #lines(query, signal) {
     const response = await this.#send(this.url("all", query), { headers: { Accept: "application/x-ndjson" }, signal });
     if (!response.ok || !response.body) throw await parseAnswer(response);

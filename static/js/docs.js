@@ -1,4 +1,4 @@
-/** The forms of the API reference: each shows the curl command of its request, sends it on a click, and shows the response. */
+/** The forms of the API reference: each shows its request as a curl command, sends it, and shows the response. */
 import { APP_URL } from "./client.js";
 import { operationPath } from "./client/paths.js";
 import { quoted } from "./text/curl.js";
@@ -7,7 +7,6 @@ import { byId, write } from "./ui/dom.js";
 
 const SHOWN_HEADERS = ["content-type", "content-length", "allow", "retry-after", "www-authenticate"];
 const MAX_SHOWN_CHARACTERS = 100_000; // of a response; a stream never ends
-
 const QUEUE_PATH = operationPath(null, ""); // what the paths of a queue's operations begin with
 
 const page = JSON.parse(byId("page").textContent);
@@ -18,7 +17,8 @@ const queue = byId("queue");
 function requestOf(form) {
   const { method, path } = form.dataset;
   const name = queue.value.trim();
-  const url = new URL(name && path.startsWith(QUEUE_PATH) ? operationPath(name, path.slice(QUEUE_PATH.length)) : path, APP_URL);
+  const isOfQueue = name && path.startsWith(QUEUE_PATH);
+  const url = new URL(isOfQueue ? operationPath(name, path.slice(QUEUE_PATH.length)) : path, APP_URL);
   const headers = {};
   for (const input of form.querySelectorAll("[data-in]")) {
     const value = input.type === "checkbox" && !input.checked ? "" : input.value;
@@ -50,8 +50,8 @@ async function send(form, signal) {
   write(status, t("docs.waiting"));
   const response = await fetch(url, { ...options, signal });
   write(status, `${response.status} ${response.statusText}`);
-  const headers = SHOWN_HEADERS.filter((name) => response.headers.has(name)).map((name) => `${name}: ${response.headers.get(name)}\n`);
-  shown.textContent = `${headers.join("")}\n`;
+  const names = SHOWN_HEADERS.filter((name) => response.headers.has(name));
+  shown.textContent = [...names.map((name) => `${name}: ${response.headers.get(name)}`), "", ""].join("\n");
   shown.hidden = false;
   const decoder = new TextDecoder();
   const reader = response.body?.getReader();

@@ -2,7 +2,9 @@
 import { QueueClient } from "./client.js";
 import { nameRule } from "./state/names.js";
 import { labelOf } from "./state/queue.js";
-import { SORTS, dropEmpty, initialList, problemsOf, receiveChange, receiveList, setListConnection, sparkMinutes } from "./state/queueList.js";
+import {
+  SORTS, dropEmpty, initialList, problemsOf, receiveChange, receiveList, setListConnection, sparkMinutes,
+} from "./state/queueList.js";
 import { createStore } from "./state/store.js";
 import { translator } from "./text/i18n.js";
 import { byId, session, write } from "./ui/dom.js";
@@ -31,14 +33,15 @@ function update(state) {
   const isAbsent = ["fault", "away", "refused"].includes(connection);
   byId("absent").hidden = !isAbsent;
   byId("stage").classList.toggle("stale", isAbsent);
-  if (isAbsent) write(byId("absent"), connection === "fault" && error?.code !== "redis_unavailable" ? failure(error) : t(`absent.${connection}`));
+  const isOther = connection === "fault" && error?.code !== "redis_unavailable";
+  if (isAbsent) write(byId("absent"), isOther ? failure(error) : t(`absent.${connection}`));
   if (!known) return;
   const found = queueRows.update(state, { sort: sort.value, filter: filter.value.trim() });
   byId("empty").hidden = found > 0;
   write(byId("empty-title"), queues.size ? t("queues.found", { n: 0 }) : t("queues.none"));
   byId("empty-more").hidden = queues.size > 0;
   const troubled = [...queues.values()].filter((queue) => problemsOf(queue, Date.now()).length > 0).length;
-  const facts = [t("queues.n", { n: queues.size }), troubled ? t("queues.troubled", { n: troubled }) : t("queues.untroubled")];
+  const facts = [t("queues.n", { n: queues.size }), textOf(troubled)];
   if (!complete) facts.push(t("queues.incomplete"));
   if (unnamed) facts.push(t("queues.unnamed", { n: unnamed }));
   write(byId("summary"), facts.join(" · "));
@@ -47,13 +50,15 @@ function update(state) {
   speak(troubled);
 }
 
+const textOf = (troubled) => (troubled ? t("queues.troubled", { n: troubled }) : t("queues.untroubled"));
+
 let spokenCount = null; // the number of queues with problems last announced
 let spokenAt = -Infinity;
 
 /** Announce the number of queues with problems if it has changed, but rarely. */
 function speak(troubled) {
   if (troubled === spokenCount || performance.now() - spokenAt < SPEAK_INTERVAL_MS) return;
-  if (spokenCount !== null) write(byId("spoken"), troubled ? t("queues.troubled", { n: troubled }) : t("queues.untroubled"));
+  if (spokenCount !== null) write(byId("spoken"), textOf(troubled));
   [spokenCount, spokenAt] = [troubled, performance.now()];
 }
 

@@ -4,7 +4,7 @@
   root.dataset.script = ""; // for style sheets: scripts run
   const system = matchMedia("(prefers-color-scheme: dark)");
   const shown = () => root.dataset.theme ?? (system.matches ? "dark" : "light");
-  const home = new URL("../../", document.currentScript.src).pathname.slice(0, -1) || "/"; // the app may be at a sub-path
+  const home = new URL("../../", document.currentScript.src).pathname.slice(0, -1) || "/"; // or a sub-path
   let theme = null;
   try {
     theme = localStorage.getItem("theme");

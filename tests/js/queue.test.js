@@ -1,4 +1,7 @@
-/** The state of a queue's page, and the messages in hand: every change makes a new state, of which subscribers are notified. */
+/**
+ * The state of a queue's page, and the messages in hand: every change makes a new state, of which subscribers are
+ * notified.
+ */
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { addInHand, dropFromHand, endReservation, extendReservation, restoreInHand } from "../../static/js/state/inHand.js";

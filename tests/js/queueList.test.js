@@ -12,7 +12,9 @@ const list = (...queues) => ({ queues, complete: true, unnamed: 0 });
 const change = (queues, removed = []) => ({ ...list(...queues), removed });
 const names = (state, options, now = 0) => sortQueues(state.queues, { sort: "trouble", filter: "", ...options }, now).map(({ name }) => name);
 
-/** Return the problems of the queue "a" after these counts, ten seconds apart; ten seconds have passed since the last. */
+/**
+ * Return the problems of the queue "a" after these counts, ten seconds apart; ten seconds have passed since the last.
+ */
 function after(...steps) {
   const states = steps.map((step, i) => [typeof step === "number" ? { count: step } : step, i * 10_000]);
   let state = initialList();

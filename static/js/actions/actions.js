@@ -11,7 +11,7 @@ import { createWholeQueue } from "./wholeQueue.js";
  * failure, and then resolves with undefined (with the server's answer on success), so that callers need no `catch`.
  *
  * @param {{client: import("../client.js").QueueClient, store: object, notices: object, recent: object, curl: object,
- *          showCommand: (command: string) => void, t: (key: string, values?: object) => string, language: string}} parts
+ *     showCommand: (command: string) => void, t: (key: string, values?: object) => string, language: string}} parts
  */
 export function createActions(parts) {
   const { store, notices, t } = parts;
@@ -20,7 +20,9 @@ export function createActions(parts) {
   function linkTo(name) {
     return name === store.state.name ? undefined : { href: pageUrl(name), text: t("dead.open", { name }) };
   }
-  const sayMoved = (number, to, undo = {}) => notices.say(t("moved", { n: number, name: to }), { ...linkTo(to), ...undo });
+  function sayMoved(number, to, undo = {}) {
+    notices.say(t("moved", { n: number, name: to }), { ...linkTo(to), ...undo });
+  }
 
   const tools = { ...parts, run: createRun(parts), linkTo, sayMoved };
   const { push, pushCopy } = createPushing(tools);

@@ -3,7 +3,7 @@
 const MAX_ATTEMPTS = 3;
 const RETRY_DELAY_MS = 700;
 
-/** Error codes after which the operation may have been done; with "no_json" a proxy responded in place of the server. */
+/** Error codes after which the operation may have been done. With "no_json", a proxy has responded. */
 export const LOST_CODES = new Set(["offline", "outcome_unknown", "no_json"]);
 
 /** Return a new Idempotency-Key. */

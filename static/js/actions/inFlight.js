@@ -7,8 +7,8 @@ import { leaseEnd } from "./taking.js";
 const MAX_SHIFT = 100; // how far from its last known place in the list a message is looked for
 
 /**
- * What can be done with messages that are reserved or delayed, by their ids. Each action resolves with the server's answer,
- * undefined if it failed.
+ * What can be done with messages that are reserved or delayed, by their ids. Each action resolves with the server's
+ * answer, undefined if it failed.
  */
 export function createInFlight({ client, store, notices, curl, run, keep, linkTo, t, language }) {
   /** @param {string} id */
@@ -20,16 +20,22 @@ export function createInFlight({ client, store, notices, curl, run, keep, linkTo
     return answer;
   }
 
-  /** Put back, now or in `delay` seconds, or bury. @param {string} id @param {{delay?: number, dead?: boolean, reason?: string}} options */
+  /**
+   * Put back, now or in `delay` seconds, or bury.
+   * @param {string} id @param {{delay?: number, dead?: boolean, reason?: string}} options
+   */
   async function release(id, options = {}) {
     const answer = await run(curl.release(id, options), () => client.release(id, options));
     if (!answer) return undefined;
     store.change(endReservation, id);
     if (answer.dead) notices.say(t(options.dead ? "buried" : "buried.often"), linkTo(deadOf(store.state.name)));
-    else if (options.delay) notices.say(t("backed.later", { time: timeOf(Date.now() + options.delay * 1000, language) }));
+    else if (options.delay) notices.say(t("backed.later", { time: timeIn(options.delay) }));
     else notices.say(t("backed", { n: 1 }));
     return answer;
   }
+
+  /** Return the time of day in some seconds. */
+  const timeIn = (seconds) => timeOf(Date.now() + seconds * 1000, language);
 
   /** @param {string} id @param {number} lease seconds */
   async function extend(id, lease) {

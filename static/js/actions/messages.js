@@ -6,14 +6,17 @@ const MAX_SHIFT = 100; // how far from its last known position a message is look
 const SEARCH_CHARACTERS = 200; // read of each message while looking for one
 const NAMED_CHARACTERS = 40; // of a removed message, in the notice
 
-/** What can be done with one waiting message. */
+/**
+ * What can be done with one waiting message.
+ *
+ * @import { Message, Preview } from "../client/types.js"
+ */
 export function createMessages({ client, store, notices, curl, showCommand, run, keep, putBack, sayMoved, t }) {
   /**
    * Read a whole message, and its deliveries.
-   * @param {number} position @param {import("../client/types.js").Preview} [preview] what the page shows of it: if others
-   *     were popped since then, the message is looked for nearby
-   * @returns {Promise<{position: number, message: import("../client/types.js").Message, deliveries: number, reason?: string,
-   *           failed?: number, died?: number} | undefined>}
+   * @param {number} position @param {Preview} [preview] what the page shows of it: if
+   *     others were popped since then, the message is looked for nearby
+   * @returns {Promise<{position: number, message: Message} & import("../client/types.js").Details | undefined>}
    */
   function read(position, preview) {
     return run(curl.read(position), async () => {
@@ -41,13 +44,14 @@ export function createMessages({ client, store, notices, curl, showCommand, run,
 
   /**
    * Remove the message that is shown at a position. If the queue has moved on since then, nothing is removed.
-   * @param {number} position @param {import("../client/types.js").Preview} [preview] what the page shows of it
+   * @param {number} position @param {Preview} [preview] what the page shows of it
    */
   async function remove(position, preview) {
     let message;
     const answer = await run("", async () => {
       [message] = (await client.all({ offset: position, limit: 1 })).messages;
-      if (message === undefined || (preview && !fits(message, preview))) throw new QueueError("moved", t("remove.stale"));
+      const isSame = message !== undefined && (!preview || fits(message, preview));
+      if (!isSame) throw new QueueError("moved", t("remove.stale"));
       showCommand(curl.remove(position, message));
       return client.remove(position, message, { undo: true });
     });
@@ -61,7 +65,7 @@ export function createMessages({ client, store, notices, curl, showCommand, run,
 
   /**
    * Move one message to another queue. If others were popped since it was read, it is looked for nearby.
-   * @param {string} to @param {number} position @param {import("../client/types.js").Message} message
+   * @param {string} to @param {number} position @param {Message} message
    */
   async function moveOne(to, position, message) {
     const answer = await run(curl.moveOne(to, position, message), async () => {

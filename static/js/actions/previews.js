@@ -1,7 +1,10 @@
-/** Whether a message is the one that was shown. Compared byte by byte: a preview of bytes may end within a character. */
+/** Comparing messages with previews, byte by byte: a preview may end within a character. */
 import { bytesOf } from "../text/format.js";
 
-/** Return whether a whole message can be the one with this preview. @param {import("../client/types.js").Message} message */
+/**
+ * Return whether a whole message can be the one with this preview.
+ * @param {import("../client/types.js").Message} message
+ */
 export function fits(message, { preview, bytes }) {
   const whole = bytesOf(message);
   return whole.length === bytes && startsAlike(whole, bytesOf(preview), bytesOf(preview).length);

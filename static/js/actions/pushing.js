@@ -20,11 +20,13 @@ export function createPushing({ client, notices, curl, run, linkTo, t }) {
 
   /**
    * Push a copy of a message to this queue or another one.
-   * @param {string} to @param {import("../client/types.js").Message} message @param {string} key makes it safe to repeat
+   * @param {string} to @param {import("../client/types.js").Message} message
+   * @param {string} key makes it safe to repeat
    */
   async function pushCopy(to, message, key) {
     const other = client.of(to);
-    const answer = await run(curl.of(to).push(message), () => retryWithKey((sent) => other.push(message, { key: sent }), key));
+    const work = () => retryWithKey((sent) => other.push(message, { key: sent }), key);
+    const answer = await run(curl.of(to).push(message), work);
     if (answer) notices.say(t("pushed.to", { name: to }), linkTo(to));
     return answer;
   }

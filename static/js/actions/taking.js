@@ -7,8 +7,8 @@ export function createTaking({ client, store, notices, recent, curl, run, push, 
   let unanswered = null; // a pop whose response was lost: {options, key}
 
   /**
-   * Pop; resolves with the list of popped messages. If the response to the last pop was lost, that pop is retried instead,
-   * so that its messages are not lost.
+   * Pop; resolves with the list of popped messages. If the response to the last pop was lost, that pop is retried
+   * instead, so that its messages are not lost.
    * @param {{max?: number, wait?: number}} options @param {AbortSignal} [signal] stops waiting
    */
   async function pop(options, signal) {
@@ -63,8 +63,8 @@ export function createTaking({ client, store, notices, recent, curl, run, push, 
   const puttingBack = new Set(); // ids
 
   /**
-   * Put one message back: at the front, or where it was if its removal can be undone. The key and the undo each work once,
-   * so that a copy of this tab cannot put it back again.
+   * Put one message back: at the front, or where it was if its removal can be undone. The key and the undo each work
+   * once, so that a copy of this tab cannot put it back again.
    */
   function putOneBack({ message, key, undo, time }) {
     const canUndo = undo && Date.now() < time + UNDO_TTL_MS;
@@ -72,8 +72,8 @@ export function createTaking({ client, store, notices, recent, curl, run, push, 
   }
 
   /**
-   * Put popped and removed messages back one by one, the newest first, so that they are in their old order. Messages that
-   * are already on their way back are skipped.
+   * Put popped and removed messages back one by one, the newest first, so that they are in their old order. Messages
+   * that are already on their way back are skipped.
    * @param {import("../state/inHand.js").InHand[]} messages newest first
    */
   async function putBack(messages) {

@@ -24,12 +24,13 @@ export function createWholeQueue({ client, store, notices, curl, run, sayMoved, 
     if (to === store.state.name) return notices.fail({ code: "same_queue" });
     const answer = await run(curl.move(to, options), () => client.move(to, options));
     if (!answer) return undefined;
-    const undo = (await holdsExactly(to, answer.moved)) ? { label: t("move.back"), action: () => moveBack(to, answer.moved) } : {};
-    sayMoved(answer.moved, to, undo);
+    const { moved } = answer;
+    const canUndo = await holdsExactly(to, moved);
+    sayMoved(moved, to, canUndo ? { label: t("move.back"), action: () => moveBack(to, moved) } : {});
     return answer;
   }
 
-  /** Return whether a queue holds only the messages just moved. If it held others before, they are mixed: there is no undo. */
+  /** Return whether a queue holds only the messages just moved: if they are mixed with others, there is no undo. */
   async function holdsExactly(name, number) {
     try {
       return number > 0 && (await client.of(name).count()).count === number;

@@ -5,14 +5,16 @@ const NOTHING_CODES = new Set(["empty", "no_result"]); // these mean "nothing th
 
 /**
  * Return the JSON of a response.
- * @param {Response} response @returns {Promise<any>} rejects with a QueueError unless it is a success or an empty result
+ * @param {Response} response @returns {Promise<any>}
+ *     rejects with a QueueError unless it is a success or an empty result
  */
 export async function parseAnswer(response) {
   let answer;
   try {
     answer = await response.json();
   } catch {
-    throw new QueueError("no_json", `The response (${response.status}) did not come from this server.`, response.status);
+    const { status } = response;
+    throw new QueueError("no_json", `The response (${status}) did not come from this server.`, status);
   }
   if (answer.success === true || NOTHING_CODES.has(answer.error)) return answer;
   throw new QueueError(answer.error ?? "outcome_unknown", answer.message ?? "", response.status, answer);
@@ -20,7 +22,8 @@ export async function parseAnswer(response) {
 
 /**
  * Yield the chunks of a stream as they arrive.
- * @template T @param {ReadableStream<T>} stream @returns {AsyncGenerator<T>} throws a QueueError if the stream breaks off
+ * @template T @param {ReadableStream<T>} stream
+ * @returns {AsyncGenerator<T>} throws a QueueError if the stream breaks off
  */
 export async function* chunksOf(stream) {
   const reader = stream.getReader();

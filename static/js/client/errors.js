@@ -1,10 +1,13 @@
 /**
- * A failure. `code` is stable: the server's own, or one of this client's, for which there is no `status`:
- * "offline" (no response), "aborted" (by the caller's signal), "file" (unreadable). "no_json" is a response that did not
- * come from the server, such as a proxy's error page.
+ * A failure. `code` is stable: the server's own, or one of this client's, for which there is no `status`: "offline" (no
+ * response), "aborted" (by the caller's signal), "file" (unreadable). "no_json" is a response that did not come from
+ * the server, such as a proxy's error page.
  */
 export class QueueError extends Error {
-  /** @param {string} code @param {string} message @param {number} status HTTP status, 0 without a response @param {any} answer */
+  /**
+   * @param {string} code @param {string} message
+   * @param {number} status of HTTP, 0 without a response @param {any} answer
+   */
   constructor(code, message, status = 0, answer = {}) {
     super(message);
     this.name = "QueueError";

@@ -93,7 +93,10 @@ export function parseEvents(text) {
   return { events, rest };
 }
 
-/** Resolve after a time, or earlier once it is aborted or the browser is online again. @param {number} milliseconds @param {AbortSignal} signal */
+/**
+ * Resolve after a time, or earlier once it is aborted or the browser is online again.
+ * @param {number} milliseconds @param {AbortSignal} signal
+ */
 function sleep(milliseconds, signal) {
   return new Promise((/** @type {(value?: undefined) => void} */ done) => {
     const end = () => {

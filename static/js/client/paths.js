@@ -4,7 +4,9 @@ export const QUEUES_PATH = "api/queues";
 export const EVENTS_PATH = "api/events";
 
 /** Return the path of an operation. @param {string | null} name null: the default queue @param {string} operation */
-export const operationPath = (name, operation) => `api/queue/${name === null ? "" : `${encodeName(name)}/`}${operation}`;
+export function operationPath(name, operation) {
+  return `api/queue/${name === null ? "" : `${encodeName(name)}/`}${operation}`;
+}
 
 /** Return the path of a queue's page. @param {string} name */
 export const pagePath = (name) => `q/${encodeName(name)}`;

@@ -9,7 +9,8 @@
 
 const MINUTE_MS = 60_000;
 export const CHART_WINDOW_MS = 30 * MINUTE_MS; // the most that a chart shows
-const CHART_SPANS_MS = [1, 2, 5, 10, 30].map((minutes) => minutes * MINUTE_MS); // short at first, so that a first change is visible
+// Short at first, so that a first change is visible.
+const CHART_SPANS_MS = [1, 2, 5, 10, 30].map((minutes) => minutes * MINUTE_MS);
 const MAX_SAMPLES = 600;
 const QUIET_STEPS = 2; // if no step is reported for this long, nothing happens
 
@@ -48,7 +49,8 @@ export function upTo(now, samples) {
 
 /**
  * Fill the time in which this page did not follow the queue from the server's history.
- * @param {Sample[]} samples @param {History} history @param {number} offset how far the server's clock is ahead, milliseconds
+ * @param {Sample[]} samples @param {History} history @param {number} offset how far the server's clock is ahead,
+ *     milliseconds
  */
 export function fillSamples(samples, history, offset) {
   const gap = samples.at(-1);
@@ -76,7 +78,9 @@ export function addSteps(steps, history, offset) {
 function stepsOf({ at, step, in: arrivals, out: departures }, offset) {
   const [start, length] = [at * 1000 - offset, step * 1000];
   const rate = (number) => (number === null ? null : number / step);
-  return arrivals.map((number, i) => ({ time: start + i * length, length, in: rate(number), out: rate(departures[i]) }));
+  return arrivals.map((number, i) => {
+    return { time: start + i * length, length, in: rate(number), out: rate(departures[i]) };
+  });
 }
 
 /** Join the histories of two events; the later one may repeat a part of the earlier. @returns {History | undefined} */
@@ -86,8 +90,10 @@ export function joinHistories(before, after) {
   if (kept < 0 || kept > before.in.length) return after;
   const max = Math.round(CHART_WINDOW_MS / 1000 / before.step);
   const joined = (key) => [...before[key].slice(0, kept), ...after[key]].slice(-max);
-  const dropped = kept + after.in.length - joined("in").length;
-  return { at: before.at + dropped * before.step, step: before.step, max: joined("max"), count: joined("count"), in: joined("in"), out: joined("out") };
+  const [most, count, arrivals, departures] = ["max", "count", "in", "out"].map(joined);
+  const dropped = kept + after.in.length - arrivals.length;
+  const at = before.at + dropped * before.step;
+  return { at, step: before.step, max: most, count, in: arrivals, out: departures };
 }
 
 /** Return the messages per second that came in and went out in the last complete step. @param {Step[]} steps */
@@ -156,7 +162,7 @@ export function rateLines(steps, now, span, width, height, isLive) {
   return { in: line("in"), out: line("out"), most };
 }
 
-/** Return a step line through points, each of which holds until the next, and the area down to `bottom`. A y of null is a gap. */
+/** Return a step line through points and the area below it. A point holds until the next; a y of null is a gap. */
 function stepLines(points, bottom) {
   let [line, area, isDrawing] = ["", "", false];
   for (const { x, y } of points) {

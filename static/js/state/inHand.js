@@ -1,8 +1,9 @@
 /**
- * The messages in hand: popped, removed or reserved on this page. Each function takes the page's state and returns a new one.
+ * The messages in hand: popped, removed or reserved on this page. Each function returns a new state of the page.
  *
- * @typedef {{id: number, message: import("../client/types.js").Message, how: "pop" | "remove" | "reserve", key?: string,
- *            undo?: string, time?: number, reservation?: string, lease?: number, until?: number, deliveries?: number}} InHand
+ * @typedef {{id: number, message: import("../client/types.js").Message, how: "pop" | "remove" | "reserve",
+ *           key?: string, undo?: string, time?: number, reservation?: string, lease?: number, until?: number,
+ *           deliveries?: number}} InHand
  *     key: makes it safe to put it back twice; undo: of a removal; reservation: its id; lease: seconds;
  *     time, until: when it came into hand, and when its lease ends, milliseconds
  */

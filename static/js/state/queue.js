@@ -2,7 +2,10 @@
 import { NO_COUNTS, countsOf } from "../client/types.js";
 import { addSample, addSteps, fillSamples, upTo } from "./chart.js";
 
-/** Return the state of a page that has just been opened. @param {string} name @param {import("./chart.js").Sample[]} samples saved before a reload */
+/**
+ * Return the state of a page that has just been opened.
+ * @param {string} name @param {import("./chart.js").Sample[]} samples saved before a reload
+ */
 export function initialQueue(name, samples = []) {
   return {
     name,
@@ -39,7 +42,9 @@ export function setConnection(state, connection, error, now) {
   return { ...state, connection, error: isLive ? null : (error ?? null), samples };
 }
 
-/** Return the label of the connection: of a fault, whether Redis is unavailable, Redis has failed, or the server has. */
+/**
+ * Return the label of the connection: of a fault, whether Redis is unavailable, Redis has failed, or the server has.
+ */
 export function labelOf({ connection, error }) {
   if (connection !== "fault" || error?.code === "redis_unavailable") return connection;
   return /^redis_|^wrong_type$/.test(error?.code) ? "trouble" : "away";

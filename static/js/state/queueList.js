@@ -4,8 +4,8 @@
  *
  * @typedef {import("../client/types.js").Counts & {name: string, samples: import("./chart.js").Sample[],
  *           growingSince: number | null, grewAt: number, emptySince: number | null}} Queue
- *     growingSince: since when it has been growing without consumers; grewAt: when it last grew; emptySince: since when it
- *     has been empty; milliseconds
+ *     growingSince: since when it has been growing without consumers; grewAt: when it last grew; emptySince: since when
+ *     it has been empty; milliseconds
  * @typedef {import("../client/types.js").QueueList} QueueList
  */
 import { COUNTS, NO_COUNTS } from "../client/types.js";
@@ -19,16 +19,22 @@ const MIN_GROWING_MS = 10_000; // growth for a shorter time is not reported
 const MAX_STILL_MS = 120_000; // a queue that has not grown for longer is not growing
 const EMPTY_KEPT_MS = 60_000; // an empty queue is shown for this long
 
-/** Return a list with a change applied. @param {QueueList} list @param {import("../client/types.js").QueueListChange} change */
+/**
+ * Return a list with a change applied.
+ * @param {QueueList} list @param {import("../client/types.js").QueueListChange} change
+ */
 export function mergeChange(list, { queues, removed, complete, unnamed }) {
   const replaced = new Set([...removed, ...queues.map(({ name }) => name)]);
   return { queues: [...list.queues.filter(({ name }) => !replaced.has(name)), ...queues], complete, unnamed };
 }
 
-/** Return a list with its histories on this computer's clock. @param {QueueList} list @param {number} offset how far the server's is ahead, milliseconds */
+/**
+ * Return a list with its histories on this computer's clock.
+ * @param {QueueList} list @param {number} offset how far the server's is ahead, milliseconds
+ */
 export function toLocalClock(list, offset) {
-  const local = ({ history, ...queue }) => ({ ...queue, history: history && { ...history, at: history.at - offset / 1000 } });
-  return { ...list, queues: list.queues.map(local) };
+  const local = (history) => history && { ...history, at: history.at - offset / 1000 };
+  return { ...list, queues: list.queues.map(({ history, ...queue }) => ({ ...queue, history: local(history) })) };
 }
 
 /** Return the state before anything is known. */
@@ -57,7 +63,8 @@ export function receiveList(state, { queues, complete, unnamed }, now) {
   for (const queue of queues) if (queue.history && !before.has(queue.name)) before.set(queue.name, fromHistory(queue));
   const starts = [...before.values()].map(({ samples: [first] }) => first?.time ?? now);
   const since = (state.isStale ? null : state.since) ?? starts.reduce((a, b) => Math.min(a, b), now);
-  return { ...receiveChange({ ...state, queues: before }, { queues, removed, complete, unnamed }, now), known: true, isStale: false, since };
+  const next = receiveChange({ ...state, queues: before }, { queues, removed, complete, unnamed }, now);
+  return { ...next, known: true, isStale: false, since };
 }
 
 /** Return a queue with the samples of its history. */
@@ -104,7 +111,8 @@ function addSparkSample(before, count, now) {
   const samples = upTo(now, before);
   const last = samples.at(-1);
   if (last?.count === count) return samples;
-  const isSameStep = last && samples.length > 1 && Math.floor(last.time / SAMPLE_STEP_MS) === Math.floor(now / SAMPLE_STEP_MS);
+  const stepOf = (time) => Math.floor(time / SAMPLE_STEP_MS);
+  const isSameStep = last && samples.length > 1 && stepOf(last.time) === stepOf(now);
   const kept = isSameStep ? samples.slice(0, -1) : samples;
   // The line starts at the depth of the last sample that has left the window.
   const first = kept.findLastIndex(({ time }) => time <= now - MAX_SPARK_MS);

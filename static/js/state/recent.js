@@ -1,6 +1,6 @@
 /**
- * The messages that were last popped or removed in this browser, stored for all its tabs, so that none is lost when its tab
- * is closed or it is discarded.
+ * The messages last popped or removed in this browser, stored for all its tabs, so that none is lost if its tab is
+ * closed or it is discarded.
  *
  * @typedef {{message: import("../client/types.js").Message, key: string, undo?: string, time: number}} Recent
  *     key: makes it safe to put it back twice; undo: of a removal; time: when it was popped or removed, milliseconds
@@ -10,7 +10,10 @@ const MAX_MESSAGES = 100;
 const MAX_CHARACTERS = 1 << 20; // in total; browsers store a few million for all queues together
 const MAX_AGE_MS = 24 * 3600_000;
 
-/** @param {string} queue @param {Storage | undefined} storage undefined if the browser forbids it: then nothing is stored */
+/**
+ * @param {string} queue
+ * @param {Storage | undefined} storage undefined if the browser forbids it: then nothing is stored
+ */
 export function createRecent(queue, storage) {
   const storageKey = `recent:${queue}`;
 

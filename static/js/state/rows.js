@@ -10,14 +10,14 @@ const EXTRA_ROWS = 4; // drawn above and below the view, so that scrolling shows
  * Return which rows a list shows, and where.
  * @param {{count: number, row: number, view: number, scroll: number}} list row, view, scroll: pixels
  * @returns {{height: number, first: number, last: number, top: number}}
- *     height: of the whole list; first, last (exclusive): the rows to draw; top: where to draw the first of them, pixels
+ *     height: of the whole list; first, last (exclusive): the rows to draw; top: where to draw the first; pixels
  */
 export function visibleRows({ count, row, view, scroll }) {
   const full = count * row;
   const height = Math.min(full, MAX_LIST_HEIGHT_PX);
   const maxScroll = Math.max(0, height - view);
   const offset = Math.min(Math.max(0, scroll), maxScroll);
-  const exact = maxScroll > 0 ? (offset / maxScroll) * (full - view) : 0; // the scroll position in a list of full height
+  const exact = maxScroll > 0 ? (offset / maxScroll) * (full - view) : 0; // scrolled, in a list of full height
   const first = Math.max(0, Math.floor(exact / row) - EXTRA_ROWS);
   const last = Math.min(count, Math.ceil((exact + view) / row) + EXTRA_ROWS);
   return { height, first, last, top: offset - exact + first * row };

@@ -6,7 +6,10 @@ export function createStore(state) {
     get state() {
       return state;
     },
-    /** Replace the state by what a transition returns for it. @param {(state: any, ...args: any[]) => any} transition */
+    /**
+     * Replace the state by what a transition returns for it.
+     * @param {(state: any, ...args: any[]) => any} transition
+     */
     change(transition, ...args) {
       state = transition(state, ...args);
       if (scheduled) return;

@@ -2,6 +2,9 @@
 
 const MAX_SHOWN_CHARACTERS = 2000; // a longer message is replaced by the name of a file
 
+const contentType = (type) => `-H 'Content-Type: ${type}'`;
+const ACCEPT_NDJSON = "-H 'Accept: application/x-ndjson'";
+
 /** Quote a text for a POSIX shell. */
 export function quoted(text) {
   return /^[A-Za-z0-9_/:.=@%+,-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;
@@ -21,36 +24,41 @@ export function curlCommands(client, token) {
     Object.entries(fields)
       .filter(([, value]) => value !== undefined)
       .map(([key, value]) => `${/^[\w .,:/-]*$/.test(value) ? "-d" : "--data-urlencode"} ${quoted(`${key}=${value}`)}`);
-  const json = (body) => [`-H 'Content-Type: application/json'`, `-d ${quoted(JSON.stringify(body))}`];
+  const json = (body) => [contentType("application/json"), `-d ${quoted(JSON.stringify(body))}`];
   return {
     push(message, { front = false, delay } = {}) {
       const query = { front, delay: delay || undefined };
       if (Array.isArray(message)) {
-        if (JSON.stringify(message).length <= MAX_SHOWN_CHARACTERS) return line("push", query, ...json({ messages: message }));
+        const isShort = JSON.stringify(message).length <= MAX_SHOWN_CHARACTERS;
+        if (isShort) return line("push", query, ...json({ messages: message }));
         // A stream of lines can be neither put in front nor delayed.
-        return front || delay ? line("push", query, "-H 'Content-Type: application/json'", "-d @messages.json") : this.pushLines();
+        if (!front && !delay) return this.pushLines();
+        return line("push", query, contentType("application/json"), "-d @messages.json");
       }
       if (typeof message !== "string") return line("push", query, ...json({ message }));
-      if (message.length > MAX_SHOWN_CHARACTERS) return line("push", query, "-H 'Content-Type: text/plain'", "--data-binary @message.txt");
+      const isLong = message.length > MAX_SHOWN_CHARACTERS;
+      if (isLong) return line("push", query, contentType("text/plain"), "--data-binary @message.txt");
       if (/^[A-Za-z0-9][A-Za-z0-9 .,!?:_-]*$/.test(message)) return line("push", query, ...form({ message }));
       if (/[\0-\x08\x0b-\x1f\x7f]/.test(message)) return line("push", query, ...json({ message }));
-      return line("push", query, "-H 'Content-Type: text/plain'", `--data-raw ${quoted(message)}`);
+      return line("push", query, contentType("text/plain"), `--data-raw ${quoted(message)}`);
     },
     pushLines: (file = "messages.txt", { json = false } = {}) =>
       json
-        ? line("push", {}, "-H 'Content-Type: application/x-ndjson'", `-T ${quoted(file)}`, "-X POST")
-        : line("push", { each: "line" }, "-H 'Content-Type: text/plain'", `-T ${quoted(file)}`, "-X POST"),
+        ? line("push", {}, contentType("application/x-ndjson"), `-T ${quoted(file)}`, "-X POST")
+        : line("push", { each: "line" }, contentType("text/plain"), `-T ${quoted(file)}`, "-X POST"),
     pushBytes: (file = "message.bin") =>
-      line("push", {}, "-H 'Content-Type: application/octet-stream'", `--data-binary ${quoted(`@${file}`)}`),
+      line("push", {}, contentType("application/octet-stream"), `--data-binary ${quoted(`@${file}`)}`),
     pop: ({ max, wait } = {}) => line("pop", { max, wait }, "-X POST"),
     reserve: ({ lease, wait, max } = {}) => line("reserve", { lease, wait, max }, "-X POST"),
     ack: (id) => line("ack", {}, ...form({ id })),
-    release: (id, { delay, dead, reason } = {}) =>
-      line("release", {}, ...form({ id, delay: delay || undefined, dead: dead ? 1 : undefined, reason: reason || undefined })),
+    release(id, { delay, dead, reason } = {}) {
+      const options = { delay: delay || undefined, dead: dead ? 1 : undefined, reason: reason || undefined };
+      return line("release", {}, ...form({ id, ...options }));
+    },
     extend: (id, lease) => line("extend", {}, ...form({ id, lease })),
     read: (position) => line("all", { offset: position, limit: 1, details: true }),
-    exportLines: (file, contains) => line("all", { contains }, "-H 'Accept: application/x-ndjson'", `-o ${quoted(file)}`),
-    find: (contains, limit) => line("all", { contains, limit, preview: 200 }, "-H 'Accept: application/x-ndjson'"),
+    exportLines: (file, contains) => line("all", { contains }, ACCEPT_NDJSON, `-o ${quoted(file)}`),
+    find: (contains, limit) => line("all", { contains, limit, preview: 200 }, ACCEPT_NDJSON),
     reserved: () => line("reserved"),
     delayed: () => line("delayed"),
     remove: (position, message) =>

@@ -26,14 +26,16 @@ export function kindOfPreview(preview, bytes) {
 /** Return a message on one line, with visible signs for line breaks, tabs and control characters. */
 export function oneLine(message) {
   if (typeof message !== "string") return hexOf(bytesOf(message).subarray(0, 64)).line;
-  return message.replace(/\r\n|[\n\r\u2028\u2029]/g, " ↵ ").replace(/\t/g, " ⇥ ").replace(/[\0-\x1f\x7f\u202a-\u202e\u2066-\u2069]/g, "�");
+  const visible = message.replace(/\r\n|[\n\r\u2028\u2029]/g, " ↵ ").replace(/\t/g, " ⇥ ");
+  return visible.replace(/[\0-\x1f\x7f\u202a-\u202e\u2066-\u2069]/g, "�");
 }
 
 /** Return the beginning of a text, at most `length` UTF-16 units, without cutting a visible character in two. */
 export function headOf(text, length) {
   if (text.length <= length) return text;
   const start = Math.max(0, length - MAX_CHARACTER_UNITS);
-  const { index } = new Intl.Segmenter().segment(text.slice(start, length + MAX_CHARACTER_UNITS)).containing(length - start);
+  const around = new Intl.Segmenter().segment(text.slice(start, length + MAX_CHARACTER_UNITS));
+  const { index } = around.containing(length - start);
   return text.slice(0, index ? start + index : length);
 }
 
@@ -74,7 +76,10 @@ export function* piecesOf(json) {
   if (end < json.length) yield { text: json.slice(end), kind: "" };
 }
 
-/** Return bytes as hexadecimal: `lines` of 16 with offsets and characters, and as one `line`. @param {Uint8Array} bytes */
+/**
+ * Return bytes as hexadecimal: `lines` of 16 with offsets and characters, and as one `line`.
+ * @param {Uint8Array} bytes
+ */
 export function hexOf(bytes) {
   const pairs = Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0"));
   const lines = [];

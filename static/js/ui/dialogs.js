@@ -1,6 +1,8 @@
 import { focusList } from "./dom.js";
 
-/** What all dialogs share: how they close, messages for invalid fields, and protection against pressing a button twice. */
+/**
+ * What all dialogs share: how they close, messages for invalid fields, and protection against pressing a button twice.
+ */
 export function mountDialogs({ t }) {
   for (const button of document.querySelectorAll("dialog .close")) {
     button.addEventListener("click", () => button.closest("dialog").close());
@@ -22,7 +24,8 @@ function explainInvalid(t) {
   addEventListener("invalid", ({ target }) => {
     clear(target);
     const { valueMissing, patternMismatch } = target.validity;
-    target.setCustomValidity(t(valueMissing ? "invalid.missing" : patternMismatch ? "error.bad_name" : "error.bad_parameter"));
+    const key = valueMissing ? "invalid.missing" : patternMismatch ? "error.bad_name" : "error.bad_parameter";
+    target.setCustomValidity(t(key));
   }, true);
   addEventListener("input", ({ target }) => clear(target), true);
   // The page may have filled a field since.

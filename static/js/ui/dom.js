@@ -11,7 +11,9 @@ export function write(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
 
-/** Focus the list. The focus goes there when the focused element disappears, so that it never falls back to the body. */
+/**
+ * Focus the list. The focus goes there when the focused element disappears, so that it never falls back to the body.
+ */
 export const focusList = () => byId("viewport").focus({ preventScroll: true });
 
 /** Focus an element, unless the visitor has moved the focus to something visible outside of `from`. */

@@ -1,7 +1,7 @@
 /**
  * Follow a queue, or all queues, with one stream for all tabs that do: a browser opens six connections to a host, and a
- * stream takes one. The tab that holds the lock has the stream and sends its events to the others; when it stops, the next
- * tab gets the lock.
+ * stream takes one. The tab that holds the lock has the stream and sends its events to the others; when it stops, the
+ * next tab gets the lock.
  */
 import { QueueError } from "../client.js";
 import { joinHistories } from "../state/chart.js";
@@ -55,8 +55,8 @@ export function followAll(client, handlers) {
  * @param {string} name of the lock and the channel @param {(handlers: object) => () => void} open
  * @param {Record<string, (...values) => void>} handlers by kind of event
  * @param {Record<string, {kind: string, add: (before: object, value: object) => object}>} partial
- *     the kinds of events that report only a part of the state: for a tab that joins later, `add` keeps the whole, which is
- *     sent as an event of another kind
+ *     the kinds of events that report only a part of the state: for a tab that joins later, `add` keeps the whole,
+ *     which is sent as an event of another kind
  * @returns {() => void} call it to stop
  */
 function share(name, open, handlers, partial) {

@@ -57,8 +57,8 @@ export function mountNotices({ failure, t }) {
   return {
     /**
      * @param {string} text
-     * @param {{text: string, href?: string, action?: () => void, label?: string}} [extra] a link or a button; with both,
-     *     `label` is the button's
+     * @param {{text: string, href?: string, action?: () => void, label?: string}} [extra] a link or a button; with
+     *     both, `label` is the button's
      */
     say(text, extra) {
       const same = [...document.querySelectorAll(".toast.status .text")].find((one) => one.textContent === text);
@@ -80,7 +80,10 @@ export function mountNotices({ failure, t }) {
         toast?.remove();
       };
     },
-    /** @param {{code: string, message?: string}} error @param {string} [subject] what failed; with it, `clear` leaves the notice */
+    /**
+     * @param {{code: string, message?: string}} error
+     * @param {string} [subject] what failed; with it, `clear` leaves the notice
+     */
     fail(error, subject) {
       const text = subject ? `${subject}: ${failure(error)}` : failure(error);
       const same = [...document.querySelectorAll(".toast.alert .text")].find((one) => one.textContent === text);

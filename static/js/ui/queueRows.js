@@ -27,13 +27,17 @@ export function createQueueRows(view, list, { t, n, isName }, current = "") {
 
   const box = () => ({ count: names.length, row: ROW_HEIGHT_PX, view: view.clientHeight, scroll: view.scrollTop });
 
-  /** Show a state. While the list is being used, its order stays, unless the options change. @returns {number} the number of queues shown */
+  /**
+   * Show a state. While the list is being used, its order stays, unless the options change.
+   * @returns {number} the number of queues shown
+   */
   function update(next, changes = {}) {
     const [now, elapsed] = [Date.now(), performance.now()]; // the clock may be set back, the elapsed time never is
     const isChanged = Object.entries(changes).some(([key, value]) => options[key] !== value);
     [state, options] = [next, { ...options, ...changes }];
     if (isChanged) view.scrollTop = 0;
-    if (isChanged || names.length === 0 || (elapsed - sortedAt >= SORT_INTERVAL_MS && elapsed - usedAt >= HANDS_OFF_MS)) {
+    const isDue = elapsed - sortedAt >= SORT_INTERVAL_MS && elapsed - usedAt >= HANDS_OFF_MS;
+    if (isChanged || names.length === 0 || isDue) {
       sortedAt = elapsed;
       names = sortQueues(state.queues, options, now).map(({ name }) => name);
     } else names = names.filter((name) => state.queues.has(name));
@@ -48,7 +52,7 @@ export function createQueueRows(view, list, { t, n, isName }, current = "") {
     list.style.height = `${visibleRows(box()).height}px`;
     const { first, last, top } = visibleRows(box());
     const shown = names.slice(first, last);
-    const focused = rows.has(active) && rows.get(active).contains(document.activeElement) ? document.activeElement : null;
+    const focused = rows.get(active)?.contains(document.activeElement) ? document.activeElement : null;
     const kept = new Set(shown);
     for (const [name, element] of rows) {
       if (kept.has(name)) continue;
@@ -65,7 +69,8 @@ export function createQueueRows(view, list, { t, n, isName }, current = "") {
       fill(element, state.queues.get(name), first + i, name === reachable);
       element.style.transform = `translateY(${top + i * ROW_HEIGHT_PX}px)`;
     });
-    if (focused && document.activeElement !== focused) (focused.isConnected ? focused : view).focus({ preventScroll: true });
+    const isLost = focused && document.activeElement !== focused;
+    if (isLost) (focused.isConnected ? focused : view).focus({ preventScroll: true });
   }
 
   function fill(element, queue, place, isReachable) {
@@ -98,7 +103,8 @@ export function createQueueRows(view, list, { t, n, isName }, current = "") {
       write(cell.querySelector(".cell-number"), n(queue[key]));
       write(cell.querySelector(".cell-label"), t(`${key}.label`, { n: queue[key] }));
     }
-    set(element.querySelector("path"), "d", sparkline(queue.samples, sparkMinutes(state, now), now, SPARK_WIDTH, SPARK_HEIGHT));
+    const line = sparkline(queue.samples, sparkMinutes(state, now), now, SPARK_WIDTH, SPARK_HEIGHT);
+    set(element.querySelector("path"), "d", line);
   }
 
   /** Return the texts for a queue's problems and state: that of its dead letters, and the others. */
@@ -113,12 +119,14 @@ export function createQueueRows(view, list, { t, n, isName }, current = "") {
 
   /** Return the accessible name of a row: the queue, its counts, and its problems. */
   function labelOf(queue, why) {
-    return [queue.name, ...numbersOf(queue, ["count"], 0), ...numbersOf(queue, COUNTS.slice(1)), why].filter(Boolean).join(", ");
+    const numbers = [...numbersOf(queue, ["count"], 0), ...numbersOf(queue, COUNTS.slice(1))];
+    return [queue.name, ...numbers, why].filter(Boolean).join(", ");
   }
 
   /** Return the given counts of a queue as texts, without those below `least`. */
   function numbersOf(queue, keys, least = 1) {
-    return keys.filter((key) => queue[key] >= least).map((key) => `${n(queue[key])} ${t(`${key}.label`, { n: queue[key] })}`);
+    const textOf = (key) => `${n(queue[key])} ${t(`${key}.label`, { n: queue[key] })}`;
+    return keys.filter((key) => queue[key] >= least).map(textOf);
   }
 
   // --- mouse and keyboard

@@ -15,10 +15,11 @@ export function download(blob, name) {
 }
 
 /**
- * Return a file to write to. If the browser can write to a file that the visitor chooses, its size is not limited; else it
- * is kept in the browser until it is closed, up to 1 GiB. After `abort`, nothing is saved.
+ * Return a file to write to. If the browser can write to a file that the visitor chooses, its size is not limited; else
+ * it is kept in the browser until it is closed, up to 1 GiB. After `abort`, nothing is saved.
  * @param {string} name
- * @returns {Promise<{write: (bytes: Uint8Array) => Promise<void>, close: () => Promise<void>, abort: () => Promise<void>}>}
+ * @returns {Promise<{write: (bytes: Uint8Array) => Promise<void>, close: () => Promise<void>, abort: () =>
+ *     Promise<void>}>}
  */
 export async function createFile(name) {
   if (!globalThis.showSaveFilePicker) return partsFile((blob) => download(blob, name));
@@ -26,7 +27,10 @@ export async function createFile(name) {
   return chosen.createWritable();
 }
 
-/** Return a file that is kept in parts until it is closed. @param {(blob: Blob) => void} save receives the whole file */
+/**
+ * Return a file that is kept in parts until it is closed.
+ * @param {(blob: Blob) => void} save receives the whole file
+ */
 export function partsFile(save, maximum = MAX_BLOB_BYTES) {
   const parts = []; // Blobs
   let last = []; // bytes that are not in a Blob yet

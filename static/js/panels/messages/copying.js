@@ -13,7 +13,10 @@ export function mountCopying({ actions, notices, page, isName, t }, suggestNames
   let original = ""; // the text of the field at first
   let attempt = {}; // {request, key} of the last push, so that the same push can be repeated safely
 
-  /** Open the dialog; for a dead letter, it offers the queue that it came from. @param {import("../../client/types.js").Message} copied */
+  /**
+   * Open the dialog; for a dead letter, it offers the queue that it came from.
+   * @param {import("../../client/types.js").Message} copied
+   */
   function openCopy(copied) {
     message = copied;
     attempt = {};

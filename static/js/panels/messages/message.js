@@ -17,7 +17,7 @@ function linesUpTo(text, length) {
   return head === text ? head : head.slice(0, head.lastIndexOf("\n") + 1 || head.length);
 }
 
-/** Yield a text in blocks, of which the browser lays out only the visible ones: a megabyte in one block takes seconds. */
+/** Yield a text in blocks, so that the browser lays out only the visible ones: a megabyte takes seconds. */
 function* partsOf(text) {
   for (let rest = text; rest; ) {
     const part = linesUpTo(rest, PART_CHARACTERS);
@@ -31,20 +31,22 @@ export function mountMessage({ client, page, actions, notices, t, n }, askReleas
   const dialog = byId("message");
   const [body, rest] = [byId("message-body"), byId("message-rest")];
   const buttons = dialog.querySelectorAll("[data-view]");
-  /** The open message: {message, position?, inHand?, inFlight?, ...}; inFlight: {kind, id, place?, deadline, deliveries} */
+  /** The open message: {message, position?, inHand?, inFlight?: {kind, id, place?, deadline, deliveries}, ...} */
   let opened = null;
   let hiddenText = "";
   let finish = () => {};
 
   /**
-   * Open a waiting message, by its position and preview, a message `inHand`, or one that is reserved or delayed (`inFlight`:
-   * {kind, id, place}). Resolves once it is closed, with true if an action has taken the message away from there.
+   * Open a waiting message, by its position and preview, a message `inHand`, or one that is reserved or delayed
+   * (`inFlight`: {kind, id, place}). Resolves once it is closed, with true if an action has taken the message away from
+   * there.
    */
   async function openMessage({ position, preview, inHand, inFlight }) {
     const found = inHand ?? (await (inFlight ? readInFlight(inFlight) : actions.read(position, preview)));
     if (!found) return false;
     const { deadline, deliveries } = found;
-    opened = { ...found, inHand, inFlight: inFlight ? { ...inFlight, deadline, deliveries } : inHand && reservationOf(inHand) };
+    const reservation = inFlight ? { ...inFlight, deadline, deliveries } : inHand && reservationOf(inHand);
+    opened = { ...found, inHand, inFlight: reservation };
     const kind = kindOf(opened.message);
     showDeliveries();
     write(byId("message-title"), titleOf(opened));

@@ -5,8 +5,10 @@ const MAX_HITS = 1000; // the search ends there: nobody reads a longer list
 const MAX_ROW_CHARACTERS = 300; // shown of a message; hexadecimal is longer than the preview
 
 /** Search the whole queue for a text, and show the messages as they are found. */
-export function mountSearch({ client, notices, curl, showCommand, page, t, n }, { openMessage, openMove, exportQueue, goTo }) {
-  const [dialog, text, list, status] = [byId("search"), byId("search-text"), byId("search-hits"), byId("search-status")];
+export function mountSearch(app, { openMessage, openMove, exportQueue, goTo }) {
+  const { client, notices, curl, showCommand, page, t, n } = app;
+  const [dialog, text] = [byId("search"), byId("search-text")];
+  const [list, status] = [byId("search-hits"), byId("search-status")];
   let hits = []; // as in the list
   let stop = null; // ends the search in progress
   let outcome = ""; // the key of the text that says how the last search ended

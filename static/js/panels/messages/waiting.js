@@ -14,8 +14,8 @@ const ABSENT_CONNECTIONS = new Set(["fault", "away", "refused"]);
 const ABSENT_CODES = new Set(["redis_unavailable", "offline", "token_required"]); // the texts `absent.*` explain them
 
 /**
- * The list of waiting messages. Only the visible rows exist and are read from the server, so that a million messages cost
- * as much as twenty.
+ * The list of waiting messages. Only the visible rows exist and are read from the server, so that a million messages
+ * cost as much as twenty.
  */
 export function mountWaiting({ client, store, actions, failure, page, t, n }, openMessage) {
   const [view, list, filter] = [byId("viewport"), byId("rows"), byId("filter")];
@@ -40,8 +40,8 @@ export function mountWaiting({ client, store, actions, failure, page, t, n }, op
   async function load() {
     if (loading || !store.state.known) return;
     const { version, count } = store.state;
-    const range = filter.value === "" ? visibleRows(box()) : { first: 0, last: Math.min(MAX_FILTERED_MESSAGES, count) };
-    let { first, last } = range;
+    const searched = { first: 0, last: Math.min(MAX_FILTERED_MESSAGES, count) };
+    let { first, last } = filter.value === "" ? visibleRows(box()) : searched;
     const isFresh = (position) => known.get(position)?.version === version;
     while (first < last && isFresh(first)) first += 1;
     while (last > first && isFresh(last - 1)) last -= 1;
@@ -49,7 +49,8 @@ export function mountWaiting({ client, store, actions, failure, page, t, n }, op
     loading = true;
     let complete = false;
     try {
-      const { messages } = await client.all({ offset: first, limit: last - first, preview: MAX_PREVIEW_CHARACTERS, details });
+      const range = { offset: first, limit: last - first };
+      const { messages } = await client.all({ ...range, preview: MAX_PREVIEW_CHARACTERS, details });
       known = new Map([...known].filter(([position, { version: of }]) => of === version || isInView(position)));
       messages.forEach((message, i) => known.set(first + i, { ...message, version }));
       // Fewer messages than requested mean that some were popped since: a new state will arrive.

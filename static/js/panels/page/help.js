@@ -14,7 +14,8 @@ export function mountHelp() {
   }
   byId("help-open").addEventListener("click", () => dialog.showModal());
   addEventListener("keydown", (event) => {
-    if (event.key !== "?" || !key.checked || event.target.closest("input, textarea, select") || document.querySelector("dialog[open]")) return;
+    const isTyping = event.target.closest("input, textarea, select") !== null;
+    if (event.key !== "?" || !key.checked || isTyping || document.querySelector("dialog[open]")) return;
     event.preventDefault();
     dialog.showModal();
   });

@@ -4,7 +4,7 @@ import { byId } from "../../ui/dom.js";
 import { followAll } from "../../ui/following.js";
 import { createQueueRows, leadToRows } from "../../ui/queueRows.js";
 
-/** The dialog that switches to another queue, or opens one by name. Every queue has its own address, so links and "back" work. */
+/** The dialog that opens another queue. Every queue has its own address, so that links and "back" work. */
 export function mountSwitcher({ client, notices, page, isName, t, n }) {
   const [dialog, field] = [byId("queues"), byId("queues-name")];
   const queueRows = createQueueRows(byId("queues-view"), byId("queues-list"), { t, n, isName }, page.name);

@@ -93,7 +93,7 @@ export function mountFiles({ client, notices, page, t, curl, showCommand }) {
     return choice !== "";
   }
 
-  /** Return the content of a file, "text" or "json" (a value on each line), or the code of an error if it cannot be pushed. */
+  /** Return what a file contains, "text" or "json" (a value on each line), or an error code if it cannot be pushed. */
   async function kindOfFile(file) {
     let bytes;
     try {

@@ -6,11 +6,11 @@ const MAX_LINES = 1000; // pushed in one request, all or none; more go as a stre
 const MAX_CARD_CHARACTERS = 400;
 
 /**
- * Pending pushes, and those that failed. They are sent one after another to keep their order. If one fails, it returns to
- * the box if that is empty, and the ones behind it wait below the box. A reload loses none of them.
+ * Pending pushes, and those that failed. They are sent one after another to keep their order. If one fails, it returns
+ * to the box if that is empty, and the ones behind it wait below the box. A reload loses none of them.
  *
  * @typedef {{typed: string, lines: boolean, front: boolean, delay: number, key: string}} Push
- *     typed: the text; lines: whether each of its lines is a message; delay: seconds; key: makes it safe to send it again
+ *     typed: the text; lines: whether each line is a message; delay: seconds; key: makes it safe to send it again
  * @param {{read: () => Push, fill: (push: Push) => void, focus: () => void}} box
  * @param {{pushStream: (blob: Blob, name: string) => Promise<number>}} files
  */

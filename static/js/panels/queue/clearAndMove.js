@@ -52,7 +52,10 @@ export function mountClearAndMove(app, suggestNames) {
   const [to, max] = [byId("moving-to"), byId("moving-max")];
   const fillName = mountNameField(to, byId("moving-new"), { suggestNames, isName, t });
 
-  /** Ask for the target and move; with `contains`, only messages that contain this text. Resolves with the answer, undefined if nothing was moved. */
+  /**
+   * Ask for the target and move; with `contains`, only messages that contain this text. Resolves with the answer,
+   * undefined if nothing was moved.
+   */
   async function openMove({ contains } = {}) {
     max.value = "";
     byId("moving-contains").hidden = contains === undefined;

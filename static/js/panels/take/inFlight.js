@@ -8,11 +8,12 @@ const CLOCK_INTERVAL_MS = 1000; // how often the remaining time is updated
 const RELOAD_DELAY_MS = 250; // the list is read at most this often, however fast the queue changes
 
 /**
- * The dialog that lists the reserved messages, of all consumers, or the delayed ones. It follows the queue while it is open.
+ * The dialog that lists all reserved messages, or the delayed ones. It follows the queue while it is open.
  *
  * @typedef {{element: HTMLElement, one: import("../../client/types.js").InFlight}} Card
  */
-export function mountInFlight({ client, store, actions, failure, curl, showCommand, page, t }, openMessage, askRelease) {
+export function mountInFlight(app, openMessage, askRelease) {
+  const { client, store, actions, failure, curl, showCommand, page, t } = app;
   const [dialog, list, status] = [byId("held"), byId("held-list"), byId("held-status")];
   const cards = new Map(); // id -> Card
   let kind = "reserved"; // or "delayed"
@@ -60,7 +61,8 @@ export function mountInFlight({ client, store, actions, failure, curl, showComma
 
   function show(messages, count) {
     const rest = count - messages.length;
-    write(status, count === 0 ? t(`inFlight.${kind}.none`) : rest > 0 ? t("inFlight.rest", { n: rest, shown: messages.length }) : "");
+    if (count === 0) write(status, t(`inFlight.${kind}.none`));
+    else write(status, rest > 0 ? t("inFlight.rest", { n: rest, shown: messages.length }) : "");
     const present = new Set(messages.map(({ id }) => id));
     for (const id of cards.keys()) if (!present.has(id)) drop(id);
     let before = list.firstElementChild;

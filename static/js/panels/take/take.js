@@ -124,7 +124,7 @@ export function mountTake({ store, actions, notices, page, t, n }, openMessage, 
     const discard = card.querySelector(".discard");
     discard.hidden = isReserved;
     if (isReserved) {
-      discard.title = t("close"); // once the lease has ended, the message is in the queue again, so that nothing is lost
+      discard.title = t("close"); // shown once the lease has ended: the message is in the queue again
       discard.setAttribute("aria-label", t("close"));
     }
     return card;
@@ -135,8 +135,9 @@ export function mountTake({ store, actions, notices, page, t, n }, openMessage, 
     const card = cards.get(id);
     const seconds = Math.ceil((until - Date.now()) / 1000);
     const isOver = seconds <= 0;
-    const left = [t("inHand.left", { n: seconds }), t("inHand.deliveries", { n: deliveries, max: page.max_deliveries })];
-    const over = deliveries >= page.max_deliveries ? "inHand.buried" : "inHand.over";
+    const max = page.max_deliveries;
+    const left = [t("inHand.left", { n: seconds }), t("inHand.deliveries", { n: deliveries, max })];
+    const over = deliveries >= max ? "inHand.buried" : "inHand.over";
     write(card.querySelector(".left"), isOver ? t(over) : left.join(" · "));
     for (const name of LEASE_BUTTONS) card.querySelector(`.${name}`).hidden = isOver;
     card.querySelector(".discard").hidden = !isOver;
