@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from tests.conftest import Api
 from tests.servers import ROOT
 from web.reference.texts import COUNTS
 
@@ -65,3 +66,19 @@ def test_every_text_that_is_used_exists() -> None:
     used = set(re.findall(r"\bt\(['\"]([\w.]+)['\"]", TEMPLATES + MODULES))
     assert len(used) > 80
     assert used <= set(CATALOGUES["en"])
+
+
+ACCEPTED = [("en-GB", "en"), ("pt-BR", "pt-BR"), ("pt-PT", "pt-BR"), ("es-MX,es;q=0.9,en;q=0.8", "es")]
+ACCEPTED += [("ja-JP", "en"), ("", "en")]
+
+
+@pytest.mark.parametrize(("accepted", "language"), ACCEPTED)
+def test_a_page_is_in_the_best_language_for_the_browser(named_api: Api, accepted: str, language: str) -> None:
+    page = named_api.http.get("/", headers={"Accept-Language": accepted}).text
+    assert f'<html lang="{language}">' in page
+    assert CATALOGUES[language]["push.title"] in page
+
+
+def test_the_language_that_the_visitor_chose_has_precedence(named_api: Api) -> None:
+    named_api.http.set_cookie("lang", "es")
+    assert '<html lang="es">' in named_api.http.get("/", headers={"Accept-Language": "pt-BR"}).text
