@@ -28,7 +28,6 @@ export const APP_URL = new URL("../../", import.meta.url);
 export const QueueError = Failure;
 
 const CLOCK_TOLERANCE_MS = 2000; // the Date header is in whole seconds
-const NO_RESPONSE = "No response. It is unknown whether this was done.";
 
 export class QueueClient {
   /**
@@ -107,11 +106,7 @@ export class QueueClient {
     return done;
   }
 
-  /**
-   * Add one message, byte for byte.
-   * @param {Blob | Uint8Array<ArrayBuffer>} bytes
-   * @returns {Promise<{count: number}>}
-   */
+  /** Add a message, byte for byte. @param {Blob | Uint8Array<ArrayBuffer>} bytes @returns {Promise<{count: number}>} */
   async pushBytes(bytes) {
     const content = bytes instanceof Blob ? await bytesOf(bytes) : bytes;
     return this.#post("push", { body: new Blob([content], { type: "application/octet-stream" }) });
@@ -218,8 +213,7 @@ export class QueueClient {
    * Return reserved messages to the queue, to be popped next or in `delay` seconds, or bury them (`dead`): all or none.
    * @param {string | string[]} id
    * @param {{delay?: number, dead?: boolean, reason?: string}} options reason: why it failed
-   * @returns {Promise<{released: number, dead: number}>} dead: how many of them were buried, because of `dead` or
-   *     because they were delivered too many times
+   * @returns {Promise<{released: number, dead: number}>} dead: the number buried, also after too many deliveries
    */
   release(id, { delay, dead, reason } = {}) {
     const body = { ...idBody(id), delay: delay || undefined, dead: dead || undefined, reason: reason || undefined };
@@ -393,12 +387,10 @@ export class QueueClient {
       this.clockOffset = Math.abs(offset) > CLOCK_TOLERANCE_MS ? offset : 0;
       return response;
     } catch (error) {
-      throw failureOf(error, NO_RESPONSE);
+      throw failureOf(error, "No response. It is unknown whether this was done.");
     }
   }
 }
 
 /** @param {string | string[]} id */
-function idBody(id) {
-  return Array.isArray(id) ? { ids: id } : { id };
-}
+const idBody = (id) => (Array.isArray(id) ? { ids: id } : { id });
