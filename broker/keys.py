@@ -60,7 +60,8 @@ SCRIPT_KEYS = (
 POP_ONE_KEYS = ("reserved", "delayed", "redeliveries", "paused", "failure_reasons")
 
 DEAD_SUFFIX = ".dead"
-NAME_PATTERN = re.compile(r"[A-Za-z0-9._:-]{1,128}(?:\.dead)?")  # the queue with the longest name has dead letters too
+# The queue with the longest name has dead letters too. The page uses this in HTML, where a bare - is an error.
+NAME_PATTERN = re.compile(r"[A-Za-z0-9._:\-]{1,128}(?:\.dead)?")
 NAME_RULE = "1 to 128 characters: A-Z a-z 0-9 . _ - :"
 
 

@@ -9,12 +9,15 @@ from werkzeug import Response
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import BaseConverter
 
-from broker.keys import is_name, parent_name
+from broker.keys import DEAD_SUFFIX, NAME_PATTERN, is_name, parent_name
 from web import __version__
 from web import auth as security
 from web.errors import ERRORS
 from web.input.body import read_fields
 from web.input.parameters import Text, parse, validate_name
+from web.live.queue_feed import MAX_NEXT
+from web.operations.schemas import COUNTS
+from web.operations.shared import CONTAINS, LEASE, MAX_DELAY, MAX_TEXT, WAIT
 from web.reference.openapi import document, groups
 from web.request import current_request
 
@@ -69,6 +72,7 @@ def for_templates() -> dict[str, Any]:
         "languages": LANGUAGES,
         "signed_in": bool(security.session_token(current_request())),
         "can_write": can_write(),
+        "counts": [name for name in COUNTS if name != "paused"],
         "version": __version__,
     }
 
@@ -81,6 +85,17 @@ def can_write() -> bool:
 
 
 # --- pages
+
+LIMITS = {  # of what a visitor can enter: seconds, characters, messages
+    "name": NAME_PATTERN.pattern,
+    "delay": MAX_DELAY,
+    "lease": int(LEASE.maximum),
+    "default_lease": LEASE.default,
+    "wait": int(WAIT.maximum),
+    "reason": MAX_TEXT,
+    "contains": CONTAINS.maximum,
+    "next": MAX_NEXT,
+}
 
 
 @pages.get("/")
@@ -95,10 +110,11 @@ def home(name: str | None = None) -> str:
         "can_write": can_write(),
         "max_message_bytes": settings.max_message_bytes,
         "max_deliveries": settings.max_deliveries,
+        "limits": LIMITS,
         "language": language(),
         "catalogue": CATALOGUES[language()],
     }
-    return render_template("home.html", name=name, parent=parent_name(name) or "", page=page)
+    return render_template("home.html", name=name, parent=parent_name(name) or "", dead=name + DEAD_SUFFIX, page=page)
 
 
 @pages.get("/api/docs")
@@ -107,7 +123,6 @@ def docs() -> str:
     settings = current_request().settings
     catalogue = {key: text for key, text in CATALOGUES[language()].items() if key in DOCS_TEXTS}
     page = {
-        "prefix": settings.url_prefix,
         "token": bool(settings.tokens),
         "language": language(),
         "catalogue": catalogue,
@@ -119,7 +134,7 @@ def docs() -> str:
 @pages.get("/queues")
 def queues() -> str:
     """Show the page of all queues."""
-    page = {"language": language(), "catalogue": CATALOGUES[language()]}
+    page = {"limits": LIMITS, "language": language(), "catalogue": CATALOGUES[language()]}
     return render_template("queues.html", page=page)
 
 

@@ -1,5 +1,5 @@
 /**
- * The queue's JSON API, one method per verb. It imports nothing, so any page of this origin can use it:
+ * A client of the queue's JSON API, with one method per operation. It works in any page of this origin, and in Node:
  *
  *     import { QueueClient } from "/static/js/client.js";
  *     const jobs = new QueueClient("jobs");
@@ -9,79 +9,52 @@
  *     const { result } = await jobs.result("job-7", { wait: 30 }) ?? {};
  *     const stop = jobs.events({ queue: (state) => console.log(state.count) });
  *
- * A message is text, or {base64: "..."} for bytes that are not UTF-8. Every failure rejects with a QueueError. A paused
- * queue is one: pop and reserve reject with the code "paused", so that it is not mistaken for an empty queue.
+ * A message is text, or {base64: "..."} for bytes that are not UTF-8. Every failure rejects with a QueueError. While a
+ * queue is paused, pop and reserve reject with the code "paused", so that it is not mistaken for an empty queue.
  *
- * @typedef {string | {base64: string}} Message
- * @typedef {{id: string, message: Message, deliveries: number, deadline: number}} Reservation deadline: Unix seconds
- * @typedef {{preview: Message, bytes: number}} Preview
- * @typedef {{deliveries: number, reason?: string, failed?: number, died?: number}} Details
- *     reason: of the last failure; failed: when it was, died: when it became a dead letter, Unix seconds
- * @typedef {Preview & {id: string, message?: Message, deliveries: number, deadline: number, reason?: string,
- *           failed?: number}} Held a message that is reserved or delayed until its deadline, Unix seconds
- * @typedef {Preview & {position: number, message?: Message}} Found
- * @typedef {{count: number, reserved: number, delayed: number, dead: number, waiters: number, paused: boolean}} Counts
- * @typedef {Counts & {name: string, next: Preview[], history?: import("./chart.js").History}} QueueState
- * @typedef {{at: number, step: number, count: Array<number | null>, out: Array<number | null>}} QueueHistory
- *     at: when its first step began, Unix seconds; step: seconds of each; out: messages taken in it; null: not known
- * @typedef {{queues: Array<Counts & {name: string, history?: QueueHistory}>, complete: boolean, unnamed: number}} QueueList
- *     complete: whether these are all; unnamed: lists of other clients whose names are not allowed here
- * @typedef {QueueList & {removed: string[]}} QueueListChange the queues that are new or have other counts; removed: the
- *     names of those that hold nothing any more
- * @typedef {"connecting" | "live" | "away" | "fault" | "refused"} Connection
- *     away: no answer, retrying; fault: the app answers but Redis does not; refused: not retried (a token is needed)
+ * @import { Connection, Counts, Details, Found, InFlight, Message, Preview, QueueList, QueueListChange, QueueState,
+ *           Reservation } from "./client/types.js"
  */
+import { chunksOf, failureOf, parseAnswer } from "./client/answers.js";
+import { QueueError as Failure } from "./client/errors.js";
+import { followEvents } from "./client/events.js";
+import { bytesOf, nextLines } from "./client/lines.js";
+import { EVENTS_PATH, QUEUES_PATH, operationPath } from "./client/paths.js";
 
-/** A failure: the app's stable `code` and sentence, or "offline" when there was no answer. */
-export class QueueError extends Error {
-  /** @param {string} code @param {string} message @param {number} status 0 without an answer @param {object} answer */
-  constructor(code, message, status = 0, answer = {}) {
-    super(message);
-    this.name = "QueueError";
-    this.code = code;
-    this.status = status;
-    this.answer = answer;
-  }
+/** The address of the app that serves this module. */
+export const APP_URL = new URL("../../", import.meta.url);
 
-  /** Return this error with more facts in its answer. @param {object} details */
-  withDetails(details) {
-    return new QueueError(this.code, this.message, this.status, { ...this.answer, ...details });
-  }
-}
+/** @typedef {Failure} QueueError */
+export const QueueError = Failure;
 
-const SLICE_BYTES = 1 << 20; // of a file, sent in one request
-const MAX_LINE_BYTES = 16 << 20; // a longer line is sent cut, and the app refuses it
-const SILENCE_TIMEOUT_MS = 40_000; // a stream without a byte for so long, comments included, is dead
-const NOTHING_CODES = new Set(["empty", "no_result"]); // answers that are no failure, although there is nothing
-const CLOCK_TOLERANCE_MS = 2000; // the Date of an answer is in whole seconds
-const RETRY_DELAYS_MS = [250, 500, 1000, 2000, 4000, 8000]; // before a stream is opened again
+const CLOCK_TOLERANCE_MS = 2000; // the Date header is in whole seconds
 
 export class QueueClient {
   /**
-   * @param {string | null} name null: the app's default queue
-   * @param {{base?: string | URL, token?: string, fetch?: typeof fetch}} options
-   *     token: only needed if the page has no session
+   * @param {string | null} name null: the server's default queue
+   * @param {{base?: string | URL, token?: string, fetch?: typeof globalThis.fetch}} options
+   *     base: the address of the app; token: not needed in a page whose visitor is signed in
    */
-  constructor(name = null, { base = new URL("../../", import.meta.url), token = "", fetch = globalThis.fetch } = {}) {
+  constructor(name = null, { base = APP_URL, token = "", fetch = globalThis.fetch } = {}) {
     this.name = name;
     this.base = base;
     this.token = token;
+    /** @type {typeof globalThis.fetch} */
     this.fetch = (...args) => fetch(...args); // fetch must not be called as a method
-    /** By how much the app's clock is ahead of this one, milliseconds, as of the last answer; 0 if they agree. */
+    /** How far the server's clock is ahead of this one, milliseconds, as of the last response; 0 if they agree. */
     this.clockOffset = 0;
   }
 
-  /** Return a client of another queue of the same app. @param {string} name */
+  /** Return a client of another queue of the same server. @param {string} name */
   of(name) {
     return new QueueClient(name, { base: this.base, token: this.token, fetch: this.fetch });
   }
 
-  /** Return the address of a verb. @param {string} verb @param {object} query @returns {URL} */
-  url(verb, query = {}) {
-    // A URL drops these two, so the address would belong to another queue.
+  /** Return the URL of an operation. @param {string} operation @param {object} query @returns {URL} */
+  url(operation, query = {}) {
+    // A URL drops these two, so the request would go to another queue.
     if (this.name === "." || this.name === "..") throw new QueueError("bad_name", "No URL can hold this name.");
-    const path = this.name === null ? "" : `${encodeURIComponent(this.name).replaceAll("%3A", ":")}/`;
-    const url = new URL(`api/queue/${path}${verb}`, this.base);
+    const url = new URL(operationPath(this.name, operation), this.base);
     for (const [key, value] of Object.entries(query)) {
       if (value !== undefined && value !== null && value !== false) {
         url.searchParams.set(key, value === true ? "1" : String(value));
@@ -90,14 +63,16 @@ export class QueueClient {
     return url;
   }
 
+  // --- push and pop
+
   /**
    * Add a message, or several: all or none.
-   * @param {Message | object | Array<Message | object>} message other JSON values are stored as their JSON text
+   * @param {Message | object | Array<Message | object>} message other JSON values are stored as JSON text
    * @param {{front?: boolean, delay?: number, key?: string, signal?: AbortSignal}} options
-   *     front: put it first; delay: seconds until it joins the back of the queue (not both);
-   *     key: an Idempotency-Key, which makes it safe to send the same push again
+   *     front: add it to the front, to be popped next; delay: seconds until it becomes available (not with `front`);
+   *     key: an Idempotency-Key, with which the same push can be retried safely
    * @returns {Promise<{count: number, message?: Message, pushed?: number, id?: string, ids?: string[]}>}
-   *     id, ids: of what is delayed
+   *     count: the length of the queue; id, ids: of delayed messages
    */
   push(message, { front = false, delay, key = "", signal } = {}) {
     const body = Array.isArray(message) ? { messages: message } : { message };
@@ -105,11 +80,12 @@ export class QueueClient {
   }
 
   /**
-   * Add every line of a text or file of any size as a message, in slices, with constant memory.
-   * `signal` stops it between two slices, so the number it resolves with is exact.
+   * Add each line of a text or file as a message, in slices, with constant memory.
    * @param {string | Blob} text
    * @param {{json?: boolean, progress?: (done: {pushed: number, bytes: number, size: number}) => void,
-   *          signal?: AbortSignal}} options json: each line is a JSON value (NDJSON), as `all` exports them
+   *          signal?: AbortSignal}} options
+   *     json: each line is a JSON value (NDJSON), as `exportLines` yields them; signal: stops between two slices, so
+   *     that the number of messages pushed is exact
    * @returns {Promise<{pushed: number, bytes: number, size: number}>} a failure has `answer.pushed` too
    */
   async pushLines(text, { json = false, progress = () => {}, signal } = {}) {
@@ -121,7 +97,7 @@ export class QueueClient {
         lines = await nextLines(blob, done.bytes);
         const body = new Blob([lines], { type: json ? "application/x-ndjson" : "text/plain" });
         done.pushed += (await this.#post("push", { query: json ? {} : { each: "line" }, body })).pushed;
-      } catch (error) {
+      } catch (/** @type {any} */ error) {
         throw error.withDetails({ pushed: done.pushed + (error.answer.pushed ?? 0) });
       }
       done.bytes += lines.length;
@@ -130,19 +106,16 @@ export class QueueClient {
     return done;
   }
 
-  /**
-   * Add one message, byte for byte.
-   * @param {Blob | Uint8Array} bytes
-   * @returns {Promise<{count: number}>}
-   */
+  /** Add a message, byte for byte. @param {Blob | Uint8Array<ArrayBuffer>} bytes @returns {Promise<{count: number}>} */
   async pushBytes(bytes) {
-    const read = bytes instanceof Blob ? await bytesOf(bytes) : bytes;
-    return this.#post("push", { body: new Blob([read], { type: "application/octet-stream" }) });
+    const content = bytes instanceof Blob ? await bytesOf(bytes) : bytes;
+    return this.#post("push", { body: new Blob([content], { type: "application/octet-stream" }) });
   }
 
   /**
-   * Take the next message, or null if there is none; with `max`, a list of up to that many.
-   * @param {{max?: number, wait?: number, key?: string, signal?: AbortSignal}} options wait: seconds to wait for a message
+   * Remove and return the next message, or null if there is none; with `max`, a list of up to that many.
+   * @param {{max?: number, wait?: number, key?: string, signal?: AbortSignal}} options
+   *     wait: seconds to wait for a message; key: an Idempotency-Key, with which the same pop can be retried safely
    * @returns {Promise<Message | null | Message[]>}
    */
   async pop({ max, wait, key = "", signal } = {}) {
@@ -150,17 +123,19 @@ export class QueueClient {
     return max === undefined ? (answer.success ? answer.message : null) : answer.messages;
   }
 
-  /** Count the queue's messages and clients. @returns {Promise<Counts>} */
+  // --- reading
+
+  /** Count the queue's messages and the clients that wait. @returns {Promise<Counts>} */
   count() {
     return this.#get("count");
   }
 
   /**
-   * Read waiting messages without taking them; the next to be popped comes first.
+   * List waiting messages without changing the queue; the next to be popped comes first.
    * @param {{offset?: number, limit?: number, preview?: number, contains?: string, details?: boolean,
    *          signal?: AbortSignal}} options
-   *     preview: return only so many characters of each, as {preview, bytes}; contains: only those that hold this text,
-   *     each with its position; details: say of each how often it was delivered and how it failed
+   *     preview: return only this many characters of each, as {preview, bytes}; contains: only messages that contain
+   *     this text, each with its position; details: with the number of deliveries and the last failure of each
    * @returns {Promise<{messages: Array<Message | Preview | Found | Details>, count: number}>}
    */
   all({ offset, limit, preview, contains, details, signal } = {}) {
@@ -168,58 +143,54 @@ export class QueueClient {
   }
 
   /**
-   * Search the whole queue and yield what holds a text as it is found, the next to be popped first.
+   * Search the whole queue for a text, and yield the messages as they are found, the next to be popped first.
    * @param {string} contains @param {{limit?: number, preview?: number, signal?: AbortSignal}} options
    * @returns {AsyncGenerator<Found>}
    */
   async *find(contains, { limit, preview = 200, signal } = {}) {
     const body = await this.#lines({ contains, limit, preview }, signal);
     let rest = "";
-    for await (const text of piecesOf(body.pipeThrough(new TextDecoderStream()))) {
+    for await (const text of chunksOf(body.pipeThrough(new TextDecoderStream()))) {
       const lines = (rest + text).split("\n");
-      rest = lines.pop();
+      rest = lines.pop() ?? "";
       yield* lines.map((line) => JSON.parse(line));
     }
   }
 
   /**
-   * Read all waiting messages as NDJSON, which `pushLines` takes back, and yield the bytes as they arrive.
-   * @param {{contains?: string, signal?: AbortSignal}} options contains: only those that hold this text
+   * Read all waiting messages as NDJSON, which `pushLines` accepts, and yield the bytes as they arrive.
+   * @param {{contains?: string, signal?: AbortSignal}} options contains: only messages that contain this text
    * @returns {AsyncGenerator<Uint8Array>}
    */
   async *exportLines({ contains, signal } = {}) {
-    yield* piecesOf(await this.#lines({ contains }, signal));
-  }
-
-  /** Return the stream of `all`, a line of JSON a message. */
-  async #lines(query, signal) {
-    const response = await this.#send(this.url("all", query), { headers: { Accept: "application/x-ndjson" }, signal });
-    if (!response.ok) await parseAnswer(response);
-    return response.body;
+    yield* chunksOf(await this.#lines({ contains }, signal));
   }
 
   /**
-   * Read the messages that are reserved, the soonest to come back first.
+   * List the reserved messages, those whose leases end first at the top.
    * @param {{offset?: number, limit?: number, preview?: number, signal?: AbortSignal}} options
-   * @returns {Promise<{messages: Held[], count: number}>}
+   * @returns {Promise<{messages: InFlight[], count: number}>}
    */
   reserved({ offset, limit, preview, signal } = {}) {
     return this.#get("reserved", { offset, limit, preview }, signal);
   }
 
   /**
-   * Read the messages that are delayed, the soonest to come back first. The id of one can be released (now), extended
-   * (later) or acked (never).
+   * List the delayed messages, the next to become available first. Their ids can be released (now), extended (later) or
+   * acked (never).
    * @param {{offset?: number, limit?: number, preview?: number, signal?: AbortSignal}} options
-   * @returns {Promise<{messages: Held[], count: number}>}
+   * @returns {Promise<{messages: InFlight[], count: number}>}
    */
   delayed({ offset, limit, preview, signal } = {}) {
     return this.#get("delayed", { offset, limit, preview }, signal);
   }
 
+  // --- reservations
+
   /**
-   * Take the next message for `lease` seconds; it goes back unless it is acked. null, or [] with `max`, if there is none.
+   * Reserve the next message; it returns to the queue unless it is acked in time. null if there is none, [] with `max`.
    * @param {{lease?: number, wait?: number, max?: number, signal?: AbortSignal}} options
+   *     lease: seconds until it returns; wait: seconds to wait for a message
    * @returns {Promise<Reservation | null | Reservation[]>}
    */
   async reserve({ lease, wait, max, signal } = {}) {
@@ -230,7 +201,7 @@ export class QueueClient {
   }
 
   /**
-   * Acknowledge a reserved message, or several: they are done. The result of one can be kept for who pushed it.
+   * Acknowledge reserved messages: all or none. With one of them, the result of its job can be stored for its producer.
    * @param {string | string[]} id @param {{job?: string, result?: Message | object}} options
    * @returns {Promise<{acked: number}>}
    */
@@ -239,23 +210,28 @@ export class QueueClient {
   }
 
   /**
-   * Put a reserved message, or several, back: they are next, or come back in `delay` seconds, or are buried (`dead`).
-   * @param {string | string[]} id @param {{delay?: number, dead?: boolean, reason?: string}} options reason: why it failed
-   * @returns {Promise<{released: number, dead: number}>} dead: how many were buried, because of `dead` or as they were
-   *     delivered too often
+   * Return reserved messages to the queue, to be popped next or in `delay` seconds, or bury them (`dead`): all or none.
+   * @param {string | string[]} id
+   * @param {{delay?: number, dead?: boolean, reason?: string}} options reason: why it failed
+   * @returns {Promise<{released: number, dead: number}>} dead: the number buried, also after too many deliveries
    */
   release(id, { delay, dead, reason } = {}) {
     const body = { ...idBody(id), delay: delay || undefined, dead: dead || undefined, reason: reason || undefined };
     return this.#post("release", { body });
   }
 
-  /** Keep a message reserved for `lease` seconds from now. @param {string} id @param {number} lease */
+  /**
+   * Let a lease end `lease` seconds from now.
+   * @param {string} id @param {number} lease @returns {Promise<{deadline: number}>}
+   */
   extend(id, lease) {
     return this.#post("extend", { body: { id, lease } });
   }
 
+  // --- tidying up
+
   /**
-   * Remove a message that is still at that position; if it is not, QueueError "stale".
+   * Remove the message at a position, if it is this very message; else QueueError "stale".
    * @param {number} position 0: next to be popped @param {Message} message
    * @param {{undo?: boolean}} options undo: keep it for an hour, so that `restore` can put it back where it was
    * @returns {Promise<{message: Message, undo?: string}>}
@@ -264,12 +240,15 @@ export class QueueClient {
     return this.#post("remove", { body: { position, message, undo } });
   }
 
-  /** Remove all messages; `undo` can restore them for an hour. @returns {Promise<{cleared: number, undo: string}>} */
+  /**
+   * Remove all messages; for an hour, `restore` can undo it.
+   * @returns {Promise<{cleared: number, undo: string | null}>}
+   */
   clear() {
     return this.#post("clear");
   }
 
-  /** Undo a clear, or a removal. @param {string} undo @returns {Promise<{restored: number}>} */
+  /** Undo a clear or a removal. @param {string} undo @returns {Promise<{restored: number}>} */
   restore(undo) {
     return this.#post("restore", { body: { undo } });
   }
@@ -277,26 +256,28 @@ export class QueueClient {
   /**
    * Move messages to another queue, the oldest first.
    * @param {string} to @param {{max?: number, contains?: string, position?: number, message?: Message}} options
-   *     max: how many, all by default; contains: only those that hold this text;
-   *     position and message: only the message that is still at that position; if it is not, QueueError "stale"
+   *     max: the maximum number to move, all by default; contains: only messages that contain this text;
+   *     position and message: the message at a position, if it is this very message; else QueueError "stale"
    * @returns {Promise<{moved: number}>}
    */
   move(to, { max, contains, position, message } = {}) {
     return this.#post("move", { body: { to, max, contains, position, message } });
   }
 
-  /** Let pop and reserve give nothing out. Redis clients that use the list directly are not held. */
+  /** Pause delivery: pop and reserve return nothing. Redis clients that use the list directly are not affected. */
   pause() {
     return this.#post("pause");
   }
 
-  /** Undo a pause; clients that wait get their messages at once. */
+  /** Resume delivery; clients that wait get their messages at once. */
   resume() {
     return this.#post("resume");
   }
 
+  // --- results
+
   /**
-   * Keep the result of a job for who pushed it.
+   * Store the result of a job for its producer.
    * @param {string} job 1 to 255 visible ASCII characters, chosen by the producer
    * @param {Message | object} result @param {{keep?: number}} options keep: seconds, a day by default
    */
@@ -305,228 +286,111 @@ export class QueueClient {
   }
 
   /**
-   * Return the result of a job, or null if there is none; reading it takes nothing.
+   * Return the result of a job, or null if there is none yet or it has expired.
    * @param {string} job @param {{wait?: number, signal?: AbortSignal}} options wait: seconds to wait for it
-   * @returns {Promise<{job: string, result: Message, at: number} | null>} at: Unix seconds
+   * @returns {Promise<{job: string, result: Message, at: number} | null>} at: when it was stored, Unix seconds
    */
   async result(job, { wait, signal } = {}) {
     const answer = await this.#get("result", { job, wait }, signal);
     return answer.success ? { job: answer.job, result: answer.result, at: answer.at } : null;
   }
 
+  // --- all queues, and events
+
   /** List all queues. @returns {Promise<QueueList>} */
   queues() {
-    return this.#answer(new URL("api/queues", this.base), { method: "GET" });
+    return this.#answer(new URL(QUEUES_PATH, this.base), { method: "GET" });
   }
 
   /**
-   * Follow the queue: its state now and after every change. The stream reconnects by itself.
+   * Follow the queue: receive its state now and after every change. The stream reconnects by itself.
    * @param {{queue?: (state: QueueState) => void, connection?: (now: Connection, error?: QueueError) => void}} handlers
-   * @param {{next?: number, history?: boolean}} options next: how many of the first messages to show
+   * @param {{next?: number, history?: boolean}} options next: the number of first messages to include
    * @returns {() => void} call it to stop
    */
   events({ queue = () => {}, connection = () => {} }, { next, history } = {}) {
-    let heads = []; // the first messages, which an event has only where they changed
-    const whole = (state) => {
-      heads = state.next ?? heads;
-      queue({ ...state, next: heads });
+    /** @type {Preview[]} */
+    let first = []; // an event includes the first messages only if they changed
+    const complete = (/** @type {QueueState} */ state) => {
+      first = state.next ?? first;
+      queue({ ...state, next: first });
     };
-    return this.#start(this.url("events", { next, history }), { queue: whole }, connection);
+    return this.#follow(this.url("events", { next, history }), { queue: complete }, connection);
   }
 
-  /** The address of the stream of all queues, with their history. @returns {URL} */
+  /** The URL of the stream of all queues, with their history. @returns {URL} */
   get allEventsUrl() {
-    return new URL("api/events?history=1", this.base);
+    return new URL(`${EVENTS_PATH}?history=1`, this.base);
   }
 
   /**
-   * Follow all queues: the whole list now, and again after every interruption; then what changes.
+   * Follow all queues: receive the whole list now and after every interruption, and changes in between.
    * @param {{queues?: (list: QueueList) => void, changed?: (change: QueueListChange) => void,
    *          connection?: (now: Connection, error?: QueueError) => void}} handlers
    * @returns {() => void} call it to stop
    */
   allEvents({ queues = () => {}, changed = () => {}, connection = () => {} }) {
-    return this.#start(this.allEventsUrl, { queues, changed }, connection);
+    return this.#follow(this.allEventsUrl, { queues, changed }, connection);
   }
 
-  /** Give the data of each event to the handler of its name, until the function that is returned is called. */
-  #start(url, handlers, connection) {
+  // --- requests
+
+  /**
+   * @param {URL} url @param {Record<string, (data: any) => void>} handlers
+   * @param {(now: Connection, error?: QueueError) => void} connection
+   */
+  #follow(url, handlers, connection) {
     const stopped = new AbortController();
-    this.#follow(url, handlers, connection, stopped.signal);
+    const headers = { Accept: "text/event-stream" };
+    const open = (/** @type {AbortSignal} */ signal) => this.#send(url, { headers, signal });
+    followEvents(open, handlers, connection, stopped.signal);
     return () => stopped.abort();
   }
 
-  async #follow(url, handlers, connection, stopped) {
-    let failures = 0;
-    const report = (...now) => stopped.aborted || connection(...now);
-    report("connecting");
-    while (!stopped.aborted) {
-      try {
-        for await (const { event, data } of this.#stream(url, stopped)) {
-          if (stopped.aborted) return;
-          failures = 0;
-          if (event in handlers) {
-            report("live");
-            handlers[event](JSON.parse(data));
-          } else if (event === "fault") {
-            const answer = JSON.parse(data);
-            report("fault", new QueueError(answer.error, answer.message, 503, answer));
-          }
-        }
-        report("away");
-      } catch (error) {
-        if (error.status === 401 || error.status === 400) return void report("refused", error);
-        report(error.status ? "fault" : "away", error);
-      }
-      await sleep(RETRY_DELAYS_MS[Math.min(failures, RETRY_DELAYS_MS.length - 1)], stopped);
-      failures += 1;
-    }
+  /**
+   * Return the response of `all` as a stream of lines, one JSON value per message.
+   * @param {object} query @param {AbortSignal} [signal]
+   */
+  async #lines(query, signal) {
+    const response = await this.#send(this.url("all", query), { headers: { Accept: "application/x-ndjson" }, signal });
+    if (!response.ok || !response.body) throw await parseAnswer(response);
+    return response.body;
   }
 
-  /** Yield the events of one stream until it ends, is stopped, or stays silent for too long. */
-  async *#stream(url, stopped) {
-    const silent = new AbortController();
-    const signal = AbortSignal.any([stopped, silent.signal]);
-    const end = () => silent.abort();
-    let timer = setTimeout(end, SILENCE_TIMEOUT_MS);
-    globalThis.addEventListener?.("offline", end); // the connection is gone, but fetch would not notice for a long time
-    try {
-      const response = await this.#send(url, { headers: { Accept: "text/event-stream" }, signal });
-      if (!response.ok) await parseAnswer(response);
-      const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
-      let rest = "";
-      for (;;) {
-        const { value, done } = await reader.read().catch(() => ({ done: true }));
-        if (done) return;
-        clearTimeout(timer);
-        timer = setTimeout(end, SILENCE_TIMEOUT_MS);
-        const found = parseEvents(rest + value);
-        rest = found.rest;
-        yield* found.events;
-      }
-    } finally {
-      clearTimeout(timer);
-      globalThis.removeEventListener?.("offline", end);
-      end();
-    }
+  /** @param {string} operation @param {object} query @param {AbortSignal} [signal] */
+  async #get(operation, query = {}, signal = undefined) {
+    return this.#answer(this.url(operation, query), { method: "GET", signal });
   }
 
-  async #get(verb, query = {}, signal = undefined) {
-    return this.#answer(this.url(verb, query), { method: "GET", signal });
-  }
-
-  async #post(verb, { query = {}, body, key = "", signal } = {}) {
+  /** @param {string} operation @param {{query?: object, body?: any, key?: string, signal?: AbortSignal}} options */
+  async #post(operation, { query = {}, body, key = "", signal } = {}) {
+    /** @type {Record<string, string>} */
     const headers = key ? { "Idempotency-Key": key } : {};
     if (body !== undefined && !(body instanceof Blob)) {
       headers["Content-Type"] = "application/json";
       body = JSON.stringify(body);
     }
-    return this.#answer(this.url(verb, query), { method: "POST", headers, body, signal });
+    return this.#answer(this.url(operation, query), { method: "POST", headers, body, signal });
   }
 
+  /** @param {URL} url @param {RequestInit} options */
   async #answer(url, options) {
     return parseAnswer(await this.#send(url, options));
   }
 
+  /** @param {URL} url @param {RequestInit} options */
   async #send(url, options) {
     const headers = this.token ? { ...options.headers, Authorization: `Bearer ${this.token}` } : options.headers;
     try {
       const response = await this.fetch(url, { ...options, headers, cache: "no-store" });
-      const offset = Date.parse(response.headers.get("Date")) - Date.now();
+      const offset = Date.parse(response.headers.get("Date") ?? "") - Date.now();
       this.clockOffset = Math.abs(offset) > CLOCK_TOLERANCE_MS ? offset : 0;
       return response;
     } catch (error) {
-      if (error.name === "AbortError") throw new QueueError("aborted", "Stopped.");
-      throw new QueueError("offline", "There was no answer, so it is unknown whether this was done.");
+      throw failureOf(error, "No response. It is unknown whether this was done.");
     }
   }
 }
 
-/** Return the JSON of an answer. Reject unless it is a success or says that there is nothing. */
-async function parseAnswer(response) {
-  let answer;
-  try {
-    answer = await response.json();
-  } catch {
-    throw new QueueError("no_json", `The answer (${response.status}) did not come from this app.`, response.status);
-  }
-  if (answer.success === true || NOTHING_CODES.has(answer.error)) return answer;
-  throw new QueueError(answer.error ?? "outcome_unknown", answer.message ?? "", response.status, answer);
-}
-
-/** Yield what a stream brings as it arrives; reject if it is cut. @param {ReadableStream} stream */
-async function* piecesOf(stream) {
-  const reader = stream.getReader();
-  try {
-    for (;;) {
-      const { value, done } = await reader.read();
-      if (done) return;
-      yield value;
-    }
-  } catch (error) {
-    throw error.name === "AbortError" ? new QueueError("aborted", "Stopped.") : new QueueError("offline", "The answer was cut.");
-  } finally {
-    reader.cancel().catch(() => {});
-  }
-}
-
-function idBody(id) {
-  return Array.isArray(id) ? { ids: id } : { id };
-}
-
-function sleep(milliseconds, signal) {
-  return new Promise((done) => {
-    const end = () => {
-      clearTimeout(timer);
-      signal.removeEventListener("abort", end);
-      globalThis.removeEventListener?.("online", end);
-      done();
-    };
-    const timer = setTimeout(end, milliseconds);
-    signal.addEventListener("abort", end);
-    globalThis.addEventListener?.("online", end);
-  });
-}
-
-/** Read a blob; a file that was changed or removed meanwhile cannot be read any more. @returns {Promise<Uint8Array>} */
-async function bytesOf(blob) {
-  try {
-    return new Uint8Array(await blob.arrayBuffer());
-  } catch (error) {
-    throw new QueueError("file", error.message);
-  }
-}
-
-/**
- * Return the bytes of whole lines that begin at `start`, about one slice.
- * @param {Blob} blob @param {number} start @returns {Promise<Uint8Array>}
- */
-export async function nextLines(blob, start, slice = SLICE_BYTES) {
-  for (let size = slice; ; size *= 2) {
-    const bytes = await bytesOf(blob.slice(start, start + size));
-    const end = start + bytes.length === blob.size ? bytes.length : bytes.lastIndexOf(10) + 1;
-    if (end > 0) return bytes.subarray(0, end);
-    if (size >= MAX_LINE_BYTES) return bytes;
-  }
-}
-
-/**
- * Return the complete events in a piece of an event stream, and the rest.
- * @param {string} text @returns {{events: Array<{event: string, data: string}>, rest: string}}
- */
-export function parseEvents(text) {
-  const blocks = text.replaceAll("\r\n", "\n").split("\n\n");
-  const rest = blocks.pop();
-  const events = [];
-  for (const block of blocks) {
-    let event = "message";
-    const data = [];
-    for (const line of block.split("\n")) {
-      const [, field, value] = /^([^:]*):? ?(.*)$/s.exec(line);
-      if (field === "event") event = value;
-      if (field === "data") data.push(value);
-    }
-    if (data.length) events.push({ event, data: data.join("\n") });
-  }
-  return { events, rest };
-}
+/** @param {string | string[]} id */
+const idBody = (id) => (Array.isArray(id) ? { ids: id } : { id });

@@ -1,21 +1,24 @@
-/** The reference's forms: each shows the curl command of its call, makes the call on a click, and shows the answer. */
-import { quoted } from "./curl.js";
-import { byId, write } from "./dom.js";
-import { translator } from "./i18n.js";
+/** The forms of the API reference: each shows its request as a curl command, sends it, and shows the response. */
+import { APP_URL } from "./client.js";
+import { operationPath } from "./client/paths.js";
+import { quoted } from "./text/curl.js";
+import { translator } from "./text/i18n.js";
+import { byId, write } from "./ui/dom.js";
 
 const SHOWN_HEADERS = ["content-type", "content-length", "allow", "retry-after", "www-authenticate"];
-const MAX_SHOWN_CHARACTERS = 100_000; // of an answer; a stream never ends
+const MAX_SHOWN_CHARACTERS = 100_000; // of a response; a stream never ends
+const QUEUE_PATH = operationPath(null, ""); // what the paths of a queue's operations begin with
 
 const page = JSON.parse(byId("page").textContent);
 const { t } = translator(page.catalogue, page.language);
 const queue = byId("queue");
 
-/** Return the address, method, headers and body that a form says. */
-function callOf(form) {
+/** Return the request that a form describes. */
+function requestOf(form) {
   const { method, path } = form.dataset;
   const name = queue.value.trim();
-  const named = name ? path.replace("/api/queue/", `/api/queue/${encodeURIComponent(name)}/`) : path;
-  const url = new URL(page.prefix + named, location.origin);
+  const isOfQueue = name && path.startsWith(QUEUE_PATH);
+  const url = new URL(isOfQueue ? operationPath(name, path.slice(QUEUE_PATH.length)) : path, APP_URL);
   const headers = {};
   for (const input of form.querySelectorAll("[data-in]")) {
     const value = input.type === "checkbox" && !input.checked ? "" : input.value;
@@ -29,7 +32,7 @@ function callOf(form) {
   return { url, method, headers, body };
 }
 
-/** Return the curl command of a call. */
+/** Return the curl command of a request. */
 function curlOf({ url, method, headers, body }) {
   const sent = Object.entries(headers).map((header) => `-H ${quoted(header.join(": "))}`);
   if (page.token) sent.push('-H "Authorization: Bearer $API_TOKEN"');
@@ -39,19 +42,19 @@ function curlOf({ url, method, headers, body }) {
   return ["curl", ...sent, quoted(url.href)].join(" ");
 }
 
-/** Make a call, and show the answer as it comes. */
+/** Send a form's request, and show the response as it arrives. */
 async function send(form, signal) {
-  const { url, ...options } = callOf(form);
+  const { url, ...options } = requestOf(form);
   const shown = form.querySelector(".answer");
   const status = form.querySelector(".status");
   write(status, t("docs.waiting"));
-  const answer = await fetch(url, { ...options, signal });
-  write(status, `${answer.status} ${answer.statusText}`);
-  const headers = SHOWN_HEADERS.filter((name) => answer.headers.has(name)).map((name) => `${name}: ${answer.headers.get(name)}\n`);
-  shown.textContent = `${headers.join("")}\n`;
+  const response = await fetch(url, { ...options, signal });
+  write(status, `${response.status} ${response.statusText}`);
+  const names = SHOWN_HEADERS.filter((name) => response.headers.has(name));
+  shown.textContent = [...names.map((name) => `${name}: ${response.headers.get(name)}`), "", ""].join("\n");
   shown.hidden = false;
   const decoder = new TextDecoder();
-  const reader = answer.body?.getReader();
+  const reader = response.body?.getReader();
   while (reader && shown.textContent.length < MAX_SHOWN_CHARACTERS) {
     const { done, value } = await reader.read();
     if (done) return;
@@ -62,29 +65,29 @@ async function send(form, signal) {
 
 function mountForm(form) {
   const stop = form.querySelector(".stop");
-  let call = null;
+  let request = null; // in progress
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
-    call?.abort();
+    request?.abort();
     const mine = new AbortController();
-    call = mine;
+    request = mine;
     stop.hidden = false;
     try {
       await send(form, mine.signal);
     } catch (error) {
       if (error.name !== "AbortError") write(form.querySelector(".status"), t("error.offline"));
-      else if (call === mine) write(form.querySelector(".status"), t("docs.stopped"));
+      else if (request === mine) write(form.querySelector(".status"), t("docs.stopped"));
     }
-    if (call === mine) stop.hidden = true;
+    if (request === mine) stop.hidden = true;
   });
   stop.addEventListener("click", () => {
-    call?.abort();
+    request?.abort();
     form.querySelector(".primary").focus();
   });
 }
 
 const forms = [...document.querySelectorAll(".try")];
-const showCommand = (form) => write(form.querySelector(".curl"), curlOf(callOf(form)));
+const showCommand = (form) => write(form.querySelector(".curl"), curlOf(requestOf(form)));
 for (const form of forms) {
   mountForm(form);
   showCommand(form);
@@ -92,7 +95,7 @@ for (const form of forms) {
 }
 queue.addEventListener("input", () => forms.forEach((form) => showCommand(form)));
 
-/** Unfold the operation that the address names. */
+/** Unfold the operation in the address. */
 function unfold() {
   const named = byId(location.hash.slice(1));
   if (named?.matches("details")) named.open = true;

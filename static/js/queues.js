@@ -1,23 +1,28 @@
-/** The page of all queues: follows them, and shows those in trouble first. */
+/** The page of all queues: follows them, and shows those with problems first. */
 import { QueueClient } from "./client.js";
-import { byId, session, write } from "./dom.js";
-import { followAll, followWhileShown } from "./following.js";
-import { translator } from "./i18n.js";
-import { SORTS, aged, changed, connected, initialOverview, listed, sparkMinutes, troublesOf } from "./overview.js";
-import { createQueueList, leadToRows } from "./panels/queueList.js";
-import { createStore, labelOf } from "./state.js";
+import { nameRule } from "./state/names.js";
+import { labelOf } from "./state/queue.js";
+import {
+  SORTS, dropEmpty, initialList, problemsOf, receiveChange, receiveList, setListConnection, sparkMinutes,
+} from "./state/queueList.js";
+import { createStore } from "./state/store.js";
+import { translator } from "./text/i18n.js";
+import { byId, session, write } from "./ui/dom.js";
+import { followAll, followWhileVisible } from "./ui/following.js";
+import { createQueueRows, leadToRows } from "./ui/queueRows.js";
 
-const SPOKEN_INTERVAL_MS = 10_000; // what changes by itself is spoken so often at most
+const SPEAK_INTERVAL_MS = 10_000; // how often a change is announced to screen readers
 const TICK_MS = 1000;
 const SORT_KEY = "queues.sort";
 
 const page = JSON.parse(byId("page").textContent);
 const client = new QueueClient();
-const store = createStore(initialOverview());
+const store = createStore(initialList());
 const texts = translator(page.catalogue, page.language);
 const { t, failure } = texts;
 const [filter, sort] = [byId("queues-filter"), byId("queues-sort")];
-const queueList = createQueueList(byId("queues-view"), byId("queues-list"), texts);
+const parts = { ...texts, isName: nameRule(page.limits.name) };
+const queueRows = createQueueRows(byId("queues-view"), byId("queues-list"), parts);
 
 // --- drawing
 
@@ -28,34 +33,37 @@ function update(state) {
   const isAbsent = ["fault", "away", "refused"].includes(connection);
   byId("absent").hidden = !isAbsent;
   byId("stage").classList.toggle("stale", isAbsent);
-  if (isAbsent) write(byId("absent"), connection === "fault" && error?.code !== "redis_unavailable" ? failure(error) : t(`absent.${connection}`));
+  const isOther = connection === "fault" && error?.code !== "redis_unavailable";
+  if (isAbsent) write(byId("absent"), isOther ? failure(error) : t(`absent.${connection}`));
   if (!known) return;
-  const found = queueList.update(state, { sort: sort.value, filter: filter.value.trim() });
+  const found = queueRows.update(state, { sort: sort.value, filter: filter.value.trim() });
   byId("empty").hidden = found > 0;
   write(byId("empty-title"), queues.size ? t("queues.found", { n: 0 }) : t("queues.none"));
   byId("empty-more").hidden = queues.size > 0;
-  const troubled = [...queues.values()].filter((queue) => troublesOf(queue, Date.now()).length > 0).length;
-  const facts = [t("queues.n", { n: queues.size }), troubled ? t("queues.troubled", { n: troubled }) : t("queues.untroubled")];
+  const troubled = [...queues.values()].filter((queue) => problemsOf(queue, Date.now()).length > 0).length;
+  const facts = [t("queues.n", { n: queues.size }), textOf(troubled)];
   if (!complete) facts.push(t("queues.incomplete"));
   if (unnamed) facts.push(t("queues.unnamed", { n: unnamed }));
   write(byId("summary"), facts.join(" · "));
   write(byId("spark-title"), t("queues.spark", { n: sparkMinutes(state, Date.now()) }));
   document.title = troubled && connection !== "idle" ? `(${texts.n(troubled)}) ${t("queues.all")}` : t("queues.all");
-  speakOf(troubled);
+  speak(troubled);
 }
 
-let spokenOf = null; // how many queues in trouble were spoken of
-let spokenAt = 0;
+const textOf = (troubled) => (troubled ? t("queues.troubled", { n: troubled }) : t("queues.untroubled"));
 
-/** Say how many queues are in trouble when that has changed, but rarely. */
-function speakOf(troubled) {
-  if (troubled === spokenOf || Date.now() - spokenAt < SPOKEN_INTERVAL_MS) return;
-  if (spokenOf !== null) write(byId("spoken"), troubled ? t("queues.troubled", { n: troubled }) : t("queues.untroubled"));
-  [spokenOf, spokenAt] = [troubled, Date.now()];
+let spokenCount = null; // the number of queues with problems last announced
+let spokenAt = -Infinity;
+
+/** Announce the number of queues with problems if it has changed, but rarely. */
+function speak(troubled) {
+  if (troubled === spokenCount || performance.now() - spokenAt < SPEAK_INTERVAL_MS) return;
+  if (spokenCount !== null) write(byId("spoken"), textOf(troubled));
+  [spokenCount, spokenAt] = [troubled, performance.now()];
 }
 
 store.subscribe(update);
-setInterval(() => document.hidden || store.change(aged, Date.now()), TICK_MS);
+setInterval(() => document.hidden || store.change(dropEmpty, Date.now()), TICK_MS);
 
 // --- filter and order
 
@@ -65,17 +73,17 @@ sort.addEventListener("change", () => {
   update(store.state);
 });
 filter.addEventListener("input", () => update(store.state));
-filter.addEventListener("change", () => write(byId("spoken"), t("queues.found", { n: queueList.update(store.state) })));
-leadToRows(filter, queueList);
+filter.addEventListener("change", () => write(byId("spoken"), t("queues.found", { n: queueRows.update(store.state) })));
+leadToRows(filter, queueRows);
 
 // --- following
 
-followWhileShown(
+followWhileVisible(
   () =>
     followAll(client, {
-      queues: (list) => store.change(listed, list, Date.now()),
-      changed: (change) => store.change(changed, change, Date.now()),
-      connection: (now, error) => store.change(connected, now, error),
+      queues: (list) => store.change(receiveList, list, Date.now()),
+      changed: (change) => store.change(receiveChange, change, Date.now()),
+      connection: (now, error) => store.change(setListConnection, now, error),
     }),
-  () => store.change(connected, "idle"),
+  () => store.change(setListConnection, "idle"),
 );

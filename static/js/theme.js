@@ -1,15 +1,15 @@
-// Runs before the first paint on every page, so it is not a module. It applies the theme that the visitor chose.
+// Runs before the first paint on every page, so it is not a module. It applies the theme that the visitor has chosen.
 (() => {
   const root = document.documentElement;
-  root.dataset.script = ""; // scripts run
+  root.dataset.script = ""; // for style sheets: scripts run
   const system = matchMedia("(prefers-color-scheme: dark)");
   const shown = () => root.dataset.theme ?? (system.matches ? "dark" : "light");
-  const home = new URL("../../", document.currentScript.src).pathname.slice(0, -1) || "/"; // the app may be at a sub-path
+  const home = new URL("../../", document.currentScript.src).pathname.slice(0, -1) || "/"; // or a sub-path
   let theme = null;
   try {
     theme = localStorage.getItem("theme");
   } catch {
-    // Storage can be forbidden; then the system's theme applies.
+    // Storage can be forbidden. Then the system's theme applies.
   }
   if (theme === "light" || theme === "dark") root.dataset.theme = theme;
 
@@ -30,14 +30,14 @@
         if (next === systemTheme) localStorage.removeItem("theme");
         else localStorage.setItem("theme", next);
       } catch {
-        // The choice then applies to this page only.
+        // Then the choice applies to this page only.
       }
     });
     document.getElementById("language").addEventListener("change", (event) => {
       document.cookie = `lang=${event.target.value}; Path=${home}; Max-Age=31536000; SameSite=Lax`;
       location.reload();
     });
-    // Signing out leaves no messages in the browser. Added now, this listener runs after the page has saved its own.
+    // Signing out leaves no messages in the browser. A listener added now runs after the page has saved its messages.
     document.getElementById("logout")?.addEventListener("submit", () => {
       addEventListener("pagehide", () => {
         sessionStorage.clear();

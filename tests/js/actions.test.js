@@ -1,19 +1,22 @@
-/** What a visitor can do: each action shows its curl command, reports its failure, and loses no message. */
+/** The actions of a visitor: each shows its curl command, reports its failure, and loses no message. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { createActions, newKey, retryWithKey } from "../../static/js/actions.js";
+import { createActions } from "../../static/js/actions/actions.js";
+import { newKey, retryWithKey } from "../../static/js/actions/idempotency.js";
 import { QueueClient, QueueError } from "../../static/js/client.js";
-import { curlCommands } from "../../static/js/curl.js";
-import { createRecent } from "../../static/js/recent.js";
-import { createStore, initial, took } from "../../static/js/state.js";
+import { addInHand } from "../../static/js/state/inHand.js";
+import { initialQueue } from "../../static/js/state/queue.js";
+import { createRecent } from "../../static/js/state/recent.js";
+import { createStore } from "../../static/js/state/store.js";
+import { curlCommands } from "../../static/js/text/curl.js";
 
 const lost = () => new QueueError("offline", "No answer.");
 
-/** Actions on a queue whose client answers with these methods; what the page says is in `said`. */
+/** Return actions on a queue whose client has these methods. `said` has the texts of the notices, and the commands. */
 function actionsOf(client) {
   const said = [];
-  const extras = []; // links and buttons of what was said
-  const store = createStore(initial("jobs"));
+  const extras = []; // the links and buttons of the notices
+  const store = createStore(initialQueue("jobs"));
   const actions = createActions({
     client,
     store,
@@ -34,7 +37,7 @@ function actionsOf(client) {
   return { actions, said, extras, store };
 }
 
-test("an answer that is lost is asked for again with the same key, and at most twice", async () => {
+test("an operation whose response is lost is retried with the same key, at most twice", async () => {
   const keys = [];
   const work = (failures) => (key) => {
     keys.push(key);
@@ -55,20 +58,20 @@ test("a push shows its curl command and reports its failure", async () => {
   assert.deepEqual(said, ["curl -d message=hi http://queue.test/api/queue/jobs/push", "failed: redis_full"]);
 });
 
-test("popped and reserved messages are kept on the page", async () => {
+test("popped and reserved messages stay in hand", async () => {
   const reservation = { id: "7", message: "c", deliveries: 2 };
   const { actions, store } = actionsOf({ pop: async ({ max }) => (max ? ["a", "b"] : null), reserve: async () => reservation });
   assert.equal((await actions.pop({ max: 2 })).length, 2);
   assert.deepEqual(await actions.pop({}), []);
   const before = Date.now();
   await actions.reserve({ lease: 30 });
-  assert.deepEqual(store.state.taken.map(({ how, message }) => [how, message]), [["reserve", "c"], ["pop", "b"], ["pop", "a"]]);
-  const [{ reservation: id, deliveries, lease, until }] = store.state.taken;
+  assert.deepEqual(store.state.inHand.map(({ how, message }) => [how, message]), [["reserve", "c"], ["pop", "b"], ["pop", "a"]]);
+  const [{ reservation: id, deliveries, lease, until }] = store.state.inHand;
   assert.deepEqual([id, deliveries, lease], ["7", 2, 30]);
   assert.ok(until >= before + 30_000 && until <= Date.now() + 30_000);
 });
 
-test("a message on its way when the wait is stopped is fetched with the key of that pop", async () => {
+test("a message that is on its way when waiting is stopped is fetched with the key of that pop", async () => {
   const asked = [];
   const pop = async ({ wait, key }) => {
     asked.push({ wait, key });
@@ -77,11 +80,11 @@ test("a message on its way when the wait is stopped is fetched with the key of t
   };
   const { actions, store } = actionsOf({ pop });
   await actions.pop({ wait: 20 }, new AbortController().signal);
-  assert.equal(store.state.taken[0].message, "saved");
+  assert.equal(store.state.inHand[0].message, "saved");
   assert.equal(asked[0].key, asked[1].key);
 });
 
-test("messages are put back newest first, each with its key, and stay on the page from the one that fails", async () => {
+test("messages are put back newest first, each with its key, and stay in hand from the first failure on", async () => {
   const pushed = [];
   const push = async (message, { front, key }) => {
     if (pushed.length === 2) throw new QueueError("redis_unavailable", "");
@@ -89,14 +92,14 @@ test("messages are put back newest first, each with its key, and stay on the pag
     return { count: 1 };
   };
   const { actions, said, store } = actionsOf({ push });
-  store.change(took, ["a", "b", "c"].map((message) => ({ how: "pop", message, key: `key ${message}` })));
-  await actions.putBack(store.state.taken);
+  store.change(addInHand, ["a", "b", "c"].map((message) => ({ how: "pop", message, key: `key ${message}` })));
+  await actions.putBack(store.state.inHand);
   assert.deepEqual(pushed, [["c", true, "key c"], ["b", true, "key b"]]);
-  assert.deepEqual(store.state.taken.map(({ message }) => message), ["a"]);
+  assert.deepEqual(store.state.inHand.map(({ message }) => message), ["a"]);
   assert.deepEqual(said.slice(-2), ["failed: redis_unavailable", "backed"]);
 });
 
-test("a pop whose answer was lost for good is asked for again by the next one, with the same key and number", async () => {
+test("a pop whose response is lost even after retries is retried by the next pop, with the same key and number", async () => {
   const asked = [];
   let isDown = true;
   const { actions, store } = actionsOf({
@@ -111,23 +114,23 @@ test("a pop whose answer was lost for good is asked for again by the next one, w
   await actions.pop({});
   assert.deepEqual(new Set(asked.map(String)).size, 1);
   await actions.pop({});
-  assert.deepEqual(store.state.taken.map(({ message }) => message), ["next", "too", "saved"]);
+  assert.deepEqual(store.state.inHand.map(({ message }) => message), ["next", "too", "saved"]);
   assert.notEqual(asked[4][1], asked[3][1]);
-  const keys = store.state.taken.map(({ key }) => key);
+  const keys = store.state.inHand.map(({ key }) => key);
   assert.ok(new Set(keys).size === 3 && keys.every((key) => /^[0-9a-f]{32}$/.test(key)));
 });
 
-test("a message on its way back is not sent a second time", async () => {
+test("a message that is being put back is not sent a second time", async () => {
   let pushes = 0;
   const { actions, store } = actionsOf({ push: async () => (pushes += 1) });
-  store.change(took, [{ how: "pop", message: "a" }]);
-  const { taken } = store.state;
-  await Promise.all([actions.putBack(taken), actions.putBack(taken)]);
+  store.change(addInHand, [{ how: "pop", message: "a" }]);
+  const { inHand } = store.state;
+  await Promise.all([actions.putBack(inHand), actions.putBack(inHand)]);
   assert.equal(pushes, 1);
-  assert.deepEqual(store.state.taken, []);
+  assert.deepEqual(store.state.inHand, []);
 });
 
-test("a message is removed only if it is the one that was shown", async () => {
+test("only the message that is shown is removed", async () => {
   const removed = [];
   const client = {
     all: async ({ offset }) => ({ messages: [["one", "two"][offset]].filter(Boolean) }),
@@ -142,10 +145,10 @@ test("a message is removed only if it is the one that was shown", async () => {
   assert.deepEqual(said.splice(0), ["failed: moved", "failed: moved"]);
   assert.ok(await actions.remove(1, { preview: "tw", bytes: 3 }));
   assert.deepEqual(removed, [[1, "two"]]);
-  assert.deepEqual(store.state.taken.map(({ how, message }) => [how, message]), [["remove", "two"]]);
+  assert.deepEqual(store.state.inHand.map(({ how, message }) => [how, message]), [["remove", "two"]]);
 });
 
-test("a removal is undone where it was; after an hour the message goes to the front", async () => {
+test("undoing a removal puts the message where it was, after an hour to the front", async () => {
   const done = [];
   const client = {
     all: async () => ({ messages: ["one"] }),
@@ -157,15 +160,15 @@ test("a removal is undone where it was; after an hour the message goes to the fr
   await actions.remove(0);
   await extras.at(-1).action();
   assert.deepEqual(done.splice(0), ["u1"]);
-  assert.deepEqual(store.state.taken, []);
+  assert.deepEqual(store.state.inHand, []);
   await actions.remove(0);
   const hourAgo = Date.now() - 3600_000;
-  await actions.putBack(store.state.taken.map((one) => ({ ...one, time: hourAgo })));
+  await actions.putBack(store.state.inHand.map((one) => ({ ...one, time: hourAgo })));
   assert.deepEqual(done, [{ message: "one", front: true }]);
-  assert.deepEqual(store.state.taken, []);
+  assert.deepEqual(store.state.inHand, []);
 });
 
-test("a message that moved while it was opened is found nearby; one that is gone is said to be", async () => {
+test("a message that has moved is found nearby, and one that is gone is reported", async () => {
   let list = ["x", "one", "two", "two too"];
   const { actions, said } = actionsOf({
     all: async ({ offset, limit, preview }) => {
@@ -182,7 +185,7 @@ test("a message that moved while it was opened is found nearby; one that is gone
   assert.equal(said.at(-1), "failed: moved");
 });
 
-test("one message is moved, found nearby if others were popped, and never another one", async () => {
+test("a single message is moved, even from a position nearby, and never another one", async () => {
   let list = ["x", "one", "two"];
   const client = {
     all: async ({ offset, limit }) => ({ messages: list.slice(offset, offset + limit).map((preview) => ({ preview, bytes: preview.length })) }),
@@ -202,7 +205,7 @@ test("one message is moved, found nearby if others were popped, and never anothe
   assert.deepEqual([list, said.at(-1)], [["another"], "failed: moved"]);
 });
 
-test("a copy is pushed to its queue, once although an answer is lost", async () => {
+test("a copy is pushed to its queue once, even if a response is lost", async () => {
   const pushed = [];
   const of = (name) => ({
     async push(message, { key }) {
@@ -212,24 +215,24 @@ test("a copy is pushed to its queue, once although an answer is lost", async () 
     },
   });
   const { actions, said, extras } = actionsOf({ of });
-  assert.ok(await actions.pushTo("other", { base64: "/w==" }, "k"));
+  assert.ok(await actions.pushCopy("other", { base64: "/w==" }, "k"));
   assert.deepEqual(pushed, [["other", { base64: "/w==" }, "k"], ["other", { base64: "/w==" }, "k"]]);
   assert.match(said[0], /queue\/other\/push$/);
   assert.match(extras.at(-1).href, /\/q\/other$/);
-  await actions.pushTo("jobs", "a", "k2");
+  await actions.pushCopy("jobs", "a", "k2");
   assert.equal(extras.at(-1), undefined);
 });
 
-test("a message that is reserved is read whole, also if its place in the list has changed", async () => {
+test("a reserved message is read whole even if its place in the list has changed", async () => {
   const list = [{ id: "1" }, { id: "2", message: "two" }];
   const { actions, said } = actionsOf({ reserved: async ({ offset, limit }) => ({ messages: list.slice(offset, offset + limit) }) });
-  assert.equal((await actions.readHeld("reserved", "2", 1)).message, "two");
-  assert.equal((await actions.readHeld("reserved", "2", 0)).message, "two");
-  assert.equal(await actions.readHeld("reserved", "3", 0), undefined);
+  assert.equal((await actions.readInFlight("reserved", "2", 1)).message, "two");
+  assert.equal((await actions.readInFlight("reserved", "2", 0)).message, "two");
+  assert.equal(await actions.readInFlight("reserved", "3", 0), undefined);
   assert.equal(said.at(-1), "failed: moved");
 });
 
-test("a put back says when it comes back, or that it was buried", async () => {
+test("a notice says when a message that was put back is available, or that it was buried", async () => {
   let answer = { released: 1, dead: 0 };
   const released = [];
   const { actions, said } = actionsOf({ release: async (...args) => released.push(args) && answer });
@@ -242,7 +245,7 @@ test("a put back says when it comes back, or that it was buried", async () => {
   assert.deepEqual(said.filter((text) => !text.startsWith("curl")), ["backed", "backed.later", "buried", "buried.often"]);
 });
 
-test("a delayed message is removed only where it was seen, and can be put back", async () => {
+test("a delayed message is removed by its id, and can be put back", async () => {
   const acked = [];
   const { actions, store, said } = actionsOf({
     delayed: async ({ offset }) => ({ messages: [{ id: "5d", message: "later" }].slice(offset) }),
@@ -252,7 +255,7 @@ test("a delayed message is removed only where it was seen, and can be put back",
   assert.deepEqual([acked, said.at(-1)], [[], "failed: moved"]);
   await actions.removeDelayed("5d", 0);
   assert.deepEqual(acked, ["5d"]);
-  assert.deepEqual(store.state.taken.map(({ how, message }) => [how, message]), [["remove", "later"]]);
+  assert.deepEqual(store.state.inHand.map(({ how, message }) => [how, message]), [["remove", "later"]]);
 });
 
 test("a queue is not moved to itself", async () => {
@@ -265,11 +268,11 @@ test("a queue is not moved to itself", async () => {
   assert.equal(said.at(-1), "moved");
 });
 
-test("discarding can be undone; a reservation that is over is only taken off the page", () => {
+test("discarding can be undone, but not for a reservation that has ended", () => {
   const { actions, said, extras, store } = actionsOf({});
-  store.change(took, [{ how: "pop", message: "a" }, { how: "reserve", message: "b" }]);
-  for (const one of store.state.taken) actions.discard(one);
-  assert.deepEqual([store.state.taken, said], [[], ["discarded"]]);
+  store.change(addInHand, [{ how: "pop", message: "a" }, { how: "reserve", message: "b" }]);
+  for (const one of store.state.inHand) actions.discard(one);
+  assert.deepEqual([store.state.inHand, said], [[], ["discarded"]]);
   extras[0].action();
-  assert.deepEqual(store.state.taken.map(({ message }) => message), ["a"]);
+  assert.deepEqual(store.state.inHand.map(({ message }) => message), ["a"]);
 });

@@ -1,11 +1,13 @@
-/** The client of the API: requests, failures, uploads in slices, and event streams. `fetch` is replaced throughout. */
+/** The client of the API: requests, failures, uploads in slices, and event streams. All tests replace `fetch`. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { QueueClient, QueueError, nextLines, parseEvents } from "../../static/js/client.js";
+import { QueueClient, QueueError } from "../../static/js/client.js";
+import { parseEvents } from "../../static/js/client/events.js";
+import { nextLines } from "../../static/js/client/lines.js";
 
 const BASE = "http://queue.test/";
 
-/** A client whose app answers with these, one a request; what was asked is in `asked`. */
+/** Return a client that receives these answers, one per request; `asked` has the requests. */
 function clientOf(...answers) {
   const asked = [];
   const fetch = async (url, options = {}) => {
@@ -18,7 +20,7 @@ function clientOf(...answers) {
   return { asked, client: new QueueClient("jobs", { base: BASE, fetch }) };
 }
 
-test("a push sends the message as JSON and an Idempotency-Key if one is given", async () => {
+test("push sends the message as JSON, and an Idempotency-Key if there is one", async () => {
   const { client, asked } = clientOf({ success: true, message: "hi", count: 1 });
   assert.deepEqual(await client.push("hi", { front: true, key: "k1" }), { success: true, message: "hi", count: 1 });
   assert.equal(asked[0].url, "/api/queue/jobs/push?front=1");
@@ -26,13 +28,13 @@ test("a push sends the message as JSON and an Idempotency-Key if one is given", 
   assert.equal(asked[0].headers["Idempotency-Key"], "k1");
 });
 
-test("many are pushed in one request", async () => {
+test("several messages are pushed in one request", async () => {
   const { client, asked } = clientOf({ success: true, pushed: 2, count: 2 });
   await client.push(["a", { base64: "/w==" }]);
   assert.equal(asked[0].body, '{"messages":["a",{"base64":"/w=="}]}');
 });
 
-test("pop gives the message, null when there is none, a list with max", async () => {
+test("pop returns the message, null if there is none, and a list with max", async () => {
   const empty = { success: false, error: "empty", message: "The queue is empty." };
   const { client } = clientOf({ success: true, message: "a" }, empty, { success: true, messages: ["b"] }, { ...empty, messages: [] });
   assert.equal(await client.pop(), "a");
@@ -41,7 +43,7 @@ test("pop gives the message, null when there is none, a list with max", async ()
   assert.deepEqual(await client.pop({ max: 2 }), []);
 });
 
-test("every verb asks at its own address", async () => {
+test("every operation has its own path", async () => {
   const ok = { success: true, messages: [], id: "1" };
   const { client, asked } = clientOf(...Array.from({ length: 13 }, () => ok));
   await client.count();
@@ -77,7 +79,7 @@ test("every verb asks at its own address", async () => {
   );
 });
 
-test("the verbs for jobs: delay, retry, bury, lists, search, pause and results", async () => {
+test("the operations for jobs: delay, retry, bury, lists, search, pause and results", async () => {
   const { client, asked } = clientOf(...Array.from({ length: 13 }, () => ({ success: true })));
   await client.push("later", { delay: 60 });
   await client.push(["now"], { delay: 0 });
@@ -112,7 +114,7 @@ test("the verbs for jobs: delay, retry, bury, lists, search, pause and results",
   );
 });
 
-test("a paused queue rejects, so that it does not look like an empty one", async () => {
+test("a paused queue rejects, so that it is not mistaken for an empty one", async () => {
   const paused = { success: false, error: "paused", message: "The queue is paused." };
   const { client } = clientOf(paused, { ...paused, messages: [] }, paused);
   await assert.rejects(client.pop(), { code: "paused" });
@@ -120,13 +122,13 @@ test("a paused queue rejects, so that it does not look like an empty one", async
   await assert.rejects(client.reserve(), { code: "paused" });
 });
 
-test("a result that is not there yet is null", async () => {
+test("a result that does not exist yet is null", async () => {
   const { client } = clientOf({ success: false, error: "no_result", message: "None." }, { success: true, job: "j", result: "r", at: 1 });
   assert.equal(await client.result("j"), null);
   assert.deepEqual(await client.result("j"), { job: "j", result: "r", at: 1 });
 });
 
-test("what is found comes as it is found, also when a piece ends within a line or a character", async () => {
+test("search results arrive as they are found, even if a chunk ends within a line or a character", async () => {
   const bytes = new TextEncoder().encode('{"position":4,"preview":"é","bytes":2}\n{"position":9,"preview":"b","bytes":1}\n');
   const stream = new ReadableStream({
     start(controller) {
@@ -145,7 +147,7 @@ test("what is found comes as it is found, also when a piece ends within a line o
   assert.deepEqual(asked, ["?contains=x&limit=5&preview=200", "application/x-ndjson"]);
 });
 
-test("an export gives the bytes of NDJSON as they come", async () => {
+test("an export yields the bytes of NDJSON as they arrive", async () => {
   const { client, asked } = clientOf("a line");
   let bytes = 0;
   for await (const piece of client.of("other").exportLines({ contains: "x" })) bytes += piece.length;
@@ -153,7 +155,7 @@ test("an export gives the bytes of NDJSON as they come", async () => {
   assert.deepEqual([asked[0].url, asked[0].headers.Accept], ["/api/queue/other/all?contains=x", "application/x-ndjson"]);
 });
 
-test("a search that is cut or refused rejects", async () => {
+test("a search that breaks off or is refused rejects", async () => {
   const search = async (response) => {
     for await (const _ of new QueueClient("jobs", { base: BASE, fetch: async () => response }).find("x"));
   };
@@ -163,7 +165,7 @@ test("a search that is cut or refused rejects", async () => {
   await assert.rejects(search(new Response(JSON.stringify(refusal), { status: 503 })), { code: "redis_unavailable" });
 });
 
-test("the default queue has no name in its address, and a token goes along", async () => {
+test("the default queue has no name in its path, and requests have the token", async () => {
   let seen;
   const fetch = async (url, { headers }) => {
     seen = [url.href, headers.Authorization];
@@ -173,14 +175,14 @@ test("the default queue has no name in its address, and a token goes along", asy
   assert.deepEqual(seen, ["http://queue.test/api/queue/count", "Bearer secret"]);
 });
 
-test("a name that a URL would drop reaches no other queue", async () => {
+test("a name that a URL would drop does not reach another queue", async () => {
   assert.throws(() => new QueueClient(".", { base: BASE }).url("push"), { code: "bad_name" });
   assert.throws(() => new QueueClient("..", { base: BASE }).url("push"), { code: "bad_name" });
   await assert.rejects(new QueueClient(".", { base: BASE }).clear(), { code: "bad_name" });
   assert.equal(new QueueClient("a:b.c", { base: BASE }).url("pop").href, "http://queue.test/api/queue/a:b.c/pop");
 });
 
-test("a refusal rejects with its code, sentence and status", async () => {
+test("an error rejects with its code, message and status", async () => {
   const { client } = clientOf({ status: 409, body: { success: false, error: "stale", message: "Gone.", stale: ["7"] } });
   await assert.rejects(client.ack("7"), (error) => {
     assert.ok(error instanceof QueueError);
@@ -189,14 +191,14 @@ test("a refusal rejects with its code, sentence and status", async () => {
   });
 });
 
-test("no answer, and an answer of something else, have codes of their own", async () => {
+test("no response, and a response from something else, have their own codes", async () => {
   const { client } = clientOf(new TypeError("failed to fetch"));
   await assert.rejects(client.clear(), { code: "offline", status: 0 });
   const odd = new QueueClient("jobs", { base: BASE, fetch: async () => new Response("<h1>Bad gateway</h1>", { status: 502 }) });
   await assert.rejects(odd.clear(), { code: "no_json", status: 502 });
 });
 
-test("lines go in slices that end at a line's end, and lose no byte", async () => {
+test("slices end at the end of a line and lose no byte", async () => {
   const text = "one\ntwo\r\n\nthree is long\nfour";
   const blob = new Blob([text]);
   const slices = [];
@@ -206,7 +208,7 @@ test("lines go in slices that end at a line's end, and lose no byte", async () =
   assert.ok(texts.slice(0, -1).every((one) => one.endsWith("\n")), JSON.stringify(texts));
 });
 
-test("pushing lines tells how far it is and stops between two slices", async () => {
+test("pushing lines reports its progress and stops between two slices", async () => {
   const size = 1 << 20;
   const blob = new Blob(["x".repeat(size - 1), "\n", "y".repeat(size - 1), "\n", "last"]);
   const { client, asked } = clientOf({ success: true, pushed: 1, count: 1 }, { success: true, pushed: 1, count: 2 });
@@ -222,19 +224,19 @@ test("pushing lines tells how far it is and stops between two slices", async () 
   assert.equal(asked[0].url, "/api/queue/jobs/push?each=line");
 });
 
-test("lines that fail half way say how many went in", async () => {
+test("an upload that fails half way reports how many messages were pushed", async () => {
   const line = "x".repeat((1 << 20) - 1);
   const refusal = { status: 400, body: { success: false, error: "bad_utf8", message: "No.", pushed: 3 } };
   const { client } = clientOf({ success: true, pushed: 1, count: 1 }, refusal);
   await assert.rejects(client.pushLines(`${line}\n${line}\n`), (error) => error.code === "bad_utf8" && error.answer.pushed === 4);
 });
 
-test("an event holds any character, those that end a line elsewhere too", () => {
+test("an event can contain any character, even those that end a line in JavaScript", () => {
   const data = JSON.stringify({ preview: "a\u2028b\u2029c\u0085d" });
   assert.deepEqual(parseEvents(`event: queue\ndata: ${data}\n\n`).events, [{ event: "queue", data }]);
 });
 
-test("events come whole, however the stream is cut", () => {
+test("events are complete wherever the stream is cut into chunks", () => {
   const text = 'retry: 1000\n\nevent: queue\ndata: {"count":1}\n\n: nothing new\n\nevent: fault\ndata: {"error":"redis_unavailable"}\n\n';
   const events = [];
   let rest = "";
@@ -250,7 +252,7 @@ test("events come whole, however the stream is cut", () => {
   ]);
 });
 
-/** A stream that sends these texts and then ends. */
+/** Return the response of a stream that sends these texts and then ends. */
 const streamOf = (...texts) =>
   new Response(new ReadableStream({
     start(controller) {
@@ -259,7 +261,7 @@ const streamOf = (...texts) =>
     },
   }));
 
-test("the stream is opened again after it ended, and tells how the connection is", async () => {
+test("a stream that ends is opened again, and the state of the connection is reported", async () => {
   const answers = [
     streamOf('event: queue\ndata: {"count":1}\n\n'),
     new TypeError("refused"),
@@ -272,38 +274,38 @@ test("the stream is opened again after it ended, and tells how the connection is
     return answer;
   };
   const client = new QueueClient("jobs", { base: BASE, fetch });
-  const told = [];
+  const reported = [];
   await new Promise((done) => {
     client.events({
-      queue: ({ count }) => told.push(count),
+      queue: ({ count }) => reported.push(count),
       connection: (now, error) => {
-        told.push(error ? `${now} ${error.code}` : now);
+        reported.push(error ? `${now} ${error.code}` : now);
         if (now === "refused") done();
       },
     });
   });
-  assert.deepEqual(told, ["connecting", "live", 1, "away", "away offline", "fault redis_unavailable", "live", 2, "away", "refused token_required"]);
+  assert.deepEqual(reported, ["connecting", "live", 1, "away", "away offline", "fault redis_unavailable", "live", 2, "away", "refused token_required"]);
 });
 
-test("the stream of all queues has an address of its own, and a list and changes", async () => {
+test("the stream of all queues has its own path, and sends a list and then changes", async () => {
   const texts = ['event: queues\ndata: {"queues":[{"name":"a"}]}\n\n', ': nothing new\n\nevent: changed\ndata: {"queues":[],"removed":["a"]}\n\n'];
   let asked = "";
   const fetch = async (url) => {
     asked = url.href;
     return streamOf(...texts);
   };
-  const told = [];
+  const reported = [];
   await new Promise((done) => {
     const stop = new QueueClient(null, { base: BASE, fetch }).allEvents({
-      queues: ({ queues }) => told.push(queues.length),
-      changed: ({ removed }) => done(stop(told.push(...removed))),
+      queues: ({ queues }) => reported.push(queues.length),
+      changed: ({ removed }) => done(stop(reported.push(...removed))),
     });
   });
   assert.equal(asked, `${BASE}api/events?history=1`);
-  assert.deepEqual(told, [1, "a"]);
+  assert.deepEqual(reported, [1, "a"]);
 });
 
-test("a state has the first messages although its event left them out", async () => {
+test("a state includes the first messages even if its event omits them", async () => {
   const asked = [];
   const fetch = async (url) => {
     asked.push(url.search);
@@ -318,21 +320,21 @@ test("a state has the first messages although its event left them out", async ()
   assert.deepEqual(asked, ["?next=0&history=1"]);
 });
 
-test("a stopped stream asks for nothing more", async () => {
+test("a stopped stream sends no more requests", async () => {
   let asked = 0;
   const fetch = async (url, { signal }) => {
     asked += 1;
     await new Promise((resolve, reject) => signal.addEventListener("abort", () => reject(signal.reason)));
   };
-  const told = [];
-  const stop = new QueueClient("jobs", { base: BASE, fetch }).events({ connection: (now) => told.push(now) });
+  const reported = [];
+  const stop = new QueueClient("jobs", { base: BASE, fetch }).events({ connection: (now) => reported.push(now) });
   stop();
   await new Promise(setImmediate);
   assert.equal(asked, 1);
-  assert.deepEqual(told, ["connecting"]);
+  assert.deepEqual(reported, ["connecting"]);
 });
 
-test("a file that cannot be read any more is a failure with a code, and what was pushed before it is counted", async () => {
+test("a file that can no longer be read rejects with a code and the number of messages pushed before", async () => {
   const gone = new Blob(["x\n"]);
   gone.slice = () => ({ arrayBuffer: () => Promise.reject(new DOMException("It is gone.", "NotReadableError")) });
   gone.arrayBuffer = gone.slice().arrayBuffer;
@@ -346,7 +348,7 @@ test("a file that cannot be read any more is a failure with a code, and what was
   assert.deepEqual(asked, []);
 });
 
-test("more details make a new error and leave the old one alone", () => {
+test("adding details makes a new error and leaves the old one unchanged", () => {
   const error = new QueueError("stale", "Gone.", 409, { stale: ["7"] });
   const detailed = error.withDetails({ pushed: 2 });
   assert.deepEqual([detailed.code, detailed.message, detailed.status], ["stale", "Gone.", 409]);

@@ -1,18 +1,18 @@
-/** Messages as text and text as messages: kinds, one line, indented JSON, hexadecimal, sizes, lines. */
+/** Texts for people: kinds of messages, one line, indented JSON, hexadecimal, sizes, times, lines. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { areJsonLines, bytesOf, durationOf, headOf, hexOf, indented, kindOf, kindOfPreview, linesOf, oneLine, piecesOf, sizeOf, timeOf } from "../../static/js/format.js";
+import { areJsonLines, bytesOf, durationOf, headOf, hexOf, indented, kindOf, kindOfPreview, linesOf, oneLine, piecesOf, sizeOf, timeOf } from "../../static/js/text/format.js";
 
-test("a text is cut between characters as they are seen", () => {
+test("a text is cut between visible characters", () => {
   assert.equal(headOf("short", 5), "short");
   assert.equal(headOf("ab😀c", 3), "ab");
   assert.equal(headOf("abe\u0301c", 3), "ab");
   assert.equal(headOf("a👩‍👩‍👧b", 6), "a");
   assert.equal(headOf("x".repeat(99), 9), "x".repeat(9));
-  assert.equal(headOf(`e${"\u0301".repeat(99)}`, 9).length, 9); // never nothing
+  assert.equal(headOf(`e${"\u0301".repeat(99)}`, 9).length, 9); // never empty
 });
 
-test("JSON is indented and every number stays as it was written", () => {
+test("JSON is indented, and every number stays as it is written", () => {
   const text = '{"a":1.10,"big":12345678901234567890123,"s":"x, {y}: \\"z\\"","l":[1,[],{}],"e":{"n":null}}';
   assert.equal(
     indented(text),
@@ -34,7 +34,7 @@ test("JSON is indented and every number stays as it was written", () => {
   assert.equal(indented("{not json"), null);
 });
 
-test("pieces know what they are and lose nothing, also where a text is cut", () => {
+test("pieces of JSON have the right kind and lose nothing, even if the text is cut off", () => {
   const json = indented('{"a":"x: \\"y\\"","b":[-1.5e3,true,null]}');
   const pieces = [...piecesOf(json)];
   assert.equal(pieces.map(({ text }) => text).join(""), json);
@@ -47,12 +47,12 @@ test("pieces know what they are and lose nothing, also where a text is cut", () 
   }
 });
 
-test("a megabyte of JSON is indented soon", () => {
+test("a megabyte of JSON is indented quickly", () => {
   const value = Array.from({ length: 20_000 }, (_, i) => ({ number: i, text: "something, [with] {marks}" }));
   assert.deepEqual(JSON.parse(indented(JSON.stringify(value))), value);
 });
 
-test("kinds: objects and arrays are JSON, what is not UTF-8 is bytes, the rest is text", () => {
+test("objects and arrays are JSON, invalid UTF-8 is bytes, everything else is text", () => {
   assert.equal(kindOf(' {"a": 1}'), "json");
   assert.equal(kindOf("[1,2]"), "json");
   assert.equal(kindOf("12"), "text");
@@ -63,14 +63,14 @@ test("kinds: objects and arrays are JSON, what is not UTF-8 is bytes, the rest i
   assert.equal(kindOfPreview({ base64: "/w==" }), "bytes");
 });
 
-test("a row is one line: ends of lines and control characters are seen, and nothing turns the text around", () => {
+test("a row is one line, in which line breaks and control characters are visible and nothing reverses the text", () => {
   assert.equal(oneLine("a\nb\r\nc\td"), "a ↵ b ↵ c ⇥ d");
   assert.equal(oneLine("\u0000\u202e\u2066x"), "���x");
   assert.equal(oneLine({ base64: btoa("\xff\x00A") }), "ff 00 41");
   assert.equal(oneLine("héllo 👍🏽"), "héllo 👍🏽");
 });
 
-test("hex shows the offset, sixteen bytes and their characters", () => {
+test("hexadecimal lines show the offset, sixteen bytes and their characters", () => {
   const bytes = Uint8Array.from({ length: 18 }, (_, i) => i + 60);
   const { lines, line } = hexOf(bytes);
   assert.equal(
@@ -81,18 +81,18 @@ test("hex shows the offset, sixteen bytes and their characters", () => {
   assert.equal(line.slice(0, 8), "3c 3d 3e");
 });
 
-test("bytes of a text are its UTF-8, of base64 the bytes themselves", () => {
+test("the bytes of a text are its UTF-8, and those of base64 are decoded", () => {
   assert.deepEqual([...bytesOf("é")], [0xc3, 0xa9]);
   assert.deepEqual([...bytesOf({ base64: "/wA=" })], [255, 0]);
 });
 
-test("sizes are short and in the language's numbers", () => {
+test("sizes are short and use the language's number format", () => {
   assert.equal(sizeOf(5, "en"), "5 B");
   assert.equal(sizeOf(1536, "pt-BR"), "1,5 KiB");
   assert.equal(sizeOf(1 << 20, "es"), "1 MiB");
 });
 
-test("lines are messages; empty ones are none, and a CR before the end belongs to the end", () => {
+test("every line but the empty ones is a message, without a CR at its end", () => {
   assert.deepEqual(linesOf("a\r\n\n b \nc"), ["a", " b ", "c"]);
 });
 
@@ -104,13 +104,13 @@ test("durations and times for people", () => {
   assert.match(timeOf(noon + 86_400_000, "en", noon), /May 2, 2026.*12:00:00.PM/u);
 });
 
-test("a whole message's kind is known, a longer one's is guessed", () => {
+test("the kind of a whole message is known, and that of a longer one is guessed", () => {
   assert.equal(kindOfPreview('{"a":1,}', 8), "text");
   assert.equal(kindOfPreview('{"a":1}', 7), "json");
   assert.equal(kindOfPreview('{"a":1,', 900), "json");
 });
 
-test("lines of JSON are told from lines of text", () => {
+test("lines of JSON are distinguished from lines of text", () => {
   assert.ok(areJsonLines('"a"\n{"b":1}\n\n'));
   assert.ok(!areJsonLines('"a"\n{"b":'));
   assert.ok(!areJsonLines('"a"\nplain\n'));

@@ -1,9 +1,9 @@
-/** What was popped last: bounded in number, age and room, and forgotten once it is back in the queue. */
+/** The recently popped messages: limited in number, age and size, and dropped once they are back in the queue. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { createRecent } from "../../static/js/recent.js";
+import { createRecent } from "../../static/js/state/recent.js";
 
-/** A browser's store with room for so many characters. */
+/** Return a browser's storage with room for this many characters. */
 function storageOf(room = Infinity) {
   const kept = new Map();
   return {
@@ -17,7 +17,7 @@ function storageOf(room = Infinity) {
 const taken = (...messages) => messages.map((message) => ({ message, key: `key ${message}` }));
 const messages = (recent, now) => recent.list(now).map(({ message }) => message);
 
-test("the newest stand first, and what is put back is forgotten", () => {
+test("the newest come first, and a message that was put back is dropped", () => {
   const recent = createRecent("jobs", storageOf());
   recent.add(taken("a", "b"));
   recent.add(taken("c"));
@@ -26,7 +26,7 @@ test("the newest stand first, and what is put back is forgotten", () => {
   assert.deepEqual(messages(recent), ["c", "a"]);
 });
 
-test("a hundred are kept, for a day", () => {
+test("a hundred messages are kept for a day", () => {
   const recent = createRecent("jobs", storageOf());
   recent.add(taken("old"), 0);
   assert.deepEqual(messages(recent, 86_399_999), ["old"]);
@@ -36,13 +36,13 @@ test("a hundred are kept, for a day", () => {
   assert.deepEqual([recent.list(1000).length, messages(recent, 1000)[0], messages(recent, 1000).at(-1)], [100, "m149", "m50"]);
 });
 
-test("a message that is too large is left out, and takes no other with it", () => {
+test("a message that is too large is left out, and no other", () => {
   const recent = createRecent("jobs", storageOf());
   recent.add(taken("old", "x".repeat(1 << 21), "new"));
   assert.deepEqual(messages(recent), ["new", "old"]);
 });
 
-test("where there is little room, the newest are kept; queues do not mix; a forbidden store keeps nothing", () => {
+test("with little room the newest are kept, queues do not mix, and a forbidden storage keeps nothing", () => {
   const storage = storageOf(300);
   const recent = createRecent("jobs", storage);
   recent.add(taken(...Array.from({ length: 8 }, (_, i) => `message ${i}`)));

@@ -1,15 +1,15 @@
-/** The visible part of a list, also of one longer than a browser can lay out. */
+/** The visible part of a list, even if it is longer than a browser can lay out. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { scrollTo, visibleRows } from "../../static/js/rows.js";
+import { scrollTo, visibleRows } from "../../static/js/state/rows.js";
 
-test("a list shows the rows in view and a few around them", () => {
+test("a list draws the visible rows and a few around them", () => {
   const list = { count: 1000, row: 40, view: 400, scroll: 4000 };
   assert.deepEqual(visibleRows(list), { height: 40_000, first: 96, last: 114, top: 96 * 40 });
   assert.deepEqual(visibleRows({ ...list, count: 0, scroll: 0 }), { height: 0, first: 0, last: 0, top: 0 });
 });
 
-test("a list that is longer than an element can be reaches its last row and skips none", () => {
+test("a list longer than an element can be scrolls to its last row and skips none", () => {
   const list = { count: 1_000_000, row: 44, view: 600 };
   const { height } = visibleRows({ ...list, scroll: 0 });
   assert.ok(height <= 16_000_000);
@@ -22,7 +22,7 @@ test("a list that is longer than an element can be reaches its last row and skip
   }
 });
 
-test("a row is scrolled to only where it is not in view", () => {
+test("the list scrolls to a row only if it is not visible", () => {
   for (const count of [1000, 1_000_000]) {
     const list = { count, row: 44, view: 440 };
     for (const place of [0, 3, 500, 777, count - 1]) {

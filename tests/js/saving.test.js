@@ -1,9 +1,9 @@
-/** A file that is kept until it is complete. */
+/** A file that is kept in the browser until it is complete. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { partsFile } from "../../static/js/saving.js";
+import { partsFile } from "../../static/js/ui/saving.js";
 
-test("what is written in parts is saved as one file, in order", async () => {
+test("the parts of a file are saved as one, in order", async () => {
   let saved;
   const file = partsFile((blob) => (saved = blob));
   const piece = new Uint8Array(3 << 20);
@@ -14,7 +14,7 @@ test("what is written in parts is saved as one file, in order", async () => {
   assert.deepEqual([bytes.length, bytes[0], bytes[3 << 20], bytes.at(-1)], [9 << 20, 1, 2, 3]);
 });
 
-test("more than a browser can keep is refused", async () => {
+test("a file that is too large for the browser is refused", async () => {
   const file = partsFile(() => assert.fail("saved"), 5);
   await file.write(new Uint8Array(5));
   await assert.rejects(file.write(new Uint8Array(1)), { code: "export_too_large" });

@@ -1,19 +1,20 @@
 """Fixtures for the page tests: a real Chromium on the real page.
 
-Every tab checks at its end that no script failed, no policy was violated and no other site was contacted.
+At the end of a test, every tab checks that no script failed, no policy was violated and no other site was contacted.
 """
 
 import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, Request, Route, expect, sync_playwright
 
-from tests.servers import App, Store
+from tests.servers import App, Store, running
 
 ARGUMENTS = [
     "--no-sandbox",
@@ -24,20 +25,8 @@ ARGUMENTS = [
     "--no-first-run",
     "--host-resolver-rules=MAP queue.test 127.0.0.1",  # a name that is not localhost, over plain HTTP
 ]
+TOKEN, READ_TOKEN = "a-token-that-writes", "a-token-that-reads"
 expect.set_options(timeout=20_000)
-
-
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Browser]:
-    """The system's Chromium; where it is missing these tests are skipped, in CI they fail."""
-    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if not path:
-        assert not os.environ.get("CI"), "chromium is not installed"
-        pytest.skip("chromium is not installed")
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
-        yield started
-        started.close()
 
 
 class Tab:
@@ -48,25 +37,30 @@ class Tab:
         self.faults: list[str] = []
         self.foreign: list[str] = []
         page.on("pageerror", lambda error: self.faults.append(str(error)))
-        page.on("console", self._heard)
-        page.on("request", self._asked)
+        page.on("console", self._check_message)
+        page.on("request", self._check_request)
 
-    def _heard(self, message: ConsoleMessage) -> None:
+    def _check_message(self, message: ConsoleMessage) -> None:
         if "Content Security Policy" in message.text or "Content-Security-Policy" in message.text:
             self.faults.append(message.text)
 
-    def _asked(self, request: Request) -> None:
+    def _check_request(self, request: Request) -> None:
         if urlsplit(request.url).scheme in ("http", "https", "ws") and not request.url.startswith(self.url + "/"):
             self.foreign.append(request.url)
 
+    def check(self) -> None:
+        """Fail if something went wrong that the test itself does not look at."""
+        assert self.faults == []
+        assert self.foreign == []
+
     @contextmanager
-    def holding(self, address: str) -> Iterator[None]:
-        """Hold requests on their way until the end. Their route stays: to end it while one comes can lose that one."""
-        held: list[Route] | None = []
-        self.page.route(address, lambda route: route.continue_() if held is None else held.append(route))
+    def delaying(self, address: str) -> Iterator[None]:
+        """Delay requests until the block ends. Their route stays, as removing it could lose a request on its way."""
+        delayed: list[Route] | None = []
+        self.page.route(address, lambda route: route.continue_() if delayed is None else delayed.append(route))
         yield
-        on_their_way, held = held or [], None
-        for route in on_their_way:
+        waiting, delayed = delayed or [], None
+        for route in waiting:
             route.continue_()
 
     def open(self, name: str | None = None, connection: str = "live") -> "Tab":
@@ -82,14 +76,28 @@ class Tab:
         expect(self.by_id("live")).to_have_attribute("data-connection", "live")
         return self
 
+    def sign_in(self, token: str) -> None:
+        self.by_id("token").fill(token)
+        self.press("Enter")
+
+    def post(self, operation: str, **fields: Any) -> Any:
+        """Call an operation on the tab's queue as another client, and return its answer."""
+        url = f"{self.url}/api/queue/{self.name}/{operation}"
+        return self.page.request.post(url, data=fields or None).json()
+
     def by_id(self, id: str) -> Locator:
         return self.page.locator("#" + id)
 
     def rows(self) -> Locator:
         return self.page.locator("#rows .row .preview")
 
-    def taken(self) -> Locator:
+    def in_hand(self) -> Locator:
+        """Return the cards of the messages that were popped, removed or reserved."""
         return self.page.locator("#taken .message-card")
+
+    def in_flight(self) -> Locator:
+        """Return the cards in the dialog of reserved or delayed messages."""
+        return self.page.locator("#held-list .message-card")
 
     def shows(self, *messages: str) -> None:
         """Wait until the list shows exactly these messages, next to be popped first."""
@@ -100,16 +108,29 @@ class Tab:
             self.page.keyboard.press(key)
 
     def focused(self) -> str:
-        """Return the id, or else the class, or else the tag, of what has the focus."""
+        """Return the id, or else the class, or else the tag, of the focused element."""
         found = "(({ id, className, tagName }) => id || className || tagName)(document.activeElement)"
         return str(self.page.evaluate(found))
 
 
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """The system's Chromium. If it is missing, these tests are skipped; in CI they fail."""
+    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if not path:
+        assert not os.environ.get("CI"), "chromium is not installed"
+        pytest.skip("chromium is not installed")
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
+        yield started
+        started.close()
+
+
 @pytest.fixture
 def tabs(browser: Browser, site: App, name: str, serve: Any, own_store: Any) -> Iterator[Callable[..., Tab]]:
-    """Open tabs on the test's own queue: tabs(width=390, color_scheme="dark"), each with cookies of its own.
+    """Open tabs on the test's own queue: tabs(width=390, color_scheme="dark"), each with its own cookies.
 
-    They are closed before the servers that a test started: a server that ends waits for who listens.
+    They are closed before the servers that a test started, as a server that stops waits for its clients.
     """
     opened: list[Tab] = []
 
@@ -122,14 +143,51 @@ def tabs(browser: Browser, site: App, name: str, serve: Any, own_store: Any) -> 
     yield make
     for tab in opened:
         tab.page.context.close()
-        assert tab.faults == []
-        assert tab.foreign == []
+        tab.check()
+
+
+@pytest.fixture(scope="session")
+def shared_tab(browser: Browser, site: App) -> Iterator[Tab]:
+    """A tab that all tests can use in turn: opening one takes longer than most of them."""
+    permissions = ["clipboard-read", "clipboard-write"]
+    context = browser.new_context(viewport={"width": 1280, "height": 800}, locale="en-US", permissions=permissions)
+    context.set_default_timeout(20_000)
+    yield Tab(context.new_page(), site.url, "")
+    context.close()
 
 
 @pytest.fixture
-def tab(tabs: Callable[..., Tab]) -> Tab:
-    """A live tab on the test's own queue, which is empty."""
-    return tabs().open()
+def tab(shared_tab: Tab, name: str) -> Iterator[Tab]:
+    """A live tab on the test's own queue, which is empty. A test that sets the clock needs a tab of `tabs` instead."""
+    shared_tab.faults.clear()
+    shared_tab.foreign.clear()
+    yield shared_tab.open(name)
+    page, context = shared_tab.page, shared_tab.page.context
+    page.unroute_all(behavior="ignoreErrors")
+    context.set_offline(False)
+    page.evaluate("localStorage.clear()")
+    context.clear_cookies()
+    for other in context.pages:
+        if other is not page:
+            other.close()
+    shared_tab.check()
+
+
+@pytest.fixture(scope="session")
+def token_site(valkey: Store, folder: Path) -> Iterator[App]:
+    """An app that requires TOKEN or READ_TOKEN, is also reachable as queue.test, and allows one stream."""
+    tokens = {"API_TOKEN": TOKEN, "READ_TOKEN": READ_TOKEN}
+    limits = {"TRUSTED_HOSTS": "queue.test", "MAX_BLOCKED_CLIENTS": "1", "WEB_CONCURRENCY": "1"}
+    with running(App(folder / "token", REDIS_URL=valkey.url, **tokens, **limits)) as app:
+        yield app
+
+
+@pytest.fixture(scope="session")
+def small_site(valkey: Store, folder: Path) -> Iterator[App]:
+    """An app that accepts messages of up to 1 KiB."""
+    settings = {"MAX_MESSAGE_BYTES": "1024", "WEB_CONCURRENCY": "1"}
+    with running(App(folder / "small", REDIS_URL=valkey.url, **settings)) as app:
+        yield app
 
 
 @pytest.fixture

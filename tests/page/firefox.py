@@ -1,4 +1,4 @@
-"""Drives the system's Firefox over WebDriver BiDi (https://w3c.github.io/webdriver-bidi), without any other program."""
+"""Drives the system's Firefox over WebDriver BiDi (https://w3c.github.io/webdriver-bidi) without another program."""
 
 import json
 import re
@@ -22,7 +22,7 @@ class Firefox:
 
     def __init__(self, socket: ClientConnection) -> None:
         self.socket = socket
-        self.faults: list[str] = []  # what the pages' scripts failed with
+        self.faults: list[str] = []  # the errors of the pages' scripts
         self.last_id = 0
         self.send("session.new", capabilities={})
         self.send("session.subscribe", events=["log.entryAdded"])
@@ -33,19 +33,19 @@ class Firefox:
         self.last_id += 1
         self.socket.send(json.dumps({"id": self.last_id, "method": method, "params": params}))
         while True:
-            heard = json.loads(self.socket.recv(timeout=ANSWER_TIMEOUT))
-            if heard.get("method") == "log.entryAdded" and heard["params"]["level"] == "error":
-                self.faults.append(heard["params"]["text"])
-            if heard.get("id") == self.last_id:
-                assert heard["type"] == "success", heard
-                return heard["result"]
+            received = json.loads(self.socket.recv(timeout=ANSWER_TIMEOUT))
+            if received.get("method") == "log.entryAdded" and received["params"]["level"] == "error":
+                self.faults.append(received["params"]["text"])
+            if received.get("id") == self.last_id:
+                assert received["type"] == "success", received
+                return received["result"]
 
     def open(self, url: str, width: int = 1280, height: int = 800) -> None:
         self.send("browsingContext.setViewport", context=self.window, viewport={"width": width, "height": height})
         self.send("browsingContext.navigate", context=self.window, url=url, wait="complete")
 
     def run(self, expression: str) -> Any:
-        """Return the value of an expression, or what its promise resolves with, as JSON."""
+        """Return the JSON value of an expression, or of the result of its promise."""
         wrapped = f"(async () => JSON.stringify(await ({expression})))()"
         answer = self.send("script.evaluate", expression=wrapped, target={"context": self.window}, awaitPromise=True)
         assert answer["type"] == "success", answer
@@ -56,7 +56,7 @@ class Firefox:
         until(lambda: self.run(expression) is True)
 
     def text(self, selector: str) -> list[str]:
-        """Return the texts of all elements that a selector finds."""
+        """Return the texts of all elements that match a selector."""
         return list(self.run(f"[...document.querySelectorAll({json.dumps(selector)})].map((one) => one.textContent)"))
 
     def click(self, selector: str) -> None:
@@ -82,10 +82,9 @@ class Firefox:
 
 @contextmanager
 def firefox(path: str, profile: Path) -> Iterator[Firefox]:
-    """Run a Firefox without a window, on a profile of its own."""
-    (profile / "user.js").write_text(
-        'user_pref("ui.prefersReducedMotion", 1);'
-    )  # what moves has no contrast to measure
+    """Run a headless Firefox with a new profile."""
+    # The contrast of moving elements cannot be measured.
+    (profile / "user.js").write_text('user_pref("ui.prefersReducedMotion", 1);')
     with (profile / "log").open("w") as log:
         arguments = ["--headless", "--no-remote", "--profile", str(profile), "--remote-debugging-port", "0"]
         process = subprocess.Popen([path, *arguments], stdout=log, stderr=log)
@@ -98,6 +97,6 @@ def firefox(path: str, profile: Path) -> Iterator[Firefox]:
 
 
 def address_of(log: Path) -> str:
-    """Wait until Firefox has said where it listens."""
+    """Wait until Firefox has logged the address on which it listens."""
     pattern = re.compile(r"WebDriver BiDi listening on (ws://\S+)")
     return str(until(lambda: pattern.search(log.read_text()), seconds=60)[1])

@@ -1,4 +1,4 @@
-"""Take the pictures of docs/screenshots/ from the running page: every state, wide and narrow, light and dark.
+"""Takes the pictures of docs/screenshots/ from the running page: every state, wide and narrow, light and dark.
 
 Run by `make screenshots`; needs Chromium.
 """
@@ -28,7 +28,7 @@ ORDERS = [
     "Remember to refill the beans ☕",
 ]
 
-QUEUES = {  # how many messages wait at first, how that changes with time, and how many consumers wait
+QUEUES = {  # the number of messages at first, how it changes with time, and the number of consumers that wait
     "audit": (88, -9, 0),
     "emails.receipts": (128, -25, 4),
     "emails.welcome": (3, 0, 2),
@@ -45,7 +45,7 @@ QUEUES = {  # how many messages wait at first, how that changes with time, and h
 
 
 class Scene:
-    """One picture's page and queue."""
+    """The page and the queue of a picture."""
 
     def __init__(self, page: Page, store: Store, name: str) -> None:
         self.page, self.store, self.name = page, store, name
@@ -58,7 +58,7 @@ class Scene:
         expect(self.page.locator(".row .preview").first).not_to_be_empty()
 
     def history(self) -> None:
-        """Give the chart some minutes: the page's clock is moved on while the queue goes up and down."""
+        """Fill the chart with some minutes: move the page's clock while the depth goes up and down."""
         for depth in [0, 2, 5, 9, 7, 12, 10, 6, 8, 4, 1, 0]:
             with self.redis.pipeline() as pipeline:
                 pipeline.delete("queue:" + self.name)
@@ -112,10 +112,10 @@ def dead(scene: Scene) -> None:
     expect(scene.page.locator(".row")).to_have_count(2)
 
 
-def post(scene: Scene, verb: str, **fields: Any) -> Any:
-    """Call a verb as another client."""
+def post(scene: Scene, operation: str, **fields: Any) -> Any:
+    """Call an operation as another client, and return its answer."""
     api = scene.page.url.replace("/q/", "/api/queue/")
-    return scene.page.request.post(f"{api}/{verb}", data=fields or None).json()
+    return scene.page.request.post(f"{api}/{operation}", data=fields or None).json()
 
 
 def held(scene: Scene) -> None:
@@ -155,7 +155,7 @@ def queues(scene: Scene) -> None:
     ReliableQueue(scene.redis, "reports.nightly").pause()
     scene.page.goto(scene.page.url.replace("/q/orders", "/queues"))
     expect(scene.page.locator(".queue-row").first).to_be_visible()
-    for number in range(12):  # some minutes, in which the page's clock is moved on
+    for number in range(12):  # some minutes of the page's clock
         for name, (depth, growth, _) in QUEUES.items():
             count = depth + growth * number if growth > 0 else depth + growth * (number * 7 % 5)
             scene.redis.ltrim("queue:" + name, 0, count - 1)
@@ -164,13 +164,13 @@ def queues(scene: Scene) -> None:
         growing = scene.page.locator(".queue-row").filter(has_text="sms").locator(".count .cell-number")
         expect(growing).to_have_text(f"{QUEUES['sms'][0] + QUEUES['sms'][1] * number:,}")
         scene.page.clock.fast_forward(20_000)
-    expect(scene.page.locator("#summary")).to_have_text("12 queues · 3 in trouble")
+    expect(scene.page.locator("#summary")).to_have_text("12 queues · 3 with problems")
 
 
 def away(scene: Scene) -> None:
     scene.push(*ORDERS)
     scene.store.end()
-    expect(scene.page.locator("#live")).to_have_text("Redis is away")
+    expect(scene.page.locator("#live")).to_have_text("Redis is unavailable")
 
 
 SCENES: list[Callable[[Scene], None]] = [
@@ -181,8 +181,8 @@ SCENES: list[Callable[[Scene], None]] = [
 def shots(browser: Any, folder: Path, store: Store) -> Iterator[Path]:
     pictures = itertools.product(SCENES, SIZES.items(), ("light", "dark"))
     for number, (take, (size, options), theme) in enumerate(pictures):
-        store.client().flushall()  # a store of this script's own
-        with running(App(folder / str(number), REDIS_URL=store.url)) as app:  # one that remembers no other picture
+        store.client().flushall()  # a store that only this script uses
+        with running(App(folder / str(number), REDIS_URL=store.url)) as app:  # without the history of other pictures
             context = browser.new_context(**options, color_scheme=theme, locale="en-US", reduced_motion="reduce")
             page = context.new_page()
             page.clock.install()

@@ -1,7 +1,6 @@
-"""What dialogs share: how they open and close, and the one that switches to another queue."""
+"""What dialogs share, how they open and close, and the dialog that switches to another queue."""
 
 from collections.abc import Callable
-from typing import Any
 
 from playwright.sync_api import expect
 
@@ -28,21 +27,23 @@ def test_open_a_queue_by_name_and_come_back(tab: Tab, seed: Callable[..., None],
     expect(link).to_have_accessible_name(f"{name}, 1 waiting")
 
 
-def test_a_field_that_is_refused_says_why_in_the_pages_language(tab: Tab, redis: Any, name: str) -> None:
-    redis.lpush("queue:" + name, "hello")
+def test_an_invalid_field_says_why_in_the_pages_language(tab: Tab, seed: Callable[..., None], name: str) -> None:
+    seed("hello")
     tab.by_id("language").select_option("es")
     tab.shows("hello")
     tab.by_id("move").click()
-    said = "['moving-to', 'moving-max'].map((id) => document.getElementById(id).validationMessage)"
-    for typed, number, wanted in [
+    messages = "['moving-to', 'moving-max'].map((id) => document.getElementById(id).validationMessage)"
+    bad_name = "El nombre de la cola tiene de 1 a 128 caracteres: A-Z a-z 0-9 . _ - :"
+    for typed, number, expected in [
         ("", "", ["Rellene este campo.", ""]),
-        ("no name", "", ["El nombre de la cola tiene de 1 a 128 caracteres: A-Z a-z 0-9 . _ - :", ""]),
-        (name, "0", ["", "Un número está fuera de los límites."]),
+        ("no name", "", [bad_name, ""]),
+        ("x" * 129, "", [bad_name, ""]),
+        (name, "0", ["", "El número está fuera de los límites."]),
     ]:
         tab.by_id("moving-to").fill(typed)
         tab.by_id("moving-max").fill(number)
         tab.press("Enter")
-        assert tab.page.evaluate(said) == wanted
+        assert tab.page.evaluate(messages) == expected
     tab.by_id("moving-to").fill(f"{name}-2")
     tab.by_id("moving-max").evaluate("field => { field.value = '1' }")  # as the page fills it
     tab.by_id("moving").get_by_role("button", name="Mover").click()
@@ -50,8 +51,8 @@ def test_a_field_that_is_refused_says_why_in_the_pages_language(tab: Tab, redis:
     assert tab.focused() == "viewport"  # the button that opened the dialog is disabled
 
 
-def test_a_selection_that_ends_beside_a_dialog_leaves_it_open(tab: Tab, redis: Any, name: str) -> None:
-    redis.lpush("queue:" + name, "hello")
+def test_a_selection_that_ends_outside_a_dialog_leaves_it_open(tab: Tab, seed: Callable[..., None]) -> None:
+    seed("hello")
     tab.rows().first.click()
     tab.by_id("message").evaluate("dialog => Promise.all(dialog.getAnimations().map((one) => one.finished))")
     box = tab.by_id("message").bounding_box()

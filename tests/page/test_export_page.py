@@ -1,4 +1,4 @@
-"""Export to a file, and back: byte for byte, cancelled, and of what was found."""
+"""Exporting to a file: byte for byte and back, canceled, and of search results."""
 
 from pathlib import Path
 from typing import Any
@@ -7,7 +7,7 @@ from playwright.sync_api import expect
 
 from tests.page.conftest import Tab, stored
 
-# The first has 1 MiB, and its line is longer than what is read of a file to see what is in it.
+# The first is of 1 MiB, and its line is longer than what the page reads of a file to find out what it contains.
 MESSAGES = ["é\x01x" * (1 << 18), "plain", '{"a": 1.10}', "two\r\nlines\u2028", '"quoted"', b"\xff\x00\n", "12", "null"]
 
 
@@ -15,15 +15,15 @@ OPEN_FILE = """async () => (await navigator.storage.getDirectory()).getFileHandl
 
 
 def read_file(tab: Tab) -> str:
-    """Return what is in the file that the page was let choose."""
+    """Return the content of the file that the page wrote to."""
     return str(tab.page.evaluate(f"async () => (await (await ({OPEN_FILE})()).getFile()).text()"))
 
 
-def test_an_export_is_pushed_as_it_was(tab: Tab, redis: Any, name: str, tmp_path: Path) -> None:
+def test_an_exported_queue_can_be_pushed_again_byte_for_byte(tab: Tab, redis: Any, name: str, tmp_path: Path) -> None:
     redis.lpush("queue:" + name, *MESSAGES)
     before = stored(redis, name)
     expect(tab.by_id("count")).to_have_text("8")
-    tab.page.evaluate("window.showSaveFilePicker = undefined")  # as browsers are that cannot write to a file
+    tab.page.evaluate("window.showSaveFilePicker = undefined")  # as in browsers that cannot write to a file
     with tab.page.expect_download() as download:
         tab.by_id("export").click()
     assert download.value.suggested_filename.startswith(f"{name}-20")
@@ -39,7 +39,7 @@ def test_an_export_is_pushed_as_it_was(tab: Tab, redis: Any, name: str, tmp_path
     expect(tab.by_id("curl-line")).to_contain_text("application/x-ndjson")
 
 
-def test_an_export_is_written_as_it_comes_and_can_be_cancelled(tab: Tab, redis: Any, name: str) -> None:
+def test_a_canceled_export_leaves_the_file_and_search_results_can_be_exported(tab: Tab, redis: Any, name: str) -> None:
     redis.lpush("queue:" + name, "one", "two", "three")
     tab.shows("one", "two", "three")
     tab.page.evaluate(
@@ -65,4 +65,4 @@ def test_an_export_is_written_as_it_comes_and_can_be_cancelled(tab: Tab, redis: 
     expect(tab.by_id("search").get_by_text(f"2 messages saved in {name}-found-20")).to_be_visible()
     assert read_file(tab) == '"two"\n"three"\n'
     tab.by_id("search-text").fill("x")
-    expect(tab.by_id("search-export")).to_be_hidden()  # it is not what was found
+    expect(tab.by_id("search-export")).to_be_hidden()  # the results are of another text

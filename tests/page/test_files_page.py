@@ -1,15 +1,16 @@
-"""Pushing files: line by line, whole, several, dropped on the page, cancelled, and failing half way."""
+"""Pushing files: line by line, whole, several, dropped on the page, canceled, and failing half way."""
 
 from pathlib import Path
 from typing import Any
 
-import pytest
 from playwright.sync_api import expect
 
 from tests.page.conftest import Tab, stored
 
 
-def test_whole_files_go_in_in_their_order_and_a_failure_stays(tab: Tab, redis: Any, name: str, tmp_path: Path) -> None:
+def test_whole_files_are_pushed_in_order_and_a_failure_stays_on_screen(
+    tab: Tab, redis: Any, name: str, tmp_path: Path
+) -> None:
     for file in ("a.bin", "b.bin"):
         (tmp_path / file).write_text(file)
     refused: list[Any] = []
@@ -30,7 +31,7 @@ def test_whole_files_go_in_in_their_order_and_a_failure_stays(tab: Tab, redis: A
     expect(tab.by_id("toasts").get_by_role("alert")).to_contain_text("a.bin: ")
 
 
-def test_push_a_file_a_message_a_line(tab: Tab, redis: Any, name: str, tmp_path: Path) -> None:
+def test_push_each_line_of_a_file_as_a_message(tab: Tab, redis: Any, name: str, tmp_path: Path) -> None:
     lines = [f"{i} {'é' * (i % 40)}" for i in range(60_000)]  # more than one slice
     (tmp_path / "lines.txt").write_text("\n".join(lines))
     tab.by_id("push-file").set_input_files(tmp_path / "lines.txt")
@@ -49,20 +50,20 @@ def test_push_a_file_as_one_message_byte_for_byte(tab: Tab, redis: Any, name: st
     assert stored(redis, name) == [data]
 
 
-def test_a_cancelled_push_says_how_many_went_in(tab: Tab, redis: Any, name: str, tmp_path: Path) -> None:
+def test_a_canceled_push_reports_how_many_messages_were_pushed(tab: Tab, redis: Any, name: str, tmp_path: Path) -> None:
     (tmp_path / "lines.txt").write_bytes(b"0123456789012345678901234567890\n" * 400_000)
-    held: list[Any] = []
+    slices: list[Any] = []
 
-    def hold(route: Any) -> None:  # the third slice waits until the button was pressed
-        if len(held) == 2:
+    def cancel(route: Any) -> None:  # before the third slice
+        if len(slices) == 2:
             tab.by_id("push-cancel").evaluate("button => button.click()")
-        held.append(route)
+        slices.append(route)
         route.continue_()
 
-    tab.page.route("**/push?each=line", hold)
+    tab.page.route("**/push?each=line", cancel)
     tab.by_id("push-file").set_input_files(tmp_path / "lines.txt")
     tab.page.get_by_role("button", name="One message per line").click()
-    expect(tab.by_id("toasts")).to_contain_text("Stopped: 98,304 messages of lines.txt were pushed")
+    expect(tab.by_id("toasts")).to_contain_text("Stopped: 98,304 messages from lines.txt were pushed")
     assert redis.llen("queue:" + name) == 98_304
     expect(tab.by_id("push-progress")).to_be_hidden()
 
@@ -80,14 +81,12 @@ def test_several_files_are_offered_one_after_another(tab: Tab, redis: Any, name:
     tab.shows("one a", "one b", "two a", "two b")
 
 
-def test_a_file_that_is_no_text_stops_where_it_fails_and_says_so(
-    tab: Tab, redis: Any, name: str, tmp_path: Path
-) -> None:
+def test_a_file_with_invalid_text_stops_there_and_says_why(tab: Tab, redis: Any, name: str, tmp_path: Path) -> None:
     (tmp_path / "mixed.txt").write_bytes(b"good\nalso good\n\xff\xfe bad\nnever\n")
     tab.by_id("push-file").set_input_files(tmp_path / "mixed.txt")
     tab.page.get_by_role("button", name="One message per line").click()
     expect(tab.page.get_by_role("alert")).to_contain_text("The text is not valid UTF-8.")
-    expect(tab.by_id("toasts")).to_contain_text("Stopped: 2 messages of mixed.txt were pushed")
+    expect(tab.by_id("toasts")).to_contain_text("Stopped: 2 messages from mixed.txt were pushed")
     assert stored(redis, name) == [b"good", b"also good"]
 
 
@@ -104,23 +103,22 @@ def test_a_dropped_file_is_offered(tab: Tab) -> None:
     tab.shows("a", "b")
 
 
-@pytest.mark.parametrize(
-    ("content", "sentence"),
-    [
-        (b"", "The file is empty."),
-        ("text".encode("utf-16"), "The file is UTF-16; save it as UTF-8."),
-        (b"x" * (5 << 20), "The message is larger than this app takes (at most 1 MiB)."),
-    ],
-    ids=["empty", "utf-16", "one long line"],
-)
-def test_a_file_that_cannot_be_pushed_says_why(tab: Tab, tmp_path: Path, content: bytes, sentence: str) -> None:
-    (tmp_path / "odd.txt").write_bytes(content)
-    tab.by_id("push-file").set_input_files(tmp_path / "odd.txt")
-    expect(tab.page.get_by_role("alert")).to_contain_text(f"odd.txt: {sentence}")
-    expect(tab.by_id("dropped")).to_be_hidden()
+REFUSED = [
+    (b"", "The file is empty."),
+    ("text".encode("utf-16"), "The file is UTF-16; save it as UTF-8."),
+    (b"x" * (5 << 20), "The message is too large (limit: 1 MiB)."),  # one long line
+]
 
 
-def test_a_folder_that_is_dropped_is_called_one(tab: Tab) -> None:
+def test_a_file_that_cannot_be_pushed_says_why(tab: Tab, tmp_path: Path) -> None:
+    for number, (content, sentence) in enumerate(REFUSED):
+        (tmp_path / f"{number}.txt").write_bytes(content)
+        tab.by_id("push-file").set_input_files(tmp_path / f"{number}.txt")
+        expect(tab.page.get_by_role("alert").last).to_contain_text(f"{number}.txt: {sentence}")
+        expect(tab.by_id("dropped")).to_be_hidden()
+
+
+def test_a_dropped_folder_is_reported_as_one(tab: Tab) -> None:
     tab.page.evaluate(
         """() => {
         const folder = new File([""], "folder");
@@ -130,10 +128,10 @@ def test_a_folder_that_is_dropped_is_called_one(tab: Tab) -> None:
         document.body.dispatchEvent(event);
     }"""
     )
-    expect(tab.page.get_by_role("alert")).to_contain_text("folder: This is a folder, or a file that cannot be read.")
+    expect(tab.page.get_by_role("alert")).to_contain_text("folder: This is a folder or an unreadable file.")
 
 
-def test_lines_of_text_are_not_taken_for_json(tab: Tab, redis: Any, name: str, tmp_path: Path) -> None:
+def test_lines_of_text_are_not_mistaken_for_json(tab: Tab, redis: Any, name: str, tmp_path: Path) -> None:
     (tmp_path / "lines.txt").write_text('"quoted"\nplain\n')
     tab.by_id("push-file").set_input_files(tmp_path / "lines.txt")
     expect(tab.by_id("dropped-json")).not_to_be_checked()

@@ -1,4 +1,4 @@
-"""The page in Firefox: what axe finds, and a short story. Everything else is tested in Chromium."""
+"""The page in Firefox: accessibility, and a few actions. Everything else is tested in Chromium."""
 
 import os
 import shutil
@@ -17,7 +17,7 @@ AXE = (Path(axe_playwright_python.__file__).parent / "axe.min.js").read_text()
 
 @pytest.fixture
 def window(tmp_path: Path) -> Iterator[Firefox]:
-    """The system's Firefox; where it is missing these tests are skipped, in CI they fail."""
+    """The system's Firefox. If it is missing, these tests are skipped; in CI they fail."""
     path = shutil.which("firefox-esr") or shutil.which("firefox")
     if not path:
         assert not os.environ.get("CI"), "firefox is not installed"
@@ -28,7 +28,7 @@ def window(tmp_path: Path) -> Iterator[Firefox]:
 
 
 def faults(window: Firefox) -> list[str]:
-    """Return what axe finds that is moderate or worse."""
+    """Return the findings of axe that are moderate or worse."""
     if not window.run("'axe' in window"):
         window.run(f"void ({json_function(AXE)})()")
     found: list[dict[str, Any]] = window.run("axe.run(document).then((found) => found.violations)")
@@ -41,7 +41,9 @@ def json_function(script: str) -> str:
     return f"() => {{ {script} }}"
 
 
-def test_axe_finds_nothing_and_a_message_goes_in_and_out(window: Firefox, site: App, valkey: Store, name: str) -> None:
+def test_axe_finds_no_fault_and_a_message_is_pushed_popped_and_put_back(
+    window: Firefox, site: App, valkey: Store, name: str
+) -> None:
     redis = valkey.client()
     window.open(f"{site.url}/q/{name}")
     window.wait("document.getElementById('live').dataset.connection === 'live'")
@@ -60,7 +62,7 @@ def test_axe_finds_nothing_and_a_message_goes_in_and_out(window: Firefox, site: 
     window.wait("document.getElementById('count').textContent === '2'")
     window.click("#reserve")
     window.wait("document.querySelectorAll('#taken .message-card').length === 2")
-    assert faults(window) == [], "taken"
+    assert faults(window) == [], "in hand"
     window.click(".row .open")
     window.wait("document.getElementById('message').open")
     assert window.text("#message-body")[0].startswith("00000000  ff ")

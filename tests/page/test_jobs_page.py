@@ -1,4 +1,4 @@
-"""Delays, what is reserved and delayed, put back later and bury, dead letters, pause, and search."""
+"""Delayed and reserved messages, burying, dead letters, pause, and search."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,194 +10,181 @@ from tests.page.conftest import Tab, stored
 from tests.servers import until
 
 
-def post(tab: Tab, verb: str, **fields: Any) -> Any:
-    """Call a verb as another client."""
-    return tab.page.request.post(f"{tab.url}/api/queue/{tab.name}/{verb}", data=fields or None).json()
-
-
-def reserve(tab: Tab, message: str, **fields: Any) -> str:
+def reserve(tab: Tab, message: str, lease: float = 600) -> str:
     """Push a message and reserve it as another client; return its id."""
-    post(tab, "push", message=message)
-    return str(post(tab, "reserve", **{"lease": 600, **fields})["id"])
+    tab.post("push", message=message)
+    return str(tab.post("reserve", lease=lease)["id"])
 
 
-def held(tab: Tab) -> Locator:
-    return tab.page.locator("#held-list .message-card")
+# --- delays
 
 
-# --- delay
-
-
-def test_a_push_with_a_delay_joins_the_queue_later(tab: Tab) -> None:
+def test_a_delayed_message_becomes_available_later(tab: Tab) -> None:
     tab.by_id("push-text").fill("in a second")
     tab.by_id("push-delay").fill("1")
     tab.by_id("push-go").click()
-    expect(tab.by_id("toasts")).to_contain_text("1 message pushed; it joins the queue at ")
+    expect(tab.by_id("toasts")).to_contain_text("1 message pushed; available at ")
     expect(tab.by_id("curl-line")).to_contain_text("push?delay=1")
     tab.shows("in a second")
     expect(tab.by_id("push-delay")).to_have_value("")
 
 
-def test_a_delay_and_put_it_first_exclude_each_other_also_after_a_reload(tab: Tab) -> None:
+def test_a_delay_excludes_a_push_to_the_front_even_after_a_reload(tab: Tab) -> None:
     tab.by_id("push-delay").fill("60")
-    expect(tab.by_id("push-next")).to_be_disabled()
+    expect(tab.by_id("push-front")).to_be_disabled()
     tab.page.reload()
     expect(tab.by_id("push-delay")).to_have_value("60")
-    expect(tab.by_id("push-next")).to_be_disabled()
+    expect(tab.by_id("push-front")).to_be_disabled()
     tab.by_id("push-delay").fill("")
-    tab.by_id("push-next").check()
+    tab.by_id("push-front").check()
     expect(tab.by_id("push-delay")).to_be_disabled()
 
 
-# --- what is reserved or delayed
+# --- reserved and delayed messages
 
 
-def test_the_overview_counts_what_is_delayed_only_if_there_is_some(tab: Tab) -> None:
-    expect(tab.by_id("delayed-open")).to_be_hidden()
-    post(tab, "push", message="later", delay=600)
-    expect(tab.by_id("delayed-open")).to_have_text("1 delayed")
-
-
-def test_what_is_reserved_is_listed_and_follows_the_queue(tab: Tab) -> None:
+def test_reserved_messages_are_listed_and_the_list_follows_the_queue(tab: Tab) -> None:
     first = reserve(tab, "first")
-    post(tab, "release", id=first, reason="disk full")
+    tab.post("release", id=first, reason="disk full")
     reserve(tab, "second")
     expect(tab.by_id("reserved")).to_have_text("1")
     tab.by_id("reserved-open").click()
-    expect(held(tab)).to_have_count(1)
-    expect(held(tab).locator(".preview")).to_have_text("first")
-    expect(held(tab).locator(".until")).to_contain_text("delivery 2 of 5")
-    expect(held(tab).locator(".until")).to_contain_text("back in the queue in 9 min")
-    # The other one is reserved elsewhere while the dialog is open.
-    held(tab).get_by_role("button", name="Put back").focus()
-    post(tab, "reserve", lease=30)
-    expect(held(tab).locator(".preview")).to_have_text(["second", "first"])
+    expect(tab.in_flight()).to_have_count(1)
+    expect(tab.in_flight().locator(".preview")).to_have_text("first")
+    expect(tab.in_flight().locator(".until")).to_contain_text("delivery 2 of 5")
+    expect(tab.in_flight().locator(".until")).to_contain_text("back in the queue in 9 min")
+    # Another client reserves the other one while the dialog is open.
+    tab.in_flight().get_by_role("button", name="Put back").focus()
+    tab.post("reserve", lease=30)
+    expect(tab.in_flight().locator(".preview")).to_have_text(["second", "first"])
     assert tab.page.evaluate("document.activeElement.closest('.message-card').textContent").find("first") > 0
     expect(tab.by_id("curl-line")).to_contain_text("/reserved")
 
 
-def test_what_another_reserved_is_put_back_extended_and_acked(tab: Tab, redis: Any, name: str) -> None:
+def test_a_message_reserved_elsewhere_can_be_extended_acked_and_put_back(tab: Tab, redis: Any, name: str) -> None:
     for message in ("one", "two"):
         reserve(tab, message, lease=60)
     expect(tab.by_id("reserved")).to_have_text("2")
     tab.by_id("reserved-open").click()
-    expect(held(tab)).to_have_count(2)
-    card = held(tab).filter(has_text="two")
+    expect(tab.in_flight()).to_have_count(2)
+    card = tab.in_flight().filter(has_text="two")
     card.get_by_role("button", name="More time").click()
     expect(tab.by_id("held").locator(".toast")).to_contain_text("Reserved for 30 seconds from now")
     expect(card.locator(".until")).to_contain_text("back in the queue in 2")
     card.get_by_role("button", name="Done (ack)").click()
-    expect(held(tab)).to_have_count(1)
-    held(tab).get_by_role("button", name="Put back").click()
-    expect(held(tab)).to_have_count(0)
-    expect(tab.by_id("held-status")).to_have_text("Nothing is reserved")
+    expect(tab.in_flight()).to_have_count(1)
+    tab.in_flight().get_by_role("button", name="Put back").click()
+    expect(tab.in_flight()).to_have_count(0)
+    expect(tab.by_id("held-status")).to_have_text("No reserved messages")
     expect(tab.by_id("held-title")).to_be_focused()
     assert stored(redis, name) == [b"one"]
     tab.press("Escape")
     expect(tab.by_id("reserved-open")).to_be_focused()
 
 
-def test_a_reservation_of_this_page_that_ends_in_the_list_leaves_its_card(tab: Tab, seed: Callable[..., None]) -> None:
+def test_a_message_that_is_acked_in_the_list_is_no_longer_in_hand(tab: Tab, seed: Callable[..., None]) -> None:
     seed("mine")
     tab.by_id("reserve").click()
-    expect(tab.taken()).to_have_count(1)
+    expect(tab.in_hand()).to_have_count(1)
     tab.by_id("reserved-open").click()
-    held(tab).get_by_role("button", name="Done (ack)").click()
-    expect(tab.taken()).to_have_count(0)
+    tab.in_flight().get_by_role("button", name="Done (ack)").click()
+    expect(tab.in_hand()).to_have_count(0)
 
 
-def test_the_last_delivery_says_that_it_ends_among_the_dead_letters(tab: Tab) -> None:
+def test_the_last_delivery_says_that_it_becomes_a_dead_letter(tab: Tab) -> None:
     reservation = reserve(tab, "work")
     for _ in range(4):
-        post(tab, "release", id=reservation)
-        reservation = post(tab, "reserve", lease=600)["id"]
+        tab.post("release", id=reservation)
+        reservation = tab.post("reserve", lease=600)["id"]
     tab.by_id("reserved-open").click()
-    expect(held(tab).locator(".until")).to_contain_text("a dead letter in 9 min")
-    expect(held(tab).locator(".until")).to_contain_text("delivery 5 of 5")
+    expect(tab.in_flight().locator(".until")).to_contain_text("a dead letter in 9 min")
+    expect(tab.in_flight().locator(".until")).to_contain_text("delivery 5 of 5")
 
 
-def test_the_time_left_is_right_where_the_clock_is_wrong(tab: Tab) -> None:
+def test_the_time_left_is_right_even_if_the_clock_is_wrong(tabs: Callable[..., Tab]) -> None:
+    tab = tabs().open()
     reserve(tab, "work")
     tab.page.clock.install(time="2020-01-01T00:00:00")
     tab.by_id("reserved-open").click()
-    expect(held(tab).locator(".until")).to_contain_text("back in the queue in 9 min")
+    expect(tab.in_flight().locator(".until")).to_contain_text("back in the queue in 9 min")
 
 
-def test_what_is_delayed_is_put_back_buried_or_removed(tab: Tab, redis: Any, name: str) -> None:
+def test_delayed_messages_can_be_put_back_buried_or_removed(tab: Tab, redis: Any, name: str) -> None:
     for message in ("now", "never", "bad"):
-        post(tab, "push", message=message, delay=600)
+        tab.post("push", message=message, delay=600)
     tab.by_id("delayed-open").click()
-    expect(held(tab)).to_have_count(3)
-    expect(held(tab).first.locator(".until")).to_contain_text("joins the queue in 9 min")
-    held(tab).filter(has_text="now").get_by_role("button", name="Put back").click()
-    expect(held(tab)).to_have_count(2)
-    held(tab).filter(has_text="bad").get_by_role("button", name="Later or bury").click()
+    expect(tab.in_flight()).to_have_count(3)
+    expect(tab.in_flight().first.locator(".until")).to_contain_text("available in 9 min")
+    tab.in_flight().filter(has_text="now").get_by_role("button", name="Put back").click()
+    expect(tab.in_flight()).to_have_count(2)
+    tab.in_flight().filter(has_text="bad").get_by_role("button", name="Delay or bury").click()
     tab.by_id("releasing-reason").fill("a duplicate")
     tab.by_id("releasing").get_by_role("button", name="Bury").click()
-    expect(held(tab)).to_have_count(1)
-    held(tab).get_by_role("button", name="Remove").click()
-    expect(held(tab)).to_have_count(0)
+    expect(tab.in_flight()).to_have_count(1)
+    tab.in_flight().get_by_role("button", name="Remove").click()
+    expect(tab.in_flight()).to_have_count(0)
     assert stored(redis, name) == [b"now"]
     assert redis.lrange(f"{{queue:{name}}}:dead", 0, -1) == [b"bad"]
     tab.press("Escape")
-    expect(tab.taken().locator(".preview")).to_have_text("never")  # what was removed can be put back
-    tab.taken().get_by_role("button", name="Put back").click()
+    expect(tab.in_hand().locator(".preview")).to_have_text("never")  # a removed message can be put back
+    tab.in_hand().get_by_role("button", name="Put back").click()
     tab.shows("never", "now")
 
 
-def test_of_many_the_first_hundred_are_read_and_only_their_beginnings(tab: Tab) -> None:
+def test_the_list_reads_only_the_beginnings_of_the_first_hundred_messages(tab: Tab) -> None:
     messages = [f"{i} " + "x" * 20_000 for i in range(120)]
-    post(tab, "push", messages=messages, delay=600)
+    tab.post("push", messages=messages, delay=600)
     expect(tab.by_id("delayed")).to_have_text("120")
     with tab.page.expect_response("**/delayed?*") as answer:
         tab.by_id("delayed-open").click()
     assert len(answer.value.body()) < 100_000
-    expect(held(tab)).to_have_count(100)
-    expect(tab.by_id("held-status")).to_have_text("The first 100 are shown; 20 more")
+    expect(tab.in_flight()).to_have_count(100)
+    expect(tab.by_id("held-status")).to_have_text("Showing the first 100; 20 more")
 
 
-# --- put back later, and bury
+# --- putting back later, and burying
 
 
-def test_a_reserved_message_is_put_back_for_later(tab: Tab, seed: Callable[..., None]) -> None:
+def test_a_reserved_message_can_be_put_back_for_later(tab: Tab, seed: Callable[..., None]) -> None:
     seed("work")
+    expect(tab.by_id("delayed-open")).to_be_hidden()
     tab.by_id("reserve").click()
-    tab.taken().get_by_role("button", name="Later or bury").click()
+    tab.in_hand().get_by_role("button", name="Delay or bury").click()
     tab.by_id("releasing-when").select_option("in 10 minutes")
     tab.by_id("releasing").get_by_role("button", name="Put back").click()
-    expect(tab.by_id("toasts")).to_contain_text("Put back; it comes back at ")
-    expect(tab.taken()).to_have_count(0)
+    expect(tab.by_id("toasts")).to_contain_text("Put back; available at ")
+    expect(tab.in_hand()).to_have_count(0)
     expect(tab.by_id("delayed-open")).to_have_text("1 delayed")
 
 
-def test_enter_in_the_reason_puts_back_and_does_not_bury(tab: Tab, seed: Callable[..., None]) -> None:
+def test_enter_in_the_reason_puts_the_message_back_instead_of_burying_it(tab: Tab, seed: Callable[..., None]) -> None:
     seed("work")
     tab.by_id("reserve").click()
-    tab.taken().get_by_role("button", name="Later or bury").click()
+    tab.in_hand().get_by_role("button", name="Delay or bury").click()
     tab.by_id("releasing-reason").fill("busy")
     tab.press("Enter")
     expect(tab.by_id("delayed")).to_have_text("1")
     expect(tab.by_id("dead")).to_have_text("0")
 
 
-def test_a_buried_message_says_why_and_when_it_died(tab: Tab, seed: Callable[..., None], name: str) -> None:
+def test_a_dead_letter_says_why_and_when_it_died(tab: Tab, seed: Callable[..., None], name: str) -> None:
     seed("bad")
     tab.by_id("reserve").click()
-    tab.taken().get_by_role("button", name="Later or bury").click()
+    tab.in_hand().get_by_role("button", name="Delay or bury").click()
     tab.by_id("releasing-reason").fill("no such <b>customer</b>")
     tab.by_id("releasing").get_by_role("button", name="Bury").click()
-    expect(tab.by_id("toasts")).to_contain_text("It is a dead letter now")
+    expect(tab.by_id("toasts")).to_contain_text("Moved to the dead letters")
     tab.open(name + ".dead")
     expect(tab.page.locator(".row .reason")).to_have_text("no such <b>customer</b>")
     tab.page.locator(".row .open").click()
-    expect(tab.by_id("message-history")).to_contain_text("delivered 1 time · died at ")
+    expect(tab.by_id("message-history")).to_contain_text("delivered 1 time · dead-lettered at ")
     expect(tab.by_id("message-history")).to_contain_text("no such <b>customer</b>")
 
 
-def test_a_waiting_message_that_failed_says_so_and_another_does_not(tab: Tab, seed: Callable[..., None]) -> None:
+def test_a_waiting_message_shows_its_last_failure_if_there_was_one(tab: Tab, seed: Callable[..., None]) -> None:
     reservation = reserve(tab, "retried")
     seed("fresh")
-    post(tab, "release", id=reservation, reason="timeout")
+    tab.post("release", id=reservation, reason="timeout")
     tab.shows("retried", "fresh")
     tab.page.locator(".row .open").first.click()
     expect(tab.by_id("message-history")).to_contain_text("delivered 1 time · failed at ")
@@ -211,29 +198,26 @@ def test_a_waiting_message_that_failed_says_so_and_another_does_not(tab: Tab, se
 # --- pause
 
 
-def test_pause_and_resume(tab: Tab, seed: Callable[..., None], redis: Any, name: str) -> None:
+def test_pause_and_resume_here_and_elsewhere(tab: Tab, seed: Callable[..., None], redis: Any, name: str) -> None:
+    tab.post("pause")
+    expect(tab.by_id("paused")).to_be_visible()
+    tab.post("resume")
+    expect(tab.by_id("paused")).to_be_hidden()
     seed("work")
     tab.by_id("pause").click()
-    expect(tab.by_id("paused")).to_contain_text("Paused: pop and reserve give nothing out.")
+    expect(tab.by_id("paused")).to_contain_text("Paused: Pop and Reserve return nothing.")
     expect(tab.by_id("resume")).to_be_focused()
     tab.by_id("pop").click()
     expect(tab.page.get_by_role("alert")).to_contain_text("The queue is paused")
     tab.by_id("reserve").click()
-    expect(tab.by_id("take-status")).to_have_text("")  # it is not called empty
-    expect(tab.taken()).to_have_count(0)
+    expect(tab.by_id("take-status")).to_have_text("")  # a paused queue is not called empty
+    expect(tab.in_hand()).to_have_count(0)
     assert stored(redis, name) == [b"work"]
     tab.by_id("resume").click()
     expect(tab.by_id("paused")).to_be_hidden()
     expect(tab.by_id("pause")).to_be_focused()
     tab.by_id("pop").click()
-    expect(tab.taken().locator(".preview")).to_have_text("work")
-
-
-def test_a_pause_made_elsewhere_is_seen(tab: Tab) -> None:
-    post(tab, "pause")
-    expect(tab.by_id("paused")).to_be_visible()
-    post(tab, "resume")
-    expect(tab.by_id("paused")).to_be_hidden()
+    expect(tab.in_hand().locator(".preview")).to_have_text("work")
 
 
 # --- search
@@ -248,9 +232,7 @@ def search(tab: Tab, text: str) -> None:
     tab.press("Enter")
 
 
-def test_the_whole_queue_is_searched_also_behind_the_beginning_of_a_message(
-    tab: Tab, seed: Callable[..., None]
-) -> None:
+def test_a_search_covers_the_whole_queue_and_whole_messages(tab: Tab, seed: Callable[..., None]) -> None:
     seed(*(f"order {i}" for i in range(3000)), "x" * 500 + "Needle & thread", "needle again")
     expect(tab.by_id("count")).to_have_text("3,002")
     search(tab, "needle")
@@ -259,13 +241,13 @@ def test_the_whole_queue_is_searched_also_behind_the_beginning_of_a_message(
     hits(tab).nth(1).get_by_role("button", name="Message 3,002: needle again").click()
     expect(tab.by_id("message-body")).to_have_text("needle again")
     tab.press("Escape")
-    hits(tab).nth(1).get_by_role("button", name="Go to message 3,002 in the list").click()
+    hits(tab).nth(1).get_by_role("button", name="Show message 3,002 in the list").click()
     expect(tab.page.locator(":focus .preview")).to_have_text("needle again")
     expect(tab.by_id("filter")).to_have_value("")
     expect(tab.by_id("search")).to_be_hidden()
 
 
-def test_what_was_found_is_moved(tab: Tab, seed: Callable[..., None], redis: Any, name: str) -> None:
+def test_search_results_can_be_moved(tab: Tab, seed: Callable[..., None], redis: Any, name: str) -> None:
     seed("keep 1", "move 1", "keep 2", "move 2")
     tab.by_id("filter").fill("MOVE")
     tab.by_id("search-open").click()
@@ -283,7 +265,7 @@ def test_what_was_found_is_moved(tab: Tab, seed: Callable[..., None], redis: Any
     expect(tab.by_id("moving-contains")).to_be_hidden()
 
 
-def test_a_search_is_stopped(tab: Tab, seed: Callable[..., None]) -> None:
+def test_a_search_can_be_stopped(tab: Tab, seed: Callable[..., None]) -> None:
     seed("needle")
     tab.page.route("**/all?contains*", lambda route: None)
     search(tab, "needle")
@@ -301,44 +283,44 @@ def test_a_search_is_stopped(tab: Tab, seed: Callable[..., None]) -> None:
 def test_a_search_ends_at_a_thousand(tab: Tab, seed: Callable[..., None]) -> None:
     seed(*(f"order {i}" for i in range(1500)))
     search(tab, "order")
-    expect(tab.by_id("search-status")).to_have_text("The first 1,000 found; there may be more")
+    expect(tab.by_id("search-status")).to_have_text("The first 1,000 matches; there may be more")
     expect(hits(tab)).to_have_count(1000)
 
 
-# --- a queue that moves
+# --- while other clients pop
 
 
-def test_a_row_of_a_queue_that_moves_opens_its_own_message(
+def test_a_row_opens_its_own_message_although_others_were_popped(
     tab: Tab, seed: Callable[..., None], redis: Any, name: str
 ) -> None:
     seed(*(f"m{i}" for i in range(10)))
     tab.shows(*(f"m{i}" for i in range(10)))
-    # Between the click and the answer others pop.
+    # Other clients pop between the click and the response.
     tab.page.route("**/all?offset=5&limit=1*", lambda route: (redis.rpop("queue:" + name, 3), route.continue_()))
     tab.page.locator(".row .open").nth(5).click()
     expect(tab.by_id("message-body")).to_have_text("m5")
     expect(tab.by_id("message-title")).to_have_text("Message 3")
 
 
-def test_a_row_whose_message_is_gone_says_so(tab: Tab, seed: Callable[..., None], redis: Any, name: str) -> None:
+def test_a_row_whose_message_is_gone_reports_it(tab: Tab, seed: Callable[..., None], redis: Any, name: str) -> None:
     seed("a", "b", "c")
     tab.shows("a", "b", "c")
     tab.page.route("**/all?offset=1&limit=1*", lambda route: (redis.rpop("queue:" + name, 2), route.continue_()))
     tab.page.locator(".row .open").nth(1).click()
-    expect(tab.page.get_by_role("alert")).to_contain_text("this message is no longer there")
+    expect(tab.page.get_by_role("alert")).to_contain_text("This message has moved or is gone.")
     expect(tab.by_id("message")).to_be_hidden()
 
 
 @pytest.mark.parametrize("locale", ["pt-BR", pytest.param("es", marks=pytest.mark.soak)])
-def test_the_new_controls_fit_on_a_phone_in_every_language(tabs: Callable[..., Tab], locale: str) -> None:
+def test_the_controls_fit_on_a_phone_in_every_language(tabs: Callable[..., Tab], locale: str) -> None:
     tab = tabs(width=360, height=740, locale=locale).open()
     reserve(tab, "work" * 100)
-    post(tab, "push", message="later", delay=600)
-    post(tab, "pause")
+    tab.post("push", message="later", delay=600)
+    tab.post("pause")
     expect(tab.by_id("paused")).to_be_visible()
     expect(tab.by_id("reserved")).to_have_text("1")
     assert tab.page.evaluate("document.documentElement.scrollWidth") <= 360
     tab.by_id("reserved-open").click()
-    expect(held(tab)).to_have_count(1)
+    expect(tab.in_flight()).to_have_count(1)
     rights = "[...document.querySelectorAll('#held button')].map(one => one.getBoundingClientRect().right)"
     until(lambda: max(tab.page.evaluate(rights)) <= 360, 20)

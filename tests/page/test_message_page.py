@@ -1,4 +1,4 @@
-"""What can be done with one message: move it back, push a copy, download it, put it back or bury it."""
+"""The actions on one message: move it back, push a copy, download it, put it back or bury it."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -9,27 +9,22 @@ from playwright.sync_api import expect
 from tests.page.conftest import Tab, stored
 
 
-def post(tab: Tab, verb: str, **fields: Any) -> Any:
-    """Call a verb as another client."""
-    return tab.page.request.post(f"{tab.url}/api/queue/{tab.name}/{verb}", data=fields or None).json()
-
-
-def test_one_of_fifty_dead_letters_is_found_explained_and_moved_back(tab: Tab, redis: Any, name: str) -> None:
+def test_one_of_fifty_dead_letters_is_found_with_its_reason_and_moved_back(tab: Tab, redis: Any, name: str) -> None:
     orders = [f'{{"order":{number},"after":{number - 11}}}' for number in range(1000, 1050)]
-    post(tab, "push", messages=orders)
-    ids = [one["id"] for one in post(tab, "reserve", max=50, lease=600)["messages"]]
-    post(tab, "release", ids=ids, dead=True, reason="no such customer")
+    tab.post("push", messages=orders)
+    ids = [one["id"] for one in tab.post("reserve", max=50, lease=600)["messages"]]
+    tab.post("release", ids=ids, dead=True, reason="no such customer")
     tab.by_id("dead-link").click()
     tab.by_id("filter").fill("1036")
     tab.press("Enter")
     expect(tab.page.locator(".hit .position")).to_have_text(["37", "48"])
     tab.page.locator(".hit .open").first.click()
-    expect(tab.by_id("message-history")).to_contain_text("delivered 1 time · died at ")
+    expect(tab.by_id("message-history")).to_contain_text("delivered 1 time · dead-lettered at ")
     expect(tab.by_id("message-history")).to_contain_text("no such customer")
-    redis.rpop(f"{{queue:{name}}}:dead")  # another one leaves meanwhile, so it is at another position
+    redis.rpop(f"{{queue:{name}}}:dead")  # another one is popped, so that it moves to another position
     tab.by_id("message-move").click()
     expect(tab.by_id("message")).to_be_hidden()
-    expect(tab.page.locator(".hit .position")).to_have_text(["47"])  # it has gone up one place
+    expect(tab.page.locator(".hit .position")).to_have_text(["47"])  # it has moved up one position
     expect(tab.by_id("search-status")).to_have_text("1 found")
     expect(tab.page.locator(".hit .open")).to_be_focused()
     expect(tab.by_id("search").get_by_role("link", name=f"Open {name}", exact=True)).to_be_visible()
@@ -38,7 +33,7 @@ def test_one_of_fifty_dead_letters_is_found_explained_and_moved_back(tab: Tab, r
     assert redis.lrange(f"{{queue:{name}}}:dead", 0, -1)[::-1] == left
 
 
-def test_a_copy_is_edited_pushed_to_another_queue_and_survives_a_failure(
+def test_a_copy_can_be_edited_and_pushed_to_another_queue_and_survives_a_failure(
     tab: Tab, seed: Callable[..., None], redis: Any, name: str
 ) -> None:
     seed("first\r\nline", b"\xff\x00")
@@ -52,7 +47,7 @@ def test_a_copy_is_edited_pushed_to_another_queue_and_survives_a_failure(
     expect(tab.by_id("copying-new")).to_have_text("This is a new queue.")
     tab.page.route("**/push", lambda route: route.abort())
     tab.by_id("copying").get_by_role("button", name="Push").click()
-    expect(tab.by_id("copying").get_by_role("alert")).to_contain_text("There was no answer")
+    expect(tab.by_id("copying").get_by_role("alert")).to_contain_text("No response.")
     expect(text).to_have_value("second\nline")
     tab.page.unroute("**/push")
     to.press("Enter")
@@ -65,12 +60,12 @@ def test_a_copy_is_edited_pushed_to_another_queue_and_survives_a_failure(
     tab.by_id("message-edit").click()
     expect(text).to_be_hidden()
     expect(to).to_be_focused()
-    tab.press("Enter")  # what cannot be edited is pushed byte for byte
+    tab.press("Enter")  # a message that cannot be edited is pushed byte for byte
     expect(tab.by_id("copying")).to_be_hidden()
     assert stored(redis, name) == [b"first\r\nline", b"\xff\x00", b"\xff\x00"]
 
 
-def test_a_message_is_downloaded_byte_for_byte(tab: Tab, seed: Callable[..., None], name: str) -> None:
+def test_a_message_can_be_downloaded_byte_for_byte(tab: Tab, seed: Callable[..., None], name: str) -> None:
     seed(" text é\r\n", '{"a": 1.10}', b"\xff\x00\n")
     for place, (content, file) in enumerate(
         [(" text é\r\n".encode(), "message.txt"), (b'{"a": 1.10}', "message.json"), (b"\xff\x00\n", "message.bin")]
@@ -83,12 +78,14 @@ def test_a_message_is_downloaded_byte_for_byte(tab: Tab, seed: Callable[..., Non
         tab.press("Escape")
 
 
-def test_a_reserved_or_delayed_message_is_opened_put_back_buried_or_removed(tab: Tab, redis: Any, name: str) -> None:
-    post(tab, "push", messages=["work", "other"])
+def test_a_reserved_or_delayed_message_can_be_opened_put_back_buried_or_removed(
+    tab: Tab, redis: Any, name: str
+) -> None:
+    tab.post("push", messages=["work", "other"])
     for _ in range(2):
-        post(tab, "reserve", lease=600)
-    post(tab, "push", messages=["never", "bad"], delay=600)
-    history, cards = tab.by_id("message-history"), tab.page.locator("#held-list .message-card")
+        tab.post("reserve", lease=600)
+    tab.post("push", messages=["never", "bad"], delay=600)
+    history, cards = tab.by_id("message-history"), tab.in_flight()
     tab.by_id("reserved-open").click()
     cards.get_by_role("button", name="work").click()
     expect(tab.by_id("message-title")).to_have_text("Reserved")
@@ -102,7 +99,7 @@ def test_a_reserved_or_delayed_message_is_opened_put_back_buried_or_removed(tab:
     tab.press("Escape")
     tab.by_id("delayed-open").click()
     cards.get_by_role("button", name="bad").click()
-    expect(history).to_contain_text("joins the queue in 9 min")
+    expect(history).to_contain_text("available in 9 min")
     tab.by_id("message-later").click()
     tab.by_id("releasing-reason").fill("a duplicate")
     tab.by_id("releasing").get_by_role("button", name="Bury").click()
@@ -113,10 +110,10 @@ def test_a_reserved_or_delayed_message_is_opened_put_back_buried_or_removed(tab:
     expect(cards).to_have_count(0)
     assert redis.lrange(f"{{queue:{name}}}:dead", 0, -1) == [b"bad"]
     tab.press("Escape")
-    expect(tab.taken().locator(".preview")).to_have_text("never")
-    tab.by_id("reserve").click()  # one that this page has reserved can be put back from its dialog, too
-    tab.taken().get_by_role("button", name="work").click()
+    expect(tab.in_hand().locator(".preview")).to_have_text("never")
+    tab.by_id("reserve").click()  # a message reserved on this page can be put back from its dialog, too
+    tab.in_hand().get_by_role("button", name="work").click()
     expect(history).to_contain_text("delivery 2 of 5")
     tab.by_id("message-back").click()
-    expect(tab.taken()).to_have_count(1)
+    expect(tab.in_hand()).to_have_count(1)
     assert stored(redis, name) == [b"work"]

@@ -1,4 +1,4 @@
-"""The push box: typing, sending, and what did not get in. Pushing files is in `test_files_page`."""
+"""The push box: typing, sending, and failed pushes. `test_files_page` is about pushing files."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 from playwright.sync_api import Locator, expect
 
 from tests.page.conftest import Tab, stored
-from tests.servers import App, Store
+from tests.servers import App
 
 
 def test_push_by_mouse(tab: Tab, redis: Any, name: str) -> None:
@@ -28,15 +28,15 @@ def test_push_by_keyboard(tab: Tab) -> None:
     assert tab.focused() == "push-text"
 
 
-def test_push_to_be_popped_next(tab: Tab, seed: Callable[..., None]) -> None:
+def test_push_to_the_front(tab: Tab, seed: Callable[..., None]) -> None:
     seed("old")
     tab.by_id("push-text").fill("urgent")
-    tab.by_id("push-next").check()
+    tab.by_id("push-front").check()
     tab.by_id("push-go").click()
     tab.shows("urgent", "old")
 
 
-def test_push_a_message_a_line(tab: Tab, redis: Any, name: str) -> None:
+def test_push_one_message_per_line(tab: Tab, redis: Any, name: str) -> None:
     tab.by_id("push-text").fill("one\n\n two \nthree")
     tab.by_id("push-each").check()
     tab.by_id("push-go").click()
@@ -44,8 +44,7 @@ def test_push_a_message_a_line(tab: Tab, redis: Any, name: str) -> None:
     assert stored(redis, name) == [b"one", b" two ", b"three"]
 
 
-def test_push_more_lines_than_one_request_takes(tabs: Callable[..., Tab], redis: Any, name: str) -> None:
-    tab = tabs(permissions=["clipboard-read", "clipboard-write"]).open()
+def test_push_more_lines_than_fit_into_one_request(tab: Tab, redis: Any, name: str) -> None:
     tab.page.evaluate("text => navigator.clipboard.writeText(text)", "\n".join(f"line {i}" for i in range(2500)))
     tab.by_id("push-text").focus()
     tab.press("Control+v")
@@ -55,45 +54,42 @@ def test_push_more_lines_than_one_request_takes(tabs: Callable[..., Tab], redis:
     assert stored(redis, name) == [f"line {i}".encode() for i in range(2500)]
 
 
-def test_nothing_is_pushed_from_an_empty_field_and_the_page_says_why(tab: Tab, redis: Any, name: str) -> None:
+def test_an_empty_field_pushes_nothing_and_the_page_says_why(tab: Tab, redis: Any, name: str) -> None:
     tab.by_id("push-go").click()
-    expect(tab.page.get_by_role("alert")).to_have_text("A message must not be empty.×")
+    expect(tab.page.get_by_role("alert")).to_have_text("A message cannot be empty.×")
     assert stored(redis, name) == []
 
 
-def test_what_is_too_large_is_refused_before_it_is_sent(
-    tabs: Callable[..., Tab], serve: Callable[..., App], valkey: Store
-) -> None:
-    app = serve(REDIS_URL=valkey.url, MAX_MESSAGE_BYTES="1024")
-    tab = tabs(url=app.url).open()
+def test_a_message_that_is_too_large_is_refused_before_it_is_sent(tabs: Callable[..., Tab], small_site: App) -> None:
+    tab = tabs(url=small_site.url).open()
     sent: list[str] = []
     tab.page.on("request", lambda request: sent.append(request.url) if "/push" in request.url else None)
     tab.by_id("push-text").fill("é" * 512 + "x")
     tab.by_id("push-go").click()
     alert = tab.page.get_by_role("alert").locator(".text")
-    expect(alert).to_have_text("The message is larger than this app takes (at most 1 KiB).")
+    expect(alert).to_have_text("The message is too large (limit: 1 KiB).")
     expect(tab.by_id("push-text")).to_have_value("é" * 512 + "x")
     assert sent == []
     tab.by_id("push-each").check()
-    tab.by_id("push-text").fill("é\n" * 512 + "x")  # no line of it is
+    tab.by_id("push-text").fill("é\n" * 512 + "x")  # no line is too large
     tab.by_id("push-go").click()
     expect(tab.by_id("count")).to_have_text("513")
 
 
-def test_what_was_typed_outlives_a_refusal_and_a_reload(tab: Tab, redis: Any, name: str) -> None:
+def test_typed_text_outlives_an_error_and_a_reload(tab: Tab, redis: Any, name: str) -> None:
     redis.set("queue:" + name, "not a list")
     tab.by_id("push-text").fill("precious")
     tab.by_id("push-go").click()
-    expect(tab.page.get_by_role("alert")).to_contain_text("something other than a list")
+    expect(tab.page.get_by_role("alert")).to_contain_text("is not a list")
     expect(tab.by_id("push-text")).to_have_value("precious")
     tab.page.reload()
     expect(tab.by_id("push-text")).to_have_value("precious")
     redis.delete("queue:" + name)
 
 
-def test_one_types_on_while_a_push_is_on_its_way(tab: Tab) -> None:
+def test_typing_can_continue_while_a_push_is_being_sent(tab: Tab) -> None:
     tab.by_id("push-text").focus()
-    with tab.holding("**/push"):
+    with tab.delaying("**/push"):
         with tab.page.expect_request("**/push"):
             for word in ("first", "second", "third"):
                 tab.page.keyboard.type(word)
@@ -109,15 +105,15 @@ def unsent(tab: Tab) -> Locator:
     return tab.page.locator("#unsent .preview")
 
 
-def test_what_did_not_get_in_stays_apart_from_what_is_typed(tab: Tab, redis: Any, name: str) -> None:
+def test_failed_pushes_stay_apart_from_the_text_being_typed(tab: Tab, redis: Any, name: str) -> None:
     redis.set("queue:" + name, "not a list")
-    with tab.holding("**/push"), tab.page.expect_request("**/push"):
+    with tab.delaying("**/push"), tab.page.expect_request("**/push"):
         for word in ("first", "second\nlines"):
             tab.by_id("push-text").fill(word)
             tab.by_id("push-each").set_checked(word != "first")
             tab.by_id("push-go").click()
         tab.by_id("push-text").fill("thi")
-    expect(tab.page.get_by_role("alert")).to_contain_text("something other than a list")
+    expect(tab.page.get_by_role("alert")).to_contain_text("is not a list")
     expect(unsent(tab)).to_have_text(["first", "second ↵ lines"])
     tab.by_id("push-text").press_sequentially("rd")
     tab.page.reload()
@@ -132,17 +128,17 @@ def test_what_did_not_get_in_stays_apart_from_what_is_typed(tab: Tab, redis: Any
     expect(tab.by_id("push-text")).to_have_value("third")
 
 
-def test_what_did_not_get_in_can_be_edited_and_taken_off(tab: Tab, redis: Any, name: str) -> None:
+def test_a_failed_push_can_be_edited_and_discarded(tab: Tab, redis: Any, name: str) -> None:
     redis.set("queue:" + name, "not a list")
-    with tab.holding("**/push?next*"), tab.page.expect_request("**/push?next*"):
+    with tab.delaying("**/push?front*"), tab.page.expect_request("**/push?front*"):
         tab.by_id("push-text").fill("first")
-        tab.by_id("push-next").check()
+        tab.by_id("push-front").check()
         tab.by_id("push-go").click()
         tab.by_id("push-text").fill("second")
     expect(unsent(tab)).to_have_text(["first"])
     tab.page.get_by_role("button", name="Edit").click()
     expect(tab.by_id("push-text")).to_have_value("first")
-    expect(tab.by_id("push-next")).to_be_checked()
+    expect(tab.by_id("push-front")).to_be_checked()
     expect(unsent(tab)).to_have_text(["second"])
     tab.by_id("push-text").fill("")
     tab.by_id("unsent").get_by_role("button", name="Discard").click()
@@ -152,9 +148,9 @@ def test_what_did_not_get_in_can_be_edited_and_taken_off(tab: Tab, redis: Any, n
     redis.delete("queue:" + name)
 
 
-def test_a_push_whose_answer_a_reload_lost_happens_once(tab: Tab, redis: Any, name: str) -> None:
+def test_a_push_whose_response_is_lost_in_a_reload_is_stored_once(tab: Tab, redis: Any, name: str) -> None:
     tab.by_id("push-text").fill("once")
-    tab.page.route("**/push", lambda route: route.fetch() and None)  # done, but not answered
+    tab.page.route("**/push", lambda route: route.fetch() and None)  # stored, but without a response
     tab.by_id("push-go").click()
     tab.shows("once")
     tab.page.reload()
@@ -165,31 +161,31 @@ def test_a_push_whose_answer_a_reload_lost_happens_once(tab: Tab, redis: Any, na
     assert stored(redis, name) == [b"once"]
 
 
-def test_next_holds_for_more_lines_than_a_stream_begins_with(tab: Tab, redis: Any, name: str) -> None:
+def test_many_lines_can_be_pushed_to_the_front(tab: Tab, redis: Any, name: str) -> None:
     redis.lpush("queue:" + name, "old")
     lines = [f"line {i}" for i in range(1500)]
     tab.by_id("push-text").evaluate("(text, lines) => { text.value = lines.join('\\n'); }", lines)
     tab.by_id("push-each").check()
-    tab.by_id("push-next").check()
+    tab.by_id("push-front").check()
     tab.by_id("push-go").click()
     expect(tab.by_id("count")).to_have_text("1,501")
     assert stored(redis, name) == [*(line.encode() for line in lines), b"old"]
 
 
-def test_a_double_click_pushes_and_puts_back_once_and_says_nothing_of_it(tab: Tab, redis: Any, name: str) -> None:
+def test_a_double_click_pushes_and_puts_back_once_without_an_error(tab: Tab, redis: Any, name: str) -> None:
     tab.by_id("push-text").fill("hello")
     tab.by_id("push-go").dblclick()
     tab.shows("hello")
     expect(tab.page.get_by_role("alert")).to_have_count(0)
     tab.by_id("pop").click()
-    expect(tab.taken()).to_have_count(1)
-    tab.taken().get_by_role("button", name="Put back").dblclick()
+    expect(tab.in_hand()).to_have_count(1)
+    tab.in_hand().get_by_role("button", name="Put back").dblclick()
     tab.shows("hello")
-    expect(tab.taken()).to_have_count(0)
+    expect(tab.in_hand()).to_have_count(0)
     assert stored(redis, name) == [b"hello"]
 
 
-def test_typed_lines_that_did_not_get_in_stay(tab: Tab, redis: Any, name: str) -> None:
+def test_typed_lines_that_were_not_pushed_stay(tab: Tab, redis: Any, name: str) -> None:
     lines = ["x" * 1000] * 1500 + ["never"]  # more than one slice
     tab.by_id("push-text").evaluate("(text, lines) => { text.value = lines.join('\\n'); }", lines)
     tab.by_id("push-each").check()

@@ -1,25 +1,37 @@
 """The page of all queues, and the list of them in the dialog that switches queues."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from playwright.sync_api import Locator, expect
 
 from broker.queue import ReliableQueue
-from tests.page.conftest import Tab
+from tests.page.conftest import READ_TOKEN, Tab
 from tests.page.test_access import faults
-from tests.servers import App, Store, until
+from tests.servers import App, Store, running, until
 
 MANY = 10_000
 IS_WIDE_ENOUGH = "document.documentElement.scrollWidth <= innerWidth"
 
 
+@pytest.fixture(scope="module")
+def own_servers(folder: Path) -> Iterator[tuple[str, Store]]:
+    """The URL of an app that has its own Redis, and that Redis."""
+    with (
+        running(Store("valkey", folder / "queues")) as store,
+        running(App(folder / "queues-app", REDIS_URL=store.url, WEB_CONCURRENCY="1")) as app,
+    ):
+        yield app.url, store
+
+
 @pytest.fixture
-def own_site(own_store: Callable[..., Store], serve: Callable[..., App]) -> tuple[str, Any]:
-    """An app whose Redis has no queues of other tests: its address, and another client of its Redis."""
-    store = own_store()
-    return serve(REDIS_URL=store.url, WEB_CONCURRENCY="1").url, store.client()
+def own_site(own_servers: tuple[str, Store]) -> tuple[str, Any]:
+    """Return the URL of an app without queues, and another client of its Redis."""
+    url, store = own_servers
+    store.client().flushall()
+    return url, store.client()
 
 
 def names(tab: Tab) -> Locator:
@@ -39,16 +51,16 @@ def bury(client: Any, name: str) -> None:
 def test_all_queues_at_a_glance(tabs: Callable[..., Tab], own_site: tuple[str, Any]) -> None:
     url, redis = own_site
     tab = tabs(url).open_queues()
-    expect(tab.by_id("empty-title")).to_have_text("No queue holds anything")
+    expect(tab.by_id("empty-title")).to_have_text("No queue has any messages")
     assert faults(tab) == []
     for name in ("audit", "orders", "sms"):
         redis.lpush(f"queue:{name}", "a", "b")
     expect(names(tab)).to_have_text(["audit", "orders", "sms"])
-    # What is in trouble comes first, and says why.
+    # Queues with problems come first, with their reasons.
     bury(redis, "sms")
     expect(row(tab, "sms").locator(".why")).to_have_text("1 dead letter")
     expect(names(tab)).to_have_text(["sms", "audit", "orders"])
-    expect(tab.by_id("summary")).to_have_text("3 queues · 1 in trouble")
+    expect(tab.by_id("summary")).to_have_text("3 queues · 1 with problems")
     expect(tab.page).to_have_title("(1) All queues")
     expect(row(tab, "sms").get_by_role("link", name="sms, 2 waiting, 1 dead letter")).to_be_visible()
     ReliableQueue(redis, "orders").pause()
@@ -70,7 +82,7 @@ def test_all_queues_at_a_glance(tabs: Callable[..., Tab], own_site: tuple[str, A
     tab.press("Enter")
     expect(tab.page).to_have_url(f"{url}/q/orders")
     expect(tab.by_id("live")).to_have_attribute("data-connection", "live")
-    # The same in the dialog that switches queues, which leads back too.
+    # The dialog that switches queues shows the same.
     tab.by_id("switch").click()
     expect(names(tab)).to_have_text(["sms", "orders", "audit"])
     expect(row(tab, "orders").locator("a").first).to_have_attribute("aria-current", "page")
@@ -79,11 +91,11 @@ def test_all_queues_at_a_glance(tabs: Callable[..., Tab], own_site: tuple[str, A
     expect(names(tab)).to_have_text(["sms"])
     tab.press("ArrowDown")
     assert tab.page.evaluate("document.activeElement.textContent") == "sms"
-    row(tab, "sms").get_by_role("link", name="1 dead letter of sms").click()
+    row(tab, "sms").get_by_role("link", name="1 dead letter from sms").click()
     expect(tab.page).to_have_url(f"{url}/q/sms.dead")
     expect(tab.by_id("live")).to_have_attribute("data-connection", "live")
     tab.page.get_by_role("link", name="All queues").first.click()
-    expect(tab.by_id("queues-sort")).to_have_value("count")  # it is remembered
+    expect(tab.by_id("queues-sort")).to_have_value("count")  # it was saved
     expect(names(tab).last).to_have_text("sms")
 
 
@@ -95,7 +107,7 @@ def test_ten_thousand_queues_are_a_few_rows_on_a_phone_too(tabs: Callable[..., T
     pipeline.execute()
     bury(redis, "09999.a-long-name-")
     tab = tabs(url, width=390, height=844, has_touch=True, is_mobile=True, color_scheme="dark").open_queues()
-    expect(tab.by_id("summary")).to_have_text("10,000 queues · 1 in trouble")
+    expect(tab.by_id("summary")).to_have_text("10,000 queues · 1 with problems")
     expect(names(tab).first).to_have_text("09999.a-long-name-")
     assert names(tab).count() < 40
     assert tab.page.evaluate(IS_WIDE_ENOUGH)
@@ -113,26 +125,17 @@ def test_ten_thousand_queues_are_a_few_rows_on_a_phone_too(tabs: Callable[..., T
     until(lambda: names(tab).count() < 40)
 
 
-def test_tabs_share_the_stream_and_a_reader_may_follow_it(
-    tabs: Callable[..., Tab], serve: Callable[..., App], own_store: Callable[..., Store]
+def test_tabs_share_the_only_stream_and_a_reader_can_follow_it(
+    tabs: Callable[..., Tab], token_site: App, seed: Callable[..., None]
 ) -> None:
-    store = own_store()
-    app = serve(
-        REDIS_URL=store.url,
-        API_TOKEN="a-token-that-writes",
-        READ_TOKEN="a-token-that-reads",
-        MAX_BLOCKED_CLIENTS="1",
-        WEB_CONCURRENCY="1",
-    )
-    tab = tabs(app.url)
-    tab.page.goto(f"{app.url}/queues")
-    tab.by_id("token").fill("a-token-that-reads")
-    tab.press("Enter")
-    expect(tab.page).to_have_url(f"{app.url}/queues")
+    tab = tabs(token_site.url)
+    tab.page.goto(f"{tab.url}/queues")
+    tab.sign_in(READ_TOKEN)
+    expect(tab.page).to_have_url(f"{tab.url}/queues")
     expect(tab.by_id("live")).to_have_attribute("data-connection", "live")
-    other = Tab(tab.page.context.new_page(), app.url, tab.name).open_queues()
-    store.client().lpush("queue:jobs", "a")
-    for one in (tab, other):
-        expect(names(one)).to_have_text(["jobs"])
-    late = Tab(tab.page.context.new_page(), app.url, tab.name).open_queues()
-    expect(names(late)).to_have_text(["jobs"])
+    other = Tab(tab.page.context.new_page(), tab.url, tab.name).open_queues()
+    seed("a")
+    late = Tab(tab.page.context.new_page(), tab.url, tab.name).open_queues()
+    for one in (tab, other, late):
+        one.by_id("queues-filter").fill(tab.name)
+        expect(row(one, tab.name)).to_be_visible()

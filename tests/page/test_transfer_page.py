@@ -1,4 +1,4 @@
-"""What a visit of the page transfers."""
+"""The data that a visit to the page transfers."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,12 +10,12 @@ MAX_REQUESTS = 12
 MAX_BYTES = 60_000
 
 
-def test_a_first_visit_is_small_and_the_next_queue_costs_only_its_page(tabs: Callable[..., Tab], name: str) -> None:
-    """Without a stream's events, which come as long as the page is open."""
+def test_a_first_visit_is_small_and_the_next_queue_transfers_only_its_page(tabs: Callable[..., Tab], name: str) -> None:
+    """The events of a stream, which come as long as the page is open, are not counted."""
     tab = tabs(locale="pt-BR")
     session = tab.page.context.new_cdp_session(tab.page)
     session.send("Network.enable")
-    paths: dict[str, str] = {}  # by the number of the request
+    paths: dict[str, str] = {}  # by request
     sizes: dict[str, int] = {}
     cached: set[str] = set()
 
@@ -38,6 +38,6 @@ def test_a_first_visit_is_small_and_the_next_queue_costs_only_its_page(tabs: Cal
     paths.clear()
     tab.open(f"{name}-next")
     tab.page.wait_for_load_state("load")
-    asked = [path for number, path in paths.items() if number not in cached]
-    assert f"/q/{name}-next" in asked
-    assert not [path for path in asked if path.startswith("/static/")]
+    requested = [path for number, path in paths.items() if number not in cached]
+    assert f"/q/{name}-next" in requested
+    assert not [path for path in requested if path.startswith("/static/")]

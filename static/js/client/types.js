@@ -1,0 +1,42 @@
+/**
+ * What the API takes and answers. Times are Unix seconds, durations are seconds.
+ *
+ * @typedef {string | {base64: string}} Message text, or bytes that are not UTF-8
+ * @typedef {{preview: Message, bytes: number}} Preview the beginning of a message, and its whole size
+ * @typedef {{count: number, reserved: number, delayed: number, dead: number, waiters: number, paused: boolean}} Counts
+ *     count: messages that wait; waiters: clients that wait for one
+ * @typedef {{id: string, message: Message, deliveries: number, deadline: number}} Reservation
+ * @typedef {{deliveries: number, reason?: string, failed?: number, died?: number}} Details
+ *     reason: why it last failed; failed: when it last failed; died: when it became a dead letter
+ * @typedef {Preview & {id: string, message?: Message, deliveries: number, deadline: number, reason?: string,
+ *           failed?: number}} InFlight a message that is reserved or delayed until its deadline
+ * @typedef {Preview & {position: number, message?: Message}} Found a message that contains the text searched for
+ * @typedef {{at: number, step: number, max: (number | null)[], count: (number | null)[], in: (number | null)[],
+ *            out: (number | null)[]}} History
+ *     a queue's last minutes in steps of `step` seconds, the first of which began at `at`: the greatest depth and the
+ *     last one in each step, and the numbers of messages that came in and went out; null: unknown
+ * @typedef {Counts & {name: string, next: Preview[], history?: History}} QueueState next: the first messages
+ * @typedef {Counts & {name: string, history?: Pick<History, "at" | "step" | "count" | "out">}} ListedQueue
+ * @typedef {{queues: ListedQueue[], complete: boolean, unnamed: number}} QueueList
+ *     complete: whether these are all; unnamed: how many lists in Redis have a name that no queue can have
+ * @typedef {QueueList & {removed: string[]}} QueueListChange
+ *     queues: those that are new or have other counts; removed: the names of those that are empty now
+ * @typedef {"connecting" | "live" | "away" | "fault" | "refused"} Connection
+ *     away: no response, retrying; fault: the server responds with an error, retrying; refused: not retried, as a token
+ *     is needed or the request is invalid
+ */
+
+/** The counts of an empty queue. @type {Readonly<Counts>} */
+export const NO_COUNTS = Object.freeze({ count: 0, reserved: 0, delayed: 0, dead: 0, waiters: 0, paused: false });
+
+/** The numbers among a queue's counts, in the order in which the page shows them. */
+export const COUNTS = Object.freeze(Object.keys(NO_COUNTS).filter((key) => key !== "paused"));
+
+/**
+ * Return the counts of a queue without the other fields of an event; a count that it lacks is 0.
+ * @param {any} event @returns {Counts}
+ */
+export function countsOf(event) {
+  const entries = Object.entries(NO_COUNTS).map(([key, none]) => [key, event[key] ?? none]);
+  return /** @type {any} */ (Object.fromEntries(entries));
+}
