@@ -55,12 +55,15 @@ class ClusterMap:
         self._error: redis.RedisError | None = None  # why the last read failed
 
     def primaries(self) -> list[Node]:
-        """Return the nodes that serve slots.
+        """Return the nodes that serve slots, at least one.
 
         Raises:
-            redis.RedisError: no node can be reached.
+            redis.RedisError: no node can be reached, or none serves a slot.
         """
-        return sorted({node for node in self._current_owners() if node})
+        if not (found := sorted({node for node in self._current_owners() if node})):
+            self.mark_outdated()
+            raise ClusterDownError("CLUSTERDOWN No node serves a slot")
+        return found
 
     def owner(self, slot: int) -> Node:
         """Return the node that serves a slot.

@@ -15,6 +15,7 @@ import pytest
 import redis
 
 from broker.connections import sentinel
+from broker.connections.cluster import each_primary
 from broker.connections.connection import connect
 from broker.queue import ReliableQueue
 from tests.broker.connections.networks import Elsewhere
@@ -288,3 +289,10 @@ def test_a_cluster_that_was_set_up_anew_at_the_same_addresses_is_used(folder: Pa
             return 0
 
         assert until(push) == 1
+
+
+def test_a_cluster_without_a_primary_is_unavailable(own_store: Callable[..., Store]) -> None:
+    store = own_store("valkey", "--cluster-enabled", "yes", "--cluster-port", str(free_port()))
+    with pytest.raises(redis.RedisError) as raised:
+        each_primary(connect(store.url.replace("redis://", "redis+cluster://").removesuffix("/0")))
+    assert from_redis(raised.value).error == "redis_unavailable"
