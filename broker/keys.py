@@ -71,6 +71,11 @@ def beside_pattern(prefix: str = "queue:") -> re.Pattern[str]:
     return re.compile(rf"\{{{re.escape(prefix)}({NAME_PATTERN.pattern})\}}:((?:dead:)*)([a-z]+)")
 
 
+def beside_glob(prefix: str = "queue:") -> str:
+    """Return a glob of the keys and the channels beside the lists, as Redis has them in ~ and & of an ACL."""
+    return "{" + re.sub(r"([*?\[\]\\^])", r"\\\1", prefix) + "*"
+
+
 def name_beside(match: re.Match[str]) -> str:
     """Return the queue to which a key belongs. Dead letters may be reserved and die again: {queue:a}:dead:reserved."""
     return match[1] + DEAD_SUFFIX * match[2].count(":")

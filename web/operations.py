@@ -614,8 +614,10 @@ def healthz() -> Answer:
     request = current_request()
     refuse_idempotency_key(request)
     query_arguments(request, ())
-    check_server(request.services.client)
-    warning = find_warning(request.services.client)
+    services = request.services
+    queue = (services.client, services.settings.queue_name, services.settings.queue_prefix)
+    check_server(*queue)
+    warning = find_warning(*queue)
     return {"success": True, "version": __version__} | ({"warning": warning} if warning else {})
 
 
