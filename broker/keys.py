@@ -91,6 +91,11 @@ def tagged_key_pattern(prefix: str = "queue:") -> re.Pattern[str]:
     return re.compile(rf"\{{{re.escape(prefix)}({NAME_PATTERN.pattern})\}}:((?:dead:)*)([a-z_]+)")
 
 
+def tagged_key_glob(prefix: str = "queue:") -> str:
+    """Return a glob of the keys and channels of queues other than lists, as Redis has them in ~ and & of an ACL."""
+    return "{" + re.sub(r"([*?\[\]\\^])", r"\\\1", prefix) + "*"
+
+
 def queue_of(match: re.Match[str]) -> str:
     """Return the name of the queue whose key matched. Dead letters can be reserved too: {queue:a}:dead:reserved."""
     return match[1] + DEAD_SUFFIX * match[2].count(":")

@@ -109,18 +109,22 @@ class Cluster:
 
 
 class SentinelSet:
-    """A primary, its replica, and three Sentinels, which promote the replica if the primary is down."""
+    """A primary, its replicas, and three Sentinels, which promote a replica if the primary is down."""
 
     SERVICE = "main"
 
-    def __init__(self, kind: str, folder: Path, options: Sequence[str] = (), password: str = "") -> None:
+    def __init__(
+        self, kind: str, folder: Path, options: Sequence[str] = (), password: str = "", replicas: int = 1
+    ) -> None:
         self.password = password
         login = ("--requirepass", password, "--masterauth", password) if password else ()
         server_options = (*QUICK_REPLICA, *login, *options)
         self.servers = [Store(kind, folder / "primary", *server_options, password=password)]
         replica_of = ("--replicaof", "127.0.0.1", str(self.servers[0].port))
-        self.servers.append(Store(kind, folder / "replica", *server_options, *replica_of, password=password))
-        until(lambda: self.servers[1].client().info("replication")["master_link_status"] == "up")
+        for number in range(replicas):
+            store = Store(kind, folder / f"replica{number}", *server_options, *replica_of, password=password)
+            self.servers.append(store)
+        until(lambda: all(self._is_in_sync(store) for store in self.servers[1:]))
         self.sentinels = [self._start_sentinel(kind, folder / f"sentinel{number}") for number in range(3)]
         until(lambda: all(self._is_ready(sentinel) for sentinel in self.sentinels))
 
@@ -159,11 +163,16 @@ class SentinelSet:
         (folder / "sentinel.conf").write_text("\n".join(lines) + "\n")
         return Store(kind, folder, password=password, first=("sentinel.conf", "--sentinel"))
 
+    def _is_in_sync(self, replica: Store) -> bool:
+        return bool(replica.client().info("replication")["master_link_status"] == "up")
+
     def _is_ready(self, sentinel: Store) -> bool:
         with contextlib.suppress(redis.RedisError):
-            found = sentinel.ask("SENTINEL", "MASTER", self.SERVICE)
-            state = found if isinstance(found, dict) else dict(zip(found[::2], found[1::2], strict=True))
-            return [state[key] for key in (b"num-slaves", b"num-other-sentinels", b"flags")] == [b"1", b"2", b"master"]
+            reply = sentinel.ask("SENTINEL", "MASTER", self.SERVICE)
+            state = reply if isinstance(reply, dict) else dict(zip(reply[::2], reply[1::2], strict=True))
+            replicas = b"%d" % (len(self.servers) - 1)
+            found = [state[key] for key in (b"num-slaves", b"num-other-sentinels", b"flags")]
+            return found == [replicas, b"2", b"master"]
         return False
 
 

@@ -118,7 +118,7 @@ class Services:
         """Wait until Redis is available, then log what may lose messages there."""
         while not self.is_stopping():
             try:
-                if warning := find_warning(self.client):
+                if warning := find_warning(self.client, self.settings.queue_name, self.settings.queue_prefix):
                     log.warning(warning)
                 return
             except redis.RedisError:

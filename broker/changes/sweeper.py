@@ -11,7 +11,6 @@ import contextlib
 import heapq
 import logging
 import random
-import re
 import threading
 import time
 from collections.abc import Callable
@@ -22,7 +21,7 @@ import redis
 from broker.connections.cluster import each_primary
 from broker.connections.errors import is_transient
 from broker.connections.resp3 import iter_pushes
-from broker.keys import queue_of, tagged_key_pattern
+from broker.keys import queue_of, tagged_key_glob, tagged_key_pattern
 from broker.queue import ReliableQueue
 
 CHECK_INTERVAL = 15.0  # seconds of silence until the connection is checked, and again until it is given up
@@ -41,7 +40,7 @@ class Sweeper:
         self.client = client
         self.is_live = False  # whether notices arrive; if not, poll for results
         self._queue = queue
-        self._pattern = "{" + re.sub(r"([*?\[\]\\^])", r"\\\1", prefix) + "*}:"  # a glob
+        self._glob = tagged_key_glob(prefix)
         self._beside = tagged_key_pattern(prefix)
         self._due: dict[str, float] = {}  # queue -> when its next message is due, monotonic
         self._schedule: list[tuple[float, str]] = []  # a heap; an entry is valid if it equals the one in _due
@@ -68,13 +67,17 @@ class Sweeper:
     # --- notices
 
     def _listen_forever(self) -> None:
+        was_refused = False
         while True:
             delay = RETRY_DELAY
             try:
                 self._listen()
             except redis.RedisError as error:
-                log.info("Notices from Redis are unavailable (%s)", error)
-                if not is_transient(error):
+                is_refused = not is_transient(error)
+                level = logging.WARNING if is_refused and not was_refused else logging.INFO
+                log.log(level, "Notices from Redis are unavailable, so due messages can return late (%s)", error)
+                was_refused = is_refused
+                if is_refused:
                     delay = REFUSED_RETRY_DELAY
                     with contextlib.suppress(redis.RedisError):
                         self._scan()
@@ -85,7 +88,7 @@ class Sweeper:
 
     def _listen(self) -> None:
         """Handle notices until the connection is lost."""
-        command = ["PSUBSCRIBE", self._pattern + "*notices"]  # also of dead letters: {queue:jobs}:dead:notices
+        command = ["PSUBSCRIBE", self._glob]  # a user may subscribe to exactly the patterns of its ACL
         server = random.choice(each_primary(self.client))  # the nodes of a cluster forward them to each other
         with contextlib.closing(iter_pushes(server, command, CHECK_INTERVAL)) as pushes:
             for push in pushes:
@@ -115,7 +118,7 @@ class Sweeper:
         is_complete = True
         for server in each_primary(self.client):
             try:
-                for key in server.scan_iter(match=self._pattern + "*", count=SCAN_COUNT):
+                for key in server.scan_iter(match=self._glob, count=SCAN_COUNT):
                     found = self._beside.fullmatch(key.decode(errors="replace"))
                     if found and found[3] in ("reserved", "delayed"):
                         self._set_due(queue_of(found), 0)

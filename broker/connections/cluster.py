@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from copy import copy
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import redis
@@ -19,7 +19,7 @@ from redis.commands import CoreCommands
 from redis.crc import key_slot
 from redis.exceptions import AskError, ClusterDownError, MovedError, TryAgainError
 
-from broker.connections.errors import NotSent
+from broker.connections.errors import NotSent, find_fault
 from broker.connections.sentinel import ask_once
 
 SLOTS = 16384
@@ -33,15 +33,20 @@ Node = tuple[str, int]  # host, port
 Command = tuple[tuple[Any, ...], dict[str, Any]]
 
 
+class _Replaced(NotSent):
+    """The address of a node belongs to another server now."""
+
+
 class ClusterMap:
     """The primary of each slot, and a client for each. It is read again once a node redirects or is unavailable."""
 
     def __init__(
-        self, seeds: Sequence[Node], make_client: Callable[[str, int], Any], new_connection: Callable[[str, int], Any]
+        self, seeds: Sequence[Node], make_client: Callable[[str, int], Any], new_connection: Callable[..., Any]
     ) -> None:
         self._seeds = tuple(seeds)
         self._make_client, self._new_connection = make_client, new_connection
         self._owners: list[Node | None] | None = None  # by slot; None until the map has been read
+        self._ids: dict[Node, bytes] = {}  # the id that each primary had when the map was read
         self._clients: dict[Node, Any] = {}  # never removed: a command can be in flight on a node that has left
         self._lock = threading.Lock()  # held while the map is read
         self._is_outdated = True
@@ -50,12 +55,15 @@ class ClusterMap:
         self._error: redis.RedisError | None = None  # why the last read failed
 
     def primaries(self) -> list[Node]:
-        """Return the nodes that serve slots.
+        """Return the nodes that serve slots, at least one.
 
         Raises:
-            redis.RedisError: no node can be reached.
+            redis.RedisError: no node can be reached, or none serves a slot.
         """
-        return sorted({node for node in self._current_owners() if node})
+        if not (found := sorted({node for node in self._current_owners() if node})):
+            self.mark_outdated()
+            raise ClusterDownError("CLUSTERDOWN No node serves a slot")
+        return found
 
     def owner(self, slot: int) -> Node:
         """Return the node that serves a slot.
@@ -73,6 +81,23 @@ class ClusterMap:
         """Return the client of a node, always the same one."""
         client = self._clients.get(node)
         return client or self._clients.setdefault(node, self._make_client(*node))
+
+    def verify(self, node: Node, connection: Any) -> None:
+        """Check that a new connection leads to the node that had this address when the map was read.
+
+        Raises:
+            NotSent: the address belongs to another server by now.
+        """
+        if not (known := self._ids.get(node)):
+            return
+        try:
+            connection.send_command("CLUSTER", "MYID")
+            is_same = connection.read_response() == known
+        except redis.ResponseError as error:  # a user without the permission, or a server outside any cluster
+            is_same = not (fault := find_fault(error)) or fault.start in ("NOPERM", "ERR unknown command")
+        if not is_same:
+            self.mark_outdated(failed=node)
+            raise _Replaced(f"{node[0]}:{node[1]} is another server now.", reason="another server has its address")
 
     def set_owner(self, slot: int, node: Node) -> None:
         """Note that a slot has moved to another node, as a redirection says."""
@@ -106,30 +131,40 @@ class ClusterMap:
         """Ask the nodes until one knows the owners of all slots; a node that has just joined knows few."""
         known = list(dict.fromkeys([*filter(None, self._owners or ()), *self._seeds]))
         best: list[Node | None] | None = None
+        ids: dict[Node, bytes] = {}
+        replaced = 0
         self._is_outdated = False
         for node in sorted(known, key=lambda node: node == self._failed):
             try:
-                owners = self._ask(node)
+                owners, new_ids = self._ask(node)
             except (redis.AuthenticationError, redis.ResponseError, NotSent) as error:
+                replaced += isinstance(error, _Replaced)
                 self._error = error
                 continue
             except redis.RedisError as error:
                 self._error = NotSent(str(error))
                 continue
-            best = owners if best is None or owners.count(None) < best.count(None) else best
+            if best is None or owners.count(None) < best.count(None):
+                best, ids = owners, new_ids
             if None not in owners:
                 break
+        if best or replaced == len(known):  # then the whole cluster is a new one, which the next read finds
+            self._ids = ids
         self._owners, self._failed = best or self._owners, None
         self._is_outdated = self._is_outdated or best is None
         self._read_at = time.monotonic()
 
-    def _ask(self, node: Node) -> list[Node | None]:
-        """Return the owners by slot according to one node."""
+    def _ask(self, node: Node) -> tuple[list[Node | None], dict[Node, bytes]]:
+        """Return the owners by slot, and their ids, according to one node."""
         owners: list[Node | None] = [None] * SLOTS
-        for start, end, (host, port, *_), *_ in ask_once(lambda: self._new_connection(*node), "CLUSTER", "SLOTS"):
+        ids: dict[Node, bytes] = {}
+        check = partial(self.verify, node)
+        reply = ask_once(lambda: self._new_connection(*node, verify=check), "CLUSTER", "SLOTS")
+        for start, end, (host, port, *more), *_ in reply:
             owner = (host.decode() if host else node[0], port)  # without a host it is the node that was asked
             owners[start : end + 1] = [owner] * (end + 1 - start)
-        return owners
+            ids[owner] = more[0]
+        return owners, ids
 
 
 class ClusterClient(CoreCommands):

@@ -9,7 +9,8 @@ import contextlib
 import os
 import tempfile
 import time
-from collections.abc import Iterator
+import weakref
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -23,7 +24,7 @@ from broker.connections.batching import BatchingClient, Packer
 from broker.connections.cluster import ClusterClient, ClusterMap
 from broker.connections.errors import NotSent, needs_reconnect
 from broker.connections.pool import FairPool
-from broker.connections.sentinel import Sentinels
+from broker.connections.sentinel import Location, Sentinels, host_name, shared
 
 MAX_CONNECTIONS = 10  # open at once for ordinary commands, in each process; further commands wait for one
 MAX_BLOCKED_CONNECTIONS = 24  # for blocking commands, in each process; two processes leave room in a Redis for 100
@@ -33,7 +34,11 @@ MAX_PATH_BYTES = 103  # of a unix socket: the kernel's limit is 104 on macOS and
 
 
 class AtMostOnce:
-    """Mixin for connection classes: tell a failed connect from a lost reply, and know when a connection is outdated."""
+    """Mixin for connection classes: tell a failed connect from a lost reply, and know when a connection is outdated.
+
+    A connection follows its `location`, by default its host name. It has to pass `verify`, which raises an error
+    if the connection leads to the wrong server. With `is_blocking` its commands wait and change nothing.
+    """
 
     connected_at = 0.0  # monotonic, as are the others
     idle_since = 0.0
@@ -41,12 +46,39 @@ class AtMostOnce:
     sent_at = 0.0  # when the command without a reply was sent; 0 if there is none
     has_timed_out = False
 
+    def __init__(
+        self,
+        *,
+        location: Location | None = None,
+        verify: Callable[[Any], None] | None = None,
+        is_blocking: bool = False,
+        **options: Any,
+    ) -> None:
+        super().__init__(**options)
+        self.is_blocking = is_blocking
+        self._location = location or host_name(options.get("host"))
+        self._verify = verify
+
     def connect(self) -> None:
-        if not self.is_connected:  # type: ignore[attr-defined]
-            self.connected_at, self.is_outdated, self.has_timed_out = time.monotonic(), False, False
-            self.sent_at = self.connected_at
+        if self.is_connected:  # type: ignore[attr-defined]
+            return
+        changes = self._location.changes if self._location else 0
+        self._connect_once()
+        if self._location:
+            self._location.watch(self)
+            if self._location.changes != changes:  # it may lead to the old server
+                self.disconnect()  # type: ignore[attr-defined]
+                self.connect()
+
+    def _connect_once(self) -> None:
+        self.connected_at, self.is_outdated, self.has_timed_out = time.monotonic(), False, False
+        self.sent_at = self.connected_at
         try:
+            if self._location:
+                self._location.unwatch(self)
+                self._location.direct(self)
             super().connect()  # type: ignore[misc]
+            self._check_server()
         except (redis.AuthenticationError, redis.BusyLoadingError, NotSent):
             raise
         except (redis.ConnectionError, redis.TimeoutError, redis.InvalidResponse) as error:
@@ -54,6 +86,14 @@ class AtMostOnce:
             server = self._host_error()  # type: ignore[attr-defined]
             raise NotSent(str(error), server=server, reason=_reason(error), status_code=error.status_code) from error
         self.sent_at = 0.0
+
+    def _check_server(self) -> None:
+        try:
+            if self._verify:
+                self._verify(self)
+        except BaseException:
+            self.disconnect()  # type: ignore[attr-defined]
+            raise
 
     def send_packed_command(self, *args: Any, **options: Any) -> None:
         self.sent_at = time.monotonic()
@@ -124,26 +164,6 @@ def _short_path(path: str) -> Iterator[bytes]:
             yield link
 
 
-class _ViaSentinels:
-    """Mixin for connection classes: each connect asks the Sentinels for the primary."""
-
-    def __init__(self, sentinels: Sentinels, **options: Any) -> None:
-        super().__init__(**options)
-        self._sentinels = sentinels
-
-    def _connect(self) -> Any:
-        self.host, self.port = self._sentinels.find_primary()
-        return super()._connect()  # type: ignore[misc]
-
-
-class _SentinelConnection(_ViaSentinels, _Connection):
-    pass
-
-
-class _SentinelSSLConnection(_ViaSentinels, _SSLConnection):
-    pass
-
-
 _CONNECTION_CLASSES = {redis.SSLConnection: _SSLConnection, redis.UnixDomainSocketConnection: _UnixConnection}
 
 
@@ -161,18 +181,26 @@ def connect(url: str, *, blocking: bool = False) -> Any:
     if address.kind is Kind.CLUSTER:
 
         def make_client(host: str, port: int) -> redis.Redis:
-            return _make_client({**options, "host": host, "port": port}, blocking)
+            def verify(connection: Any) -> None:
+                cluster_map.verify((host, port), connection)
 
-        return ClusterClient(ClusterMap(address.hosts, make_client, partial(new_connection, address)))
+            return _make_client({**options, "host": host, "port": port, "verify": verify}, blocking)
+
+        made = ClusterMap(address.hosts, make_client, partial(new_connection, address))
+        cluster_map = weakref.proxy(made)  # its clients must not keep it alive
+        return ClusterClient(made)
     if address.kind is Kind.SENTINEL:
-        is_tls = options["connection_class"] is _SSLConnection
-        options["connection_class"] = _SentinelSSLConnection if is_tls else _SentinelConnection
-        options["sentinels"] = find_sentinels(address)
+        options["location"] = find_sentinels(address)
     return _make_client(options, blocking)
 
 
 def find_sentinels(address: Address) -> Sentinels:
-    """Return the Sentinels of an address."""
+    """Return the Sentinels of an address, the same ones for all clients of this process."""
+    key = (address.url, address.hosts, address.service, *address.sentinel_login.items())
+    return shared(key, lambda: _new_sentinels(address))
+
+
+def _new_sentinels(address: Address) -> Sentinels:
     login = {"username": None, "password": None, "db": 0, **address.sentinel_login}
     openers = [partial(new_connection, address, host, port, **login) for host, port in address.hosts]
     return Sentinels(address.service, openers)
@@ -207,6 +235,6 @@ def _options(address: Address) -> dict[str, Any]:
 def _make_client(options: dict[str, Any], blocking: bool) -> redis.Redis:
     if blocking:
         # The reply to a blocking command is late on purpose, so a short timeout in the URL does not apply.
-        options["socket_timeout"] = max(REPLY_TIMEOUT, options["socket_timeout"])
+        options |= {"socket_timeout": max(REPLY_TIMEOUT, options["socket_timeout"]), "is_blocking": True}
         return redis.Redis(connection_pool=FairPool(MAX_BLOCKED_CONNECTIONS, fail_fast=True, **options))
     return BatchingClient(connection_pool=FairPool(MAX_CONNECTIONS, **options))

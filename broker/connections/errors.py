@@ -1,7 +1,7 @@
 """Errors of Redis: how each reply starts, the stable code of its cause, and how to recover."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 import redis
@@ -18,6 +18,13 @@ class NotSent(redis.ConnectionError):
         super().__init__(*args, status_code=status_code)
         self.server = server
         self.reason = reason
+
+
+class LacksPermissions(redis.exceptions.NoPermissionError):
+    """The Redis user lacks permissions that the queue needs. `missing` names commands and keys."""
+
+    def __init__(self, missing: str) -> None:
+        super().__init__(f"The Redis user lacks permissions: {missing}.", status_code="NOPERM")
 
 
 class Recovery(Enum):
@@ -98,7 +105,10 @@ def _after(wrapping: re.Pattern[str], text: str) -> str:
 def find_fault(error: redis.RedisError) -> RedisFault | None:
     """Return the fault behind an error; None if Redis is unavailable, or the reply is not a known one."""
     reply = error_text(error).upper()
-    return next((fault for fault in FAULTS if reply.startswith(fault.start.upper())), None)
+    fault = next((fault for fault in FAULTS if reply.startswith(fault.start.upper())), None)
+    if fault and isinstance(error, LacksPermissions):
+        return replace(fault, message=str(error))
+    return fault
 
 
 def needs_reconnect(error: redis.RedisError) -> bool:

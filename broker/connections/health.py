@@ -4,10 +4,12 @@ On a cluster each primary is checked. Run as a module, it reads a REDIS_URL from
 """
 
 import contextlib
+import json
 import re
 import sys
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
 
 import redis
 from redis.exceptions import ClusterDownError, MovedError, ReadOnlyError
@@ -16,18 +18,38 @@ from broker.connections.address import Address, Kind, parse_address
 from broker.connections.batching import BatchingClient
 from broker.connections.cluster import ClusterClient, each_primary
 from broker.connections.connection import find_sentinels, new_connection
-from broker.connections.errors import error_text, lacks_flags
+from broker.connections.errors import LacksPermissions, error_text, lacks_flags
 from broker.connections.sentinel import ask_once
+from broker.keys import queue_keys, tagged_key_glob
 
 # A script that does nothing. It counts as one that writes, so Redis refuses it where it would refuse a queue's scripts:
 # on a replica, and when it cannot save its data.
 CHECK_SCRIPT = "#!lua flags=allow-oom\nreturn 1"
 
 
-def check_server(client: Any) -> None:
-    """Check that Redis would run the queue's scripts.
+# Of the commands in ARGV, return the places of those that the user may not run. Redis 6 cannot know.
+PERMISSION_SCRIPT = """
+local denied = {}
+for place, command in ipairs(redis.acl_check_cmd and ARGV or {}) do
+  local is_known, is_allowed = pcall(redis.acl_check_cmd, unpack(cjson.decode(command)))
+  if is_known and not is_allowed then table.insert(denied, place) end
+end
+return denied
+"""
+_LUA = "".join(path.read_text(encoding="utf-8") for path in (Path(__file__).parent.parent / "lua").glob("*.lua"))
+# The commands of scripts and the others that take, store or wait for messages: the key comes first.
+KEY_COMMANDS = sorted(
+    {*re.findall(r"call\('([A-Z]+)'", _LUA), "BLMOVE", "EVALSHA", "LPUSH", "RPUSH"} - {"TIME", "PUBLISH"}
+)
+
+_Label = TypeVar("_Label")
+
+
+def check_server(client: Any, name: str = "default", prefix: str = "queue:") -> None:
+    """Check that Redis would run the scripts of a queue.
 
     Raises:
+        LacksPermissions: the Redis user lacks permissions.
         redis.RedisError: Redis, or a part of the cluster, is unavailable or would refuse them.
     """
     for primary in each_primary(client):
@@ -38,15 +60,24 @@ def check_server(client: Any) -> None:
             _check_cluster(primary)
         elif _info(primary, "cluster").get("cluster_enabled"):
             raise MovedError("0 :0", status_code="MOVED")
+        _check_permissions(primary, name, prefix)
 
 
-def find_warning(client: Any) -> str:
-    """Return a sentence about a risk: Redis can evict messages, or has no memory for new ones. "" if there is none.
+def find_warning(client: Any, name: str = "default", prefix: str = "queue:") -> str:
+    """Return a sentence about a risk: Redis can evict messages, has no memory for new ones, or refuses commands.
+
+    Return "" if there is none.
 
     Raises:
-        redis.ConnectionError: the server cannot be reached.
+        redis.RedisError: the server cannot be reached, or serves nothing now.
     """
     for primary in each_primary(client):
+        try:
+            _check_permissions(primary, name, prefix)
+            if missing := _find_missing_notices(primary, prefix):
+                return f"The Redis user lacks permissions, so due messages and changes can be seen late: {missing}."
+        except LacksPermissions as error:
+            return str(error)
         memory = _info(primary, "memory")
         policy = memory.get("maxmemory_policy", "noeviction")
         if policy != "noeviction":
@@ -96,9 +127,56 @@ def _find_sentinel_mistake(address: Address) -> str:
     return ""
 
 
+def _check_permissions(client: Any, name: str, prefix: str) -> None:
+    """Check that the user has the permissions for a queue, if the server can say so.
+
+    Raises:
+        LacksPermissions: it does not.
+    """
+    list_key, beside = queue_keys(name, prefix)
+    keys = {f"{prefix}*": list_key, tagged_key_glob(prefix): f"{beside}reserved"}
+    calls = {(command, keys_): _call(command, key) for command in KEY_COMMANDS for keys_, key in keys.items()}
+    calls |= {(command, ""): [command] for command in ("EXEC", "MULTI")}
+    denied = _find_denied(client, calls)
+    closed = [keys_ for keys_ in keys if all((command, keys_) in denied for command in KEY_COMMANDS)]
+    commands = sorted({command for command, keys_ in denied if keys_ not in closed})
+    if commands or closed:
+        raise LacksPermissions(", ".join([*commands, *(f"keys {keys_}" for keys_ in closed)]))
+
+
+def _find_missing_notices(client: Any, prefix: str) -> str:
+    """Return the permissions that the user lacks to learn of due messages and changes at once."""
+    channels = tagged_key_glob(prefix)
+    calls = {
+        f"PUBLISH {channels}": ["PUBLISH", queue_keys("default", prefix)[1] + "notices", ""],
+        f"PSUBSCRIBE {channels}": ["PSUBSCRIBE", channels],
+        "CLIENT TRACKING": ["CLIENT", "TRACKING", "ON"],
+        "SCAN": ["SCAN", "0"],
+        "INFO": ["INFO"],
+    }
+    return ", ".join(_find_denied(client, calls))
+
+
+def _call(command: str, key: str) -> list[str]:
+    """Return a command on a key, which is never run: whatever it takes for a key must be the key."""
+    return [command, "digest", "1", key] if command == "EVALSHA" else [command, *[key] * 5]
+
+
+def _find_denied(client: Any, calls: Mapping[_Label, Sequence[str]]) -> list[_Label]:
+    """Return the labels of the commands that the user may not run."""
+    try:
+        places = client.eval(PERMISSION_SCRIPT, 0, *(json.dumps(call) for call in calls.values()))
+    except redis.exceptions.NoPermissionError as error:
+        raise LacksPermissions("EVAL") from error
+    labels = list(calls)
+    return [labels[place - 1] for place in places]
+
+
 def _check_role(client: Any) -> None:
     try:
         client.eval(CHECK_SCRIPT, 0)
+    except redis.exceptions.NoPermissionError:
+        raise LacksPermissions("EVAL") from None
     except redis.ResponseError as error:
         if not lacks_flags(error):
             raise

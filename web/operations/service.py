@@ -103,8 +103,10 @@ def healthz(request: Request) -> Answer:
     There is a warning if a Redis evicts keys when its memory is full (its `maxmemory-policy` is not `noeviction`), or
     if its memory is full now.
     """
-    check_server(request.services.client)
-    warning = find_warning(request.services.client)
+    services = request.services
+    queue = (services.client, services.settings.queue_name, services.settings.queue_prefix)
+    check_server(*queue)
+    warning = find_warning(*queue)
     return {"success": True, "version": __version__} | ({"warning": warning} if warning else {})
 
 

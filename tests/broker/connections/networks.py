@@ -2,6 +2,7 @@
 
 import contextlib
 import socket
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -98,3 +99,15 @@ class Failover:
 
     def end(self) -> None:
         self.proxy.end()
+
+
+class Elsewhere(Proxy):
+    """A proxy on another address of this machine, at the port of the server that it replaces."""
+
+    def __init__(self, target: int, host: str, port: int) -> None:
+        self._address = (host, port)
+        super().__init__(target)
+
+    def accept(self) -> None:
+        self._listener = socket.create_server(self._address)
+        threading.Thread(target=self._listen, args=(self._listener,), daemon=True).start()
