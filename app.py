@@ -10,14 +10,14 @@ from flask.json.provider import JSONProvider
 from werkzeug.exceptions import BadRequest
 
 from settings import ROOT, Settings, from_environment
-from web import auth as security
 from web import errors
+from web.access import auth as security
 from web.api import OPERATIONS, api
 from web.assets.assets import Assets, compress_page
 from web.fast_path import FastPath
 from web.input.codec import compact
-from web.instrumentation import record_error
 from web.live import disconnects as peer
+from web.metrics.instrumentation import record_error
 from web.operations.operation import API_PREFIX
 from web.pages import AnyText, pages, render_sign_in
 from web.request import Request, current_request

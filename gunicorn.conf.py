@@ -18,7 +18,7 @@ control_socket_disable = True
 keepalive = 100  # seconds for an idle connection and the next head; server/connection.py has shorter timeouts for each
 limit_request_line = 8190  # bytes, the most that gunicorn can: the text to search for is in the URL
 sendfile = False  # static files have the same timeouts as all other responses
-# web/proxy.py reads the headers of proxies, from TRUSTED_PROXIES alone. gunicorn would trust any local client.
+# web/access/proxy.py reads the headers of proxies, from TRUSTED_PROXIES alone. gunicorn would trust any local client.
 forwarder_headers = ""
 secure_scheme_headers = dict[str, str]()
 

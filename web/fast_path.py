@@ -10,15 +10,15 @@ from typing import Any
 
 from werkzeug import Response
 
-from web import auth as security
 from web import errors
+from web.access import auth as security
+from web.access.proxy import adapt
 from web.api import find_operation
 from web.input.body import JSON
 from web.input.codec import compact
-from web.instrumentation import label_of, record_answer, record_error
 from web.live import disconnects as peer
+from web.metrics.instrumentation import label_of, record_answer, record_error
 from web.operations.operation import call
-from web.proxy import adapt
 from web.request import Request
 
 HEADERS = list(security.HEADERS.items())

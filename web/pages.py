@@ -11,7 +11,7 @@ from werkzeug.routing import BaseConverter
 
 from broker.keys import DEAD_SUFFIX, NAME_PATTERN, is_name, parent_name
 from web import __version__
-from web import auth as security
+from web.access import auth as security
 from web.errors import ERRORS
 from web.input.body import read_fields
 from web.input.parameters import Text, parse, validate_name

@@ -17,6 +17,7 @@ from broker.listing import QueueLister
 from broker.queue import ReliableQueue
 from broker.revoked_sessions import RevokedSessions
 from settings import Settings
+from web.access.throttle import AuthThrottle
 from web.counters import Counters
 from web.fairness import BodyMemory, FairScheduler
 from web.live.feed import EventStreams
@@ -25,7 +26,6 @@ from web.live.long_poll import LongPoll
 from web.live.queue_feed import QueueFeed
 from web.live.queue_list_feed import QueueListFeed
 from web.live.wait import Slots
-from web.throttle import AuthThrottle
 
 BODIES_AT_ONCE = 4  # bodies of MAX_BODY_BYTES that a process may hold
 RETRY_DELAY = 1.0  # seconds between two attempts to reach Redis

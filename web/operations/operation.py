@@ -15,7 +15,7 @@ from web.errors import ApiError
 from web.input.body import lines_kind, read_fields, refuse_body, release_memory
 from web.input.codec import BY_REDIS, Limits
 from web.input.parameters import VISIBLE_ASCII, MessageParameter, Parameter, parse, validate_name
-from web.instrumentation import record_messages
+from web.metrics.instrumentation import record_messages
 from web.operations.schemas import JsonAnswer
 from web.request import Request, current_request
 

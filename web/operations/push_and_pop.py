@@ -11,7 +11,7 @@ from web.input.body import BYTES, TEXT, iter_body, lines_kind
 from web.input.codec import decode_message
 from web.input.lines import push_lines
 from web.input.parameters import Choice, Flag, Message, MessageList, Number, one_or_many
-from web.instrumentation import record_messages
+from web.metrics.instrumentation import record_messages
 from web.operations.operation import Answer, Counted, Example, Result, operation
 from web.operations.schemas import NOTHING, list_of, message, success, text, whole
 from web.operations.shared import (

@@ -5,10 +5,11 @@ from functools import partial
 from flask import Response
 
 from broker.connections.health import check_server, find_warning
-from web import __version__, metrics
+from web import __version__
 from web.input.body import TEXT
 from web.input.parameters import Flag, Text
 from web.live.queue_list_feed import QueueListReader
+from web.metrics import exposition as metrics
 from web.operations.operation import Answer, Example, operation
 from web.operations.reading import EVENTS, NO_OTHERS
 from web.operations.schemas import COUNTS, fields, flag, list_of, success, text, whole

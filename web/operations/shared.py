@@ -7,7 +7,7 @@ from flask import Response
 
 from broker.models import Batch
 from broker.queue import ReliableQueue
-from web.auth import session_watch
+from web.access.auth import session_watch
 from web.errors import ERRORS
 from web.input.body import JSON
 from web.input.parameters import Integer, Number, Text, TextList

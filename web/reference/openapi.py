@@ -9,7 +9,7 @@ from flask import Flask, current_app
 
 from settings import Settings
 from web import __version__
-from web.auth import PUBLIC_ENDPOINTS
+from web.access.auth import PUBLIC_ENDPOINTS
 from web.errors import ERRORS, Raised
 from web.input.body import BYTES, FORM, JSON, TEXT
 from web.input.parameters import VISIBLE_ASCII, Message, MessageList, MessageParameter, Parameter, QueueName, TextList

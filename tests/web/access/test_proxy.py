@@ -11,9 +11,9 @@ from flask.testing import FlaskClient
 from settings import BadSetting, Settings, read
 from tests.conftest import AppOn
 from tests.servers import FakeRedis
-from tests.web.test_token import cookie_of
-from web.proxy import client_address
-from web.throttle import FREE_ATTEMPTS, AuthThrottle
+from tests.web.access.test_token import cookie_of
+from web.access.proxy import client_address
+from web.access.throttle import FREE_ATTEMPTS, AuthThrottle
 
 TOKEN = "correct-horse-battery"
 PROXY, CLIENT = "192.0.2.1", "203.0.113.7"

@@ -10,7 +10,7 @@ import pytest
 from settings import Settings
 from tests.conftest import Api, AppOn
 from tests.servers import App, FakeRedis, Store, until
-from tests.web.test_metrics import pushes
+from tests.web.metrics.test_metrics import pushes
 
 SECRETS = ("s3cr3t-token", "s3cr3t-cookie", "s3cr3t-body", "s3cr3t-query")
 

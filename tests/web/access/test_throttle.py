@@ -16,9 +16,9 @@ from flask.testing import FlaskClient
 from app import create_app
 from settings import Settings
 from tests.servers import App, FakeRedis, Store, until
-from web import throttle as throttling
+from web.access import throttle as throttling
+from web.access.throttle import FREE_ATTEMPTS, MAX_CLIENTS, MAX_DELAY, MAX_DELAYED_PER_CLIENT, AuthThrottle, network_of
 from web.errors import ApiError
-from web.throttle import FREE_ATTEMPTS, MAX_CLIENTS, MAX_DELAY, MAX_DELAYED_PER_CLIENT, AuthThrottle, network_of
 
 TOKEN, WRONG = "correct-horse-battery", "a-guess-that-is-wrong"
 

@@ -20,7 +20,7 @@ from tests.servers import App, FakeRedis, Proxy, Store, until
 from tests.web.helpers import NDJSON, TEXT, check_error, push
 from web import counters
 from web.counters import MAX_QUEUES, OTHERS, Counters
-from web.metrics import COUNTERS, GAUGES, REDIS_COUNTERS
+from web.metrics.exposition import COUNTERS, GAUGES, REDIS_COUNTERS
 
 Values = dict[tuple[str, ...], float]
 
@@ -188,7 +188,7 @@ def test_it_requires_the_token(app_on: AppOn) -> None:
 
 
 def test_queues_beyond_the_limit_of_labels_are_added_up(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("web.metrics.MAX_QUEUES", 3)
+    monkeypatch.setattr("web.metrics.exposition.MAX_QUEUES", 3)
     monkeypatch.setattr(counters, "MAX_QUEUES", 3)
     for number in range(5):
         api.http.post(f"/api/queue/n{number}/push", json={"messages": ["a"] * (number + 1)})

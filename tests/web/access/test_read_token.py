@@ -14,7 +14,7 @@ from flask.testing import FlaskClient
 from settings import BadSetting, Settings, read
 from tests.conftest import AppOn
 from tests.servers import App, FakeRedis, Store, until
-from tests.web.test_token import cookie_of, sign_in
+from tests.web.access.test_token import cookie_of, sign_in
 from web.api import OPERATIONS
 
 WRITE, OTHER, READ = "the-first-token", "the-second-token", "a-token-that-reads"

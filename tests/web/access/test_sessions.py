@@ -15,7 +15,7 @@ from werkzeug.test import TestResponse
 from app import create_app
 from settings import Settings
 from tests.servers import App, FakeRedis, Proxy, Store, until
-from web import auth as security
+from web.access import auth as security
 
 TOKEN, OTHER = "correct-horse-battery", "another-horse-battery"
 
