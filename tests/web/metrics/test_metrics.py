@@ -108,10 +108,11 @@ def test_a_stream_that_fails_counts_the_messages_that_it_pushed(api: Api) -> Non
 def test_a_repeated_request_counts_its_messages_once(api: Api) -> None:
     for _ in range(2):
         api.post("push", json={"messages": ["a", "b"]}, headers={"Idempotency-Key": "push"})
+        api.post("push", json={"messages": ["c"], "delay": 9}, headers={"Idempotency-Key": "later"})
     for _ in range(3):
         api.post("pop", headers={"Idempotency-Key": "pop"})
     found = scrape(api)
-    assert (found["queue_pushed_total", "jobs"], found["queue_popped_total", "jobs"]) == (2, 1)
+    assert (found["queue_pushed_total", "jobs"], found["queue_popped_total", "jobs"]) == (3, 1)
 
 
 def test_expired_leases_and_dead_letters_are_counted(api: Api) -> None:
