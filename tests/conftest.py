@@ -223,12 +223,12 @@ class Api:
         self.queue = ReliableQueue(client, name)
         self.key = self.queue.key
 
-    def get(self, verb: str, **request: Any) -> Any:
-        return self.http.get(f"{self.path}/{verb}", **request)
+    def get(self, operation: str, **request: Any) -> Any:
+        return self.http.get(f"{self.path}/{operation}", **request)
 
-    def post(self, verb: str, data: Any = None, kind: str | None = None, **request: Any) -> Any:
+    def post(self, operation: str, data: Any = None, kind: str | None = None, **request: Any) -> Any:
         """Send a body with a content type; json=... sends JSON."""
-        return self.http.post(f"{self.path}/{verb}", data=data, content_type=kind, **request)
+        return self.http.post(f"{self.path}/{operation}", data=data, content_type=kind, **request)
 
     def messages(self) -> list[bytes]:
         """Return the messages of the queue in Redis, next to be popped first."""

@@ -18,18 +18,18 @@ def wait_for_result(app: App, name: str, job: str) -> http.client.HTTPConnection
     return connection
 
 
-@pytest.mark.parametrize("verb", ["pop", "reserve"])
+@pytest.mark.parametrize("operation", ["pop", "reserve"])
 def test_those_who_wait_on_a_paused_queue_get_a_message_each_at_a_resume(
-    site: App, valkey: Store, name: str, verb: str
+    site: App, valkey: Store, name: str, operation: str
 ) -> None:
     queue = ReliableQueue(valkey.client(), name)
-    early = ask(site, f"/api/queue/{name}/{verb}?wait=60")
+    early = ask(site, f"/api/queue/{name}/{operation}?wait=60")
     until(lambda: waiters(site, name) == 1)
     queue.pause()
-    late = ask(site, f"/api/queue/{name}/{verb}?wait=60")
+    late = ask(site, f"/api/queue/{name}/{operation}?wait=60")
     until(lambda: waiters(site, name) == 2)
     queue.push(b"a", b"b")
-    assert answer(ask(site, f"/api/queue/{name}/{verb}"))[1]["error"] == "paused"
+    assert answer(ask(site, f"/api/queue/{name}/{operation}"))[1]["error"] == "paused"
     assert (waiters(site, name), queue.all()) == (2, [b"a", b"b"])
     assert answer(ask(site, f"/api/queue/{name}/resume"))[1]["paused"] is False
     assert sorted(answer(one)[1]["message"] for one in (early, late)) == ["a", "b"]

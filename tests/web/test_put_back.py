@@ -113,9 +113,9 @@ def test_the_limits_apply_to_streams(small: Api, path: str) -> None:
     assert small.messages() == []
 
 
-@pytest.mark.parametrize("verb", ["pop", "ack", "clear", "restore", "reserve", "extend", "release"])
-def test_the_body_limit_applies_to_other_operations(small: Api, verb: str) -> None:
-    answer = small.post(verb, b"id=" + b"x" * 300, FORM)
+@pytest.mark.parametrize("operation", ["pop", "ack", "clear", "restore", "reserve", "extend", "release"])
+def test_the_body_limit_applies_to_other_operations(small: Api, operation: str) -> None:
+    answer = small.post(operation, b"id=" + b"x" * 300, FORM)
     assert (answer.status_code, answer.json["error"], answer.json["limit"]) == (413, "body_too_large", 200)
 
 
@@ -150,9 +150,9 @@ def test_a_message_larger_than_the_limits_is_popped_and_put_back(
 ) -> None:
     site, client = serve(REDIS_URL=valkey.url, WEB_CONCURRENCY="1"), valkey.client()
 
-    def post(verb: str, body: bytes = b"", kind: str = BYTES) -> bytes:
-        headers = {"Content-Type": kind, "Accept": "text/plain" if verb == "pop" else JSON}
-        request = urllib.request.Request(f"{site.url}/api/queue/{name}/{verb}", body, headers, method="POST")
+    def post(operation: str, body: bytes = b"", kind: str = BYTES) -> bytes:
+        headers = {"Content-Type": kind, "Accept": "text/plain" if operation == "pop" else JSON}
+        request = urllib.request.Request(f"{site.url}/api/queue/{name}/{operation}", body, headers, method="POST")
         with urllib.request.urlopen(request, timeout=60) as answer:
             found: bytes = answer.read()
         return found

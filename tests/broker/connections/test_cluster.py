@@ -81,19 +81,19 @@ def test_a_transaction_follows_a_moved_slot(cluster: Cluster, queue: ReliableQue
         assert transaction.execute() == [2, 2]
 
 
-@pytest.mark.parametrize("verb", ["push", "pop", "pipeline"])
-def test_nothing_is_sent_twice(queue: ReliableQueue, lossy: Proxy, verb: str) -> None:
+@pytest.mark.parametrize("operation", ["push", "pop", "pipeline"])
+def test_nothing_is_sent_twice(queue: ReliableQueue, lossy: Proxy, operation: str) -> None:
     queue.push(b"a", b"b")
     queue.pop()
     lossy.commands.clear()
     lossy.cut()
     with pytest.raises(redis.ConnectionError) as raised:
-        if verb == "pipeline":
+        if operation == "pipeline":
             with queue.client.pipeline(transaction=False) as pipeline:
                 pipeline.lpush(queue.key, b"c")
                 pipeline.execute()
         else:
-            queue.push(b"c") if verb == "push" else queue.pop()
+            queue.push(b"c") if operation == "push" else queue.pop()
     assert from_redis(raised.value).error == "outcome_unknown"
     assert len(lossy.commands) == 1
 

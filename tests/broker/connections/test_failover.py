@@ -108,17 +108,19 @@ def prepared(queue: ReliableQueue, other: ReliableQueue) -> dict[str, Callable[[
 @pytest.mark.slow
 def test_every_operation_is_refused_once_and_then_done_once(failover: Failover, name: str) -> None:
     setup = connect(failover.url)
-    verbs = prepared(ReliableQueue(setup, name), ReliableQueue(setup, name + "-other"))
-    clients = {verb: connect(failover.url + f"?client_name={number}") for number, verb in enumerate(verbs)}
+    operations = prepared(ReliableQueue(setup, name), ReliableQueue(setup, name + "-other"))
+    clients = {
+        operation: connect(failover.url + f"?client_name={number}") for number, operation in enumerate(operations)
+    }
     for client in clients.values():
         client.ping()
     failover.switch()
     del failover.proxy.commands[:]
-    for verb, run in verbs.items():
-        queue = ReliableQueue(clients[verb], name)
+    for operation, run in operations.items():
+        queue = ReliableQueue(clients[operation], name)
         with pytest.raises(redis.RedisError) as raised:
             run(queue)
-        assert needs_reconnect(raised.value), verb
+        assert needs_reconnect(raised.value), operation
         run(queue)
     assert failover.proxy.commands.count("LPUSH") == 2
     assert failover.proxy.commands.count("BLMOVE") == 2
@@ -165,7 +167,7 @@ def test_the_app_works_after_a_failover(failover: Failover, serve: Callable[...,
     failover.switch()
     first = api.call("push", message="b")
     assert (first[0], first[1]["error"]) == (503, "redis_readonly")
-    statuses = [api.call(verb, **given)[0] for verb, given in VERBS]
+    statuses = [api.call(operation, **given)[0] for operation, given in VERBS]
     assert statuses == [200] * len(VERBS)
     assert ReliableQueue(failover.replica.client(), name).count() == 0
 
@@ -203,11 +205,13 @@ def health(app: App) -> tuple[int, Any]:
 
 @on_both_engines
 @pytest.mark.slow
-@pytest.mark.parametrize("verb", ["pop", pytest.param("reserve", marks=pytest.mark.soak)])
-def test_a_long_poll_survives_a_failover(failover: Failover, serve: Callable[..., App], name: str, verb: str) -> None:
+@pytest.mark.parametrize("operation", ["pop", pytest.param("reserve", marks=pytest.mark.soak)])
+def test_a_long_poll_survives_a_failover(
+    failover: Failover, serve: Callable[..., App], name: str, operation: str
+) -> None:
     app = serve(REDIS_URL=failover.url, WEB_CONCURRENCY="1")
     with ThreadPoolExecutor(1) as threads:
-        waiting = threads.submit(Api(app.url, name).call, verb, wait=25)
+        waiting = threads.submit(Api(app.url, name).call, operation, wait=25)
         until(lambda: Api(app.url, name).call("count")[1]["waiters"] == 1)
         failover.switch()
         failover.replica.client().lpush(f"queue:{name}", "a")

@@ -88,9 +88,9 @@ def was_idle(idle: Any) -> bool:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("verb", ["push", *(pytest.param(each, marks=pytest.mark.soak) for each in OTHERS)])
+@pytest.mark.parametrize("operation", ["push", *(pytest.param(each, marks=pytest.mark.soak) for each in OTHERS)])
 def test_after_a_pause_the_app_answers_at_once(
-    network: Forgetful, valkey: Store, serve: Callable[..., App], name: str, verb: str
+    network: Forgetful, valkey: Store, serve: Callable[..., App], name: str, operation: str
 ) -> None:
     app = serve(REDIS_URL=network.url + f"?client_name={name}", WEB_CONCURRENCY="1")
     api, raw = Api(app.url, name), ReliableQueue(valkey.client(), name)
@@ -99,10 +99,10 @@ def test_after_a_pause_the_app_answers_at_once(
     network.forget()
     until(lambda: min(ages(valkey, name), default=99) > fair_pool.IDLE_TIMEOUT)
     started = time.monotonic()
-    status, answer = api.call(verb, message="b") if verb == "push" else api.call(verb)
+    status, answer = api.call(operation, message="b") if operation == "push" else api.call(operation)
     assert (status, answer["success"]) == (200, True)
     assert time.monotonic() - started < 4
-    assert raw.count() == {"push": 9, "count": 8}.get(verb, 7)
+    assert raw.count() == {"push": 9, "count": 8}.get(operation, 7)
 
 
 # --- many blocked clients

@@ -34,7 +34,7 @@ def sign_in(client: FlaskClient, token: str = TOKEN, to: str = "/") -> TestRespo
     return client.post("/login", data={"token": token, "to": to})
 
 
-@pytest.mark.parametrize("path", ["count", "all", "events", "jobs/count", "jobs/events", "no/such/verb"])
+@pytest.mark.parametrize("path", ["count", "all", "events", "jobs/count", "jobs/events", "no/such/operation"])
 def test_the_api_and_the_stream_need_the_token(client: FlaskClient, path: str) -> None:
     answer = client.get(f"/api/queue/{path}")
     assert answer.status_code == 401

@@ -21,11 +21,11 @@ def ends() -> Iterator[Ends]:
 
 
 @pytest.mark.parametrize("present", [[], [True]], ids=["before", "while it is served"])
-@pytest.mark.parametrize("verb", ["pop", "reserve"])
-def test_a_client_that_disconnects_takes_nothing(api: Api, verb: str, present: list[bool]) -> None:
+@pytest.mark.parametrize("operation", ["pop", "reserve"])
+def test_a_client_that_disconnects_takes_nothing(api: Api, operation: str, present: list[bool]) -> None:
     push(api, "a", "b", "c")
     environ = {"gunicorn.socket": FakeSocket(*present)}
-    answer = api.post(verb, query_string={"wait": 1, "max": 2}, environ_overrides=environ)
+    answer = api.post(operation, query_string={"wait": 1, "max": 2}, environ_overrides=environ)
     assert answer.json["error"] == "empty"
     assert api.messages() == [b"a", b"b", b"c"]
     assert api.get("count").json["reserved"] == 0

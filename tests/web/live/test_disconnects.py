@@ -13,14 +13,16 @@ import pytest
 from broker.queue import ReliableQueue
 from tests.servers import App, Store, until
 
-REQUEST = "POST /api/queue/{name}/{verb}?wait={wait} HTTP/{version}\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n"
+REQUEST = (
+    "POST /api/queue/{name}/{operation}?wait={wait} HTTP/{version}\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n"
+)
 
 OTHER_WAYS = ["an idle connection", "an unfinished head"]
 
 
-def ask(app: App, name: str, verb: str = "pop", wait: int = 30, version: str = "1.1") -> socket.socket:
+def ask(app: App, name: str, operation: str = "pop", wait: int = 30, version: str = "1.1") -> socket.socket:
     sock = socket.create_connection(("127.0.0.1", app.port), timeout=60)
-    sock.sendall(REQUEST.format(name=name, verb=verb, wait=wait, version=version).encode())
+    sock.sendall(REQUEST.format(name=name, operation=operation, wait=wait, version=version).encode())
     return sock
 
 
@@ -89,11 +91,11 @@ LEAVING: dict[str, list[Step]] = {
 }
 
 
-@pytest.mark.parametrize("verb", ["pop", pytest.param("reserve", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("operation", ["pop", pytest.param("reserve", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("way", LEAVING)
-def test_a_client_that_left_takes_nothing(site: App, valkey: Store, name: str, verb: str, way: str) -> None:
+def test_a_client_that_left_takes_nothing(site: App, valkey: Store, name: str, operation: str, way: str) -> None:
     queue = ReliableQueue(valkey.client(), name)
-    sock = ask(site, name, verb)
+    sock = ask(site, name, operation)
     until(lambda: queue.state().counts.waiters == 1)
     for step in LEAVING[way]:
         step(sock)
@@ -103,10 +105,10 @@ def test_a_client_that_left_takes_nothing(site: App, valkey: Store, name: str, v
     sock.close()
 
 
-@pytest.mark.parametrize("verb", ["pop", pytest.param("reserve", marks=pytest.mark.slow)])
-def test_a_client_that_left_is_soon_not_counted_as_waiting(site: App, valkey: Store, name: str, verb: str) -> None:
+@pytest.mark.parametrize("operation", ["pop", pytest.param("reserve", marks=pytest.mark.slow)])
+def test_a_client_that_left_is_soon_not_counted_as_waiting(site: App, valkey: Store, name: str, operation: str) -> None:
     queue = ReliableQueue(valkey.client(), name)
-    sock = ask(site, name, verb)
+    sock = ask(site, name, operation)
     until(lambda: queue.state().counts.waiters == 1)
     sock.sendall(b"\r\n")
     sock.close()
@@ -141,12 +143,12 @@ def is_blocked(store: Store) -> bool:
     return any("b" in client["flags"] for client in store.client().client_list())
 
 
-@pytest.mark.parametrize("verb", ["pop", pytest.param("reserve", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("operation", ["pop", pytest.param("reserve", marks=pytest.mark.slow)])
 def test_a_client_that_ended_its_sending_and_later_left_takes_nothing(
-    site: App, valkey: Store, name: str, verb: str
+    site: App, valkey: Store, name: str, operation: str
 ) -> None:
     queue = ReliableQueue(valkey.client(), name)
-    sock = ask(site, name, verb)
+    sock = ask(site, name, operation)
     until(lambda: queue.state().counts.waiters == 1)
     sock.shutdown(socket.SHUT_WR)
     assert sock.recv(1) == b"H"  # it has read what would make its system refuse the rest
@@ -164,14 +166,14 @@ STAYING: dict[str, list[Step]] = {
 }
 
 
-@pytest.mark.parametrize("verb", ["pop", pytest.param("reserve", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("operation", ["pop", pytest.param("reserve", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("version", ["1.0", "1.1"])
 @pytest.mark.parametrize("way", STAYING)
 def test_a_client_that_reads_on_gets_the_message_that_waits(
-    site: App, valkey: Store, name: str, verb: str, version: str, way: str
+    site: App, valkey: Store, name: str, operation: str, version: str, way: str
 ) -> None:
     valkey.client().lpush(f"queue:{name}", "a")
-    sock = ask(site, name, verb, version=version)
+    sock = ask(site, name, operation, version=version)
     for step in STAYING[way]:
         step(sock)
     sock.settimeout(20)
@@ -182,13 +184,13 @@ def test_a_client_that_reads_on_gets_the_message_that_waits(
     sock.close()
 
 
-@pytest.mark.parametrize("verb", ["pop", pytest.param("reserve", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("operation", ["pop", pytest.param("reserve", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("seconds", [0, pytest.param(3, marks=pytest.mark.slow)])
 def test_a_client_that_ended_its_sending_gets_a_message_that_comes_later(
-    site: App, valkey: Store, name: str, verb: str, seconds: int
+    site: App, valkey: Store, name: str, operation: str, seconds: int
 ) -> None:
     queue = ReliableQueue(valkey.client(), name)
-    sock = ask(site, name, verb)
+    sock = ask(site, name, operation)
     sock.shutdown(socket.SHUT_WR)
     until(lambda: queue.state().counts.waiters == 1)
     threading.Timer(seconds, lambda: queue.push(b"a")).start()
@@ -233,7 +235,7 @@ def test_a_client_on_a_unix_socket_leaves_and_stays_as_well(unix_site: Path, val
         sock = socket.socket(socket.AF_UNIX)
         sock.settimeout(60)
         sock.connect(str(unix_site))
-        sock.sendall(REQUEST.format(name=name, verb="pop", wait=30, version="1.1").encode())
+        sock.sendall(REQUEST.format(name=name, operation="pop", wait=30, version="1.1").encode())
         until(lambda: queue.state().counts.waiters == 1)
         return sock
 

@@ -56,10 +56,10 @@ class Process:
         )
         self.pool = ThreadPoolExecutor(100)
 
-    def wait(self, verb: str = "pop", seconds: float = 60, number: int = 0) -> "Future[list[Any]]":
+    def wait(self, operation: str = "pop", seconds: float = 60, number: int = 0) -> "Future[list[Any]]":
         """Let one more client wait, and return once it is in line and nothing is under way."""
         before = self.number()
-        attempt: Callable[[], Batch[Any]] = self.queue.pop_batch if verb == "pop" else self.queue.reserve
+        attempt: Callable[[], Batch[Any]] = self.queue.pop_batch if operation == "pop" else self.queue.reserve
 
         def counted() -> Batch[Any]:
             self.attempts += 1
@@ -158,24 +158,24 @@ def test_every_way_to_add_a_message_is_notified_to_a_quiet_client(notified: Proc
     assert notified.queue.client.llen(notified.queue.key) == 0
 
 
-def come_back(process: Process, verb: str) -> None:
+def come_back(process: Process, operation: str) -> None:
     """Let a message come back to a client that waits, in each way."""
     queue = process.queue
     queue.push(b"a")
     [delivery] = queue.reserve().messages
-    future = process.wait(verb)
+    future = process.wait(operation)
     queue.release(delivery.id)
     assert future.result() == [b"a"]
     queue.push(b"b")
     _, undo = queue.clear()
-    future = process.wait(verb)
+    future = process.wait(operation)
     queue.restore(str(undo))
     assert future.result() == [b"b"]
 
 
-@pytest.mark.parametrize("verb", ["pop", "reserve"])
-def test_a_release_and_a_restore_wake_a_client_that_blocks(woken_only: None, process: Process, verb: str) -> None:
-    come_back(process, verb)
+@pytest.mark.parametrize("operation", ["pop", "reserve"])
+def test_a_release_and_a_restore_wake_a_client_that_blocks(woken_only: None, process: Process, operation: str) -> None:
+    come_back(process, operation)
     assert process.blocking.got == [b"a", b"b"]
 
 
@@ -183,13 +183,13 @@ def test_a_release_and_a_restore_are_notified_to_a_quiet_client(notified: Proces
     come_back(notified, "pop")
 
 
-@pytest.mark.parametrize("verb", ["pop", "reserve"])
+@pytest.mark.parametrize("operation", ["pop", "reserve"])
 def test_the_message_of_a_lease_that_ends_goes_to_a_waiting_client(
-    woken_only: None, process: Process, verb: str
+    woken_only: None, process: Process, operation: str
 ) -> None:
     process.queue.push(b"a")
     process.queue.reserve(0.2)
-    assert process.wait(verb).result() == [b"a"]
+    assert process.wait(operation).result() == [b"a"]
     assert max(process.blocking.seconds, default=0) <= 0.2
 
 

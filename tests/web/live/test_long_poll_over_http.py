@@ -35,9 +35,9 @@ def waiters(app: App, name: str) -> int:
     return int(answer(connection)[1]["waiters"])
 
 
-@pytest.mark.parametrize("verb", ["pop", "reserve"])
-def test_a_waiting_client_is_counted_and_served(site: App, valkey: Store, name: str, verb: str) -> None:
-    asked = ask(site, f"/api/queue/{name}/{verb}?wait=60")
+@pytest.mark.parametrize("operation", ["pop", "reserve"])
+def test_a_waiting_client_is_counted_and_served(site: App, valkey: Store, name: str, operation: str) -> None:
+    asked = ask(site, f"/api/queue/{name}/{operation}?wait=60")
     until(lambda: waiters(site, name) == 1)
     valkey.client().lpush(f"queue:{name}", "a")
     status, found = answer(asked)
@@ -67,7 +67,7 @@ def test_when_redis_dies_waiting_clients_get_an_error_and_nothing_is_taken(
 ) -> None:
     store = own_store("valkey", "--appendonly", "yes")
     app = serve(REDIS_URL=store.url, WEB_CONCURRENCY="1")
-    asked = [ask(app, f"/api/queue/{name}/{verb}?wait=60") for verb in ("pop", "reserve")]
+    asked = [ask(app, f"/api/queue/{name}/{operation}?wait=60") for operation in ("pop", "reserve")]
     until(lambda: waiters(app, name) == 2)
     store.end(signal.SIGKILL)
     for one in asked:

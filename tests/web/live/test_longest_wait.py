@@ -13,14 +13,16 @@ from web.live import long_poll
 from web.live.long_poll import ANSWER_TIMEOUT, BLOCK_SECONDS, MAX_WAIT
 
 
-@pytest.mark.parametrize("verb", ["pop", pytest.param("reserve", marks=pytest.mark.slow)])
-def test_a_wait_of_60_is_accepted_and_answered_before(api: Api, verb: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("operation", ["pop", pytest.param("reserve", marks=pytest.mark.slow)])
+def test_a_wait_of_60_is_accepted_and_answered_before(
+    api: Api, operation: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(long_poll, "ANSWER_TIMEOUT", 0.2)
     started = time.monotonic()
-    assert api.post(f"{verb}?wait=60").json["error"] == "empty"
-    assert api.post(f"{verb}?wait=60&max=2").json["messages"] == []
+    assert api.post(f"{operation}?wait=60").json["error"] == "empty"
+    assert api.post(f"{operation}?wait=60&max=2").json["messages"] == []
     assert time.monotonic() - started < 20
-    assert api.post(f"{verb}?wait=60.1").status_code == 400
+    assert api.post(f"{operation}?wait=60.1").status_code == 400
 
 
 def test_the_order_of_time_limits() -> None:

@@ -28,9 +28,9 @@ def enough_sockets() -> None:
 
 
 @contextlib.contextmanager
-def waiting(site: App, name: str, number: int, verb: str = "pop") -> Iterator[list[socket.socket]]:
+def waiting(site: App, name: str, number: int, operation: str = "pop") -> Iterator[list[socket.socket]]:
     """Let `number` clients wait for a message of a queue, each on a socket of its own."""
-    request = f"POST /api/queue/{name}/{verb}?wait=60 HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n"
+    request = f"POST /api/queue/{name}/{operation}?wait=60 HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n"
     clients: list[socket.socket] = []
     try:
         for _ in range(number):
