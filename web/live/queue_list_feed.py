@@ -11,7 +11,6 @@ import threading
 import time
 from collections import ChainMap, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
 import redis
 
@@ -34,14 +33,6 @@ MAX_HISTORIES = 100  # queues that are sent with their history
 MAX_CHANGES = 50  # kept for streams that read slowly; one that is further behind gets the whole list
 
 
-@dataclass(frozen=True)
-class Change:
-    """The difference to the previous version: the counts of queues, None for those that hold nothing any more."""
-
-    version: int
-    queues: dict[str, Counts | None]
-
-
 class QueueListFeed(Feed):
     """The counts of all queues that hold something."""
 
@@ -52,7 +43,8 @@ class QueueListFeed(Feed):
         self._queues: dict[str, Counts] = {}
         self._complete, self._unnamed = True, 0  # as in a Listing
         self._fault = ""  # the event that says why Redis cannot be polled
-        self._changes: deque[Change] = deque(maxlen=MAX_CHANGES)  # since the whole list was published
+        # The changes that led to the last versions: counts, None for a queue that holds nothing any more.
+        self._changes: deque[tuple[int, dict[str, Counts | None]]] = deque(maxlen=MAX_CHANGES)
         self._texts: dict[tuple[int, str, bool], str] = {}  # the events of this version, by the arguments of `news`
         self._changed_keys: set[bytes] = set()
         self._scanned_at = self._scan_due = -math.inf  # monotonic
@@ -79,7 +71,7 @@ class QueueListFeed(Feed):
     def _make_event(self, version: int, match: str, with_history: bool) -> str:
         matches = re.compile(fnmatch.translate(match)).match
         facts = {"complete": self._complete, "unnamed": self._unnamed}
-        missed = [change.queues for change in self._changes if change.version > version]
+        missed = [changes for changed_to, changes in self._changes if changed_to > version]
         if version == 0 or len(missed) < self.version - version:
             found = [self._queues[name] for name in sorted(self._queues) if matches(name)]
             histories = self._histories(found) if with_history else {}
@@ -109,7 +101,7 @@ class QueueListFeed(Feed):
             if is_known and not changes and (self._complete, self._unnamed) == (complete, unnamed):
                 return
             if is_known:
-                self._changes.append(Change(self.version + 1, changes))
+                self._changes.append((self.version + 1, changes))
             self._complete, self._unnamed, self._fault = complete, unnamed, ""
             self._texts.clear()
             for name, counts in changes.items():
@@ -142,10 +134,17 @@ class QueueListFeed(Feed):
 
     def poll(self, feeds: int) -> float:
         began = time.monotonic()
-        if began >= self._scan_due:
-            self._scan(began)
-        elif self._changed_keys:
-            self._count(began)
+        is_scan = began >= self._scan_due
+        try:
+            if is_scan:
+                self._scan(began)
+            elif self._changed_keys:
+                self._count(began)
+        except BaseException as error:
+            self._scan_due = -math.inf
+            if is_scan and isinstance(error, redis.RedisError):
+                self.publish_fault(error)
+            raise
         return self._scan_due - time.monotonic()
 
     def _scan(self, began: float) -> None:
@@ -153,13 +152,7 @@ class QueueListFeed(Feed):
         is_first = self.version == 0
         with self._lock:
             self._changed_keys, self._scan_due = set(), math.inf
-        try:
-            listing = self.lister.list_now(timeout=None if is_first else SCAN_TIMEOUT)
-        except BaseException as error:
-            self._scan_due = -math.inf
-            if isinstance(error, redis.RedisError):
-                self.publish_fault(error)
-            raise
+        listing = self.lister.list_now(timeout=None if is_first else SCAN_TIMEOUT)
         found = {counts.name: counts for counts in listing.queues}
         self._publish({**dict.fromkeys(self._queues), **found}, listing.complete, listing.unnamed)
         with self._lock:
@@ -175,15 +168,11 @@ class QueueListFeed(Feed):
         """Count the queues whose keys have changed."""
         with self._lock:
             keys, self._changed_keys = self._changed_keys, set()
-        try:
-            names = self.lister.names_of(keys)
-            names |= self._queues.keys() & {name + DEAD_SUFFIX for name in names}
-            if len(self._queues) >= MAX_QUEUES:
-                names &= self._queues.keys()
-            found = {counts.name: counts for counts in self.lister.count_queues(list(names))}
-        except BaseException:
-            self._scan_due = -math.inf
-            raise
+        names = self.lister.names_of(keys)
+        names |= self._queues.keys() & {name + DEAD_SUFFIX for name in names}
+        if len(self._queues) >= MAX_QUEUES:
+            names &= self._queues.keys()
+        found = {counts.name: counts for counts in self.lister.count_queues(list(names))}
         self._publish({name: found.get(name) for name in names}, self._complete, self._unnamed)
         self.rest = max(EVENT_INTERVAL, REST_FACTOR * (time.monotonic() - began))
 

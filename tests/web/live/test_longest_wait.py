@@ -27,7 +27,6 @@ def test_the_order_of_time_limits() -> None:
     text = (ROOT / "gunicorn.conf.py").read_text(encoding="utf-8")
     [graceful] = re.findall(r"^graceful_timeout = (\d+)", text, re.M)
     assert ANSWER_TIMEOUT + BLOCK_SECONDS <= 55 < MAX_WAIT == 60 < int(graceful)
-    assert "longest wait (55) < graceful_timeout (65)" in text
 
 
 @pytest.mark.soak

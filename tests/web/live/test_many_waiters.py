@@ -64,21 +64,6 @@ def answers(clients: list[socket.socket], seconds: float = 60) -> list[dict[str,
     return [json.loads(answer.partition(b"\r\n\r\n")[2]) for answer in found.values()]
 
 
-@pytest.mark.parametrize("verb", ["pop", "reserve"])
-def test_clients_that_disconnected_while_they_waited_take_nothing(
-    site: App, valkey: Store, name: str, verb: str
-) -> None:
-    queue, texts = RedisQueue(valkey.client(), name), [b"m%d" % n for n in range(100)]
-    with waiting(site, name, 100, verb) as clients:
-        for client in clients:
-            client.close()
-        for text in texts:
-            queue.push(text)
-        until(lambda: waiters(site, name) == 0)
-    counts = Api(site.url, name).call("count")[1]
-    assert (counts["count"], counts["reserved"], queue.all()) == (100, 0, texts)
-
-
 def test_the_clients_that_still_wait_get_all_messages(site: App, valkey: Store, name: str) -> None:
     queue, texts = RedisQueue(valkey.client(), name), [f"m{n}" for n in range(50)]
     with waiting(site, name, 100) as clients:
