@@ -4,10 +4,10 @@ Waiting never removes a message. The first client in line blocks on `BLMOVE key 
 list is non-empty and leaves it unchanged. If that client is still connected, we then pop a message for it. So a client
 that disconnects never takes a message with it; the next in line continues.
 
-A queue that gave nothing for a second is quiet. Then the first client in line releases the connection and waits for a
-change notification instead (`broker/changes/notifications.py`), so waiting costs Redis nothing. So does a client for
-which no connection is left: their number is limited. Where Redis sends no notifications, a client blocks for a second
-at a time.
+A queue is quiet once it gave nothing for a second. Then the first client in line frees the connection and waits for a
+change notification (`broker/changes/notifications.py`); it retries every 30 seconds, in case one was lost. So does a
+client for which no connection is left, as their number is limited. Where Redis sends no notifications, the first client
+keeps blocking, for a second at a time.
 """
 
 import contextlib
@@ -34,8 +34,8 @@ MAX_WAIT = 60.0  # seconds, the longest wait that a request can ask for
 ANSWER_TIMEOUT = 54.0  # seconds after which it is answered all the same: proxies cut off what is silent for 60
 BLOCK_SECONDS = 1.0  # of one BLMOVE, and until a queue without a message is quiet
 QUIET_RETRY_INTERVAL = 30.0  # seconds between two attempts on a quiet queue, in case a notification was lost
-CHANGING_KEYS = ("reserved", "delayed", "paused")  # beside a list, whose changes can make an attempt worthwhile
-RESULT_POLL_INTERVAL = 0.25  # seconds between two reads of a result where no notices arrive
+WATCHED_KEYS = ("reserved", "delayed", "paused")  # beside the list of a quiet queue
+RESULT_POLL_INTERVAL = 0.25  # seconds between two reads of a result where Redis sends no notices
 REPORT_INTERVAL = 0.1  # seconds between two checks for a number of waiting clients that has changed
 REPORT_TTL = 30.0  # seconds until a reported number expires unless it is reported again
 
@@ -45,22 +45,24 @@ log = logging.getLogger(__name__)
 
 
 class Waiters:
-    """The clients of this process that wait on one queue, in order of arrival. The first of them attempts to take."""
+    """The clients of this process that wait on one queue, in order of arrival."""
 
     def __init__(self, queue: ReliableQueue) -> None:
         self.queue = queue
         self.order: deque[Waiter] = deque()
-        self.keys = [queue.key.encode(), *((queue.key_prefix + name).encode() for name in CHANGING_KEYS)]
+        # The keys whose changes can make an attempt worthwhile.
+        self.keys = [queue.key.encode(), *((queue.key_prefix + name).encode() for name in WATCHED_KEYS)]
         self.idle_since = time.monotonic()  # when the last message was taken
-        self.is_quiet = False  # then changes of its keys are notified
-        self.changes = 0  # the number that were notified,
-        self.tried_changes = 0  # and how many of them the last attempt has seen
-        self.retry_at = 0.0  # monotonic, when to attempt again though no change was notified
+        self.is_quiet = False  # then changes of these keys are notified
+        self.changes = 0  # the number of notifications,
+        self.tried_changes = 0  # and of those before the last attempt
+        self.retry_at = 0.0  # when to attempt again without a notification, monotonic
         self.reported = 0  # the number of waiters that Redis has
         self.reported_at = 0.0
 
     @property
     def first(self) -> Waiter:
+        """The waiter that attempts to take messages."""
         return self.order[0]
 
     def retry_delay(self) -> float:
@@ -199,7 +201,7 @@ class LongPoll:
         except redis.RedisError as error:
             fault = find_fault(error)
             if fault and fault.recovery is not Recovery.REPAIR:
-                waiter.wait(seconds)  # the next attempt shows whether it has passed
+                waiter.wait(seconds)  # the next attempt shows whether the fault has passed
             elif isinstance(error, (redis.ConnectionError, redis.TimeoutError)) and is_transient(error):
                 raise NotSent(str(error)) from error
             else:
