@@ -183,10 +183,11 @@ class EventStreams:
                 feed.is_polled = False
                 now = time.monotonic()
                 feed.rests_until = now + feed.rest
-                self._set_due(feed, feed.rests_until if feed.is_outdated else now + max(feed.rest, delay))
+                if feed.waiters:
+                    self._set_due(feed, feed.rests_until if feed.is_outdated else now + max(feed.rest, delay))
 
     def _record_failure(self, error: redis.RedisError) -> None:
-        """Report a fault of Redis to all streams: while it hangs, it would take long to find out for each feed."""
+        """Report the fault to all streams once Redis seems unavailable: polling every feed could take long."""
         with self._lock:
             if is_transient(error):
                 self._failures += 1

@@ -1,6 +1,7 @@
 """What all event streams share, with a feed that a test controls: when it is polled, and what its streams send."""
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -78,7 +79,8 @@ class Followed:
         until(lambda: self.events and self.events[-1] == event)
 
     def settle(self) -> None:
-        until(lambda: self.feed.polls and not self.feed.is_polled)
+        """Wait until the next notification would lead to a poll at once."""
+        until(lambda: not self.feed.is_polled and time.monotonic() > self.feed.rests_until > 0)
 
 
 @pytest.fixture
