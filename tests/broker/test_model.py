@@ -39,6 +39,7 @@ class Reservation:
     deliveries: int
     units_left: int  # until the lease or the delay ends
     order: int  # its place among all reservations
+    deadline: float = 0  # as Valkey has it: messages that are due in the same unit are in this order
     reason: str = "lease expired"  # of its last failure
 
     def is_new(self) -> bool:
@@ -97,8 +98,8 @@ class Model:
         due = sorted((id for id, each in self.delayed.items() if each.is_due()), key=self.due)
         self.return_messages([id for id, each in self.reserved.items() if each.is_due()] + due, set())
 
-    def due(self, id: str) -> tuple[int, str]:
-        return self.delayed[id].units_left, id
+    def due(self, id: str) -> tuple[float, str]:
+        return self.delayed[id].deadline, id
 
     def return_messages(self, ids: Sequence[str], bury: set[str]) -> int:
         """Put messages to the front, the oldest foremost, or behind the dead letters, the oldest first.
@@ -212,7 +213,7 @@ class Model:
                 self.delayed[id + "-d"] = self.reserved.pop(id)
                 self.delayed[id + "-d"].units_left = delay
         now = [id for id in ids if id in self.in_flight() and (bury or id in self.reserved)]
-        due = sorted((id for id, each in self.delayed.items() if each.is_due() and id not in now), key=self.due)
+        due = sorted(id for id, each in self.delayed.items() if each.is_due() and id not in now)
         return self.return_messages(now + due, set(now) if bury else set())
 
     def extend(self, id: str, lease: int) -> None:
@@ -597,6 +598,8 @@ class EveryOperation(RuleBasedStateMachine):
             for stored_ends, place in ((found.leases, model.reserved), (found.delays, model.delayed)):
                 left = {id.decode(): max(0, math.ceil((end - now) / 1000 / UNIT_SECONDS)) for id, end in stored_ends}
                 assert left == {id: max(0, each.units_left) for id, each in place.items()}
+                for id, end in stored_ends:
+                    place[id.decode()].deadline = end
             expected = [(digest_of(each), deliveries, reason) for each, deliveries, reason in model.redeliveries]
             entries = [[*entry.decode().split(":", 4), "", ""] for entry in found.redeliveries]
             redeliveries = [(digest, int(deliveries), reason) for digest, deliveries, _, _, reason, *_ in entries]
