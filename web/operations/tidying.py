@@ -123,7 +123,7 @@ def move(
             if value is not None:
                 raise ApiError("bad_parameter", f"A move of one message does not take {name}.", parameter=name)
         return move_one(queue, to, position, message)
-    left, moved = queue.count() if max is None else max, 0
+    left, moved = queue.state().counts.count if max is None else max, 0
     try:
         for number in batches(queue, to, left, contains):
             moved += number
