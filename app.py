@@ -1,4 +1,4 @@
-"""A message queue that people can see: a web page and a JSON API over a plain Redis list."""
+"""Seequeue, a message queue you can see: the application factory and the error handler."""
 
 import os
 import sys
@@ -40,7 +40,7 @@ class SimpleJSON(JSONProvider):
 def create_app(settings: Settings, client: Any = None) -> Flask:
     """Return the app for some settings. Nothing is opened or started before the first request.
 
-    A `client` is used instead of a Redis client for the server of the settings.
+    `client`, if given, is used instead of a connection to the Redis server in the settings.
     """
     app = Flask(__name__, static_folder=None)
     app.json = SimpleJSON(app)
@@ -70,9 +70,9 @@ def is_for_programs(request: Request) -> bool:
 
 
 def render_error(exception: Exception) -> Response:
-    """Answer a failure: with JSON to programs, with a page to people."""
+    """Return the answer to a failed request: JSON for programs, a page for people."""
     error = errors.from_exception(exception, reading=request.method in security.SAFE_METHODS)
-    no_links = isinstance(request.routing_exception, BadRequest)  # a malformed Host: the links of a page cannot be made
+    no_links = isinstance(request.routing_exception, BadRequest)  # a malformed Host: a page cannot build its links
     record_error(current_request(), error)
     if is_for_programs(current_request()) or no_links:
         response = make_response(error.answer())

@@ -6,7 +6,7 @@ from server import capacity, hooks
 from server.listen import bind_addresses
 from settings import from_environment
 
-_settings = from_environment()  # at each reload anew
+_settings = from_environment()  # read again at each reload
 _capacity = capacity.plan(_settings.max_blocked_clients)
 
 wsgi_app = "app:app"
@@ -16,13 +16,13 @@ worker_class = "server.worker.Worker"  # gevent's: a waiting client costs a gree
 worker_connections = _capacity.connections
 control_socket_disable = True
 keepalive = 100  # seconds for an idle connection and the next head; server/connection.py has shorter timeouts for each
-limit_request_line = 8190  # bytes, the most that gunicorn can: the text to search for is in the URL
+limit_request_line = 8190  # bytes, the maximum of gunicorn: a URL can contain a text to search for
 sendfile = False  # static files have the same timeouts as all other responses
-# web/access/proxy.py reads the headers of proxies, from TRUSTED_PROXIES alone. gunicorn would trust any local client.
+# web/access/proxy.py reads the headers of proxies in TRUSTED_PROXIES only. gunicorn would trust any local client.
 forwarder_headers = ""
 secure_scheme_headers = dict[str, str]()
 
-# The order of time limits: longest wait (55) < graceful_timeout (65) < stop_grace_period in docker-compose.yaml (75).
+# The order of time limits: longest wait (54) < graceful_timeout (65) < stop_grace_period in docker-compose.yaml (75).
 # On SIGTERM waiting requests are answered within a second or two and idle connections closed; after five seconds slow
 # readers and senders are cut off (server/worker.py). These limits bound everything else.
 graceful_timeout = 65  # seconds

@@ -1,4 +1,4 @@
-"""The settings. Each field of `Settings` is one environment variable: its name, default, values and sentence.
+"""The settings. Each field of `Settings` describes an environment variable: name, default, allowed values and meaning.
 
 docs/settings.md lists the same rows (`SETTINGS`).
 """
@@ -37,7 +37,7 @@ class Setting:
     parse: Callable[[str], Any]  # raises ValueError with a text that continues a sentence: "must be ..."
     allowed: str
     doc: str
-    can_be_empty: bool = False  # else an empty value counts as none
+    can_be_empty: bool = False  # otherwise an empty value counts as not set
 
     def read(self, env: Mapping[str, str]) -> Any:
         """Return the value in an environment.
@@ -66,7 +66,7 @@ def _url(text: str) -> str:
 def _path(text: str) -> Path:
     path = (ROOT / text).absolute()
     try:
-        os.fsencode(path).decode("utf-8")  # a locale can have another encoding, but the file's name is what counts
+        os.fsencode(path).decode("utf-8")  # the name must be UTF-8 even if the locale has another encoding
     except UnicodeError:
         raise ValueError(f"must be valid UTF-8, not {str(path)!a}") from None
     return path
@@ -118,7 +118,7 @@ def _split(text: str) -> list[str]:
 def _tokens(text: str) -> tuple[bytes, ...]:
     tokens = [part.strip() for part in re.split(r"[,\n]", text) if part.strip()]
     if text and not (tokens and all(re.fullmatch(r"[!-~]{8,1024}", token) for token in tokens)):
-        raise ValueError(f"must hold {TOKEN_RULE}")
+        raise ValueError(f"must be {TOKEN_RULE}")
     return tuple(token.encode() for token in tokens)
 
 
@@ -168,7 +168,7 @@ def _flag(name: str, doc: str) -> Any:
 
 
 def _token_list(name: str, doc: str) -> Any:
-    """Return a field of tokens, which are in the variable or in the file that NAME_FILE names."""
+    """Return a field of tokens, from the variable or from the file that NAME_FILE names."""
     about_file = "a file with one such token on each line; SIGHUP reads it again"
     rows = Setting(name, "", _tokens, TOKEN_RULE, doc), Setting(f"{name}_FILE", "", _token_file, "a path", about_file)
     return field(default=(), repr=False, metadata={"rows": rows})
@@ -197,7 +197,7 @@ class Settings:
         "queue:",
         _matching(r"[!-z|~]*", PREFIX_RULE),
         PREFIX_RULE,
-        "what comes before a queue's name in its Redis key; may be empty",
+        "the prefix of Redis keys, in front of the queue's name; can be empty",
         can_be_empty=True,
     )
     host: str = _setting(
@@ -233,18 +233,18 @@ class Settings:
         "API_TOKEN", "tokens that allow everything; once one is set, every request needs a token"
     )
     read_tokens: tuple[bytes, ...] = _token_list(
-        "READ_TOKEN", "tokens that allow only `GET` and `HEAD`; if only these are set, nothing can be changed"
+        "READ_TOKEN", "tokens that allow only `GET` and `HEAD`; if only these are set, nobody can change anything"
     )
     allow_unauthenticated: bool = _flag(
-        "ALLOW_UNAUTHENTICATED", "1: listen beyond this machine without a token. Otherwise the start is refused"
+        "ALLOW_UNAUTHENTICATED", "1: listen beyond this machine even without a token; otherwise the start fails"
     )
-    max_message_bytes: int = _number("MAX_MESSAGE_BYTES", 1 << 20, 1, 512 << 20, "the size of a message")
+    max_message_bytes: int = _number("MAX_MESSAGE_BYTES", 1 << 20, 1, 512 << 20, "the maximum size of a message")
     max_body_bytes: int = _number(
         "MAX_BODY_BYTES",
         16 << 20,
         1,
         1 << 30,
-        "the size of a request body, except for a stream of lines, which has no limit",
+        "the maximum size of a request body; a stream of lines has no limit",
     )
     max_deliveries: int = _number(
         "MAX_DELIVERIES",
@@ -258,7 +258,7 @@ class Settings:
         5000,
         0,
         100_000,
-        "the number of clients of one process that may wait for a message or follow events",
+        "the maximum number of clients per process that wait for a message or follow events",
     )
     web_concurrency: int = _number(
         "WEB_CONCURRENCY", 2, 1, 256, "the number of worker processes; set it to the number of cores to use"
@@ -294,7 +294,7 @@ def read(env: Mapping[str, str]) -> Settings:
     """
     settings = Settings(**{one.name: _read_field(env, *one.metadata["rows"]) for one in fields(Settings)})
     if set(settings.api_tokens) & set(settings.read_tokens):
-        raise BadSetting("READ_TOKEN and API_TOKEN share a token; a token can be only one of them")
+        raise BadSetting("READ_TOKEN and API_TOKEN have a token in common; remove it from one of them")
     return settings
 
 

@@ -16,7 +16,7 @@ from embedded.supervisor import CannotStart as CannotStart
 
 
 class Embedded:
-    """A running embedded server. It runs until `stop`, or until this process and its children end."""
+    """The embedded server. It runs until `stop`, or until this process and all its children have ended."""
 
     def __init__(self, data_dir: Path) -> None:
         self.data_dir = data_dir
@@ -35,7 +35,7 @@ class Embedded:
         )
 
     def report(self) -> str:
-        """Return the supervisor's next line: "ready", or the reason why it ended; "" if it was killed."""
+        """Return the next line that the supervisor prints: "ready", or why it ended; "" if it was killed."""
         assert self._supervisor.stdout
         return os.fsdecode(self._supervisor.stdout.readline()).strip()
 
@@ -53,7 +53,7 @@ class Embedded:
     def stop(self) -> None:
         """Stop the server and wait until it has written everything."""
         if self._supervisor.poll() is not None:
-            self._start_supervisor("adopt")  # to stop the server that the killed one left running
+            self._start_supervisor("adopt")  # to stop the server that a killed supervisor left running
         self.close()
 
     def close(self) -> None:

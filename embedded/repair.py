@@ -1,7 +1,7 @@
 """Repair damaged data of the embedded server: `python -m embedded.repair DATA_DIR`, while the app is stopped.
 
-It works on a copy. A real server loads the repaired copy before it replaces the data, and the damaged data is kept
-beside it. The append-only file is truncated at the first damage.
+It repairs a copy, by truncating the append-only file at the first damage. The copy replaces the data only after a real
+server has loaded it, and the damaged data is kept beside it.
 """
 
 import os
@@ -29,15 +29,15 @@ LINES = re.compile(r"(file \S+ seq [0-9]+ type [bhi].*\n)+")  # of a manifest
 
 
 class CannotRepair(Exception):
-    """The data cannot be repaired. The text is one line with the reason. Nothing was changed."""
+    """The data cannot be repaired, and nothing was changed. The text is one line with the reason."""
 
 
 def repair(data_dir: Path) -> str:
     """Repair the data of a folder and return a summary in one line.
 
     Raises:
-        CannotRepair: there is no data, or the damage is of another kind.
-        CannotStart: an app uses the folder.
+        CannotRepair: there is no data, or truncating it does not repair the damage.
+        CannotStart: a running app uses the folder.
     """
     os.chdir(data_dir)
     lock = open_lock()
@@ -90,7 +90,7 @@ def _write_manifest(manifest: Path) -> None:
     found = {path.name: FILE.fullmatch(path.name) for path in manifest.parent.iterdir()}
     numbered = [(match[2], int(match[1]), name) for name, match in found.items() if match]
     if [kind for kind, _, _ in numbered].count("base") > 1:
-        raise CannotRepair(f"{MANIFEST} is missing, and only one of several base files is valid")
+        raise CannotRepair(f"{MANIFEST} is missing, so it is unknown which of several base files is valid")
     lines = [f"file {name} seq {number} type {kind[0]}\n" for kind, number, name in sorted(numbered)]
     manifest.write_text("".join(lines), encoding="utf-8")
 

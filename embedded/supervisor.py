@@ -1,9 +1,9 @@
 """The supervisor of the embedded server: `python embedded/supervisor.py DATA_DIR MASTER_PID [adopt]`.
 
 It holds the lock of the data folder, runs the server, restarts it if it dies, and stops it when its standard input
-closes. The server inherits the lock, so the folder is taken while any writer lives, even if its supervisor was killed.
-The lock file names its holders by process id: "<master> <supervisor>". If a supervisor is killed, its master starts
-another, which adopts the running server.
+closes. The server inherits the lock, so the folder stays locked while the server runs, even if its supervisor was
+killed. The lock file names its holders by process id: "<master> <supervisor>". If a supervisor is killed, its master
+starts another, which adopts the running server.
 
 The server replies once a write is on disk (`appendfsync always`). With `everysec` it delays a write while the previous
 one is being synced, and a kill -9 at that moment loses writes that it has acknowledged.
@@ -35,12 +35,12 @@ APPEND_ONLY_DIR = "appendonlydir"
 MANIFEST = "appendonly.aof.manifest"  # lists the valid files of APPEND_ONLY_DIR, in order
 FIRST_BASE = "appendonly.aof.1.base.rdb"
 START_TIMEOUT = 20.0  # seconds for the server to reply at all; loading can take any time
-SHUTDOWN_GRACE = 1.0  # seconds to wait for a folder whose master lives: it may be stopping
+SHUTDOWN_GRACE = 1.0  # seconds to wait for a folder whose master is alive: it may be stopping
 TAKEOVER_TIMEOUT = 15.0  # seconds to wait for a folder whose master is gone: its supervisor is stopping the server
 RESTART_DELAY = 1.0  # seconds between two attempts to restart a server
 CHECK_INTERVAL = 0.2  # seconds between two checks of the server and its socket
 CLIENT_TIMEOUT = 0.2  # seconds for a client to send its command while the disk is full
-MIN_FREE_BYTES = 1 << 20  # with less free space the next message could end the server
+MIN_FREE_BYTES = 1 << 20  # with less free space, the next write could make the server exit
 DISK_FULL_REPLY = b"-MISCONF Errors writing to the AOF file: No space left on device\r\n"  # as Valkey words it
 ALTERNATIVES = "set REDIS_URL to a Redis or Valkey server, or run `docker compose up`"
 
@@ -193,7 +193,7 @@ def start_server(data_dir: Path, binary: str, lock: int) -> "subprocess.Popen[by
 
 
 def cannot_write(data_dir: Path, error: OSError) -> CannotStart:
-    """Return the error for a data folder that cannot be written."""
+    """Return the error for a data folder that cannot be written to."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return DiskFull(
             f"the disk is full: {data_dir} needs {MIN_FREE_BYTES >> 20} MiB of free space ({error.strerror}); "
@@ -206,7 +206,7 @@ def check_free_space(data_dir: Path) -> None:
     """Check that the disk has MIN_FREE_BYTES of free space, by writing them.
 
     Raises:
-        DiskFull: it has not, or the user's quota is used up.
+        DiskFull: there is less, or the user's quota is used up.
         CannotStart: the folder cannot be written for another reason.
     """
     try:
@@ -318,7 +318,7 @@ def _restart(data_dir: Path, binary: str, lock: int) -> Server | None:
 
 
 def _refuse_while_full(interval: float) -> bool:
-    """Reply to every client that the disk is full, until it is not or a stop is requested; return whether one was.
+    """Reply to all clients that the disk is full, until it has space (return False) or a stop is requested (True).
 
     The disk is checked every `interval` seconds.
     """

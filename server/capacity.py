@@ -1,4 +1,4 @@
-"""How many clients a worker process can serve: MAX_BLOCKED_CLIENTS and others, as far as its open files allow."""
+"""How many clients a worker process can serve: MAX_BLOCKED_CLIENTS and others, within its limit of open files."""
 
 import contextlib
 import resource
@@ -7,7 +7,7 @@ from typing import Any
 
 from settings import BadSetting
 
-MAX_OTHER_CLIENTS = 1000  # of each process, beside those that wait for messages
+MAX_OTHER_CLIENTS = 1000  # per process, besides those that wait for messages
 RESERVED_FILES = 64  # for Redis, logs and static files
 MIN_OPEN_FILES = 100
 MACOS_OPEN_FILES = 10240  # macOS reports no limit and refuses more than this
@@ -17,14 +17,14 @@ MACOS_OPEN_FILES = 10240  # macOS reports no limit and refuses more than this
 class Capacity:
     """The number of clients that each worker process can serve."""
 
-    wanted_clients: int  # that wait, as MAX_BLOCKED_CLIENTS has it
-    blocked_clients: int  # that wait
+    wanted_clients: int  # that can wait, according to MAX_BLOCKED_CLIENTS
+    blocked_clients: int  # that can wait, within the limit of open files
     other_clients: int
-    open_files: int  # the limit
+    open_files: int  # the limit of open files
 
     @property
     def connections(self) -> int:
-        """All clients: those that wait never keep the others out."""
+        """The number of all clients. Those that wait never take the places of the others."""
         return self.blocked_clients + self.other_clients
 
     def check(self, log: Any) -> None:

@@ -1,6 +1,6 @@
 """A client's connection with timeouts for every phase of a request, each read and each write.
 
-Nothing here sets a timer: a connection notes when its current wait ends, and the worker checks all of them four times a
+Nothing here sets a timer: a connection notes its current deadline, and the worker checks all connections four times a
 second (`Worker._enforce_timeouts`). That costs less than a timer for each read and write.
 """
 
@@ -21,7 +21,7 @@ from gunicorn.http.errors import LimitRequestHeaders
 
 from server.disconnect_poller import DisconnectPoller
 
-if TYPE_CHECKING:  # gunicorn imports this module before gevent patches the modules that this import would load
+if TYPE_CHECKING:  # gunicorn imports this module too early: gevent must first patch what this import would load
     from web.fairness import FairScheduler
 
 KEEPALIVE_SECONDS = 75  # longer than the 60 s of load balancers, so that they close an idle connection first
@@ -29,14 +29,14 @@ HEAD_TIMEOUT = 20.0  # seconds from the first byte of a request to the end of it
 BODY_IDLE_TIMEOUT = 60.0  # seconds between two reads of a body
 SEND_TIMEOUT = 10.0  # seconds for a client to read SEND_SIZE bytes
 DRAIN_TIMEOUT = 30.0  # seconds to read the rest of a body after the response
-DRAIN_IDLE_TIMEOUT = 5.0  # seconds between two reads of that
+DRAIN_IDLE_TIMEOUT = 5.0  # seconds between two reads of the rest of a body
 LINGER_TIMEOUT = 1.0  # seconds for a client to close its end after the last response
 
 MAX_HEAD_BYTES = 1 << 16
 READ_SIZE = 1 << 16  # bytes per read
 SEND_SIZE = 1 << 16  # bytes per write
 PARSE_SIZE = 8192  # bytes that gunicorn reads at once to parse heads and chunk sizes
-SLICE_SIZE = 2048  # bytes of that in one time slice: 340 chunks of one byte take some milliseconds
+SLICE_SIZE = 2048  # bytes to parse in one time slice: 340 chunks of one byte take some milliseconds
 
 RESPONSE_START = b"HTTP/1."  # the same for every response
 HEAD_END = b"\r\n\r\n"
@@ -89,7 +89,7 @@ class Connection(socket.socket):  # type: ignore[misc]
         self.deadline = time.monotonic() + seconds
 
     def begin_drain(self) -> None:
-        """Send what is left of the response; from now on bytes are read only to be dropped."""
+        """Send the rest of the response. From now on, whatever the client sends is read and dropped."""
         self.flush()
         self.enter(DRAINING)
 
@@ -194,7 +194,7 @@ class Connection(socket.socket):  # type: ignore[misc]
     def send_early(self) -> bool:
         """Send one byte of the response before the response is known; return whether that was possible.
 
-        A client that has closed its connection answers with a reset. One that has only ended its sending reads on.
+        A client that has closed its connection answers with a reset. One that only closed its sending side does not.
         """
         if self.response_started or len(self.sent_early) == len(RESPONSE_START):
             return False
@@ -243,14 +243,14 @@ class Connection(socket.socket):  # type: ignore[misc]
             self.end_wait()
 
     def end_wait(self) -> None:
-        """End a wait for the client: a body that is not complete can still be answered, anything else is aborted."""
+        """End a wait for the client: a request with an incomplete body is still answered, anything else is aborted."""
         if self.phase is HANDLING and not self.response_started and self.yielding is None:
             self.end_reading()
         else:
             self.abort()
 
     def end_reading(self) -> None:
-        """End reading once the bytes that have arrived are read."""
+        """Receive nothing more. Bytes that have arrived can still be read."""
         with contextlib.suppress(OSError):
             self._sock.shutdown(socket.SHUT_RD)
 

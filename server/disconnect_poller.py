@@ -1,4 +1,4 @@
-"""Notices clients that disconnect while a request waits: one poll of all sockets instead of a check for each."""
+"""Detect clients that disconnect while their requests wait: one poll of all sockets instead of a check for each."""
 
 import select
 from collections.abc import Callable
@@ -16,7 +16,7 @@ class DisconnectPoller:
         self._callbacks: dict[int, Callable[[], object]] = {}
 
     def add(self, file: int, callback: Callable[[], object]) -> None:
-        """Call `callback` at each poll in which the peer of this socket has ended its sending, until `remove`."""
+        """Call `callback` at each poll that finds that the peer has closed its sending side, until `remove`."""
         self._callbacks[file] = callback
         self._poll.register(file, HANGUP)
 
@@ -26,11 +26,11 @@ class DisconnectPoller:
             self._poll.unregister(file)
 
     def poll(self) -> None:
-        """Notify those whose clients may have disconnected."""
+        """Call back for each client that may have disconnected."""
         for file, _ in self._poll.poll(0):
             self._callbacks[file]()
 
     def notify_all(self) -> None:
-        """Notify everybody: the worker is stopping."""
+        """Call back for every client: the worker is stopping."""
         for callback in list(self._callbacks.values()):
             callback()

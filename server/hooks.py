@@ -1,4 +1,4 @@
-"""The work of gunicorn's hooks: checks before the start, the embedded server, signals and the files of counts.
+"""What gunicorn's hooks do: checks before the start, the embedded server, signals and the counts files.
 
 gunicorn.conf.py calls these functions. It is imported before gevent patches the standard library, so nothing here may
 import a module that the app uses.
@@ -31,7 +31,7 @@ CHECK_TIMEOUT = 5  # seconds that the start waits for the check of REDIS_URL
 
 
 def start(server: Any, settings: Settings, capacity: Capacity) -> None:
-    """Check what the server needs and start the embedded Valkey, or end the process with one line (exit code 2)."""
+    """Check the settings and start the embedded Valkey; on failure, print one line and exit with code 2."""
     try:
         capacity.check(server.log)
         check_addresses(settings, server.cfg)
@@ -50,7 +50,7 @@ def start(server: Any, settings: Settings, capacity: Capacity) -> None:
 
 def print_url(server: Any, settings: Settings) -> None:
     """Print the address of the page."""
-    # A socket knows the IP address of a name in HOST, and a Host header with an IP address is always trusted.
+    # HOST can be a name, but a socket has its IP address, and a Host header with an IP address is always trusted.
     addresses = [listener.getsockname() for listener in server.LISTENERS] or server.address
     urls = [page_url(*address[:2]) for address in addresses if isinstance(address, tuple)]
     if urls:
@@ -97,7 +97,7 @@ def refuse_unknown_transfer_codings(worker: Any) -> None:
 def connect_app(worker: Any, capacity: Capacity) -> None:
     """Connect the app with its worker: when to stop, how many clients can wait, where to count, how to share time.
 
-    Also start the sweeper, and in the first worker log what may lose messages in Redis.
+    Also start the sweeper. In the first worker, log a warning if Redis can lose messages.
     """
     services = worker.wsgi.extensions["queue"]
     services.is_stopping = lambda: not worker.alive
@@ -105,7 +105,7 @@ def connect_app(worker: Any, capacity: Capacity) -> None:
     services.count_in(worker.counts_file)
     worker.scheduler = services.scheduler
     services.sweeper.start()
-    gc.freeze()  # the garbage collector need not scan again and again what is loaded now
+    gc.freeze()  # spares the garbage collector scanning all that is loaded now
     if worker.age == 1:
         threading.Thread(target=services.log_warning, daemon=True, name="log-warning").start()
 
@@ -114,9 +114,9 @@ def connect_app(worker: Any, capacity: Capacity) -> None:
 
 
 def _check_redis_url(settings: Settings) -> None:
-    """Refuse a REDIS_URL whose form does not fit its server. A server that is unavailable may come up later.
+    """Refuse a REDIS_URL of the wrong form for its server. An unavailable server passes: it may come up later.
 
-    A separate process connects, because the master must not import the modules for that.
+    A separate process connects, because the master must not import the modules for it.
     """
     if settings.embedded:
         return
@@ -130,7 +130,7 @@ def _check_redis_url(settings: Settings) -> None:
 
 
 def _make_counts_folder(server: Any) -> Path:
-    """Make the folder for the workers' files of counts, owned by the workers' user."""
+    """Make the folder for the counts files of the workers, owned by their user."""
     folder = Path(tempfile.mkdtemp(prefix="queue-counts-", dir=server.cfg.worker_tmp_dir))
     os.chown(folder, server.cfg.uid, server.cfg.gid)
     fcntl.flock(os.open(folder, os.O_RDONLY), fcntl.LOCK_SH)  # systemd-tmpfiles skips a locked folder
@@ -141,7 +141,7 @@ def _make_counts_folder(server: Any) -> Path:
 
 
 def _check_settings_before_reload(server: Any) -> None:
-    """Let SIGHUP change nothing if the new settings are bad: they would stop the server."""
+    """Ignore a SIGHUP if the new settings are invalid: a reload would then stop the server."""
     reload = server.reload
 
     def reload_if_good() -> None:
@@ -156,10 +156,10 @@ def _check_settings_before_reload(server: Any) -> None:
 
 
 def _block_sigterm_during_fork(server: Any) -> None:
-    """Hold a SIGTERM for a new worker back until `handle_signals` has set its handler.
+    """Hold back a SIGTERM to a new worker until `handle_signals` has set its handler.
 
-    Until then a worker has the master's handler, which swallows the signal: the worker would live on, and a reload or a
-    stop would wait for it for all of graceful_timeout, while nobody replaces workers that die.
+    Until then the worker has the master's handler, which swallows the signal. The worker would live on, and a reload or
+    stop would wait for it for the whole graceful_timeout, during which the master replaces no dead worker.
     """
     spawn_worker = server.spawn_worker
 
@@ -185,7 +185,7 @@ def _check_embedded_regularly(server: Any) -> None:
 
 
 def _write_error(sock: Any, status: int, reason: str, message: str) -> None:
-    """Answer what gunicorn itself refuses as the app does: in JSON, with an error code."""
+    """Answer a request that gunicorn itself refuses, as the app would: in JSON, with an error code."""
     code = "internal" if status == 500 else reason.lower().replace(" ", "_")
     answer = {"success": False, "error": code, "message": message or f"{reason}."}
     body = json.dumps(answer, separators=(",", ":")) + "\n"

@@ -1,4 +1,4 @@
-"""The addresses to listen on, checked before the start: they must be ours, free, and not open to others by mistake."""
+"""The addresses to listen on, checked before the start: on this machine, free, and not open to others by mistake."""
 
 import errno
 import ipaddress
@@ -12,8 +12,8 @@ from gunicorn import systemd
 from settings import BadSetting, Settings
 
 CONNECT_TIMEOUT = 1.0  # seconds to connect to a program that may listen on our address
-IN_USE_TIMEOUT = 1.5  # seconds for an address to become free: workers of a killed master notice its end every second
-IN_USE_INTERVAL = 0.1  # seconds between two checks of that
+IN_USE_TIMEOUT = 1.5  # seconds for an address to become free: workers of a killed master stop in about one
+IN_USE_INTERVAL = 0.1  # seconds between two checks whether it is free
 
 
 def bind_addresses(settings: Settings) -> list[str]:
@@ -39,7 +39,7 @@ def check_addresses(settings: Settings, config: Any) -> None:
     """Check the addresses to listen on, from HOST, gunicorn's own options, systemd or an older master.
 
     Raises:
-        BadSetting: an address is not ours, is in use, or lets other machines connect without a token.
+        BadSetting: an address is not on this machine, is in use, or lets other machines connect without a token.
     """
     inherited = _inherited_addresses(config.address)
     for address in inherited or config.address:
@@ -53,7 +53,7 @@ def check_addresses(settings: Settings, config: Any) -> None:
 
 
 def _inherited_addresses(configured: list[Any]) -> list[Any]:
-    """Return the addresses of inherited sockets; [] if gunicorn is going to open those that are configured."""
+    """Return the addresses of inherited sockets; [] if gunicorn will open the configured ones."""
     files = [file for file in configured if isinstance(file, int)]  # --bind fd://3
     files = files or [int(file) for file in os.environ.get("GUNICORN_FD", "").split(",") if file]
     files = files or [systemd.SD_LISTEN_FDS_START + n for n in range(systemd.listen_fds(unset_environment=False))]

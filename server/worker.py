@@ -1,7 +1,7 @@
 """gevent's gunicorn worker with per-connection timeouts and fair scheduling.
 
 A client that sends faster than it is served yields to the others. When nearly all connections are in use, the one that
-has waited longest for its client is closed for a new one. After SIGTERM connections end within seconds.
+has waited longest for its client is closed to make room. After SIGTERM connections end within seconds.
 """
 
 import heapq
@@ -22,14 +22,14 @@ from gunicorn.workers.ggevent import GeventWorker
 from server.connection import HANDLING, IDLE, Connection
 from server.disconnect_poller import DisconnectPoller
 
-if TYPE_CHECKING:  # gunicorn imports this module before gevent patches the modules that this import would load
+if TYPE_CHECKING:  # gunicorn imports this module too early: gevent must first patch what this import would load
     from web.fairness import FairScheduler
 
 STOP_TIMEOUT = 5.0  # seconds from SIGTERM until clients that have not finished reading or sending are cut off
 CHECK_INTERVAL = 0.25  # seconds between two checks of the deadlines, and for a stop
 CHECKS_PER_POLL = 4  # every fourth check also polls for disconnects
-MAX_ACCEPT = 16  # connections accepted in one round of the event loop; the next may find another worker idle
-SPARE_CONNECTIONS = 100  # kept free for new clients; of few connections, a tenth
+MAX_ACCEPT = 16  # connections accepted in one round of the event loop; an idle worker may take the next ones
+SPARE_CONNECTIONS = 100  # kept free for new clients, but at most a tenth of all
 MIN_EVICTION_WAIT = 1.0  # seconds that a connection must have waited for its client: a request may be on its way
 
 
@@ -52,7 +52,7 @@ class Worker(GeventWorker):  # type: ignore[misc]
         super().run()
 
     def _cache_per_request_work(self) -> None:
-        """Do once what gunicorn does for each request: it took a tenth of a request's time."""
+        """Do once the work that gunicorn repeats for each request, where it takes a tenth of the time."""
         # Reading a setting calls a function, dozens of times a request, unless it is an attribute.
         self.cfg.__dict__.update({name: setting.get() for name, setting in self.cfg.settings.items()})
         environ = wsgi.base_environ(self.cfg)
@@ -96,7 +96,7 @@ class Worker(GeventWorker):  # type: ignore[misc]
     def _evict(self, at_most: int = 1) -> None:
         """When nearly all connections are in use, close those that have waited longest for their clients.
 
-        A heap, because each new connection evicts one of thousands.
+        It uses a heap, because each new connection can evict one of thousands.
         """
         spare = min(SPARE_CONNECTIONS, self.worker_connections // 10)
         wanted = min(at_most, len(self.connections) + 1 - (self.worker_connections - spare))

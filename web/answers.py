@@ -1,4 +1,4 @@
-"""Lists of messages as answers of any length: read from Redis and written as JSON or NDJSON, in constant memory."""
+"""Stream lists of messages of any length from Redis to the client, as JSON or NDJSON, in constant memory."""
 
 import time
 from collections.abc import Iterable, Iterator
@@ -15,8 +15,8 @@ from web.input.codec import MAX_VALUE_BYTES, decode_message, preview
 from web.input.raw_json import is_plain
 
 PREVIEW_BATCH = 100  # previews read from Redis at once
-NO_LIMIT = 1 << 62  # more messages than there can be
-PART_CHARACTERS = 1 << 15  # an answer is made in parts of about this size
+NO_LIMIT = 1 << 62  # more messages than a queue can have
+PART_CHARACTERS = 1 << 15  # answers are sent in parts of about this size
 
 T = TypeVar("T")
 
@@ -29,7 +29,7 @@ def iter_waiting(queue: RedisQueue, offset: int, limit: int | None) -> Iterator[
 
 
 def _read_ahead(chunks: Iterator[T]) -> Iterator[T]:
-    """Yield the chunks; read the next one while the last is sent."""
+    """Yield the chunks; read the next one while the current one is sent."""
     thread = ThreadPoolExecutor(1)
     try:
         future = thread.submit(next, chunks, None)
@@ -109,7 +109,7 @@ def _details(details: Details | None) -> dict[str, Any]:
 
 
 def _failure(when: str, failed: float | None, reason: str) -> dict[str, Any]:
-    """Return the fields of a message's last failure, its time in Unix seconds; none if it never failed."""
+    """Return the fields of a message's last failure: `reason`, and its Unix time as the field `when`; {} if none."""
     return {} if failed is None else {"reason": reason, when: failed}
 
 
@@ -141,7 +141,7 @@ def decode_all(chunk: list[Any]) -> list[Any]:
 
 
 def _quote_all(chunk: list[Any], between: bytes) -> bytes:
-    """Return messages as JSON strings separated by `between`; b"" if quotes alone do not make them JSON."""
+    """Return messages as JSON strings separated by `between`; b"" if any needs more than quotes."""
     if not isinstance(chunk[0], bytes):
         return b""
     separator = b'"%b"' % between
@@ -155,7 +155,7 @@ def _is_long(chunk: list[Any]) -> bool:
 
 
 def _json_parts(value: Any) -> Iterator[bytes]:
-    """Yield the JSON text of a value; a long text in parts, as escaping makes it up to six times as long."""
+    """Yield the JSON text of a value; a long string in parts, because escaping can make it six times as long."""
     if isinstance(value, bytes):
         value = decode_message(value)
     if not isinstance(value, str):
@@ -168,7 +168,7 @@ def _json_parts(value: Any) -> Iterator[bytes]:
 
 
 def _join(texts: Iterable[bytes]) -> Iterator[bytes]:
-    """Yield the texts joined to parts worth sending, so that a slow reader holds little memory."""
+    """Join the texts into parts of about PART_CHARACTERS bytes, so that a slow client ties up little memory."""
     waiting, size = list[bytes](), 0
     for text in texts:
         waiting.append(text)

@@ -8,7 +8,7 @@ from web.operations import push_and_pop, reading, reservations, results, service
 from web.operations.operation import QUEUE_PATH, Operation
 from web.reference import markdown, openapi
 
-# Those of a module are in the order in which it defines them.
+# Within a module, in the order of definition.
 OPERATIONS = [
     one
     for module in (push_and_pop, reading, reservations, results, tidying, service, openapi)
@@ -25,7 +25,7 @@ _ON_QUEUES = {(one.method, one.name): one for one in OPERATIONS if not one.path}
 
 
 def find_operation(method: str, path: str) -> tuple[Operation | None, str | None]:
-    """Return the operation on a queue at a path, and the name of the queue (None: the default queue)."""
+    """Return the queue operation that a path names, if any, and the name of its queue (None: the default queue)."""
     if not path.startswith(QUEUE_PATH):
         return None, None
     name, slash, word = path[len(QUEUE_PATH) :].rpartition("/")

@@ -1,9 +1,9 @@
-"""Counters of one instance for /metrics: requests and their duration, messages, errors of Redis.
+"""Counters of one instance for /metrics: requests and their duration, messages, Redis errors.
 
 Each process counts in a memory-mapped file of its own, so a count costs half a microsecond and survives a kill. The
 master gives a new process the file of one that has ended, so there are never more files than processes. Any process
-adds up all files. prometheus_client's multiprocess mode does the same at 9 us a push instead of 1, leaves two files for
-every process id there ever was, and keeps its counters in module state; so only its file format is used.
+adds up all files. Of prometheus_client we use only the file format: its multiprocess mode does the same, but takes 9 us
+a push instead of 1, leaves two files behind for every process that ever ran, and keeps its counters in module state.
 """
 
 import json
@@ -14,11 +14,11 @@ from typing import Any
 from prometheus_client.mmap_dict import MmapedDict
 
 MAX_QUEUES = 500  # queues that a process counts by name; all others are counted together
-OTHERS = "(others)"  # the label of those; it is not a valid name
+OTHERS = "(others)"  # the label for all others; not a valid queue name
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)  # of histograms
 BOUNDS = (*map(str, SECONDS), "+Inf")  # the same as labels
 FILE_BYTES = 1 << 19  # enough for all events of MAX_QUEUES long names, and for the usual requests
-# Operation -> the event it counts, and the field of its answer with the number; without that field a success is one.
+# Operation -> the event it counts, and the answer's field with the number of messages; a success without it counts one.
 MESSAGES = {
     "push": ("pushed", "pushed"),
     "pop": ("popped", "messages"),
@@ -34,8 +34,8 @@ Key = tuple[str, ...]  # the event, and its labels
 class Counters:
     """The counts of this process, and the totals of all processes.
 
-    A count has a number, and seconds for what takes time. Nothing here waits, so greenlets cannot interfere with each
-    other, and there is no lock.
+    Each count is a number, plus total seconds where durations are measured. Nothing here blocks, so greenlets cannot
+    interfere with each other, and no lock is needed.
     """
 
     def __init__(self, file: Path | None = None) -> None:
@@ -62,7 +62,7 @@ class Counters:
         self.increment(("requests", operation, status, BOUNDS[bisect_left(SECONDS, seconds)]), 1, seconds)
 
     def count_messages(self, operation: str, queue: str, answer: Any) -> None:
-        """Count the messages in an operation's answer, which is JSON or a message as the body itself."""
+        """Count the messages in an operation's answer: JSON, or a body that is the message itself."""
         event, number = messages_in(operation, answer)
         if not event:
             return
@@ -95,7 +95,7 @@ class _Count:
 
 
 def _open(file: Path) -> MmapedDict:
-    """Open a file of counts. Its blocks are allocated now: SIGBUS ends a process that needs one on a full disk."""
+    """Open a counts file, and allocate its blocks now: needing one later, on a full disk, would be a fatal SIGBUS."""
     with file.open("ab") as opened:
         opened.write(bytes(max(0, FILE_BYTES - opened.tell())))
     return MmapedDict(str(file))  # type: ignore[no-untyped-call]
@@ -104,7 +104,7 @@ def _open(file: Path) -> MmapedDict:
 def _read(file: Path) -> list[tuple[Key, float, float]]:
     try:
         if not file.stat().st_size:
-            return []  # it is just being made
+            return []  # another process is just creating it
         values: Any = MmapedDict.read_all_values_from_file(str(file))  # type: ignore[no-untyped-call]
     except FileNotFoundError:
         return []

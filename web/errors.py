@@ -1,4 +1,4 @@
-"""Every error of the API: one row for each code, and what turns an exception into an answer.
+"""Every error of the API: a row for each code, and the conversion of exceptions into answers.
 
 `raise ApiError("bad_name")` is all that a caller writes. docs/api.md and the OpenAPI document list the same rows.
 """
@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 
 class Raised(Enum):
-    """Which requests an error can answer."""
+    """The requests that can fail with a code."""
 
     ANY = "any"
     GET = "GET"
@@ -35,8 +35,8 @@ ANY, GET, POST, SOME = Raised
 class ErrorCode:
     """One cause of failure: its status, its sentence for people, and what the caller can do.
 
-    The fields of the answer fill the braces of the sentence. Where an error has a more precise sentence for some cases,
-    this is the general one.
+    The fields of the answer fill the braces of the sentence. Some cases have a more precise sentence; this is the
+    general one.
     """
 
     status: int
@@ -75,10 +75,16 @@ REQUEST_ERRORS = {  # code -> row
     ),
     "bad_json": ErrorCode(400, "The body is not valid JSON, or not a JSON object.", "Correct it.", POST),
     "bad_form": ErrorCode(
-        400, "The form has an empty field, or too many.", "Send JSON, or escape `&` with `--data-urlencode`.", POST
+        400,
+        "The form has an empty field, or too many fields.",
+        "Send JSON, or escape `&` with `--data-urlencode`.",
+        POST,
     ),
     "unexpected_body": ErrorCode(
-        400, "A GET takes its parameters from the query string; send no body.", "Move the fields to the query.", GET
+        400,
+        "A GET takes its parameters from the query string; send no body.",
+        "Move the fields to the query string.",
+        GET,
     ),
     "bad_utf8": ErrorCode(
         400,
@@ -114,11 +120,11 @@ REQUEST_ERRORS = {  # code -> row
     "stale": ErrorCode(
         409,
         "The lease has ended, the message has moved, or its undo has expired. Nothing was changed.",
-        "Look again. `stale` lists the ids that are not held.",
+        "List the messages again. `stale` has the ids that are not held.",
     ),
     "conflict": ErrorCode(
         409,
-        "This Idempotency-Key was used with another request. Nothing was changed.",
+        "This Idempotency-Key was already used with a different request. Nothing was changed.",
         "Use a new key for each request.",
     ),
     "body_too_large": ErrorCode(
@@ -189,8 +195,8 @@ REDIS_ERRORS = {  # code -> row; a row of FAULTS in broker/connections/errors.py
     ),
     "redis_misconfigured": ErrorCode(
         503,
-        "Redis refuses because of its password, permissions, cluster mode or disk.",
-        "Correct the settings as the sentence says.",
+        "Redis refused the command because of its password, permissions, cluster mode or disk.",
+        "Correct the cause that `message` names.",
         ANY,
     ),
     "disk_full": ErrorCode(
@@ -202,14 +208,16 @@ REDIS_ERRORS = {  # code -> row; a row of FAULTS in broker/connections/errors.py
     "redis_too_old": ErrorCode(
         503, "This Redis is too old for this operation; it needs version 6.2 or later.", "Upgrade Redis.", ANY
     ),
-    "redis_error": ErrorCode(503, "Redis refused for another reason.", "See the sentence.", ANY),
+    "redis_error": ErrorCode(503, "Redis refused the command for another reason.", "See `message`.", ANY),
     "outcome_unknown": ErrorCode(
         503,
         "The outcome is unknown: the connection broke before Redis replied.",
-        "Check, or repeat it; with an `Idempotency-Key` that is safe.",
+        "Check whether it was done. With an `Idempotency-Key`, repeating it is safe.",
         POST,
     ),
-    "redis_full": ErrorCode(507, "Redis is out of memory. Nothing was stored.", "Pop, or give Redis more memory."),
+    "redis_full": ErrorCode(
+        507, "Redis is out of memory. Nothing was stored.", "Pop messages, or give Redis more memory."
+    ),
 }
 
 ERRORS = REQUEST_ERRORS | REDIS_ERRORS
@@ -220,9 +228,9 @@ class ApiError(Exception):
     """A request that fails. Raised anywhere, rendered by the one error handler."""
 
     def __init__(self, error: str, message: str = "", headers: dict[str, str] | None = None, **details: Any) -> None:
-        """Fail with a code of ERRORS, and a `message` where the sentence of the code is not precise enough.
+        """Fail with a code of ERRORS. `message` replaces its sentence where that is not precise enough.
 
-        The details are fields of the answer, which also fill the sentence of the code.
+        The details become fields of the answer, and fill the braces of the sentence.
         """
         row = ERRORS[error]
         self.error = error
@@ -242,7 +250,10 @@ class ApiError(Exception):
 
 
 def from_exception(error: Exception, reading: bool) -> ApiError:
-    """Return the error for any exception. After a lost reply to a request that only reads, nothing is unknown."""
+    """Return the ApiError for any exception.
+
+    `reading`: the request changes nothing, so even if the reply of Redis is lost, no outcome is unknown.
+    """
     if isinstance(error, ApiError):
         return error
     if isinstance(error, LeaseExpired):
@@ -274,7 +285,7 @@ def _from_http(error: HTTPException) -> ApiError:
 
 
 def from_redis(error: redis.RedisError, reading: bool = False) -> ApiError:
-    """Return the error for the cause of a Redis error. When only `reading`, a lost reply leaves nothing unknown."""
+    """Return the ApiError for a Redis error. `reading`: as in `from_exception`."""
     if fault := find_fault(error):
         return ApiError(fault.code, fault.message)
     if isinstance(error, NotSent):
@@ -292,5 +303,5 @@ def from_redis(error: redis.RedisError, reading: bool = False) -> ApiError:
 
 
 def quoted(text: str) -> str:
-    """Return any text as a sentence can quote it: cut, on one line, in printable ASCII."""
+    """Return a text in quotes for use in a sentence: truncated, on one line, in printable ASCII."""
     return json.dumps(text[:60]).replace("\x7f", "\\u007f")

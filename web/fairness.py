@@ -1,4 +1,4 @@
-"""Resources that the clients of one process share fairly: its time, and its memory for bodies."""
+"""Fair shares of one process for its clients: CPU time, and memory for request bodies."""
 
 import threading
 import time
@@ -6,23 +6,23 @@ import time
 from web.errors import ApiError
 
 SLICE_SECONDS = 0.01  # how long a client works before a checkpoint makes it yield
-MIN_PAUSE, MAX_PAUSE = 0.005, 0.05  # seconds; a shorter pause is left out
+MIN_PAUSE, MAX_PAUSE = 0.005, 0.05  # seconds; shorter pauses are skipped
 MAX_PAUSES = 4  # at one yield
 FREE_BODY_BYTES = 1 << 16  # bytes of each body that are not counted: small requests are always read
 
 
 class FairScheduler:
-    """Cooperative scheduling: clients that keep a process busy work one time slice each, and others in between."""
+    """Cooperative scheduling: clients that keep a process busy take turns, and others run in between."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._began, self._began_cpu = 0.0, 0.0  # of the current time slice, by the clock and in CPU seconds
 
     def yield_now(self) -> None:
-        """Let everyone else that is ready run first. Of those that yield, one at a time continues.
+        """Let everyone else that is ready run first. Of the clients that yield, one at a time continues.
 
-        A slice of much work is followed by a pause of the same length, repeated while others use it up: a request waits
-        several times for Redis or its client, and would find the next slice in its way each time.
+        A busy slice is followed by a pause of the same length, which is repeated while others use most of it. Without
+        the repeats, a request that waits several times for Redis or its client would wait for a slice each time.
         """
         with self._lock:
             pause = min(time.thread_time() - self._began_cpu, MAX_PAUSE)

@@ -1,7 +1,7 @@
-"""The WSGI app in front of Flask's: it serves the operations on queues itself, and adds the security headers to all.
+"""The WSGI app in front of Flask: it serves queue operations itself, and adds the security headers to every response.
 
-An operation passes the same checks and the same view as on its Flask route, without the rest of Flask's work for a
-request, which takes about half of the time. Everything else goes to Flask, other methods of the same paths too.
+The checks and the view are those of the Flask route. Skipping the rest of Flask saves about half of a request's time.
+Everything else goes to Flask, including other methods on the same paths.
 """
 
 import time

@@ -29,8 +29,8 @@ LANGUAGES = {"en": "English", "pt-BR": "Português", "es": "Español"}
 CATALOGUES: dict[str, dict[str, Any]] = {
     code: json.loads((ROOT / "translations" / f"{code}.json").read_text(encoding="utf-8")) for code in LANGUAGES
 }
-LINKED_PAGES = ("pages.home", "pages.queues", "pages.docs")  # that a sign-in can lead to
-DOCS_TEXTS = ("docs.waiting", "docs.stopped", "error.offline")  # that docs.js shows
+LINKED_PAGES = ("pages.home", "pages.queues", "pages.docs")  # pages that a sign-in can return to
+DOCS_TEXTS = ("docs.waiting", "docs.stopped", "error.offline")  # texts that docs.js shows
 
 
 class AnyText(BaseConverter):
@@ -78,7 +78,7 @@ def for_templates() -> dict[str, Any]:
 
 
 def can_write() -> bool:
-    """Return whether the visitor may change queues. For others the pages show no buttons to do so."""
+    """Return whether the visitor may change queues. If not, the pages hide the buttons for it."""
     request = current_request()
     token = security.session_token(request) or security.find_token(security.bearer_token(request), request.settings)
     return not request.settings.tokens or token in request.settings.api_tokens
@@ -151,12 +151,12 @@ def login_page() -> Response | str:
 
 
 def render_sign_in(to: str, wrong: bool = False) -> str:
-    """Return the sign-in page, which leads to the page `to`."""
+    """Return the sign-in page, which then redirects to the page `to`."""
     return render_template("login.html", to=local(to), wrong=wrong)
 
 
 def local(path: str) -> str:
-    """Return the path if a page is there, else that of the default queue: a link must not lead to another site."""
+    """Return the path if it is one of our pages, else "/": a sign-in must not redirect to another site."""
     try:
         endpoint, values = current_app.url_map.bind("").match(path)
     except (HTTPException, ValueError):
@@ -179,7 +179,7 @@ def login() -> Response | tuple[str, int]:
 
 @pages.post("/logout")
 def logout() -> Response:
-    """End the session, in every copy of its cookie; while Redis is unavailable, in this browser only (503)."""
+    """End the session, for copies of its cookie too. While Redis is unavailable it ends in this browser only (503)."""
     request = current_request()
 
     @after_this_request

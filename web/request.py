@@ -1,4 +1,4 @@
-"""The request of the web layer: Flask's with the services of its app. It can also be made without Flask."""
+"""The request class of the web layer: Flask's, plus the services of the app. It works without Flask's contexts too."""
 
 from functools import lru_cache
 from typing import Any, cast
@@ -36,12 +36,12 @@ def _parse_media_type(text: str) -> tuple[str, str]:
 
 
 class Request(flask.Request):
-    """A request. `create_app` makes a subclass for each app, which has its `services`."""
+    """A request. `create_app` makes a subclass that has the `services` of its app."""
 
     services: Services
     counted_body_bytes = 0  # reserved in `services.body_memory`
     is_body_read = False  # to its end
-    session_token: bytes | None = None  # of its session, b"" without one; None until it is looked up
+    session_token: bytes | None = None  # that started its session, b"" without a session; None until looked up
 
     def __init__(self, environ: dict[str, Any], *args: Any, **options: Any) -> None:
         super().__init__(environ, *args, **options)

@@ -37,9 +37,9 @@ class Services:
     """The Redis clients, the feeds and the counters. Nothing is opened before its first use."""
 
     def __init__(self, settings: Settings, client: Any = None) -> None:
-        """Use `client`, for waiting too, if it is given; else connect to the server of the settings."""
+        """Use `client`, if given, for all commands, blocking ones too; else connect to the server in the settings."""
         self.settings = settings
-        # Before the first request gunicorn's hooks set these two: open files may limit the clients.
+        # gunicorn's hooks set these two before the first request: a low limit of open files reduces the first.
         self.max_blocked_clients = settings.max_blocked_clients
         self.is_stopping: Callable[[], bool] = lambda: False
         self.auth_throttle = AuthThrottle()
@@ -108,14 +108,14 @@ class Services:
         return QueueListFeed(self.lister, self.tracker, self.history)
 
     def count_in(self, file: Path) -> None:
-        """Keep counts and history in files beside those of the other processes; in memory where that fails."""
+        """Keep counts and history in files beside those of the other processes; if that fails, in memory."""
         try:
             self.counters, self.history = Counters(file), History(file.with_suffix(".history"))
         except OSError as error:
-            log.warning("This process counts for itself, so /metrics and charts are incomplete: %s", error)
+            log.warning("This process counts in memory only, so /metrics and charts are incomplete: %s", error)
 
     def log_warning(self) -> None:
-        """Wait until Redis is available, then log what may lose messages there."""
+        """Wait until Redis is available, then log a warning if its configuration or state puts messages at risk."""
         while not self.is_stopping():
             try:
                 if warning := find_warning(self.client, self.settings.queue_name, self.settings.queue_prefix):

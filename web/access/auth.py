@@ -1,4 +1,4 @@
-"""Access: the checks of Host, origin and token that every request passes, sessions, and the security headers."""
+"""Access control: the Host, origin and token checks of every request, sessions, and the security headers."""
 
 import contextlib
 import hashlib
@@ -24,7 +24,7 @@ PUBLIC_ENDPOINTS = ("static", "api.healthz", "pages.login", "pages.login_page") 
 HOST_PATTERN = re.compile(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)(?::([0-9]{1,5}))?")
 DEFAULT_PORTS = {"http": 80, "https": 443}
 MAX_SESSION_SECONDS = 12 * 3600
-SESSION_CHECK_INTERVAL = 10.0  # seconds between two checks of a stream whether its session has ended
+SESSION_CHECK_INTERVAL = 10.0  # seconds between two checks whether the session of a stream has ended
 HEADERS = {  # of every response
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src 'self'; "
@@ -40,7 +40,7 @@ HEADERS = {  # of every response
 def check_request(request: Request) -> Response | None:
     """Refuse an untrusted Host (400), a cross-site request (403), and a request that its token does not allow.
 
-    Health probes pass: /healthz, and OPTIONS, which only lists the methods of a path.
+    Host and token are not checked for /healthz, nor for OPTIONS, which only lists the methods of a path.
     """
     if request.environ.get("RAW_URI") == "*":  # OPTIONS of the server itself
         return Response(headers={"Allow": "GET, HEAD, OPTIONS, POST"})
@@ -90,10 +90,10 @@ def _is_link(request: Request) -> bool:
 
 
 def is_own_origin(origin: str, request: Request) -> bool:
-    """Return whether an Origin is that of the app, by the Host header.
+    """Return whether an Origin is the app's own, judging by the Host header.
 
-    Browsers omit the default port of a scheme, some proxies add it. If the app listens on another port, a Host without
-    one came through a proxy that omitted it; then only the names can be compared.
+    Browsers omit the default port of a scheme; some proxies add it. If the app itself listens on another port, a Host
+    without a port came through a proxy that dropped it; then only the names can be compared.
     """
     scheme, _, address = origin.lower().partition("://")
     host = request.headers.get("Host", "").lower()
@@ -142,7 +142,7 @@ class Access(IntEnum):
 
 
 def access_of(request: Request) -> Access:
-    """Return the access that the token or the session of a request gives; without tokens in the settings, all of it.
+    """Return the access that the token or session of a request gives: all of it if the settings have no tokens.
 
     The answer to a wrong token is delayed (see `verify_token`).
     """
@@ -189,7 +189,7 @@ def verify_token(text: str, request: Request) -> bytes:
 def session_token(request: Request) -> bytes:
     """Return the token that started the session of a request, b"" without a valid session.
 
-    While Redis is unavailable, a revoked session is valid: anything it could do needs Redis too.
+    While Redis is unavailable, revoked sessions count as valid: they can do nothing without Redis.
     """
     if request.session_token is None:
         request.session_token = _find_session_token(request)
@@ -206,9 +206,9 @@ def _find_session_token(request: Request) -> bytes:
 
 
 def session_watch(request: Request) -> Callable[[], bool]:
-    """Return a function that returns whether the session of a streaming request has ended.
+    """Return a function that reports whether the session of an event stream has ended.
 
-    It checks in Redis once every SESSION_CHECK_INTERVAL.
+    It asks Redis once every SESSION_CHECK_INTERVAL.
     """
     if not request.settings.tokens or find_token(bearer_token(request), request.settings):
         return lambda: False
@@ -224,7 +224,7 @@ def session_watch(request: Request) -> Callable[[], bool]:
 
 
 def start_session(request: Request, response: Response, token: bytes) -> None:
-    """Set the cookie of a new session, which stands for a token."""
+    """Start a session for a token: set its cookie."""
     value = _signer(token).sign(secrets.token_hex(16)).decode()
     response.set_cookie(
         cookie_name(token),
@@ -250,7 +250,7 @@ def end_session(request: Request) -> None:
     """Revoke the session of a request, for every copy of its cookie.
 
     Raises:
-        redis.RedisError: the session may still be valid.
+        redis.RedisError: Redis failed, so the session may still be valid.
     """
     for _, session in _sessions(request):
         request.services.revoked_sessions.add(session, MAX_SESSION_SECONDS)
@@ -267,7 +267,7 @@ def cookie_path(request: Request) -> str:
 
 
 def _sessions(request: Request) -> Iterator[tuple[bytes, str]]:
-    """Yield the token and the id of each session in the cookies with a valid signature that has not expired."""
+    """Yield the token and the id of each session whose cookie is validly signed and has not expired."""
     for token in request.settings.tokens if request.headers.get("Cookie") else ():
         cookie = request.cookies.get(cookie_name(token), "")
         with contextlib.suppress(BadSignature):
@@ -275,6 +275,6 @@ def _sessions(request: Request) -> Iterator[tuple[bytes, str]]:
 
 
 def _signer(token: bytes) -> TimestampSigner:
-    """Return a signer with a key derived from a token: all workers share it, and it is valid as long as the token."""
+    """Return a signer with a key derived from a token: all workers share it, and it lasts as long as the token."""
     key = hmac.digest(token, b"sessions of the page", "sha256")
     return TimestampSigner(key, salt="session", digest_method=hashlib.sha256)

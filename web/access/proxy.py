@@ -1,6 +1,6 @@
-"""Undoes what a proxy in front of the app changes: the path's prefix, the client's IP address, scheme and Host.
+"""Undo what a proxy in front of the app changes: the path's prefix, the client's IP address, scheme and Host.
 
-Its headers are trusted from TRUSTED_PROXIES alone: any other client could pose as someone else.
+Only headers from TRUSTED_PROXIES are trusted: anyone else could forge them.
 """
 
 import ipaddress
@@ -40,7 +40,7 @@ def _apply_headers(environ: dict[str, Any], proxies: tuple[Network, ...]) -> Non
 
 
 def client_address(peer: str, forwarded_for: str, proxies: tuple[Network, ...]) -> str:
-    """Return the last IP address that is not one of our proxies. The client may have forged what stands before it.
+    """Return the last IP address that is not one of our proxies. The client can forge anything before it.
 
     >>> client_address("10.0.0.1", "10.9.9.9, 203.0.113.7, 10.0.0.2", (ipaddress.ip_network("10.0.0.0/24"),))
     '203.0.113.7'

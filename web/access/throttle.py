@@ -1,7 +1,7 @@
-"""Throttles wrong tokens: the answer is delayed, longer each time, and the log counts them.
+"""Throttle wrong tokens: their answers are delayed more and more, and the log counts them.
 
 A valid token is never delayed or refused, whatever else comes from its IP address, so nobody can lock others out. Each
-process counts for itself, without Redis.
+process has its own counts, without Redis.
 """
 
 import ipaddress
@@ -17,7 +17,7 @@ from web.errors import ApiError
 FREE_ATTEMPTS = 5  # wrong tokens from one client that are answered without a delay: people mistype
 FIRST_DELAY = 0.25  # seconds for the next one; it doubles each time
 MAX_DELAY = 4.0  # seconds
-MEMORY_SECONDS = 900.0  # without a wrong token for this long, a client starts afresh
+MEMORY_SECONDS = 900.0  # a client that sends no wrong token for this long starts afresh
 MAX_CLIENTS = 10_000  # remembered; beyond that the least recent one is forgotten
 MAX_DELAYED_PER_CLIENT = 10  # answers to one client that are delayed at the same time; more are refused (429)
 MAX_DELAYED = 500  # answers to all clients
@@ -51,7 +51,7 @@ class AuthThrottle:
         with self._lock:
             client = self._count(network)
             if client.attempts & (client.attempts - 1) == 0:  # 1, 2, 4, 8, ...: nobody can fill the log
-                log.warning("Wrong token from %s: %d lately", network, client.attempts)
+                log.warning("Wrong token from %s: %d recently", network, client.attempts)
             delay = _delay(client.attempts)
             if not delay:
                 return
@@ -87,7 +87,7 @@ def _delay(attempts: int) -> float:
 
 
 def network_of(address: str) -> str:
-    """Return the addresses that one client has: an IPv4 address, or the /64 network of an IPv6 address."""
+    """Return the network that counts as one client: an IPv4 address, or the /64 network of an IPv6 address."""
     try:
         parsed = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:  # a unix socket has none

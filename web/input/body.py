@@ -16,7 +16,7 @@ from web.request import Request
 FORM, JSON = "application/x-www-form-urlencoded", "application/json"
 TEXT, BYTES = "text/plain", "application/octet-stream"
 MAX_FORM_FIELDS = 1000
-BODY_TIMEOUT = 30.0  # seconds to receive a body that is not a stream of lines, plus its size at the lowest rate:
+BODY_TIMEOUT = 30.0  # seconds to receive a body (no stream of lines), plus the time its size takes at this rate:
 MIN_BYTES_PER_SECOND = 1 << 15
 UNQUOTE_SIZE = 1 << 16  # bytes of a form unquoted between two checkpoints
 ESCAPE = re.compile(rb"%([0-9A-Fa-f]{2})")
@@ -60,13 +60,13 @@ def _read_block(request: Request, size: int, eager: bool) -> bytes:
     except TimeoutError:
         peer.mark_malformed()
         raise ApiError("body_timeout") from None
-    except Exception as error:  # whatever the server's reader raises for a cut connection or a malformed chunk
+    except Exception as error:  # any type: the server's reader raises it for a broken connection or a malformed chunk
         peer.mark_malformed()
         raise ApiError("incomplete_body") from error
 
 
 def read_body(request: Request, limit: int) -> bytes:
-    """Return the whole body, of up to `limit` bytes. Its memory counts as used until `release_memory`.
+    """Return the whole body, of up to `limit` bytes. Its memory stays reserved until `release_memory`.
 
     Raises:
         ApiError: it is incomplete (400), too slow (408), larger (413) or encoded (415), or other bodies fill the memory
@@ -94,7 +94,7 @@ def _count_memory(request: Request, size: int) -> None:
 
 
 def release_memory(request: Request) -> None:
-    """Count the memory of the request's body as free. Call it when the request has ended."""
+    """Release the memory reserved for the request's body. Call it when the request has ended."""
     request.services.body_memory.release(request.counted_body_bytes)
     request.counted_body_bytes = 0
 
@@ -117,7 +117,7 @@ def read_fields(request: Request, limit: int, raw: bool = False) -> dict[str, An
     The body has up to `limit` bytes. With `raw`, plain text and bytes are accepted too, as the field `message`.
 
     Raises:
-        ApiError: the body is not valid (400), too large (413) or of another media type (415), or as of `read_body`.
+        ApiError: the body is not valid (400), too large (413) or of another media type (415), or as in `read_body`.
     """
     kind, data = media_type(request), read_body(request, limit)
     if raw and kind in (TEXT, BYTES):
@@ -137,8 +137,8 @@ def read_fields(request: Request, limit: int, raw: bool = False) -> dict[str, An
 def _read_form(data: bytes, checkpoint: Callable[[], object]) -> dict[str, Any]:
     decode_utf8(data, "The form")
     if data.startswith(b"&") or data.endswith(b"&") or b"&&" in data:
-        sentence = "The form holds an empty field. In a form & separates fields; curl's --data-urlencode escapes it."
-        raise ApiError("bad_form", sentence)  # it may be the end of a message that was cut
+        sentence = "The form has an empty field. In a form, & separates fields; escape it with curl's --data-urlencode."
+        raise ApiError("bad_form", sentence)  # probably an unescaped & in a message, which would be cut there
     fields = data.split(b"&", MAX_FORM_FIELDS)
     if len(fields) > MAX_FORM_FIELDS:
         raise ApiError("bad_form", f"The form has more than {MAX_FORM_FIELDS} fields.")
@@ -158,9 +158,9 @@ def _unique(pairs: list[tuple[str, str]]) -> dict[str, Any]:
 
 
 def _unquote(text: bytes, checkpoint: Callable[[], object]) -> str:
-    """Return the text of a form's name or value. A % that starts no valid escape stays.
+    """Return the text of a form's name or value. A % that does not begin a valid escape is kept.
 
-    It calls `checkpoint` between parts, as 16 MiB of escapes take a second.
+    It calls `checkpoint` between parts, because 16 MiB of escapes take a second.
 
     Raises:
         UnicodeDecodeError: it is not UTF-8.

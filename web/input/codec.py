@@ -25,7 +25,7 @@ MESSAGES_AT_ONCE = 500  # messages encoded between two checkpoints
 
 @dataclass(frozen=True)
 class Limits:
-    """The limits of a message. One that is not new can be empty, deeply nested, and as large as Redis stores."""
+    """The limits of a message. One that is not new can be empty, deeply nested, and as large as Redis allows."""
 
     max_bytes: int
     is_new: bool = True
@@ -67,7 +67,7 @@ def encode_messages(text: bytes, limits: Limits, checkpoint: Callable[[], object
     """Return the messages for the values of a compact JSON list, calling `checkpoint` between parts of the work.
 
     Raises:
-        ApiError: as of `encode_message`, or the list has too many values (413).
+        ApiError: as in `encode_message`, or the list has too many values (413).
     """
     check_number_of_values(text)
     texts = read_strings(text)
@@ -106,7 +106,7 @@ def validate_message(message: bytes, limits: Limits) -> bytes:
 
 def validate_messages(messages: list[bytes], limits: Limits) -> list[bytes]:
     """Return the messages unless one is empty (400) or too large (413)."""
-    # One check of all is much faster than one of each.
+    # Checking all at once is much faster than one by one.
     if messages and not (all(messages) and max(map(len, messages)) <= limits.max_bytes):
         for message in messages:
             validate_message(message, limits)
@@ -120,7 +120,7 @@ def validate_utf8(data: bytes) -> bytes:
 
 
 def decode_utf8(data: bytes, subject: str, advice: str = "") -> str:
-    """Return the text of UTF-8 bytes; other bytes are refused (400). `subject` and `advice` are for the sentence."""
+    """Decode UTF-8; refuse anything else (400). The error sentence begins with `subject` and ends with `advice`."""
     try:
         return data.decode()
     except UnicodeDecodeError as error:
@@ -148,7 +148,7 @@ def cut_text(text: str, characters: int) -> str:
 
 
 def preview(head: bytes, size: int, characters: int) -> dict[str, Any]:
-    """Return the preview of a message of `size` bytes, made from its first bytes; 4 per character are enough."""
+    """Return the preview of a message of `size` bytes. `head` is its beginning; 4 bytes per character are enough."""
     cuts = min(4, len(head)) if len(head) < size else 1  # the head can end inside a character
     for cut in range(cuts):
         try:

@@ -1,4 +1,4 @@
-"""Pushing a streamed body: one message a line, stored as the lines arrive, in constant memory."""
+"""Push a streamed body: one message per line, stored as the lines arrive, in constant memory."""
 
 import contextlib
 import math
@@ -24,7 +24,7 @@ from web.input.raw_json import NDJSON, compact_json
 
 BATCH_MESSAGES = 1000  # messages in one LPUSH
 BATCH_BYTES = 1 << 20  # a batch this large is pushed before it is full
-MAX_DELAY = 0.02  # seconds from the arrival of a message to its push, with those that arrive in between
+MAX_DELAY = 0.02  # seconds that a message waits for more to be pushed with it
 RECORD_INTERVAL = 0.1  # seconds between two calls of `record`, each of which takes some microseconds
 JSON_ESCAPE_BYTES = 6  # JSON needs up to this many bytes for one byte of a message
 LINE_OVERHEAD_BYTES = 1024  # white space and quotes allowed in a line besides its message
@@ -44,7 +44,7 @@ def push_lines(
 
     The lines are JSON values (`kind` NDJSON) or text. Empty lines are skipped, CR LF ends a line too, and a byte order
     mark before the first line is dropped. The last line needs no line end if the body is complete. A message has up to
-    `max_bytes` bytes. `record` gets {"pushed", "count"} of each RECORD_INTERVAL, for logs and metrics.
+    `max_bytes` bytes. `record` is called with {"pushed", "count"} once per RECORD_INTERVAL, for metrics.
 
     Raises:
         ApiError: a line is invalid, the body is incomplete, or Redis failed. Its details are `pushed`, the number of
@@ -87,13 +87,13 @@ class _Writer:
         self._count: int | None = None
         self._messages: list[bytes] = []
         self._size = 0
-        self._push_in_progress: Future[None] | None = None  # or the last one, with its error if it failed
+        self._push_in_progress: Future[None] | None = None  # or that has ended, with its error if it failed
         self._thread = ThreadPoolExecutor(1)
         self._timer: threading.Timer | None = None
         self._lock = threading.Lock()
 
     def add(self, messages: list[bytes]) -> None:
-        """Accept messages; they are pushed within MAX_DELAY, whether more arrive or not."""
+        """Accept messages; they are pushed within MAX_DELAY, even if no more arrive."""
         with self._lock:
             self._messages += messages
             number = len(self._messages)
@@ -128,7 +128,7 @@ class _Writer:
             self._start_push(len(self._messages))
 
     def _start_push(self, number: int) -> None:
-        """Push the first `number` messages. The few that remain are not counted in the size."""
+        """Push the first `number` messages. The size ignores the few that remain."""
         self._wait()
         messages, self._messages, self._size = self._messages[:number], self._messages[number:], 0
         self._push_in_progress = self._thread.submit(self._push, messages)
@@ -155,7 +155,7 @@ class _Writer:
 
 def _read_text_lines(lines: list[bytes], limits: Limits) -> LinesRead:
     try:
-        b"\n".join(lines).decode()  # one check of all lines is much faster than one of each
+        b"\n".join(lines).decode()  # checking all lines at once is much faster than one by one
         return validate_messages(list(filter(None, lines)), limits), len(lines), None
     except (UnicodeDecodeError, ApiError):
         return _read_one_by_one(lines, lambda line: validate_message(validate_utf8(line), limits))

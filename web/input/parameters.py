@@ -23,7 +23,7 @@ MAX_NUMBER_CHARACTERS = 40  # the longest number that a program writes has 25
 
 @dataclass(frozen=True)
 class Parameter:
-    """A parameter: `parse` turns the text that was sent into the value that the view gets, or raises an ApiError."""
+    """A parameter: `parse` converts the text sent to the value for the view, or raises an ApiError."""
 
     name: str
     doc: str = ""  # a sentence for the reference
@@ -229,7 +229,7 @@ class Message(MessageParameter):
 class MessageList(MessageParameter):
     """A list of 1 to `maximum` messages."""
 
-    maximum: int = 100_000  # one command pushes them, and Redis runs nothing else meanwhile
+    maximum: int = 100_000  # one transaction pushes them, which blocks Redis meanwhile
 
     def encode(self, value: RawJson | bytes | str, limits: Limits, checkpoint: Callable[[], object]) -> list[bytes]:
         if not isinstance(value, RawJson) or not value.startswith(b"[") or value == b"[]":
@@ -299,7 +299,7 @@ def _unknown(request: Request, name: str, known: Sequence[str], fields: Mapping[
 
 
 def one_or_many(one: Any, many: list[Any] | None, name: str, error: str = "bad_parameter") -> list[Any]:
-    """Return the values that came as one or as a list; refuse both, and neither (400)."""
+    """Return the values, sent as one or as a list; refuse both at once, or neither (400)."""
     if (one is None) == (many is None):
         raise ApiError(error, f"Send either {name} or {name}s.", parameter=name)
     return [one] if many is None else many

@@ -1,4 +1,4 @@
-"""JSON as text: validated and compacted at C speed, without turning it into values, so that nothing changes."""
+"""Validate and compact JSON as text, at C speed. It is not decoded to values, so nothing else about it changes."""
 
 import re
 
@@ -108,7 +108,7 @@ def read_lines(lines: list[bytes]) -> list[bytes] | None:
             return [text.encode() for text in texts] if len(texts) == len(lines) else None
         if block.startswith(b"{") and block.count(b"}\n{") == len(lines) - 1:
             block.decode()
-            if b'"base64"' in block or any(map(_is_maybe_deep, lines)) or len(_raw.decode_lines(block)) != len(lines):
+            if b'"base64"' in block or any(map(_may_be_deep, lines)) or len(_raw.decode_lines(block)) != len(lines):
                 return None
             joined = b"[" + b",".join(lines) + b"]"
             return lines if msgspec.json.format(joined, indent=-1) == joined else list(map(compact_json, lines))
@@ -136,7 +136,7 @@ def is_plain(joined: bytes, separator: bytes, number: int, quotes: int = 0) -> b
 
 def check_depth(text: bytes) -> None:
     """Refuse a valid compact JSON text nested deeper than MAX_DEPTH (400)."""
-    if not _is_maybe_deep(text):
+    if not _may_be_deep(text):
         return
     brackets = _STRING.sub(b"", text).translate(_SQUARE, _NO_BRACKETS)
     for _ in range(MAX_DEPTH):
@@ -145,7 +145,7 @@ def check_depth(text: bytes) -> None:
         raise _too_deep()
 
 
-def _is_maybe_deep(text: bytes) -> bool:
+def _may_be_deep(text: bytes) -> bool:
     """Return whether a text has enough brackets to be nested deeper than MAX_DEPTH."""
     return len(text) > 2 * MAX_DEPTH and text.count(b"[") + text.count(b"{") > MAX_DEPTH
 

@@ -1,4 +1,4 @@
-"""The client's end of a connection: detect that it has disconnected, and limit, read and drain what it sends."""
+"""The connection to a client: detect that the client has disconnected; limit, read and drain the body it sends."""
 
 import contextlib
 import socket
@@ -10,25 +10,25 @@ from typing import TYPE_CHECKING, Any
 from werkzeug import Response
 
 if TYPE_CHECKING:
-    from web.request import Request  # which imports web/services.py, and that this room
+    from web.request import Request  # it imports web/services.py, which imports this package
 
 READ_SIZE = 1 << 16  # bytes read from a body at once
 SEND_BUFFER = 1 << 16  # bytes the kernel buffers for a client that follows a stream
-MAX_UNREAD_BYTES = 1 << 14  # that a client can send after its request, before it is answered
+MAX_UNREAD_BYTES = 1 << 14  # that a client may send after its request; beyond, it counts as disconnected
 PROBE_TIMEOUT = 2.0  # seconds for the client's system to acknowledge a byte
-PROBE_INTERVAL = 0.01  # seconds between two checks for that
-CHECK_INTERVAL = 1.0  # seconds between two checks for a disconnect,
-WATCHED_CHECK_INTERVAL = 15.0  # and where the worker reports disconnects
+PROBE_INTERVAL = 0.01  # seconds between two checks for the acknowledgement
+CHECK_INTERVAL = 1.0  # seconds between two checks for a disconnect
+WATCHED_CHECK_INTERVAL = 15.0  # the same, where the worker reports disconnects
 
-TCP_CLOSE_WAIT = 8  # the state of a connection whose client has ended its sending
+TCP_CLOSE_WAIT = 8  # the state of a connection whose client has closed its sending side
 
 
 class ClientConnection:
     """The connection of a request's client. Without a socket (Flask's test client) it never disconnects.
 
-    A client that closes its connection and one that only ends its own sending (`nc -N`) look the same from here until
-    we send something: the first answers with a reset. So the first bytes of the answer, which are the same for every
-    answer, are sent early, one at a time: on the first sign of a disconnect, and at each `confirm_disconnected`.
+    A client that closes its connection and one that closes only its sending side (`nc -N`) look the same here until we
+    send something: the first replies with a reset. So the first bytes of the answer, which are the same for every
+    answer, are sent early, one at a time: at the first sign of a disconnect, and at each `confirm_disconnected`.
     """
 
     def __init__(self, environ: dict[str, Any]) -> None:
@@ -40,7 +40,8 @@ class ClientConnection:
     def is_disconnected(self, confirm: bool = False) -> bool:
         """Return whether the client has disconnected.
 
-        One that has ended its sending is probed once, and with `confirm` each time: it must acknowledge a byte.
+        A client that has closed its sending side is probed: it must acknowledge a byte. Having passed one probe, it is
+        probed again only with `confirm`.
         """
         if self.sock is None:
             return False
@@ -49,7 +50,7 @@ class ClientConnection:
             if not self.has_limits or not hasattr(socket, "TCP_INFO"):  # TLS, or macOS
                 return bool(plain.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b"")
             plain.send(b"", socket.MSG_DONTWAIT)  # fails after a reset, and on a unix socket after a close
-            if self.sock.unread_bytes() > MAX_UNREAD_BYTES:  # they would hide the end of its sending
+            if self.sock.unread_bytes() > MAX_UNREAD_BYTES:  # they would hide that it closes its sending side
                 return True
             if _tcp_state(plain)[0] != TCP_CLOSE_WAIT:
                 return False
@@ -64,14 +65,14 @@ class ClientConnection:
     def confirm_disconnected(self) -> bool:
         """Return whether the client has disconnected, by a slower, more reliable check.
 
-        It is made just before a message is handed over.
+        It is called just before a message is handed over.
         """
         return self.is_disconnected(confirm=True)
 
     def watch(self, notify: Callable[[], object]) -> float:
         """Call `notify` when the client may have disconnected and when the worker stops, until `unwatch`.
 
-        Return how often to check all the same, in seconds.
+        Return the seconds between two checks that the caller still has to make.
         """
         if not self.has_limits:
             return CHECK_INTERVAL
@@ -95,7 +96,7 @@ class ClientConnection:
         return True
 
     def shrink_buffer(self) -> None:
-        """Let the kernel buffer little for a client that follows a stream: one that stops reading is noticed soon."""
+        """Shrink the send buffer for a client that follows a stream, so that we soon notice if it stops reading."""
         if self.sock is not None:
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
 
@@ -127,11 +128,11 @@ class ClientConnection:
         self.environ["client.malformed"] = True
 
     def drain(self) -> None:
-        """Read the rest of the body and drop it, until the worker's limit for that."""
+        """Read and drop the rest of the body, within the time limit of the worker."""
         done = False
         with contextlib.suppress(Exception):  # incomplete, malformed or too slow: then the connection is closed
             self.sock.begin_drain()
-            if self.is_malformed:  # the rest looks like further requests: this answer is the last
+            if self.is_malformed:  # the rest could be taken for further requests: this answer is the last
                 self.sock.shutdown(socket.SHUT_WR)
             read = self.sock.recv if self.is_malformed else self.environ["wsgi.input"].read
             while not done:

@@ -2,7 +2,7 @@
 
 A feed is what streams follow: one queue (`queue_feed.py`), or the list of all queues (`queue_list_feed.py`). It is
 polled when a change is notified (`broker/changes/notifications.py`), and after the delay that its last poll returned:
-some changes come with time alone, a notification may be lost, and some servers send none.
+some changes are due to time alone, a notification may be lost, and some servers send none.
 """
 
 import heapq
@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 
 
 class Feed(ABC):
-    """What streams follow. It starts with its first stream, and is dropped after its last."""
+    """A source of events that streams follow. It starts with its first stream, and is dropped after its last."""
 
     def __init__(self, key: str, rest: float) -> None:
         self.key = key
@@ -68,14 +68,14 @@ class Feed(ABC):
         """Publish the reason why Redis cannot be polled."""
 
     def wake_streams(self) -> None:
-        """Number a new state and let the streams send it."""
+        """Give the new state a version, and wake the streams to send it."""
         self.version += 1
         for waiter in tuple(self.waiters):
             waiter.wake()
 
 
 class Reader(ABC):
-    """What one stream has sent of a feed, so that it sends only news."""
+    """Keeps track of what one stream has sent of its feed, so that it sends only what is new."""
 
     @abstractmethod
     def next_event(self) -> str:
@@ -110,8 +110,8 @@ class EventStreams:
     ) -> Generator[str, None, None]:
         """Yield the state of a feed as an event at once and after every change, and a heartbeat in between.
 
-        It ends when the client disconnects, the worker stops, or `is_over` returns true. A feed that is followed
-        already, by its key, takes the place of `feed`.
+        It ends when the client disconnects, the worker stops, or `is_over` returns true. If a feed with the same key is
+        followed already, it is used instead of `feed`.
         """
         with Waiter(client, lambda: self.is_stopping() or is_over()) as waiter:
             feed = self._join(feed, waiter)
@@ -177,7 +177,7 @@ class EventStreams:
                 self._record_success()
             except redis.RedisError as error:
                 self._record_failure(error)
-            except Exception:  # whatever it is, the streams depend on going on
+            except Exception:  # keep polling: all streams depend on this loop
                 log.exception("Could not poll %s", feed.key)
             with self._lock:
                 feed.is_polled = False
@@ -187,7 +187,7 @@ class EventStreams:
                     self._set_due(feed, feed.rests_until if feed.is_outdated else now + max(feed.rest, delay))
 
     def _record_failure(self, error: redis.RedisError) -> None:
-        """Report the fault to all streams once Redis seems unavailable: polling every feed could take long."""
+        """Report a fault of Redis on all feeds at once: while Redis hangs, polling each of them would take long."""
         with self._lock:
             if is_transient(error):
                 self._failures += 1
@@ -203,7 +203,7 @@ class EventStreams:
             self._failures = 0
 
     def _next_feed(self) -> Feed | None:
-        """Return the feed to poll next, once it is due; None if this thread is not needed any more."""
+        """Return the feed to poll next, once it is due; None if this thread is no longer needed."""
         with self._lock:
             while self.feeds:
                 feed = self._first_feed()

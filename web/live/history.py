@@ -1,6 +1,6 @@
-"""The last half hour of each queue, for charts: the number of waiting messages, and of those enqueued and dequeued.
+"""The last half hour of each queue, for charts: the numbers of waiting, enqueued and dequeued messages.
 
-It costs Redis nothing. Each process records what it learns of a queue anyway, from its answers and from the polls for
+It costs Redis nothing. Each process records what it learns about a queue anyway, from answers and from the polls for
 event streams, in steps of ten seconds. As for /metrics, each process has its own mapped file: any process can add up
 the records of all, and a killed process loses nothing. What no process has seen is unknown.
 """
@@ -20,12 +20,12 @@ STEP_SECONDS = 10
 MAX_STEPS = 180
 MAX_QUEUES = 500  # that a process records
 MAX_SILENT_STEPS = 6  # between two readings of a depth; what happened between readings further apart is unknown
-COUNTING_OPERATIONS = ("push", "count", "all")  # those that answer the number of waiting messages
+COUNTING_OPERATIONS = ("push", "count", "all")  # their answers have the number of waiting messages
 
-# A file has a table of names, and then a row of cells for each of them, one cell a step. Most of it is never touched,
-# and so takes no room.
+# A file has a table of names, then a row of cells for each name, one cell per step. It is sparse: rows that are not in
+# use take no disk space.
 NAME_BYTES = 136  # "/", which is in no name, the name, and zeros
-# The numbers of a cell. START: the depth when the step began, derived at the first reading. Times are 0 before it.
+# The numbers of a cell. START: the depth when the step began, derived at the first reading. Until then, times are 0.
 CELL_NUMBERS = 8
 STEP, PUSHED, TAKEN, START, START_AT, LAST, LAST_AT, MOST = range(CELL_NUMBERS)
 ROW_NUMBERS = MAX_STEPS * CELL_NUMBERS
@@ -44,7 +44,7 @@ class Step(NamedTuple):
 
 @dataclass
 class _Cell:
-    """What all processes have recorded in one step."""
+    """The records of one step, combined from all processes."""
 
     pushed: int = 0
     taken: int = 0
@@ -66,9 +66,9 @@ class _Cell:
 
 
 class History:
-    """The records of this process, and the history that those of all processes make.
+    """The records of this process, and the history combined from the records of all processes.
 
-    Nothing here waits, so no greenlet can interrupt another, and there is no lock.
+    Nothing here blocks, so no greenlet can interrupt another, and no lock is needed.
     """
 
     def __init__(self, file: Path | None = None, clock: Callable[[], float] = time.time) -> None:
@@ -94,7 +94,7 @@ class History:
         return STEP_SECONDS - self._clock() % STEP_SECONDS
 
     def record_depth(self, queue: str, count: int, watched: bool = False) -> None:
-        """Record the number of waiting messages. If there are too many queues, a watched one replaces another."""
+        """Record the number of waiting messages. If all rows are in use, a `watched` queue takes that of another."""
         if cell := self._cell(queue, watched):
             now = self._clock()
             if not cell[START_AT]:
@@ -103,7 +103,7 @@ class History:
             cell[LAST], cell[LAST_AT], cell[MOST] = count, now, max(cell[MOST], count)
 
     def add_answer(self, operation: str, queue: str, answer: Any) -> None:
-        """Record what an answer says: the number of messages in or out, and of those that wait."""
+        """Record the numbers in an answer: messages that came in or went out, and messages waiting."""
         event, number = messages_in(operation, answer)
         fields = answer if isinstance(answer, dict) else {}
         is_delayed = operation == "push" and not fields.keys().isdisjoint(("id", "ids"))
@@ -133,7 +133,7 @@ class History:
         return {"at": at, "step": STEP_SECONDS, "max": most, "count": depth, "in": enqueued, "out": dequeued}
 
     def _ended_steps(self, queue: str) -> list[Step]:
-        """Return the steps that have ended: read once a step, however many streams follow the queue."""
+        """Return the steps that have ended. They are read once per step, however many streams follow the queue."""
         now = self.current_step()
         if self._cached_in != now:
             self._cached, self._cached_in = {}, now
@@ -214,11 +214,11 @@ class History:
 
 
 def derive_steps(cells: Iterable[_Cell]) -> list[Step]:
-    """Return the steps that cells show.
+    """Return the steps that follow from the cells.
 
-    The numbers of messages in and out are lower bounds: what this server has counted, and what the depths show beyond
-    that. If 10 more wait although it counted 2 in and 1 out, other clients have pushed 9. Between two readings of
-    a depth, it is derived from the first of them and the messages counted since.
+    The numbers of messages in and out are lower bounds: those that this instance counted, plus those that the depths
+    imply. If the depth grows by 10 although 2 in and 1 out were counted, other clients have pushed 9. Between two
+    readings, the depth is derived from the first of them and the messages counted since.
     """
     steps: list[Step] = []
     unknown: list[Step] = []  # the steps since the last reading
@@ -250,6 +250,6 @@ def _map(file: Path | None) -> mmap.mmap:
     if file is None:
         return mmap.mmap(-1, FILE_BYTES)
     with file.open("a+b") as opened:
-        opened.write(bytes(max(0, ROWS_START - opened.tell())))  # the table of names gets its blocks now
+        opened.write(bytes(max(0, ROWS_START - opened.tell())))  # allocates the blocks of the table of names
         opened.truncate(FILE_BYTES)
         return mmap.mmap(opened.fileno(), FILE_BYTES)

@@ -4,10 +4,10 @@ Waiting never removes a message. The first client in line blocks on `BLMOVE key 
 list is non-empty and leaves it unchanged. If that client is still connected, we then pop a message for it. So a client
 that disconnects never takes a message with it; the next in line continues.
 
-A queue is quiet once it gave nothing for a second. Then the first client in line frees the connection and waits for a
-change notification (`broker/changes/notifications.py`); it retries every 30 seconds, in case one was lost. So does a
-client for which no connection is left, as their number is limited. Where Redis sends no notifications, the first client
-keeps blocking, for a second at a time.
+A queue is quiet once it has had no message for a second. Then the first client in line frees the connection and waits
+for a change notification (`broker/changes/notifications.py`); it retries every 30 seconds, in case one was lost. If all
+connections for blocking are in use, it does the same. Where Redis sends no notifications, the first client keeps
+blocking, for a second at a time.
 """
 
 import contextlib
@@ -32,12 +32,12 @@ from web.live.disconnects import ClientConnection
 from web.live.wait import Slots, Waiter
 
 MAX_WAIT = 60.0  # seconds, the longest wait that a request can ask for
-ANSWER_TIMEOUT = 54.0  # seconds after which it is answered all the same: proxies cut off what is silent for 60
+ANSWER_TIMEOUT = 54.0  # seconds after which any wait is answered: proxies cut off answers that are silent for 60
 BLOCK_SECONDS = 1.0  # of one BLMOVE, and until a queue without a message is quiet
 QUIET_RETRY_INTERVAL = 30.0  # seconds between two attempts on a quiet queue, in case a notification was lost
 WATCHED_KEYS = ("reserved", "delayed", "paused")  # beside the list of a quiet queue
 RESULT_POLL_INTERVAL = 0.25  # seconds between two reads of a result where Redis sends no notices
-REPORT_INTERVAL = 0.1  # seconds between two checks for a number of waiting clients that has changed
+REPORT_INTERVAL = 0.1  # seconds between two checks whether the number of waiting clients has changed
 REPORT_TTL = 30.0  # seconds until a reported number expires unless it is reported again
 
 M = TypeVar("M", bound=bytes)
@@ -58,7 +58,7 @@ class Waiters:
         self.changes = 0  # the number of notifications,
         self.tried_changes = 0  # and of those before the last attempt
         self.retry_at = 0.0  # when to attempt again without a notification, monotonic
-        self.reported = 0  # the number of waiters that Redis has
+        self.reported = 0  # the number of waiters last reported to Redis
         self.reported_at = 0.0
 
     @property
@@ -129,7 +129,7 @@ class LongPoll:
             return result
         key = queue.result_key(job)
         with self._hold(client, seconds) as waiter:
-            self.timer.subscribe(key, waiter.wake)  # before the next look, so that none is missed
+            self.timer.subscribe(key, waiter.wake)  # before reading again, so that no notice is missed
             try:
                 while not (result := queue.result(job)) and waiter.is_waiting():
                     waiter.wait(math.inf if self.timer.is_live else RESULT_POLL_INTERVAL)
@@ -152,7 +152,7 @@ class LongPoll:
         client: ClientConnection,
         batch: Batch[M],
     ) -> Batch[M]:
-        """Return the batch of the first attempt that takes messages, else of the last; `batch` is that of the first."""
+        """Attempt until a batch has messages or the wait ends; return the last batch. `batch` is the first one."""
         with self._hold(client, seconds) as waiter, self._join(queue, waiter) as waiters:
             while not batch.messages and waiter.is_waiting():
                 if waiters.first is not waiter:
@@ -168,7 +168,7 @@ class LongPoll:
             return batch
 
     def _attempt(self, waiters: Waiters, attempt: Callable[[], Batch[M]]) -> Batch[M]:
-        """Attempt to take messages; once more if this server took none because another may have taken over."""
+        """Attempt to take messages; retry once if the server refused because another may have taken over."""
         changes = waiters.changes
         try:
             batch = attempt()
@@ -187,7 +187,7 @@ class LongPoll:
         return batch
 
     def _block(self, waiters: Waiters, waiter: Waiter, last: Batch[M]) -> None:
-        """Return when the queue may hold a message, or after BLOCK_SECONDS. The last attempt says what to wait for.
+        """Return when the queue may hold a message, or after BLOCK_SECONDS. `last` is the batch of the last attempt.
 
         Raises:
             NotSent: the connection broke. Nothing was taken, so no outcome is unknown.
@@ -209,13 +209,13 @@ class LongPoll:
                 raise
 
     def _set_quiet(self, waiters: Waiters, is_quiet: bool) -> None:
-        """Begin or end to receive the notifications for a queue."""
+        """Start or stop receiving notifications for a queue."""
         with self._lock:
             if is_quiet == waiters.is_quiet:
                 return
             had_any = bool(self._quiet)
             waiters.is_quiet = is_quiet
-            waiters.changes += 1  # an attempt must follow: a change up to now was not notified
+            waiters.changes += 1  # an attempt must follow: changes until now were not notified
             for key in waiters.keys:
                 if is_quiet:
                     self._quiet[key] = waiters
@@ -275,7 +275,7 @@ class LongPoll:
             waiters.queue.report_waiters(self._process, number, REPORT_TTL)
         except redis.RedisError:  # the next round reports again; meanwhile the last report expires
             waiters.reported_at = now - REPORT_TTL
-        except Exception:  # whatever it is, the reports of all other queues depend on going on
+        except Exception:  # keep going: the reports of all other queues depend on this loop
             log.exception("Could not report the number of clients that wait on %s", waiters.queue.name)
             waiters.reported_at = now - REPORT_TTL
 

@@ -36,7 +36,7 @@ class Event:
 
     @cached_property
     def text(self) -> str:
-        """All but the heads, as far as all streams share it."""
+        """The text that all streams share, without the heads."""
         return f"event: {self.kind}\ndata: {compact(self.data)[:-1]}"
 
     def heads_text(self, number: int) -> str:
@@ -53,7 +53,7 @@ class QueueFeed(Feed):
         super().__init__(queue.key, EVENT_INTERVAL)
         self.queue, self.tracker, self.history = queue, tracker, history
         self.event: Event | None = None
-        self.polled_step = 0  # of the history, in which the last successful poll was
+        self.polled_step = 0  # the step of the history in which the last successful poll was made
         self._subscription: Subscription | None = None
 
     def start(self, notify: Callable[[], None]) -> None:
@@ -88,7 +88,7 @@ class QueueFeed(Feed):
 
 
 class QueueReader(Reader):
-    """What one stream has sent of a queue: up to `max_next` messages, and its history if that is wanted."""
+    """Keeps track of what one stream has sent: up to `max_next` messages, and the history if `with_history`."""
 
     def __init__(self, feed: QueueFeed, max_next: int = MAX_NEXT, with_history: bool = False) -> None:
         self.feed, self.history = feed, feed.history
@@ -97,7 +97,7 @@ class QueueReader(Reader):
         self._version = 0
         self._text = self._heads = ""
         self._sent_step = 0  # the last step of the history that was sent
-        self._checked_step = 0  # the last one that was looked for
+        self._checked_step = 0  # the last one that was looked up
 
     def next_event(self) -> str:
         version, event = self.feed.version, self.feed.event
@@ -126,7 +126,7 @@ class QueueReader(Reader):
         return self.history.current_step() - 1
 
     def _new_steps(self, event: Event) -> dict[str, Any] | None:
-        """Return the steps that were not sent yet, once a step. The event is still true, however old the last poll."""
+        """Return the steps not sent yet, once per step. The counts of the event still hold, however old they are."""
         if self._last_step() <= self._checked_step:
             return None
         self._checked_step = self._last_step()

@@ -23,7 +23,7 @@ from web.live.feed import Feed, Reader
 from web.live.history import History
 
 EVENT_INTERVAL = 0.1  # seconds from one count of changed queues to the next, at least,
-REST_FACTOR = 4  # and as a multiple of the time it took: many queues that change all the time cost a fifth
+REST_FACTOR = 4  # and as a multiple of the time it took, so that counting never takes more than a fifth of the time
 SCAN_INTERVAL = 60.0  # seconds between two scans of all keys, at least,
 SCAN_REST_FACTOR = 100  # and as a multiple of the time it took
 UNTRACKED_SCAN_INTERVAL = 1.0  # the same where Redis sends no change notifications
@@ -43,7 +43,7 @@ class QueueListFeed(Feed):
         self._queues: dict[str, ListedQueue] = {}
         self._complete, self._unnamed = True, 0  # as in a Listing
         self._fault = ""  # the event that says why Redis cannot be polled
-        # The changes that led to the last versions: counts, None for a queue that holds nothing any more.
+        # The changes that led to the last versions: counts, None for a queue that no longer holds anything.
         self._changes: deque[tuple[int, dict[str, ListedQueue | None]]] = deque(maxlen=MAX_CHANGES)
         self._texts: dict[tuple[int, str, bool], str] = {}  # the events of this version, by the arguments of `news`
         self._changed_keys: set[bytes] = set()
@@ -57,10 +57,10 @@ class QueueListFeed(Feed):
         self.tracker.unobserve(self._record_change)
 
     def news(self, version: int, match: str, with_history: bool = False) -> tuple[int, str]:
-        """Return the present version, and the event for a stream that has sent another one (0: none).
+        """Return the current version, and the event for a stream that last sent `version` (0: none).
 
-        The event has the queues that match a glob pattern, and is "" if none of them has changed. The whole list comes
-        with the history of some, if that is wanted.
+        The event has the queues that match a glob pattern, and is "" if none of them has changed. With `with_history`,
+        a whole list includes the history of some queues.
         """
         with self._lock:
             key = version, match, with_history
@@ -85,7 +85,7 @@ class QueueListFeed(Feed):
         return f"event: changed\ndata: {compact({'queues': queues, 'removed': removed, **facts})}\n\n"
 
     def _histories(self, found: Sequence[ListedQueue]) -> dict[str, dict[str, object]]:
-        """Return the last minutes of the queues that are most likely to be in trouble, as far as they are known."""
+        """Return the recent history, where known, of the queues that are most likely to be in trouble."""
         histories: dict[str, dict[str, object]] = {}
         after = self.history.current_step() - HISTORY_STEPS - 1
         for queue in sorted(found, key=lambda queue: (-queue.counts.dead, -queue.counts.count))[:MAX_HISTORIES]:
@@ -124,7 +124,7 @@ class QueueListFeed(Feed):
     # --- polling
 
     def _record_change(self, keys: Iterable[bytes] | None) -> None:
-        """Have the queues of these keys counted soon; scan all if the keys are not known."""
+        """Schedule a count of the queues of these keys, or a scan of all keys if they are not known."""
         with self._lock:
             if keys is None:
                 self._scan_due = min(self._scan_due, self._scanned_at + UNTRACKED_SCAN_INTERVAL)
@@ -178,7 +178,7 @@ class QueueListFeed(Feed):
 
 
 class QueueListReader(Reader):
-    """What one stream has sent of the list of queues."""
+    """Keeps track of what one stream has sent of the list of queues."""
 
     def __init__(self, feed: QueueListFeed, match: str, with_history: bool = False) -> None:
         self.feed = feed

@@ -70,6 +70,6 @@ class Waiter:
         return self.seconds_left > 0 and not self._is_stopping() and not self.client.is_disconnected()
 
     def wait(self, seconds: float = math.inf) -> None:
-        """Return when woken, after `seconds`, or sooner, when `is_waiting` must be checked."""
+        """Return when woken, after `seconds`, or earlier, when it is time to check `is_waiting`."""
         self._woken.wait(max(0.0, min(seconds, self.seconds_left, self._check_interval)))
         self._woken.clear()

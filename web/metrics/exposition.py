@@ -1,6 +1,6 @@
 """`GET /metrics` in the formats of Prometheus: the state of the queues and the counts of this instance.
 
-The state comes from Redis and is the same in every instance of the app. The counts add up over all instances.
+The state comes from Redis and is the same in every instance. The counts must be summed over all instances.
 """
 
 from collections import Counter
@@ -44,7 +44,7 @@ COUNTERS = {  # of this instance's processes: metric -> help, event, labels
     "queue_acked": ("Messages acked through this instance.", "acked", ["queue"]),
     "queue_released": ("Messages released through this instance.", "released", ["queue"]),
     "queue_requests": ("Requests by operation, or kind of page, and status.", "requests", ["operation", "status"]),
-    "queue_redis_errors": ("Answers with an error of Redis, by error code.", "redis_errors", ["code"]),
+    "queue_redis_errors": ("Answers with a Redis error, by error code.", "redis_errors", ["code"]),
 }
 
 
@@ -121,7 +121,7 @@ class Metrics:
         yield from self._redis_counters(queues)
 
     def _choose(self, listing: Listing) -> list[str]:
-        """Return the queues that get a label: the default queue, then the largest ones, then those used here."""
+        """Return the queues that get a label: the default queue, the largest ones, then those used in this instance."""
         largest = sorted(
             listing.queues, key=lambda queue: -(queue.counts.count + queue.counts.reserved + queue.counts.dead)
         )

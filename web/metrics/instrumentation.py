@@ -1,4 +1,4 @@
-"""Records each answer: counts it for /metrics, logs the reason of a 5xx, and every request if LOG_REQUESTS is 1."""
+"""Record each answer: count it for /metrics, log the reason of a 5xx, and with LOG_REQUESTS=1 log every request."""
 
 import json
 import logging
@@ -9,13 +9,13 @@ from web.errors import REDIS_ERRORS, ApiError
 from web.request import Request
 from web.services import Services
 
-MAX_PATH = 300  # characters of a path in a log: a short line stays whole, whatever other processes write
+MAX_PATH = 300  # characters of a path in a log: short lines of several processes do not get mixed
 
 log = logging.getLogger(__name__)
 
 
 def label_of(environ: dict[str, Any]) -> str:
-    """Return what metrics call the route that Flask found for a request: "page" for a page, "other" without a route."""
+    """Return the metrics label of a request: the route that Flask found, "page" for pages, "other" without a route."""
     request = environ.get("werkzeug.request")
     blueprint, _, name = ((request and request.endpoint) or "other").rpartition(".")
     return "page" if blueprint == "pages" and environ["REQUEST_METHOD"] in ("GET", "HEAD") else name

@@ -1,1 +1,1 @@
-"""The operations of the API: each is one row, with the view that does it below. api.py lists them all."""
+"""The operations of the API: each is a view, decorated with the row that describes it. web/api.py lists them all."""

@@ -1,6 +1,6 @@
-"""An operation of the API: what it takes and answers, in one row, and how it is called.
+"""An operation of the API: the row that says what it takes and answers, and the code that runs it for a request.
 
-The row is all that the checks of a request, the OpenAPI document, /api/docs and docs/api.md know of an operation.
+The row is the single source for the checks of a request, the OpenAPI document, /api/docs and docs/api.md.
 """
 
 import inspect
@@ -28,7 +28,7 @@ Answer = dict[str, object]
 
 @dataclass(frozen=True)
 class Counted:
-    """An answer whose messages were counted before: when its Idempotency-Key was new, or as a stream came."""
+    """An answer whose messages are counted already: at the first use of an Idempotency-Key, or as a stream arrived."""
 
     answer: Answer | Response
 
@@ -39,11 +39,11 @@ View = Callable[..., Result]
 
 @dataclass(frozen=True)
 class Example:
-    """A request to the default queue, and what it answers: JSON, or the text of a stream or file."""
+    """A request to the default queue and its answer: JSON, or the text of a stream or file."""
 
     answer: dict[str, Any] | str
     sent: dict[str, Any] = field(default_factory=dict)  # parameters: in the query of a GET, in the body of a POST
-    pipe: str = ""  # what shows a part of the answer in a shell
+    pipe: str = ""  # a shell command that filters the answer
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,13 +54,13 @@ class Operation:
     method: str
     group: str  # the section of the reference
     name: str  # the last word of its path
-    id: str  # what metrics, Flask and generated clients call it
+    id: str  # its name in metrics, Flask and generated clients
     parameters: tuple[Parameter, ...]
-    path: str = ""  # where it is not an operation on a queue
+    path: str = ""  # unless it is an operation on a queue
     idempotent: bool = False  # whether it takes an Idempotency-Key
     raw_body: bool = False  # whether the body can be the message itself
     streams: bool = False  # whether the body can be a stream of lines, a message each
-    is_new: Callable[[Request], bool] = lambda _: True  # whether a message in it is new, so that the settings limit it
+    is_new: Callable[[Request], bool] = lambda _: True  # whether its message is new, so that limits apply
     answers: tuple[JsonAnswer, ...] = ()
     media: tuple[str, ...] = ()  # the media types of answers that are not JSON
     errors: tuple[str, ...] = ()  # error codes, beyond those of any request
@@ -89,7 +89,7 @@ class Operation:
 
 
 def operation(method: str, group: str, *parameters: Parameter, **row: Any) -> Callable[[View], Operation]:
-    """Make an operation of the view below, by default with the name of the view. `row` has the fields of Operation."""
+    """Turn the decorated view into an operation, named after it by default. `row` has more fields of Operation."""
 
     def make(view: View) -> Operation:
         name = row.get("name", view.__name__)
@@ -146,14 +146,14 @@ def arguments(request: Request, operation: Operation) -> dict[str, Any]:
 
 
 def max_body_bytes(operation: Operation, limits: Limits, setting: int) -> int:
-    """Return how large a body can be: as the setting says, smaller without messages, or as large as a message."""
+    """Return the maximum size of a body: the setting, less if it has no messages, more if the message is not new."""
     if not operation.takes_messages:
         return min(setting, MAX_FIELDS_BYTES)
     return setting if limits.is_new else max(setting, limits.max_bytes)
 
 
 def refuse_idempotency_key(request: Request) -> None:
-    """Refuse an Idempotency-Key (400) where it would be ignored: repeating the request would do the work again."""
+    """Refuse an Idempotency-Key (400) that would be ignored: a repeated request would do the work again."""
     if request.headers.get("Idempotency-Key") is not None:
         raise ApiError("bad_idempotency_key", "This operation does not take an Idempotency-Key.")
 

@@ -30,7 +30,7 @@ from web.request import Request
 
 
 def is_put_back(request: Request) -> bool:
-    """Return whether the query has front=1, so that the message may be one that was popped before."""
+    """Return whether the query string has front=1, which puts a popped message back."""
     return request.args.getlist("front") in (["1"], ["true"])
 
 
@@ -39,7 +39,7 @@ def is_put_back(request: Request) -> bool:
     PUSH_AND_POP,
     Message("message", "The message: any JSON value but null, or the text of a form field."),
     MessageList("messages", "Several messages, instead of `message`. All are stored, or none."),
-    Flag("front", "Push to the front of the queue, to be popped next. In the query string it also lifts the limits."),
+    Flag("front", "Push to the front, to be popped next. In the query string, it lifts the limits for new messages."),
     Number(
         "delay",
         "Time until the message joins the back of the queue. Until then it is `delayed`.",
@@ -83,13 +83,15 @@ def push(
 ) -> Result:
     """Add one message, or several at once.
 
-    Several messages keep their order, and are all stored or none. A stream of lines is stored as it arrives, within
-    some tens of milliseconds. If it breaks off, the lines that arrived whole are stored; `pushed` counts them, and
-    `line` is the first line that was not stored. A stream takes no Idempotency-Key, `front` or `delay`.
+    Several messages keep their order. Either all of them are stored, or none.
 
-    Limits apply to new messages only. With `front=1` in the query string any message that was popped can be put back:
-    it may be empty, and message and body may have up to 512 MiB, the limit of Redis. Send a large one as
-    `application/octet-stream`, since JSON makes it larger.
+    A stream of lines is stored as it arrives, within tens of milliseconds. If it breaks off, the complete lines are
+    stored: `pushed` is the number of messages, and `line` the number of the first line that was not stored. A stream
+    takes no Idempotency-Key, `front` or `delay`.
+
+    Limits apply to new messages only. With `front=1` in the query string, any popped message can be put back: it can be
+    empty, and message and body can have up to 512 MiB, the limit of Redis. Send a large one as
+    `application/octet-stream`, because JSON makes it larger.
 
     A UTF-8 byte order mark is dropped at the start of a stream, a JSON body or a form. A single message as `text/plain`
     keeps it.
@@ -114,7 +116,7 @@ def push(
 
 
 def push_stream(request: Request, queue: ReliableQueue, kind: str, key: str | None, **refused: float) -> Counted:
-    """Push a stream of lines; their messages are counted as they come."""
+    """Push a stream of lines, counting its messages as they arrive."""
     for name, value in refused.items():
         if value:
             raise ApiError("bad_parameter", f"A stream of lines does not take {name}.", parameter=name)
@@ -165,7 +167,7 @@ def pop(request: Request, queue: ReliableQueue, key: str | None, wait: float, ma
 
 
 def text_answer(taken: list[bytes]) -> Response:
-    """Answer with a message as the body itself, 204 for none."""
+    """Return an answer whose body is the message itself; 204 if there is none."""
     if not taken:
         return Response(status=204)
     is_text = isinstance(decode_message(taken[0]), str)

@@ -1,4 +1,4 @@
-"""count, all, reserved, delayed and events: what a queue holds. Nothing is taken."""
+"""count, all, reserved, delayed and events: look into a queue without taking anything."""
 
 from collections.abc import Iterator
 from dataclasses import asdict, replace
@@ -75,21 +75,21 @@ def all_messages(
     contains: str | None,
     details: bool,
 ) -> Answer | Response:
-    """List the waiting messages, the one to be popped next first.
+    """List the waiting messages, starting with the one to be popped next.
 
     With `Accept: application/x-ndjson` the answer has one line of JSON per message, which `push` accepts.
 
     With `contains` the whole queue is searched from `offset` on, and `limit` is the maximum number of matches. A
     message that waits throughout the search is found exactly once, even if others come and go.
 
-    A lease that ended without an `ack` has the reason "lease expired". The details of a failed message are forgotten
-    after an hour. Those of a dead letter stay as long as the letter, and identical dead letters share the latest.
+    If the last lease ended without an `ack`, the reason is "lease expired". The details of a failed message are kept
+    for an hour, those of a dead letter as long as it exists. Identical dead letters share the latest details.
     """
-    count = queue.state().counts.count  # returns messages that are due first
+    count = queue.state().counts.count  # this also returns the messages that are due
     size = min(max(0, count - offset), count if limit is None else limit)
     if contains is not None:
         chunks: Iterator[list[Any]] = answers.iter_found(queue, contains, offset, limit, preview, details)
-        if preview is None and not details and prefers(request, NDJSON):  # lines that `push` accepts, as ever
+        if preview is None and not details and prefers(request, NDJSON):  # lines that `push` accepts
             chunks = ([one["message"] for one in chunk] for chunk in chunks)
     elif details:
         chunks = answers.iter_details(queue, offset, size, preview)
@@ -103,7 +103,7 @@ def all_messages(
 def list_answer(
     request: Request, chunks: Iterator[list[Any]], count: int, size: int | None = None
 ) -> Response | Answer:
-    """Answer a list of `size` messages (None: unknown) while it is read, as JSON or as one line each."""
+    """Return an answer with a list of messages, as JSON or NDJSON; `size` is its length, None if unknown."""
     if prefers(request, NDJSON):
         return Response(answers.as_ndjson(answers.prefetch(chunks)), content_type=NDJSON)
     first = next(chunks, [])
@@ -114,7 +114,7 @@ def list_answer(
 
 HELD_MESSAGES = success(
     "HeldMessages",
-    {"messages": list_of(ref("HeldMessage"), "The messages."), "count": whole("Number of all of them.")},
+    {"messages": list_of(ref("HeldMessage"), "The messages."), "count": whole("Total number, whatever `limit` is.")},
 )
 
 
@@ -129,9 +129,9 @@ HELD_MESSAGES = success(
 def reserved(
     request: Request, queue: ReliableQueue, offset: int, limit: int | None, preview: int | None
 ) -> Answer | Response:
-    """List the reserved messages, the first to return to the queue first.
+    """List the reserved messages, earliest deadline first.
 
-    With its `id` anyone can release, extend or ack a message, or make it a dead letter.
+    The `id` of a message is all that a client needs to release, extend or ack it, or to make it a dead letter.
     """
     chunks = answers.iter_held(queue, "reserved", offset, limit, preview)
     return list_answer(request, chunks, queue.state().counts.reserved)
@@ -151,10 +151,10 @@ def reserved(
 def delayed(
     request: Request, queue: ReliableQueue, offset: int, limit: int | None, preview: int | None
 ) -> Answer | Response:
-    """List the delayed messages, the first to return to the queue first.
+    """List the delayed messages, earliest deadline first.
 
-    They were pushed or released with a `delay`. With its `id` a message can be released (to join the queue now),
-    extended (later), acked (never) or made a dead letter.
+    They were pushed or released with a `delay`. Use the `id` of a message to release it (it joins the queue now),
+    extend it (later), ack it (never), or make it a dead letter.
     """
     chunks = answers.iter_held(queue, "delayed", offset, limit, preview)
     return list_answer(request, chunks, queue.state().counts.delayed)
@@ -176,15 +176,15 @@ def events(request: Request, queue: ReliableQueue, next: int, history: bool) -> 
     """Follow a queue: its state as server-sent events, at once and after every change, whoever made it.
 
     `event: queue` has one line of JSON: `name`, the fields of `count`, and `next`, the previews of the first messages.
-    `next` is left out while it is the same as in the event before. `event: fault` has `error` and `message`: Redis is
-    unavailable, or refuses. A comment line comes after every 15 seconds of silence.
+    `next` is left out while it is the same as in the event before. `event: fault` reports, with `error` and `message`,
+    that Redis is unavailable or refuses commands. After 15 seconds without an event, a comment line is sent.
 
     With `history=1` the first event has `history`, and later events have the steps that have ended since. `at` is when
     the first step began (Unix time, in seconds) and `step` the length of a step in seconds. `max`, `count`, `in` and
     `out` have a number for each step, null where it is unknown: the highest number of waiting messages, the number
-    waiting at its end, and the messages that came and went. `in` and `out` are lower bounds. They count what was pushed
-    (without delay), popped and reserved through this instance, and more where the number of waiting messages shows it:
-    if it grows by 10 while 2 were counted in and 1 out, there were 11 in and 1 out.
+    waiting at its end, and the numbers that came in and went out. `in` and `out` are lower bounds. They count the
+    messages pushed (without a delay), popped and reserved through this instance, plus any more that the number of
+    waiting messages implies: if it grows by 10 while 2 were counted in and 1 out, there were 11 in and 1 out.
     """
     services, reader = request.services, partial(QueueReader, max_next=next, with_history=history)
     return stream_answer(request, services.queue_events, services.queue_feed(queue), reader)

@@ -78,7 +78,7 @@ def reserve(request: Request, queue: ReliableQueue, lease: float, wait: float, m
     RESERVATIONS,
     ID,
     IDS,
-    JobName("job", "With one `id` and `result`: the job whose result to store, for a day."),
+    JobName("job", "The job whose `result` to store, for a day. Send both with one `id`."),
     Message("result", "The result: any JSON value but null, or the text of a form field."),
     answers=(success("Acked", {"acked": whole("Number of reservations ended.")}),),
     errors=("stale", *MESSAGE_ERRORS, "redis_full"),
@@ -89,9 +89,9 @@ def ack(
 ) -> Answer:
     """Acknowledge messages: end their reservations, and forget them.
 
-    If one of the ids is not held any more, nothing is changed. Acking the same id again within an hour is harmless.
+    If any of the ids is no longer held, nothing is changed. Acking the same id again within an hour is harmless.
 
-    A result is stored in the same step as the ack, so a late ack stores none. GET `result` returns it.
+    A result is stored in the same atomic step as the ack, so a late ack stores none. GET `result` returns it.
     """
     found = one_or_many(id, ids, "id")
     if job is None and result is None:
@@ -121,7 +121,7 @@ def ack(
             "Released",
             {
                 "released": whole("Number of reservations ended."),
-                "dead": whole("Number of these that became dead letters, through `dead` or their last delivery."),
+                "dead": whole("Number of those that became dead letters: by `dead`, or after their last delivery."),
             },
         ),
     ),
@@ -139,7 +139,7 @@ def release(
 ) -> Answer:
     """Return reserved messages to the front of the queue, now or later, or make them dead letters.
 
-    If one of the ids is not held any more, nothing is changed.
+    If any of the ids is no longer held, nothing is changed.
     """
     found = one_or_many(id, ids, "id")
     if dead and delay:

@@ -1,4 +1,4 @@
-"""result: what came of a job. A producer names the job in its message, and a worker stores the result."""
+"""result: store and return the result of a job, which its producer names in the message."""
 
 from broker.queue import RESULT_SECONDS, ReliableQueue
 from web.input.codec import decode_message
@@ -27,10 +27,10 @@ JOB = JobName("job", "Name of the job, chosen by its producer.", required=True)
     example=Example({"success": True, "job": "sum-1"}, {"job": "sum-1", "result": 42}),
 )
 def store_result(request: Request, queue: ReliableQueue, job: str, result: bytes, keep: int) -> Answer:
-    """Store the result of a job, in place of an earlier one.
+    """Store the result of a job, replacing an earlier one.
 
-    A producer names a job in its message, a worker stores the result under that name, and the producer asks for it. A
-    worker that has reserved the message sends `job` and `result` with its `ack` instead, which takes one step.
+    A producer names a job in its message, a worker stores the result under that name, and the producer fetches it. A
+    worker that has reserved the message can send `job` and `result` with its `ack` instead: one atomic step.
     """
     queue.store_result(job, result, keep)
     return {"success": True, "job": job}
@@ -60,7 +60,7 @@ def store_result(request: Request, queue: ReliableQueue, job: str, result: bytes
 def get_result(request: Request, queue: ReliableQueue, job: str, wait: float) -> Answer:
     """Return the result of a job.
 
-    It is kept, so it can be asked for again.
+    It stays stored until it expires, so it can be fetched again.
     """
     found = request.services.long_poll.result(queue, job, wait, ClientConnection(request.environ))
     if found is None:

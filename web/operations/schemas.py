@@ -44,7 +44,7 @@ def fields(required: dict[str, Schema], **optional: Schema) -> Schema:
 
 @dataclass(frozen=True)
 class JsonAnswer:
-    """A JSON answer with status 200: its schema by the name that generated clients give to it, and when it comes."""
+    """A JSON answer with status 200: its schema, the name of that in generated clients, and when it is sent."""
 
     name: str
     schema: Schema
@@ -98,7 +98,7 @@ DELIVERY = {
     "deadline": unix_time("When the lease ends."),
 }
 
-# Those that no answer of an operation is, but that others refer to.
+# Schemas that are not the answer of an operation themselves, but that others refer to.
 SHARED: dict[str, Schema] = {
     "Bytes": _bytes("Bytes that are not valid UTF-8."),
     "Message": {
@@ -132,7 +132,7 @@ SHARED: dict[str, Schema] = {
             failed=FAILED,
             died=unix_time("When it became a dead letter, instead of `failed`."),
         ),
-        "description": "A message, or its preview, with the details that were asked for.",
+        "description": "A message, or its preview, with the details that were requested.",
     },
     "HeldMessage": fields(
         {
@@ -159,7 +159,7 @@ SHARED: dict[str, Schema] = {
             line=whole("The line of a stream at fault, from 1."),
             moved=whole("Messages that were moved before the error."),
         ),
-        "description": "Nothing was changed, except for the messages that `pushed` and `moved` count; with the code "
-        "`outcome_unknown` that is not known.",
+        "description": "Nothing was changed, except for the messages that `pushed` and `moved` count. After the code "
+        "`outcome_unknown` it is not known whether anything was changed.",
     },
 }

@@ -29,8 +29,8 @@ MATCH = Text("match", "Only queues whose name matches this pattern of `*`, `?` a
             "Queues",
             {
                 "queues": list_of(fields({"name": text("Name of the queue."), **COUNTS}), "The queues, by name."),
-                "complete": flag("False if some may be missing."),
-                "unnamed": whole("Lists that match, but whose name is not allowed here, so they cannot be opened."),
+                "complete": flag("False if queues may be missing."),
+                "unnamed": whole("Number of matching lists that cannot be opened: their names are not valid here."),
             },
         ),
     ),
@@ -65,18 +65,18 @@ def events(request: Request, match: str, history: bool) -> Response:
     """Follow all queues: the same list as server-sent events, whole at first, then after every change.
 
     `event: queues` has one line of JSON: `queues`, `complete` and `unnamed`, as in `GET /api/queues` (here `unnamed`
-    counts all, whatever `match` says). It replaces all that was sent before. It comes at once, after a fault, and to a
-    client that reads too slowly to get every change.
+    counts all, whatever `match` is). It replaces everything sent before. It is sent at once, after a fault, and to a
+    client that reads too slowly to receive every change.
 
-    `event: changed` has those of the `queues` that are new or have other counts, and the names of those `removed`,
-    which hold nothing any more. It comes within 100 milliseconds of a change, or less often while thousands of queues
-    change all the time. `event: fault` has `error` and `message`. A comment line comes after every 15 seconds of
-    silence.
+    `event: changed` has in `queues` those that are new or whose counts have changed, and in `removed` the names of
+    those that no longer hold anything. It is sent within 100 milliseconds of a change, less often while thousands of
+    queues keep changing. `event: fault` has `error` and `message`. After 15 seconds without an event, a comment line is
+    sent.
 
-    With `history=1` up to 100 queues of a whole list have a `history`: first those with dead letters, then the longest.
-    `at` is when its first step began (Unix time, in seconds) and `step` the length of a step in seconds. `count` and
-    `out` have a number for each step, null where it is unknown: the number of messages that waited at its end, and at
-    least how many were taken in it.
+    With `history=1`, up to 100 queues of `event: queues` have a `history`: first those with dead letters, then the
+    longest. `at` is when its first step began (Unix time, in seconds) and `step` the length of a step in seconds.
+    `count` and `out` have a number for each step, null where it is unknown: the number of messages waiting at its end,
+    and a lower bound of the number taken during it.
     """
     services, reader = request.services, partial(QueueListReader, match=match or "*", with_history=history)
     return stream_answer(request, services.queue_list_events, services.queue_list_feed(), reader)
@@ -90,19 +90,19 @@ def events(request: Request, match: str, history: bool) -> Response:
         success(
             "Health",
             {"version": text("Version of the app.")},
-            warning=text("What may lose messages, or keep new ones out."),
+            warning=text("A risk of losing, refusing or delaying messages."),
         ),
     ),
     example=Example({"success": True, "version": __version__}),
 )
 def healthz(request: Request) -> Answer:
-    """Check that Redis replies and would run the commands of a queue, else 503 with the cause.
+    """Check that Redis replies and would run the commands of a queue; if not, answer 503 with the cause.
 
     A read-only replica is `redis_readonly`, a server that is still loading its data `redis_loading`. In a Cluster every
     primary must reply, and every slot must be served. It needs no token, and accepts any Host and HTTP/1.0.
 
-    There is a warning if a Redis evicts keys when its memory is full (its `maxmemory-policy` is not `noeviction`), or
-    if its memory is full now.
+    `warning` says that a Redis evicts keys when its memory is full (its `maxmemory-policy` is not `noeviction`), that
+    its memory is full now, or which permissions its user lacks to notice due messages and changes at once.
     """
     services = request.services
     queue = (services.client, services.settings.queue_name, services.settings.queue_prefix)
@@ -124,7 +124,7 @@ def prometheus(request: Request) -> Response:
 
     From Redis, so the same in every instance: `queue_waiting_messages`, `queue_reserved_messages`,
     `queue_delayed_messages`, `queue_paused`, `queue_dead_messages`, `queue_waiters`, `queue_head_age_seconds` (how long
-    scrapes have seen the same message at the front), `queue_expired_total`, `queue_buried_total`.
+    the same message has been at the front, as seen by scrapes), `queue_expired_total`, `queue_buried_total`.
 
     Counted by the processes of this instance, to be summed over instances: `queue_pushed_total`, `queue_popped_total`,
     `queue_reserved_total`, `queue_acked_total`, `queue_released_total`, `queue_requests_total` (by `operation` and

@@ -21,7 +21,7 @@ PUSH_AND_POP, READING, RESERVATIONS = "Push and pop", "Reading a queue", "Reserv
 RESULTS, TIDYING, SERVICE = "Results", "Tidying up", "All queues, health and metrics"
 GROUPS = {  # of operations, in the order of the reference -> what they are for
     PUSH_AND_POP: "Add messages to a queue, and take them out.",
-    READING: "See what a queue holds. Nothing is taken.",
+    READING: "Look into a queue without taking anything.",
     RESERVATIONS: "Take messages for a limited time: at-least-once delivery, retries and dead letters.",
     RESULTS: "Hand the result of a job back to its producer.",
     TIDYING: "Remove, clear, restore and move messages; pause and resume delivery.",
@@ -41,7 +41,7 @@ MAX = Integer(
 )
 WAIT = Number(
     "wait",
-    f"How long to wait if there is none; at most {ANSWER_TIMEOUT:.0f} seconds, since proxies time out after 60.",
+    f"How long to wait if there is nothing yet. Capped at {ANSWER_TIMEOUT:.0f}, because proxies time out after 60.",
     default=0,
     maximum=MAX_WAIT,
     unit="seconds",
@@ -74,7 +74,7 @@ def take(
 
 
 def batch_or_one(found: list[dict[str, Any]], max: int | None) -> Answer:
-    """Answer the messages that were taken: as a list if `max` was sent."""
+    """Return the answer with the messages taken: a list if `max` was sent."""
     if not found:
         return nothing("empty", max)
     if max is None:
@@ -83,7 +83,7 @@ def batch_or_one(found: list[dict[str, Any]], max: int | None) -> Answer:
 
 
 def nothing(error: str, max: int | None = None) -> Answer:
-    """Answer that there is nothing to return: no success, and no error status either."""
+    """Return the answer for nothing to return: `success` is false, but the status is 200."""
     answer: Answer = {"success": False, "error": error, "message": ERRORS[error].sentence}
     return answer if max is None else {**answer, "messages": []}
 

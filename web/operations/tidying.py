@@ -31,16 +31,16 @@ PAUSED = success("Paused", {"paused": flag("Whether the queue is paused now.")})
         success(
             "Removed",
             {"message": message("The message that was removed.")},
-            undo=text("With `undo`: what `restore` takes."),
+            undo=text("With `undo`: the token for `restore`."),
         ),
     ),
     errors=("stale", *MESSAGE_ERRORS),
     example=Example({"success": True, "message": "hello"}, {"position": 0, "message": "hello"}),
 )
 def remove(request: Request, queue: ReliableQueue, position: int, message: bytes, undo: bool) -> Answer:
-    """Remove one waiting message, if this very message is at that position.
+    """Remove one waiting message, if it is still at that position.
 
-    It may be empty, or larger than `MAX_MESSAGE_BYTES`.
+    The message can be empty, or larger than `MAX_MESSAGE_BYTES`, since limits apply to new messages only.
     """
     token = queue.remove(position, message, undo=undo)
     return {"success": True, "message": decode_message(message), **({"undo": token} if undo else {})}
@@ -56,7 +56,7 @@ def remove(request: Request, queue: ReliableQueue, position: int, message: bytes
                 "cleared": whole("Number of messages removed."),
                 "undo": {
                     "type": ["string", "null"],
-                    "description": "What `restore` takes; null if the queue was empty.",
+                    "description": "The token for `restore`; null if the queue was empty.",
                 },
             },
         ),
@@ -83,8 +83,8 @@ def clear(request: Request, queue: ReliableQueue) -> Answer:
 def restore(request: Request, queue: ReliableQueue, undo: str) -> Answer:
     """Undo a `clear` or a `remove`.
 
-    Cleared messages go before everything that was pushed since. A removed message goes behind the message that was
-    ahead of it, or to the front if that one has left the queue.
+    Cleared messages return ahead of everything pushed since. A removed message returns to its place behind the message
+    that was ahead of it, or to the front if that one has left the queue.
     """
     return {"success": True, "restored": queue.restore(undo)}
 
@@ -98,7 +98,7 @@ def restore(request: Request, queue: ReliableQueue, undo: str) -> Answer:
     Integer("position", "Move only the message at this position; 0 is popped next. Not with `max` or `contains`."),
     Message("message", "With `position`: the message that should be there."),
     is_new=lambda _: False,
-    answers=(success("Moved", {"moved": whole("Number of messages moved; an error that comes midway has it too.")}),),
+    answers=(success("Moved", {"moved": whole("Number of messages moved. An error midway has it too.")}),),
     errors=("same_queue", "stale", "cross_slot", "redis_full", *MESSAGE_ERRORS),
     example=Example({"success": True, "moved": 1}, {"to": "jobs"}),
 )
@@ -113,8 +113,8 @@ def move(
 ) -> Answer:
     """Move messages to another queue, the oldest first, in order.
 
-    None is lost or doubled. To return the dead letters of `jobs`, move from `jobs.dead` to `jobs`. With `position` and
-    `message` one message is moved, if this very message is at that position.
+    No message is lost or duplicated. To return the dead letters of `jobs`, move from `jobs.dead` to `jobs`. With
+    `position` and `message`, one message is moved, if it is still at that position.
     """
     if request.services.queue(to).key == queue.key:
         raise ApiError("same_queue", parameter="to")
@@ -133,7 +133,7 @@ def move(
 
 
 def move_one(queue: ReliableQueue, to: str, position: int | None, message: bytes | None) -> Answer:
-    """Move the message at a position, if it is this very message."""
+    """Move a message, if it is still at that position."""
     if position is None or message is None:
         name = "position" if position is None else "message"
         raise ApiError("bad_parameter", "To move one message, send its position and the message.", parameter=name)
@@ -159,7 +159,7 @@ def batches(queue: ReliableQueue, to: str, left: int, contains: str | None) -> I
 def pause(request: Request, queue: ReliableQueue) -> Answer:
     """Pause delivery: `pop` and `reserve` answer `paused`, and waiting clients keep waiting.
 
-    Everything else works. Clients that use the Redis list directly are not affected.
+    All other operations work. Clients that use the Redis list directly are not affected.
     """
     queue.pause()
     return {"success": True, "paused": True}

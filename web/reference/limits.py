@@ -1,4 +1,4 @@
-"""The limits of the API, for docs/api.md: what is limited, to how much, by which setting, and the code beyond it."""
+"""The limits of the API, for docs/api.md: each with its value, its setting, and the error code beyond it."""
 
 from broker.keys import NAME_RULE
 from broker.listing import LIST_TIMEOUT, MAX_QUEUES

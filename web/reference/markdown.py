@@ -131,7 +131,7 @@ def words(schema: Schema, unit: str = "") -> str:
 
 
 def body_table(operation: Operation) -> str:
-    """Return a table of the media types of the body, where it can be other than fields."""
+    """Return a table of the media types of the body; "" if it can only have fields."""
     rows = []
     if operation.raw_body:
         rows += [
@@ -172,7 +172,7 @@ def field_rows(schema: Schema, listed: set[str], path: str = "") -> Iterator[tup
 
 
 def object_in(schema: Schema) -> Schema:
-    """Return the object that a schema is, refers to, or has as an alternative; {} if there is none."""
+    """Return the object schema that a schema is, refers to, or has as an alternative; {} if there is none."""
     for one in schema.get("anyOf", [schema]):
         found = SHARED[one["$ref"].rpartition("/")[2]] if "$ref" in one else one
         if found.get("type") == "object":
@@ -232,7 +232,7 @@ def error_table() -> str:
 
 
 def common_errors() -> str:
-    """Return the codes that can answer any request, and any of each method."""
+    """Return the codes with which any request can fail, and those for any GET or any POST."""
     paragraphs = []
     for raised, start in ((Raised.ANY, ""), (Raised.GET, "A `GET` also: "), (Raised.POST, "A `POST` also: ")):
         codes = [f"`{code}`" for code, row in ERRORS.items() if row.raised is raised]

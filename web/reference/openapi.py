@@ -82,7 +82,7 @@ def document(settings: Settings, app: Flask) -> dict[str, Any]:
 
 
 def conventions() -> str:
-    """Return the part of the guide that holds for every operation."""
+    """Return the part of the guide that applies to every operation."""
     return GUIDE.partition("## Conventions\n")[2].partition("\n## ")[0].strip()
 
 
@@ -107,7 +107,7 @@ def describe(operation: Operation, is_named: bool, has_tokens: bool, responses: 
 
 
 def parameters(operation: Operation, is_named: bool) -> Iterator[dict[str, Any]]:
-    """Yield what goes in the path, the query string and the headers."""
+    """Yield the parameters in the path, the query string and the headers."""
     if is_named:
         name = {"name": "name", "in": "path", "required": True, "description": "Name of the queue."}
         yield {**name, "schema": QueueName("name").schema()}
@@ -130,7 +130,7 @@ def parameters(operation: Operation, is_named: bool) -> Iterator[dict[str, Any]]
 
 
 def about(parameter: Parameter) -> str:
-    """Return what a parameter is for, its unit and its default."""
+    """Return the description of a parameter: its purpose, unit and default."""
     unit = getattr(parameter, "unit", "")
     text = f"{parameter.doc} In {unit}." if unit else parameter.doc
     return f"{text} By default {parameter.default}." if parameter.default else text
@@ -219,7 +219,7 @@ def answers(operation: Operation) -> dict[str, Any]:
 
 
 def codes_of_any(method: str) -> list[str]:
-    """Return the codes that can answer any request with a method."""
+    """Return the codes with which any request with a method can fail."""
     return [code for code, row in ERRORS.items() if row.raised in (Raised.ANY, Raised(method))]
 
 

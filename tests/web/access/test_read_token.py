@@ -167,6 +167,6 @@ def test_a_reload_with_bad_settings_changes_nothing(serve: Callable[..., App], v
     before = app.workers()
     file.write_text("short")
     os.kill(app.process.pid, signal.SIGHUP)
-    until(lambda: "Not reloaded: API_TOKEN_FILE must hold" in app.log.read_text())
+    until(lambda: "Not reloaded: API_TOKEN_FILE must be" in app.log.read_text())
     assert status(app, WRITE) == 200
     assert sorted(app.workers()) == sorted(before)

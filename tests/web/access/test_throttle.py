@@ -101,7 +101,7 @@ def test_they_are_logged_without_the_token(
     for way in tries(client).values():
         for _ in range(20):
             way(WRONG)
-    assert "Wrong token from 127.0.0.1: 1 lately" in caplog.text
+    assert "Wrong token from 127.0.0.1: 1 recently" in caplog.text
     assert WRONG not in caplog.text and TOKEN not in caplog.text
     assert len(caplog.records) < 10  # nobody can fill the log
 
@@ -182,5 +182,5 @@ def test_many_guesses_at_once_do_not_keep_the_right_token_out(serve: Callable[..
     assert {status for status, _ in answered} <= {401, 429}
     assert len(checked) <= FREE_ATTEMPTS + MAX_DELAYED_PER_CLIENT * (took / 0.25 + 1)
     log = site.log.read_text()
-    assert "Wrong token from 127.0.0.1: 1 lately" in log
+    assert "Wrong token from 127.0.0.1: 1 recently" in log
     assert WRONG not in log and TOKEN not in log
