@@ -125,7 +125,7 @@ def test_a_hundred_failing_messages_among_thousands_become_dead_letters_after_fi
     counts = api.call("count")[1]
     assert (counts["count"], counts["reserved"], counts["dead"]) == (0, 0, 100)
 
-    dead = RedisQueue(connect(valkey.url), name + ".dead").all()
+    dead = ReliableQueue(connect(valkey.url), name + ".dead").all()
     assert {text.decode() for text in dead} == failing
     assert Api(site.url, name + ".dead").call("move", to=name) == (200, {"success": True, "moved": 100})
     again = api.call("reserve", lease=60, max=1000)[1]["messages"]

@@ -97,7 +97,7 @@ def prepared(queue: ReliableQueue, other: ReliableQueue) -> dict[str, Callable[[
         "extend": lambda queue: queue.extend(extended, 500),
         "requeue": lambda queue: queue.requeue(b"again"),
         "restore": lambda queue: ReliableQueue(queue.client, other.name).restore(undo),
-        "count": lambda queue: queue.count(),
+        "state": lambda queue: queue.state(),
         "wait": lambda queue: queue.wait(1),
         "report": lambda queue: queue.report_waiters("process", 1, 30),
         "move": lambda queue: queue.move(other.name, 1),
