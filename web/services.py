@@ -111,7 +111,7 @@ class Services:
         """Keep counts and history in files beside those of the other processes; in memory where that fails."""
         try:
             self.counters, self.history = Counters(file), History(file.with_suffix(".history"))
-        except OSError as error:
+        except Exception as error:  # a full disk, or a damaged file
             log.warning("This process counts for itself, so /metrics and charts are incomplete: %s", error)
 
     def log_warning(self) -> None:
