@@ -9,6 +9,7 @@ import fcntl
 import gc
 import itertools
 import json
+import logging
 import os
 import shutil
 import signal
@@ -16,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from gunicorn import util
 from gunicorn.http.errors import InvalidHeader, UnsupportedTransferCoding
 
 import embedded
+from embedded.supervisor import log_line, takes_a_line
 from server.capacity import Capacity
 from server.listen import check_addresses, page_url
 from settings import ROOT, BadSetting, Settings, read
@@ -32,13 +35,14 @@ CHECK_TIMEOUT = 5  # seconds that the start waits for the check of REDIS_URL
 
 def start(server: Any, settings: Settings, capacity: Capacity) -> None:
     """Check what the server needs and start the embedded Valkey, or end the process with one line (exit code 2)."""
+    _drop_logs_that_block(server)
     try:
         capacity.check(server.log)
         check_addresses(settings, server.cfg)
         _check_redis_url(settings)
         server.embedded = embedded.start(settings.data_dir) if settings.embedded else None
     except (BadSetting, embedded.CannotStart) as error:
-        print(f"Cannot start: {error}.", file=sys.stderr, flush=True)
+        log_line(f"Cannot start: {error}.")
         sys.exit(2)
     server.counts_folder = _make_counts_folder(server)
     util.write_error = _write_error
@@ -53,8 +57,10 @@ def print_url(server: Any, settings: Settings) -> None:
     # A socket knows the IP address of a name in HOST, and a Host header with an IP address is always trusted.
     addresses = [listener.getsockname() for listener in server.LISTENERS] or server.address
     urls = [page_url(*address[:2]) for address in addresses if isinstance(address, tuple)]
-    if urls:
-        print(f"The queue is on {urls[0]}{settings.url_prefix.lstrip('/')}", flush=True)
+    if urls and takes_a_line(sys.stdout):
+        line = f"The queue is on {urls[0]}{settings.url_prefix.lstrip('/')}\n"
+        with contextlib.suppress(OSError):  # without a buffer, which each worker would try to write again
+            os.write(sys.stdout.fileno(), line.encode())
 
 
 def stop(server: Any) -> None:
@@ -140,6 +146,19 @@ def _make_counts_folder(server: Any) -> Path:
 # --- of the master
 
 
+def _drop_logs_that_block(server: Any) -> None:
+    """Drop a line of the log that would block its process: a worker would stop in the middle of its requests."""
+
+    def is_writable(handler: logging.StreamHandler[Any]) -> Callable[[logging.LogRecord], bool]:
+        return lambda _: takes_a_line(handler.stream)
+
+    logging.raiseExceptions = False
+    handlers = [*server.log.error_log.handlers, *server.log.access_log.handlers, logging.lastResort]
+    for handler in handlers:
+        if isinstance(handler, logging.StreamHandler):
+            handler.addFilter(is_writable(handler))
+
+
 def _check_settings_before_reload(server: Any) -> None:
     """Let SIGHUP change nothing if the new settings are bad: they would stop the server."""
     reload = server.reload
@@ -148,7 +167,7 @@ def _check_settings_before_reload(server: Any) -> None:
         try:
             read(os.environ)
         except BadSetting as error:
-            print(f"Not reloaded: {error}.", file=sys.stderr, flush=True)
+            log_line(f"Not reloaded: {error}.")
         else:
             reload()
 
