@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 from embedded import supervisor
-from embedded.supervisor import ALTERNATIVES, LOCK_FILE, RESTART_DELAY
+from embedded.supervisor import ALTERNATIVES, LOCK_FILE, RESTART_DELAY, log_line
 from embedded.supervisor import CannotStart as CannotStart
 
 
@@ -44,10 +44,7 @@ class Embedded:
         if self._supervisor.poll() is None or time.monotonic() - self._started_at < RESTART_DELAY:
             return
         reason = self.report()
-        print(
-            f"The supervisor of the embedded server ended{reason and f' ({reason})'}; starting another.",
-            file=sys.stderr,
-        )
+        log_line(f"The supervisor of the embedded server ended{reason and f' ({reason})'}; starting another.")
         self._start_supervisor("adopt")
 
     def stop(self) -> None:

@@ -25,7 +25,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
-from typing import Protocol
+from typing import Any, Protocol
 from urllib.parse import quote
 
 ROOT = Path(__file__).parent.parent
@@ -291,11 +291,11 @@ def _supervise(data_dir: Path, master: str, adopt: bool) -> None:
     sys.stdout.close()
     while server and not _stop_requested(CHECK_INTERVAL):
         if not os.path.exists(SOCKET_FILE):
-            _log(f"{data_dir}/{SOCKET_FILE} is gone; restarting the embedded server.")
+            log_line(f"{data_dir}/{SOCKET_FILE} is gone; restarting the embedded server.")
             server.terminate()
             server.wait()
         if (code := server.poll()) is not None:
-            _log(f"The embedded server ended ({code}); restarting it.")
+            log_line(f"The embedded server ended ({code}); restarting it.")
             server = _restart(data_dir, binary, lock)
     if server:
         server.terminate()
@@ -311,7 +311,7 @@ def _restart(data_dir: Path, binary: str, lock: int) -> Server | None:
         except (CannotStart, OSError) as error:
             if str(error) != logged:
                 logged = str(error)
-                _log(f"The embedded server cannot run: {logged}.")
+                log_line(f"The embedded server cannot run: {logged}.")
             wait = _refuse_while_full if isinstance(error, DiskFull) else _stop_requested
             stopping = wait(RESTART_DELAY)
     return None
@@ -369,8 +369,18 @@ def _stop_requested(seconds: float) -> bool:
     return bool(select.select([0], [], [], seconds)[0])
 
 
-def _log(line: str) -> None:
-    print(line, file=sys.stderr)
+def takes_a_line(stream: Any) -> bool:
+    """Return whether a line can be written at once: a pipe that nobody reads blocks for ever."""
+    with contextlib.suppress(OSError, TypeError, ValueError):  # closed, or None: it was closed at the start
+        return bool(select.select((), (stream,), (), 0)[1])
+    return False
+
+
+def log_line(line: str) -> None:
+    """Write a line to standard error, or drop it."""
+    if takes_a_line(sys.stderr):
+        with contextlib.suppress(OSError):
+            print(line, file=sys.stderr, flush=True)
 
 
 def _end_on_signal(_signal: int, _frame: FrameType | None) -> None:

@@ -9,6 +9,7 @@ import fcntl
 import gc
 import itertools
 import json
+import logging
 import os
 import shutil
 import signal
@@ -16,31 +17,38 @@ import subprocess
 import sys
 import tempfile
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from gunicorn import util
 from gunicorn.http.errors import InvalidHeader, UnsupportedTransferCoding
+from gunicorn.workers import base
 
 import embedded
+from embedded.supervisor import log_line, takes_a_line
 from server.capacity import Capacity
 from server.listen import check_addresses, page_url
 from settings import ROOT, BadSetting, Settings, read
 
+COUNTS_PREFIX = "queue-counts-"
 CHECK_TIMEOUT = 5  # seconds that the start waits for the check of REDIS_URL
 
 
 def start(server: Any, settings: Settings, capacity: Capacity) -> None:
-    """Check the settings and start the embedded Valkey; on failure, print one line and exit with code 2."""
+    """Check what the server needs and start the embedded Valkey, or end the process with one line (exit code 2)."""
+    _drop_logs_that_block(server)
     try:
         capacity.check(server.log)
         check_addresses(settings, server.cfg)
         _check_redis_url(settings)
         server.embedded = embedded.start(settings.data_dir) if settings.embedded else None
     except (BadSetting, embedded.CannotStart) as error:
-        print(f"Cannot start: {error}.", file=sys.stderr, flush=True)
+        log_line(f"Cannot start: {error}.")
         sys.exit(2)
-    server.counts_folder = _make_counts_folder(server)
+    server.counts_folder = None
+    if sys.platform == "linux":
+        base.WorkerTmp = _Heartbeat
     util.write_error = _write_error
     _check_settings_before_reload(server)
     _block_sigterm_during_fork(server)
@@ -53,8 +61,10 @@ def print_url(server: Any, settings: Settings) -> None:
     # HOST can be a name, but a socket has its IP address, and a Host header with an IP address is always trusted.
     addresses = [listener.getsockname() for listener in server.LISTENERS] or server.address
     urls = [page_url(*address[:2]) for address in addresses if isinstance(address, tuple)]
-    if urls:
-        print(f"The queue is on {urls[0]}{settings.url_prefix.lstrip('/')}", flush=True)
+    if urls and takes_a_line(sys.stdout):
+        line = f"The queue is on {urls[0]}{settings.url_prefix.lstrip('/')}\n"
+        with contextlib.suppress(OSError):  # without a buffer, which each worker would try to write again
+            os.write(sys.stdout.fileno(), line.encode())
 
 
 def stop(server: Any) -> None:
@@ -66,10 +76,15 @@ def stop(server: Any) -> None:
 
 
 def assign_counts_file(server: Any, worker: Any) -> None:
-    """Give a new worker the counts file of one that has ended, or a new file."""
+    """Give a new worker the counts file of one that has ended, or a new file; none if there can be no folder for it.
+
+    A cleaner of the temporary directory may have removed the folder.
+    """
     used = {other.number for other in server.WORKERS.values()}
     worker.number = next(number for number in itertools.count() if number not in used)
-    worker.counts_file = server.counts_folder / f"{worker.number}.counts"
+    if not (server.counts_folder and os.path.isdir(server.counts_folder)):
+        server.counts_folder = _make_counts_folder(server)
+    worker.counts_file = server.counts_folder and server.counts_folder / f"{worker.number}.counts"
 
 
 def handle_signals(worker: Any) -> None:
@@ -102,7 +117,8 @@ def connect_app(worker: Any, capacity: Capacity) -> None:
     services = worker.wsgi.extensions["queue"]
     services.is_stopping = lambda: not worker.alive
     services.max_blocked_clients = capacity.blocked_clients
-    services.count_in(worker.counts_file)
+    if worker.counts_file:
+        services.count_in(worker.counts_file)
     worker.scheduler = services.scheduler
     services.sweeper.start()
     gc.freeze()  # spares the garbage collector scanning all that is loaded now
@@ -129,15 +145,63 @@ def _check_redis_url(settings: Settings) -> None:
             raise BadSetting(f"REDIS_URL {mistake}")
 
 
-def _make_counts_folder(server: Any) -> Path:
-    """Make the folder for the counts files of the workers, owned by their user."""
-    folder = Path(tempfile.mkdtemp(prefix="queue-counts-", dir=server.cfg.worker_tmp_dir))
-    os.chown(folder, server.cfg.uid, server.cfg.gid)
-    fcntl.flock(os.open(folder, os.O_RDONLY), fcntl.LOCK_SH)  # systemd-tmpfiles skips a locked folder
-    return folder
-
-
 # --- of the master
+
+
+class _Heartbeat(base.WorkerTmp):  # type: ignore[misc]
+    """The file whose time says that a worker is alive, in memory.
+
+    gunicorn's own is in the temporary directory, and ends the master if that is full or gone when a worker starts.
+    """
+
+    def __init__(self, cfg: Any) -> None:
+        file = os.memfd_create("heartbeat")
+        os.fchown(file, cfg.uid, cfg.gid)
+        self._tmp = os.fdopen(file, "w+b", 0)
+
+
+def _make_counts_folder(server: Any) -> Path | None:
+    """Make the folder for the workers' files of counts, owned by the workers' user; None if that fails.
+
+    The lock, which the workers share, says that it is in use: to other masters, and to systemd-tmpfiles.
+    """
+    try:
+        parent = Path(server.cfg.worker_tmp_dir or tempfile.gettempdir())
+        _remove_unused_folders(parent)
+        while True:
+            folder = Path(tempfile.mkdtemp(prefix=COUNTS_PREFIX, dir=parent))
+            os.chown(folder, server.cfg.uid, server.cfg.gid)
+            fcntl.flock(os.open(folder, os.O_RDONLY), fcntl.LOCK_SH)
+            if os.path.isdir(folder):  # else another master has removed it before it was locked
+                return folder
+    except OSError as error:
+        server.log.warning("Each process counts for itself, so /metrics and charts are incomplete: %s", error)
+        return None
+
+
+def _remove_unused_folders(parent: Path) -> None:
+    """Remove the folders of counts whose master was killed: nobody holds their locks."""
+    for folder in parent.glob(COUNTS_PREFIX + "*"):
+        with contextlib.suppress(OSError):
+            opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+            try:
+                fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(folder, ignore_errors=True)
+            finally:
+                os.close(opened)
+
+
+def _drop_logs_that_block(server: Any) -> None:
+    """Drop a line of the log that would block its process: a worker would stop in the middle of its requests."""
+
+    def is_writable(handler: logging.StreamHandler[Any]) -> Callable[[logging.LogRecord], bool]:
+        return lambda _: takes_a_line(handler.stream)
+
+    logging.raiseExceptions = False
+    handlers = [*server.log.error_log.handlers, *server.log.access_log.handlers, logging.lastResort]
+    for handler in handlers:
+        if isinstance(handler, logging.StreamHandler):
+            handler.addFilter(is_writable(handler))
 
 
 def _check_settings_before_reload(server: Any) -> None:
@@ -148,7 +212,7 @@ def _check_settings_before_reload(server: Any) -> None:
         try:
             read(os.environ)
         except BadSetting as error:
-            print(f"Not reloaded: {error}.", file=sys.stderr, flush=True)
+            log_line(f"Not reloaded: {error}.")
         else:
             reload()
 

@@ -132,8 +132,8 @@ def serve(folder: Path, stopping_apps: list[App]) -> Iterator[Callable[..., App]
     """Start an app for this test alone: serve(REDIS_URL=...); without REDIS_URL on its own embedded server."""
     started: list[App] = []
 
-    def start(**env: Any) -> App:
-        started.append(App(folder / f"app{next(_numbers)}", **env))
+    def start(redirect: str = "", **env: Any) -> App:
+        started.append(App(folder / f"app{next(_numbers)}", redirect, **env))
         return started[-1]
 
     yield start

@@ -116,10 +116,10 @@ class Store:
 
 
 class App:
-    """This app under a real gunicorn; settings are given as environment variables."""
+    """This app under a real gunicorn; settings are given as environment variables, redirections as a shell's."""
 
-    def __init__(self, folder: Path, **env: str) -> None:
-        self.folder, self.port = folder, free_port()
+    def __init__(self, folder: Path, redirect: str = "", **env: str) -> None:
+        self.folder, self.redirect, self.port = folder, redirect, free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.env = {"PATH": os.environ["PATH"], "PORT": str(self.port), "DATA_DIR": str(folder), **env}
         self.start()
@@ -127,7 +127,7 @@ class App:
     def start(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.log = self.folder / "app.log"
-        command = [sys.executable, str(ROOT / "app.py")]
+        command = ["sh", "-c", f'exec "$0" "$1" {self.redirect}', sys.executable, str(ROOT / "app.py")]
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(command, env=self.env, stdout=log, stderr=log, start_new_session=True)
         until(self.answers)

@@ -7,6 +7,9 @@ a push instead of 1, leaves two files behind for every process that ever ran, an
 """
 
 import json
+import logging
+import os
+import struct
 from bisect import bisect_left
 from pathlib import Path
 from typing import Any
@@ -17,8 +20,8 @@ MAX_QUEUES = 500  # queues that a process counts by name; all others are counted
 OTHERS = "(others)"  # the label for all others; not a valid queue name
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)  # of histograms
 BOUNDS = (*map(str, SECONDS), "+Inf")  # the same as labels
-FILE_BYTES = 1 << 19  # enough for all events of MAX_QUEUES long names, and for the usual requests
-# Operation -> the event it counts, and the answer's field with the number of messages; a success without it counts one.
+FILE_BYTES = 1 << 19  # enough for all events of MAX_QUEUES long names, and for the usual requests; then it is doubled
+# Operation -> the event it counts, and the field of its answer with the number; without that field a success is one.
 MESSAGES = {
     "push": ("pushed", "pushed"),
     "pop": ("popped", "messages"),
@@ -29,6 +32,8 @@ MESSAGES = {
 _EVENTS = {event for event, _ in MESSAGES.values()}
 
 Key = tuple[str, ...]  # the event, and its labels
+
+log = logging.getLogger(__name__)
 
 
 class Counters:
@@ -45,17 +50,34 @@ class Counters:
             OSError: the file cannot be written, or its disk is full.
         """
         self._path = file
-        self._file: Any = _open(file) if file else None
-        self._counts = {key: _Count(key, *values) for key, *values in _read(file)} if file else {}
+        self._file: Any = _File(file) if file else None
+        self._counts: dict[Key, _Count] = {}
+        for key, number, seconds in _read(file) if file else ():
+            self._counts[key] = _Count(json.dumps(key), number, seconds)
+        self._is_full = False  # the disk, when a count was begun
         self._names = {key[1] for key in self._counts if key[0] in _EVENTS} - {OTHERS}
 
     def increment(self, key: Key, number: int = 1, seconds: float = 0.0) -> None:
         """Add to a count. Every request does, so this must be cheap."""
-        count = self._counts.get(key) or self._counts.setdefault(key, _Count(key, 0.0, 0.0))
+        count = self._counts.get(key) or self._add(key)
         count.number += number
         count.seconds += seconds
-        if self._file is not None:
+        if count.text:
             self._file.write_value(count.text, count.number, count.seconds)
+
+    def _add(self, key: Key) -> "_Count":
+        """Begin a count: in the file, or if its disk is full only in memory."""
+        count = self._counts[key] = _Count("", 0.0, 0.0)
+        if self._file:
+            text = json.dumps(key)
+            try:
+                self._file.write_value(text, 0.0, 0.0)
+                count.text = text
+            except OSError as error:
+                if not self._is_full:
+                    log.warning("Some counts are missing in the /metrics of other processes: %s", error)
+                self._is_full = True
+        return count
 
     def count_request(self, operation: str, status: str, seconds: float) -> None:
         """Count a request whose answer began after `seconds`."""
@@ -84,31 +106,64 @@ class Counters:
 
 
 class _Count:
-    """One count, and its name in the file."""
+    """One count, and its name in the file; "" if it is only in memory."""
 
     __slots__ = ("number", "seconds", "text")
 
-    def __init__(self, key: Key, number: float, seconds: float) -> None:
-        self.text = json.dumps(key)
+    def __init__(self, text: str, number: float, seconds: float) -> None:
+        self.text = text
         self.number = number
         self.seconds = seconds
 
 
-def _open(file: Path) -> MmapedDict:
-    """Open a counts file, and allocate its blocks now: needing one later, on a full disk, would be a fatal SIGBUS."""
-    with file.open("ab") as opened:
-        opened.write(bytes(max(0, FILE_BYTES - opened.tell())))
-    return MmapedDict(str(file))  # type: ignore[no-untyped-call]
+class _File(MmapedDict):
+    """A file of counts. Its bytes have space on the disk: SIGBUS ends a process that writes one without."""
+
+    def __init__(self, file: Path) -> None:
+        with file.open("ab") as opened:
+            extend(opened.fileno(), FILE_BYTES)
+        super().__init__(str(file))  # type: ignore[no-untyped-call]
+
+    def _init_value(self, key: str) -> None:
+        """Make room for a new count; prometheus_client would only make the file longer.
+
+        Raises:
+            OSError: the disk is full.
+        """
+        while self._used + len(key.encode()) + 32 > os.fstat(self._f.fileno()).st_size:
+            extend(self._f.fileno(), 2 * self._capacity)
+        super()._init_value(key)  # type: ignore[no-untyped-call]
+
+
+def extend(file: int, size: int) -> None:
+    """Write zeros to the end of an open file, until it has `size` bytes.
+
+    Raises:
+        OSError: the disk is full.
+    """
+    at = os.fstat(file).st_size
+    if at < size:
+        write_all(file, bytes(size - at), at)
+
+
+def write_all(file: int, data: bytes, at: int) -> None:
+    """Write all bytes at a position of an open file.
+
+    Raises:
+        OSError: the disk is full.
+    """
+    while data:
+        written = os.pwrite(file, data, at)
+        data, at = data[written:], at + written
 
 
 def _read(file: Path) -> list[tuple[Key, float, float]]:
+    """Return the counts in a file; none if it is being made, is damaged, or cannot be read."""
     try:
-        if not file.stat().st_size:
-            return []  # another process is just creating it
         values: Any = MmapedDict.read_all_values_from_file(str(file))  # type: ignore[no-untyped-call]
-    except FileNotFoundError:
+        return [(tuple(json.loads(text)), number, seconds) for text, number, seconds, _ in values]
+    except (OSError, RuntimeError, TypeError, ValueError, struct.error):
         return []
-    return [(tuple(json.loads(text)), number, seconds) for text, number, seconds, _ in values]
 
 
 def messages_in(operation: str, answer: Any) -> tuple[str, int]:

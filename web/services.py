@@ -111,8 +111,8 @@ class Services:
         """Keep counts and history in files beside those of the other processes; if that fails, in memory."""
         try:
             self.counters, self.history = Counters(file), History(file.with_suffix(".history"))
-        except OSError as error:
-            log.warning("This process counts in memory only, so /metrics and charts are incomplete: %s", error)
+        except Exception as error:  # a full disk, or a damaged file
+            log.warning("This process counts for itself, so /metrics and charts are incomplete: %s", error)
 
     def log_warning(self) -> None:
         """Wait until Redis is available, then log a warning if its configuration or state puts messages at risk."""

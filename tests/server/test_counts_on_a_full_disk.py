@@ -30,6 +30,9 @@ for number in range(500):
 history.record_depth("known", 2)
 assert len(Counters(file).totals()) == 2500 + 25
 assert "known" in history._rows and "499" not in history._rows
+for number in range(10_000):
+    counters.increment(("requests", f"{number:0100}", "200", "1.0"))
+assert 2525 < len(Counters(file).totals()) < len(counters.totals()) == 12_525
 """
 
 
@@ -42,6 +45,14 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 def test_a_process_counts_on_when_the_disk_becomes_full(disk: Path) -> None:
     """What it records already needs no more space; the depth of further queues is not recorded."""
     subprocess.run([sys.executable, "-c", COUNT, str(disk / "0.counts")], cwd=ROOT, check=True)
+
+
+def test_a_full_file_of_counts_grows(tmp_path: Path) -> None:
+    counters = Counters(tmp_path / "0.counts")
+    for number in range(10_000):
+        counters.increment(("requests", f"{number:0100}", "200", "1.0"))
+    assert Counters(tmp_path / "0.counts").totals() == counters.totals()
+    assert len(counters.totals()) == 10_000
 
 
 def test_a_file_of_counts_that_does_not_fit_is_refused(disk: Path) -> None:

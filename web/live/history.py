@@ -5,8 +5,10 @@ event streams, in steps of ten seconds. As for /metrics, each process has its ow
 the records of all, and a killed process loses nothing. What no process has seen is unknown.
 """
 
+import contextlib
 import math
 import mmap
+import os
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -14,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from web.counters import messages_in
+from web.counters import extend, messages_in, write_all
 
 STEP_SECONDS = 10
 MAX_STEPS = 180
@@ -75,7 +77,8 @@ class History:
         """Record in a file, beside those of the other processes; without one only in this process."""
         self._clock = clock
         self._file = file
-        self._map = _map(file)
+        self._opened = os.open(file, os.O_RDWR | os.O_CREAT, 0o600) if file else -1
+        self._map = _map(self._opened)
         self._numbers = memoryview(self._map)[ROWS_START:].cast("d")
         self._free = [row for row in range(MAX_QUEUES) if not self._map[row * NAME_BYTES]]
         self._cached: dict[str, list[Step]] = {}  # the ended steps of queues, as they were in the step `_cached_in`
@@ -186,9 +189,7 @@ class History:
         """
         zeros = bytes(ROW_NUMBERS * 8)
         if self._file:  # a write to a full disk fails; through the map SIGBUS would end the process
-            with self._file.open("r+b") as file:
-                file.seek(ROWS_START + row * len(zeros))
-                file.write(zeros)
+            write_all(self._opened, zeros, ROWS_START + row * len(zeros))
         else:
             self._numbers[row * ROW_NUMBERS : (row + 1) * ROW_NUMBERS] = memoryview(zeros).cast("d")
         self._map[row * NAME_BYTES : (row + 1) * NAME_BYTES] = _entry(queue)
@@ -208,9 +209,10 @@ class History:
     def _maps(self) -> Iterator[mmap.mmap]:
         yield self._map
         for file in self._file.parent.glob("*" + self._file.suffix) if self._file else ():
-            if file != self._file:
-                with _map(file) as data:
-                    yield data
+            with contextlib.suppress(OSError, ValueError):  # it is being made, or cannot be read
+                if file != self._file:
+                    with file.open("rb") as opened, mmap.mmap(opened.fileno(), FILE_BYTES, prot=mmap.PROT_READ) as data:
+                        yield data
 
 
 def derive_steps(cells: Iterable[_Cell]) -> list[Step]:
@@ -246,10 +248,8 @@ def _entry(queue: str) -> bytes:
     return b"/" + queue.encode().ljust(NAME_BYTES - 1, b"\0")
 
 
-def _map(file: Path | None) -> mmap.mmap:
-    if file is None:
-        return mmap.mmap(-1, FILE_BYTES)
-    with file.open("a+b") as opened:
-        opened.write(bytes(max(0, ROWS_START - opened.tell())))  # allocates the blocks of the table of names
-        opened.truncate(FILE_BYTES)
-        return mmap.mmap(opened.fileno(), FILE_BYTES)
+def _map(file: int) -> mmap.mmap:
+    if file >= 0:
+        extend(file, ROWS_START)  # the table of names gets its space now
+        os.truncate(file, FILE_BYTES)
+    return mmap.mmap(file, FILE_BYTES)

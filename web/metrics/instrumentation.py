@@ -1,17 +1,46 @@
-"""Record each answer: count it for /metrics, log the reason of a 5xx, and with LOG_REQUESTS=1 log every request."""
+"""Record each answer: count it for /metrics, log the reason of a 5xx, and with LOG_REQUESTS=1 log every request.
+
+The work of a request is done by then, and its answer must not be lost. So what cannot be recorded is dropped.
+"""
 
 import json
 import logging
+import os
+import select
+import sys
+from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any
+from functools import wraps
+from typing import Any, ParamSpec
 
 from web.errors import REDIS_ERRORS, ApiError
 from web.request import Request
 from web.services import Services
 
-MAX_PATH = 300  # characters of a path in a log: short lines of several processes do not get mixed
+MAX_PATH = 300  # characters of a path in a log: a short line stays whole, whatever other processes write
+MAX_QUEUE = 128  # characters of a queue's name; with these two a line has less than the 4,096 bytes of a pipe's page
+
+P = ParamSpec("P")
 
 log = logging.getLogger(__name__)
+
+
+def _dropped_on_failure(record: Callable[P, None]) -> Callable[P, None]:
+    """Drop what cannot be recorded. Only the first failure of a process is logged."""
+    has_failed = False
+
+    @wraps(record)
+    def attempt(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            record(*args, **kwargs)
+        except Exception as error:
+            nonlocal has_failed
+            if not has_failed:
+                has_failed = True
+                bug = None if isinstance(error, OSError) else error
+                log.warning("Cannot %s: %s; this is reported once.", record.__name__, error, exc_info=bug)
+
+    return attempt
 
 
 def label_of(environ: dict[str, Any]) -> str:
@@ -21,6 +50,7 @@ def label_of(environ: dict[str, Any]) -> str:
     return "page" if blueprint == "pages" and environ["REQUEST_METHOD"] in ("GET", "HEAD") else name
 
 
+@_dropped_on_failure
 def record_error(request: Request, error: ApiError) -> None:
     """Count an error of Redis, and log the reason of a 5xx."""
     if error.error in REDIS_ERRORS:
@@ -31,12 +61,14 @@ def record_error(request: Request, error: ApiError) -> None:
         )
 
 
+@_dropped_on_failure
 def record_messages(services: Services, operation: str, queue: str, answer: Any) -> None:
     """Count the messages in the answer of an operation."""
     services.counters.count_messages(operation, queue, answer)
     services.history.add_answer(operation, queue, answer)
 
 
+@_dropped_on_failure
 def record_answer(
     services: Services, environ: dict[str, Any], label: str, queue: str, status: str, seconds: float
 ) -> None:
@@ -52,7 +84,16 @@ def record_answer(
             "path": environ["PATH_INFO"][:MAX_PATH],
             "status": int(status[:3]),
             "seconds": round(seconds, 6),
-            "queue": queue[:MAX_PATH],
+            "queue": queue[:MAX_QUEUE],
             "client": environ.get("REMOTE_ADDR", ""),
         }
-        print(json.dumps(line), flush=True)
+        log_request(json.dumps(line) + "\n")
+
+
+@_dropped_on_failure
+def log_request(line: str) -> None:
+    """Print a line. A write to a full pipe would block this process for as long as nobody reads, so it is dropped."""
+    if sys.stdout and not select.select((), (sys.stdout,), (), 0)[1]:
+        raise BlockingIOError("Nobody reads standard output")
+    if sys.stdout:
+        os.write(sys.stdout.fileno(), line.encode())

@@ -287,6 +287,15 @@ def test_a_new_process_continues_the_counts_of_a_file(tmp_path: Path) -> None:
     assert again.totals() == other.totals() == {("pushed", "jobs"): (7, 0)}
 
 
+def test_a_pop_that_cannot_be_counted_is_answered(api: Api, caplog: pytest.LogCaptureFixture) -> None:
+    push(api, "a")
+    push(api, "b")
+    services = api.app.extensions["queue"]
+    services.counters = services.history = None
+    assert [api.post("pop").json["message"] for _ in "ab"] == ["a", "b"]
+    assert sum("Cannot record_messages" in line for line in caplog.messages) <= 1
+
+
 def test_every_name_is_valid_in_prometheus() -> None:
     names = [*GAUGES, *REDIS_COUNTERS, *COUNTERS]
     assert len(set(names)) == len(names)

@@ -20,14 +20,14 @@ def lines(text: str) -> list[dict[str, Any]]:
 
 
 @pytest.fixture
-def logged(app_on: AppOn, capsys: pytest.CaptureFixture[str]) -> Callable[..., dict[str, Any]]:
+def logged(app_on: AppOn, capfd: pytest.CaptureFixture[str]) -> Callable[..., dict[str, Any]]:
     """Make a request of an app that logs requests, and return its line."""
     client = app_on(Settings(log_requests=True, api_tokens=(b"s3cr3t-token",)), FakeRedis()).test_client()
 
     def ask(method: str, path: str, **request: Any) -> dict[str, Any]:
         headers = {"Authorization": "Bearer s3cr3t-token", "Cookie": "session=s3cr3t-cookie"}
         client.open(path, method=method, headers=headers, **request)
-        found = capsys.readouterr()
+        found = capfd.readouterr()
         assert not any(secret in found.out + found.err for secret in SECRETS)
         [line] = lines(found.out)
         return line
