@@ -36,7 +36,7 @@ if command == 'state' then
   for i = 2, #reports, 2 do
     local clients, valid_until = string.match(reports[i], '^(%d+):(%d+)$')
     local left = tonumber(valid_until) - now
-    if left > 0 then
+    if left > 0 and left <= WAITERS_SECONDS * 1000 then -- more if the clock was set back: the process reports again
       waiting_clients = waiting_clients + clients
       if next_change < 0 or left < next_change then next_change = left end
     end
@@ -92,13 +92,13 @@ if command == 'stats' then
     return {DONE, expired, buried, 0}
   end
   local head = #message .. ':' .. digest_of(string.sub(message, 1, MAX_END) .. string.sub(message, -MAX_END))
-  local stays = seen[3] == head and count >= tonumber(seen[4])
+  local stays = seen[3] == head and count >= tonumber(seen[4]) and tonumber(seen[5]) <= now
   local since = stays and tonumber(seen[5]) or now
   if not stays or count ~= tonumber(seen[4]) then
     call('HSET', counters, 'head', head, 'head_count', count, 'head_since', whole(since))
   end
   if call('TTL', counters) < COUNTERS_SECONDS / 2 then call('EXPIRE', counters, COUNTERS_SECONDS) end
-  return {DONE, expired, buried, math.max(0, now - since)}
+  return {DONE, expired, buried, now - since}
 end
 
 return redis.error_reply('ERR unknown command ' .. command)
