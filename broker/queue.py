@@ -7,7 +7,7 @@ Redis, and all keys of a queue share one Cluster slot. They need Redis 6.2 or Va
 import hashlib
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from redis.exceptions import OutOfMemoryError
@@ -252,10 +252,22 @@ class ReliableQueue(RedisQueue):
         Raises:
             NotFound: it was restored before, or removed more than an hour ago.
         """
-        count = int(self._run(script.TIDY, "restore", secrets.token_hex(16), extra_key=self._cleared_key(undo))[0])
-        if not count:
-            raise NotFound
-        return count
+        return sum(self.restore_in_batches(undo))
+
+    def restore_in_batches(self, undo: str) -> Iterator[int]:
+        """Do as `restore`, and yield the size of each batch. What is left after an error can still be restored.
+
+        Raises:
+            NotFound: it was restored before, or removed more than an hour ago.
+        """
+        is_first, are_more = True, True
+        while are_more:
+            key = self._cleared_key(undo)
+            count, are_more = self._run(script.TIDY, "restore", secrets.token_hex(16), extra_key=key)
+            if is_first and not count:
+                raise NotFound
+            is_first = False
+            yield count
 
     def move(self, to: str, max: int) -> int:
         """Move up to `max` messages to the back of the queue `to`, oldest first, and return their number.
