@@ -27,9 +27,8 @@ if command == 'ack' or command == 'ack_with' then
   local expired = expired_ids(first, true)
   if #expired > 0 then return {DONE, expired} end
   check_type('HLEN', bodies)
-  check_type('ZCARD', acked)
-  local has_reasons = has_failure_reasons()
   local last = tonumber(call('ZREVRANGE', acked, 0, 0, 'WITHSCORES')[2] or 0)
+  local has_reasons = has_failure_reasons()
   local acked_at = last > now and last + 1 or now -- the last ones stay last if the clock was set back
   for i = first, #ARGV do
     local id = ARGV[i]

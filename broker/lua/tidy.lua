@@ -136,9 +136,9 @@ if command == 'clear' then
   if count == 0 then return {DONE, 0} end
   check_type('LLEN', redeliveries)
   check_type('HLEN', failure_reasons)
+  call('UNLINK', redeliveries, failure_reasons)
   call('RENAME', list, extra)
   call('EXPIRE', extra, UNDO_SECONDS)
-  call('UNLINK', redeliveries, failure_reasons)
   return {DONE, count}
 end
 
