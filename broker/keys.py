@@ -23,7 +23,8 @@ share a Cluster slot. Times are in milliseconds by the Redis clock. A digest is 
     {queue:jobs}:failure_reasons   hash    of a queue of dead letters, so {queue:jobs}:dead:failure_reasons:
                                            digest of a message -> "<number>:<deliveries>:<when>:<reason>"
     {queue:jobs}:counters          hash    totals for /metrics: expired, buried; and which message has been at the head
-                                           since when; 30 days after the last change
+                                           since when; a day after the last change, or after the last
+                                           scrape of /metrics at which the queue held something
 
   Consumers
     {queue:jobs}:waiters           hash    process -> "<number of its clients that wait>:<valid until>"; a minute

@@ -8,7 +8,7 @@ local MAX_BATCH_BYTES = 16 * 1024 * 1024 -- a batch ends once it reaches this: a
 local MAX_DUE = 10000 -- due messages that one call looks at; if there are more, dead letters may change their order
 local MAX_MOVES = 1000 -- due messages that one call moves
 local MAX_STALE_REASONS = 1000 -- reasons of dead letters that other clients removed
-local COUNTERS_SECONDS = 30 * 24 * 3600 -- how long the totals for /metrics are kept after the last change
+local COUNTERS_SECONDS = 24 * 3600 -- how long the totals for /metrics outlive the messages of a queue
 
 local function is_delayed(id) return string.sub(id, -2) == '-d' end
 local function schedule_of(id) return is_delayed(id) and delayed or reserved end
