@@ -37,7 +37,8 @@ end
 
 -- Record why a message died. Reasons that other clients left behind are removed all at once when they are many.
 local function record_failure_reason(message, deliveries, failed, reason)
-  if call('HLEN', dead_reasons) > 2 * call('LLEN', dead) + MAX_STALE_REASONS then redis.pcall('UNLINK', dead_reasons) end
+  local are_many = call('HLEN', dead_reasons) > 2 * call('LLEN', dead) + MAX_STALE_REASONS
+  if are_many then redis.pcall('UNLINK', dead_reasons) end
   local digest = digest_of(message)
   local number = tonumber(string.match(call('HGET', dead_reasons, digest) or '0', '^%d+')) + 1
   call('HSET', dead_reasons, digest, number .. ':' .. deliveries .. ':' .. whole(failed) .. ':' .. reason)

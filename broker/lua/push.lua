@@ -1,8 +1,8 @@
 -- Push in more than one command, and store results: what makes Redis grow, so a full server rejects it.
 --
 -- push, push_front, push_later
---               Input:  digest of an Idempotency-Key, fingerprint of the request with it, delay in milliseconds, a random
---                       text that makes ids unguessable, messages; extra keys: those of answers
+--               Input:  digest of an Idempotency-Key, fingerprint of its request, delay in milliseconds, a random text
+--                       that makes ids unguessable, messages; extra keys: those of answers
 --               Output: length of the queue, first and third part of the ids of delayed messages, 1 if this answer was
 --                       saved
 -- store_result  Input:  seconds to keep it, result; extra key: where it is stored

@@ -1,6 +1,6 @@
 -- Take the oldest messages: for good, for a lease, or to another queue. Due messages return first.
 --
--- pop      Input:  number, digest of an Idempotency-Key, fingerprint of the request with it; extra keys: those of answers
+-- pop      Input:  number, digest of an Idempotency-Key, fingerprint of its request; extra keys: those of answers
 --          Output: milliseconds until more may come (-1: unknown), messages, 1 if this answer was saved, 1 if paused
 -- reserve  Input:  number, lease in milliseconds, a random text that makes ids unguessable
 --          Output: milliseconds until more may come (-1: unknown), {id, deliveries, message}..., deadline, 1 if paused
