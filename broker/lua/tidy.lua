@@ -81,8 +81,8 @@ local function restore_removed(mark)
 end
 
 -- Put cleared messages to the front, for they are older than those that wait now. If few wait, they join the cleared
--- ones, which then become the queue. Otherwise a call moves a batch of the cleared ones, the newest first, so that all keep
--- their order; those that are left can be restored for another hour.
+-- ones, which then become the queue. Otherwise a call moves a batch of the cleared ones, the newest first, so that all
+-- keep their order; those that are left can be restored for another hour.
 local function restore_cleared()
   local kept, waiting = call('LLEN', extra), call('LLEN', list)
   if kept == 0 then return 0, 0 end
