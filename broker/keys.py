@@ -23,7 +23,8 @@ share a Cluster slot. Times are in milliseconds by the Redis clock. A digest is 
     {queue:jobs}:failure_reasons   hash    of a queue of dead letters, so {queue:jobs}:dead:failure_reasons:
                                            digest of a message -> "<number>:<deliveries>:<when>:<reason>"
     {queue:jobs}:counters          hash    totals for /metrics: expired, buried; and which message has been at the head
-                                           since when; 30 days after the last change
+                                           since when; a day after the last change, or after the last
+                                           scrape of /metrics at which the queue held something
 
   Consumers
     {queue:jobs}:waiters           hash    process -> "<number of its clients that wait>:<valid until>"; a minute
@@ -31,7 +32,8 @@ share a Cluster slot. Times are in milliseconds by the Redis clock. A digest is 
     {queue:jobs}:resumed           list    wakes up the clients that wait for the end of a pause; a minute
 
   Answers that are kept
-    {queue:jobs}:once:<digest>     list    of an Idempotency-Key: fingerprint of its request, then the answer; a day
+    {queue:jobs}:answers:<number>  hash    digest of an Idempotency-Key -> fingerprint of its request and the answer, as
+                                           MessagePack; each of 7 hashes takes those of six hours, then lives a day
     {queue:jobs}:result:<digest>   list    of a job: when it was stored, the result; a day, or as asked
     {queue:jobs}:cleared:<undo>    list    the messages that `clear` removed; an hour
                                    hash    the message that `remove` removed: message, position, ahead (the message
@@ -48,6 +50,7 @@ What belongs to no queue has the prefix alone as its hash tag; no queue has an e
     {queue:}:revoked:<session>     string  exists while a session of the page that was signed out could still be used
 """
 
+import hashlib
 import re
 
 from RedisQueue import list_key
@@ -57,6 +60,7 @@ SCRIPT_KEYS = (
     *("reserved", "delayed", "bodies", "redeliveries", "dead", "acked", "waiters"),
     *("clock", "paused", "failure_reasons", "dead:failure_reasons", "counters"),
 )
+ANSWER_KEYS = tuple(f"answers:{number}" for number in range(7))
 POP_ONE_KEYS = ("reserved", "delayed", "redeliveries", "paused", "failure_reasons")
 
 DEAD_SUFFIX = ".dead"
@@ -104,3 +108,11 @@ def queue_of(match: re.Match[str]) -> str:
 def revoked_session_key(session: str, prefix: str = "queue:") -> str:
     """Return the key that exists if a session of the page was signed out."""
     return queue_keys("", prefix)[1] + "revoked:" + session
+
+
+def digest_of(*parts: bytes) -> str:
+    """Return a digest that differs for different lists of parts."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(b"%d:" % len(part) + part)
+    return digest.hexdigest()[:32]

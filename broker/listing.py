@@ -20,7 +20,8 @@ from broker.models import QueueCounts
 from broker.queue import ReliableQueue
 
 LIST_TIMEOUT = 1.5  # seconds; queues that were not scanned and counted by then are left out
-SCAN_COUNT = 200  # keys a step, which takes this process some milliseconds
+SCAN_COUNT = 200  # keys of queues a step, which takes this process some milliseconds
+MAX_SCAN_COUNT = 1000  # keys of any kind a step, which takes Redis a millisecond or two
 MAX_QUEUES = 10_000  # in a listing, which then has a few MiB
 CACHE_TTL = 1.0  # seconds
 HOLDING_KEYS = ("reserved", "delayed", "dead", "paused")  # a queue with one of these is listed though its list is empty
@@ -65,6 +66,7 @@ class QueueLister:
         self._prefix = prefix.encode()
         self._cache: dict[str, tuple[float, Future[Listing]]] = {}  # pattern -> expiry (monotonic), listing
         self._lock = threading.Lock()
+        self._known: set[str] = set()  # found before, so that an incomplete scan does not lose them
         name = f"{re.escape(prefix)}({NAME_PATTERN.pattern})"
         self._list_key = re.compile(name.encode())
         self._tagged_key = tagged_key_pattern(prefix)
@@ -110,6 +112,11 @@ class QueueLister:
         seen: set[str | bytes] = set()
         unnamed, complete = 0, False
         end = time.monotonic() + (LIST_TIMEOUT if timeout is None else timeout)
+        for batch in batched([name for name in self._known.copy() if matches(name)], SCAN_COUNT):
+            found += self._count(batch)
+            seen.update(batch)
+            if time.monotonic() > end:
+                break
         for keys, is_last in self._scan():
             names, others = self._sort_keys(keys, HOLDING_KEYS)
             names = {name for name in names if matches(name)} - seen
@@ -120,6 +127,8 @@ class QueueLister:
             complete = is_last and len(found) <= MAX_QUEUES
             if len(found) > MAX_QUEUES or time.monotonic() > end:
                 break
+        empty = seen - {queue.name for queue in found}
+        self._known = set(list((self._known | {queue.name for queue in found}) - empty)[:MAX_QUEUES])
         return Listing(sorted(found[:MAX_QUEUES], key=lambda queue: queue.name), complete, unnamed)
 
     def names_of(self, keys: Iterable[bytes]) -> set[str]:
@@ -145,12 +154,17 @@ class QueueLister:
         errors: list[redis.RedisError] = []
         for number, server in enumerate(servers, 1):
             cursor: int | None = None
+            count = SCAN_COUNT
             while cursor != 0:
                 try:
-                    cursor, keys = server.scan(cursor or 0, match=f"*{escaped}*", count=SCAN_COUNT)
+                    cursor, keys = server.scan(cursor or 0, match=f"*{escaped}*", count=count)
                 except redis.RedisError as error:
                     errors.append(error)
                     break
+                if len(keys) <= SCAN_COUNT // 2:  # most keys are foreign
+                    count = min(2 * count, MAX_SCAN_COUNT)
+                elif len(keys) > SCAN_COUNT:
+                    count = max(count // 2, SCAN_COUNT)
                 yield keys, cursor == 0 and number == len(servers) and not errors
         if errors and len(errors) == len(servers):
             raise errors[0]

@@ -4,17 +4,16 @@ Each operation is one script in `broker/lua`, so it happens entirely or not at a
 Redis, and all keys of a queue share one Cluster slot. They need Redis 6.2 or Valkey.
 """
 
-import hashlib
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from redis.exceptions import OutOfMemoryError
 
 from broker import script
 from broker.bulk_push import MAX_COMMAND_MESSAGES, StagingClient, bulk_push
-from broker.keys import POP_ONE_KEYS, SCRIPT_KEYS, queue_keys
+from broker.keys import ANSWER_KEYS, POP_ONE_KEYS, SCRIPT_KEYS, digest_of, queue_keys
 from broker.models import (
     Batch,
     Delivery,
@@ -48,6 +47,7 @@ class ReliableQueue(RedisQueue):
         self.client_for_large = getattr(client, "unbatched", client)  # for commands with a large reply
         self.max_deliveries = max_deliveries
         self._keys = [self.key, *(self.key_prefix + key for key in SCRIPT_KEYS)]
+        self._answer_keys = tuple(self.key_prefix + key for key in ANSWER_KEYS)
         self._pop_one_keys = [self.key, *(self.key_prefix + key for key in POP_ONE_KEYS)]
 
     # --- push
@@ -67,8 +67,8 @@ class ReliableQueue(RedisQueue):
             Conflict: the key was used with another request.
         """
         command = "push_front" if front else "push"
-        fingerprint = _digest(b"push-front" if front else b"push", *messages)
-        return self._push(command, messages, fingerprint=fingerprint, extra_key=self._answer_key(idempotency_key))
+        fingerprint = digest_of(b"push-front" if front else b"push", *messages)
+        return self._push(command, messages, 0, fingerprint, idempotency_key)
 
     def push_later(self, delay: float, messages: Sequence[bytes], idempotency_key: str | None = None) -> Pushed:
         """Add messages, all or none, to the back in `delay` seconds, in this order; until then they have ids.
@@ -79,9 +79,8 @@ class ReliableQueue(RedisQueue):
             Conflict: the key was used with another request.
         """
         milliseconds = _milliseconds(delay)
-        fingerprint = _digest(b"push-later", b"%d" % milliseconds, *messages) if idempotency_key else ""
-        key = self._answer_key(idempotency_key) if idempotency_key else None
-        return self._push("push_later", messages, milliseconds, fingerprint, key)
+        fingerprint = digest_of(b"push-later", b"%d" % milliseconds, *messages) if idempotency_key else ""
+        return self._push("push_later", messages, milliseconds, fingerprint, idempotency_key)
 
     def _push(
         self,
@@ -89,17 +88,19 @@ class ReliableQueue(RedisQueue):
         messages: Sequence[bytes],
         delay: int = 0,
         fingerprint: str = "",
-        extra_key: str | None = None,
+        idempotency_key: str | None = None,
     ) -> Pushed:
         ordered = messages[::-1] if command == "push_front" else messages
-        arguments = [fingerprint, delay, secrets.token_hex(8)]
+        key = digest_of(idempotency_key.encode()) if idempotency_key is not None else ""
+        answer_keys = self._answer_keys if key else ()
+        arguments = [key, fingerprint, delay, secrets.token_hex(8)]
         if len(messages) > MAX_COMMAND_MESSAGES:
             staged = self.key_prefix + "staged:" + secrets.token_hex(8)
-            keys = [*self._keys, *filter(None, [extra_key]), staged]
+            keys = [*self._keys, *answer_keys, staged]
             client = StagingClient(self.client, staged, ordered)
             answer = script.PUSH_STAGED.run(client, keys, [command, self.max_deliveries, *arguments])
         else:
-            answer = self._run(script.PUSH, command, *arguments, *ordered, extra_key=extra_key)
+            answer = self._run(script.PUSH, command, *arguments, *ordered, extra=answer_keys)
         count, moment, random, repeated = answer
         numbers = range(1, len(messages) + 1) if command == "push_later" else ()
         ids = [f"{moment.decode()}-{number:06d}-{random.decode()}-0-d" for number in numbers]
@@ -125,9 +126,9 @@ class ReliableQueue(RedisQueue):
                 return Batch([found] if isinstance(found, bytes) else [])
         arguments: list[Any] = [max]
         if idempotency_key is not None:
-            arguments.append(_digest(b"pop", str(max).encode()))
-        key = None if idempotency_key is None else self._answer_key(idempotency_key)
-        next_due, messages, repeated, paused = self._run(script.TAKE, "pop", *arguments, extra_key=key, large=max > 1)
+            arguments += [digest_of(idempotency_key.encode()), digest_of(b"pop", str(max).encode())]
+        keys = () if idempotency_key is None else self._answer_keys
+        next_due, messages, repeated, paused = self._run(script.TAKE, "pop", *arguments, extra=keys, large=max > 1)
         return Batch(messages, _seconds(next_due), paused == 1, repeated == 1)
 
     def reserve(self, lease: float = 30, max: int = 1) -> Batch[Delivery]:
@@ -156,7 +157,7 @@ class ReliableQueue(RedisQueue):
 
     def requeue(self, *messages: bytes) -> None:
         """Undo a pop: put messages back to the front, in the same order, even if Redis is full."""
-        self._run(script.REQUEUE, "push_front", "", 0, "", *reversed(messages))
+        self._run(script.REQUEUE, "push_front", "", "", 0, "", *reversed(messages))
 
     # --- settle
 
@@ -176,7 +177,7 @@ class ReliableQueue(RedisQueue):
             LeaseExpired: the lease has ended; nothing was changed or stored.
         """
         key = self.result_key(job)
-        _raise_if_expired(self._run(script.SETTLE_WITH_RESULT, "ack_with", round(keep), result, id, extra_key=key)[0])
+        _raise_if_expired(self._run(script.SETTLE_WITH_RESULT, "ack_with", round(keep), result, id, extra=[key])[0])
 
     def release(self, *ids: str, delay: float = 0, dead: bool = False, reason: str = "") -> int:
         """Return messages to the front of the queue, now or in `delay` seconds, or bury all of them (`dead`).
@@ -215,7 +216,7 @@ class ReliableQueue(RedisQueue):
 
     def store_result(self, job: str, result: bytes, keep: float = RESULT_SECONDS) -> None:
         """Store the result of a job for `keep` seconds, replacing an earlier one."""
-        self._run(script.PUSH, "store_result", round(keep), result, extra_key=self.result_key(job))
+        self._run(script.PUSH, "store_result", round(keep), result, extra=[self.result_key(job)])
 
     def result(self, job: str) -> Result | None:
         """Return the result of a job; None if there is none yet, or it has expired."""
@@ -234,14 +235,14 @@ class ReliableQueue(RedisQueue):
         """
         token = secrets.token_hex(8) if undo else None
         key = self._cleared_key(token) if token else None
-        if not self._run(script.TIDY, "remove", position, message, secrets.token_hex(16), extra_key=key)[0]:
+        if not self._run(script.TIDY, "remove", position, message, secrets.token_hex(16), extra=[key])[0]:
             raise NotFound
         return token
 
     def clear(self) -> tuple[int, str | None]:
         """Remove all waiting messages; return their number, and the token with which `restore` undoes it."""
         token = secrets.token_hex(8)
-        count = int(self._run(script.TIDY, "clear", extra_key=self._cleared_key(token))[0])
+        count = int(self._run(script.TIDY, "clear", extra=[self._cleared_key(token)])[0])
         return count, token if count else None
 
     def restore(self, undo: str) -> int:
@@ -252,17 +253,29 @@ class ReliableQueue(RedisQueue):
         Raises:
             NotFound: it was restored before, or removed more than an hour ago.
         """
-        count = int(self._run(script.TIDY, "restore", secrets.token_hex(16), extra_key=self._cleared_key(undo))[0])
-        if not count:
-            raise NotFound
-        return count
+        return sum(self.restore_in_batches(undo))
+
+    def restore_in_batches(self, undo: str) -> Iterator[int]:
+        """Do as `restore`, and yield the size of each batch. What is left after an error can still be restored.
+
+        Raises:
+            NotFound: it was restored before, or removed more than an hour ago.
+        """
+        done, are_more = 0, 1
+        while are_more:
+            arguments = [secrets.token_hex(16)]
+            count, are_more = self._run(script.TIDY, "restore", *arguments, extra=[self._cleared_key(undo)])
+            done += count
+            if not done:
+                raise NotFound
+            yield count
 
     def move(self, to: str, max: int) -> int:
         """Move up to `max` messages to the back of the queue `to`, oldest first, and return their number.
 
         A call moves at most 1,000 messages, and ends once it has moved 16 MiB; 0 means that none is left.
         """
-        return int(self._run(script.TAKE, "move", min(max, MAX_BATCH), extra_key=self._list_key_of(to))[0])
+        return int(self._run(script.TAKE, "move", min(max, MAX_BATCH), extra=[self._list_key_of(to)])[0])
 
     def move_one(self, to: str, position: int, message: bytes) -> None:
         """Move this message at this position, 0 being next to be popped, to the back of the queue `to`.
@@ -271,7 +284,7 @@ class ReliableQueue(RedisQueue):
             NotFound: another message, or none, is at the position.
         """
         arguments = (position, message, secrets.token_hex(16))
-        if not self._run(script.TIDY, "move_one", *arguments, extra_key=self._list_key_of(to))[0]:
+        if not self._run(script.TIDY, "move_one", *arguments, extra=[self._list_key_of(to)])[0]:
             raise NotFound
 
     def find_and_move(self, to: str, text: str, max: int, search: Search) -> tuple[int, Search]:
@@ -280,16 +293,16 @@ class ReliableQueue(RedisQueue):
         Return their number and where to continue.
         """
         mark, key = secrets.token_hex(16), self._list_key_of(to)
-        found, search = self._find("find_and_move", text, max, mark, search, extra_key=key)
+        found, search = self._find("find_and_move", text, max, mark, search, extra=[key])
         return len(found), search
 
     def pause(self) -> None:
         """Let `pop` and `reserve` take nothing until `resume`. Other Redis clients can still pop."""
-        self._run(script.TIDY, "pause", extra_key=self._resumed_key)
+        self._run(script.TIDY, "pause", extra=[self._resumed_key])
 
     def resume(self) -> None:
         """End a pause and wake up the clients that wait for it."""
-        self._run(script.TIDY, "resume", extra_key=self._resumed_key)
+        self._run(script.TIDY, "resume", extra=[self._resumed_key])
 
     # --- show
 
@@ -351,10 +364,7 @@ class ReliableQueue(RedisQueue):
 
     def result_key(self, job: str) -> str:
         """Return the key of a job's result."""
-        return self.key_prefix + "result:" + _digest(job.encode())
-
-    def _answer_key(self, idempotency_key: str) -> str:
-        return self.key_prefix + "once:" + _digest(idempotency_key.encode())
+        return self.key_prefix + "result:" + digest_of(job.encode())
 
     @property
     def _resumed_key(self) -> str:
@@ -368,20 +378,12 @@ class ReliableQueue(RedisQueue):
         return queue_keys(name, self.prefix)[0]
 
     def _run(
-        self, commands: script.Script, command: str, *arguments: Any, extra_key: str | None = None, large: bool = False
+        self, commands: script.Script, command: str, *arguments: Any, extra: Sequence[Any] = (), large: bool = False
     ) -> list[Any]:
-        """Run a command of a script. `large` says that the reply may be large."""
-        keys = [*self._keys, extra_key] if extra_key else self._keys
+        """Run a command of a script. `extra` are more keys; `large` says that the reply may be large."""
+        keys = [*self._keys, *filter(None, extra)]
         client = self.client_for_large if large else self.client
         return commands.run(client, keys, [command, self.max_deliveries, *arguments])
-
-
-def _digest(*parts: bytes) -> str:
-    """Return a digest that differs for different lists of parts."""
-    digest = hashlib.sha256()
-    for part in parts:
-        digest.update(b"%d:" % len(part) + part)
-    return digest.hexdigest()[:32]
 
 
 def _milliseconds(seconds: float) -> int:

@@ -63,9 +63,18 @@ def until(is_met: Callable[[], Any], seconds: float = 60) -> Any:
 class Store:
     """A Valkey or Redis server on a TCP port with its data in a folder; can be killed and started again."""
 
-    def __init__(self, kind: str, folder: Path, *options: str, password: str = "", first: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        kind: str,
+        folder: Path,
+        *options: str,
+        password: str = "",
+        first: tuple[str, ...] = (),
+        env: dict[str, str] | None = None,
+    ) -> None:
         """Start it. `first` are arguments before all others; `password` is the one that its options set."""
         self.kind, self.folder, self.port, self.options, self.first = kind, folder, free_port(), options, first
+        self.env = {**os.environ, **(env or {})}
         login = f":{password}@" if password else ""
         self.url = f"redis://{login}127.0.0.1:{self.port}/0"
         self.process: subprocess.Popen[bytes] | None = None
@@ -75,7 +84,7 @@ class Store:
         self.folder.mkdir(parents=True, exist_ok=True)
         base = ["--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--logfile", "store.log"]
         command = [BINARIES[self.kind], *self.first, *base, *self.options]
-        self.process = subprocess.Popen(command, cwd=self.folder)
+        self.process = subprocess.Popen(command, cwd=self.folder, env=self.env)
         until(self.answers)
 
     def answers(self) -> bool:

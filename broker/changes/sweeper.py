@@ -5,11 +5,15 @@ in each worker process. A script that starts a lease or delay publishes a notice
 (`announce_due` in shared.lua). A sweeper that starts, or that has lost its connection, scans the keys once. So an idle
 queue costs nothing beyond a check of the connection every CHECK_INTERVAL, and the first of several sweepers does the
 work. A notice also announces each result that is stored.
+
+Leases and delays end by the wall clock of Redis, the sweeper waits by the monotonic clock of this machine. As long as
+something is reserved or delayed, it compares the two every CLOCK_CHECK_INTERVAL. After a jump it sweeps all queues.
 """
 
 import contextlib
 import heapq
 import logging
+import math
 import random
 import threading
 import time
@@ -29,6 +33,8 @@ MIN_SWEEP_INTERVAL = 0.1  # seconds between two sweeps of a queue
 RETRY_DELAY = 1.0  # seconds until the next try while Redis is unavailable
 REFUSED_RETRY_DELAY = 60.0  # the same, after a refusal: the user lacks the permission, so each try is a scan
 SCAN_COUNT = 200  # keys in one step
+CLOCK_CHECK_INTERVAL = 5.0  # seconds between two looks at the clock of Redis
+MIN_CLOCK_JUMP = 1.0  # seconds; smaller corrections of a clock are normal
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +50,8 @@ class Sweeper:
         self._beside = tagged_key_pattern(prefix)
         self._due: dict[str, float] = {}  # queue -> when its next message is due, monotonic
         self._schedule: list[tuple[float, str]] = []  # a heap; an entry is valid if it equals the one in _due
+        self._clocks: list[float] = []  # of each server: its clock minus the monotonic one of this machine
+        self._clocks_at = -math.inf  # monotonic, when they were compared
         self._subscriptions: dict[str, set[Callable[[], object]]] = {}  # key of a result -> callbacks
         self._changed = threading.Condition()
 
@@ -140,6 +148,10 @@ class Sweeper:
     def _sweep_forever(self) -> None:
         while True:
             name = self._next_queue()
+            if time.monotonic() - self._clocks_at >= CLOCK_CHECK_INTERVAL:
+                self._check_clocks()
+            if name is None:
+                continue
             try:
                 delay = self._queue(name).sweep()
             except redis.RedisError as error:
@@ -150,8 +162,24 @@ class Sweeper:
             if delay is not None:
                 self._set_due(name, max(delay, MIN_SWEEP_INTERVAL))
 
-    def _next_queue(self) -> str:
-        """Wait until a queue is due, and return its name."""
+    def _check_clocks(self) -> None:
+        """If the clock of a server has jumped, sweep all queues now."""
+        clocks = []
+        with contextlib.suppress(redis.RedisError):
+            for server in each_primary(self.client):
+                seconds, microseconds = server.time()
+                clocks.append(seconds + microseconds / 1e6 - time.monotonic())
+        self._clocks_at = time.monotonic()
+        known, self._clocks = self._clocks, clocks
+        jumps = [abs(new - old) for new, old in zip(clocks, known, strict=False)]
+        if len(clocks) != len(known) or max(jumps, default=0) >= MIN_CLOCK_JUMP:
+            with self._changed:
+                names = list(self._due)
+            for name in names:
+                self._set_due(name, 0)
+
+    def _next_queue(self) -> str | None:
+        """Wait until a queue is due, and return its name; None if the clocks must be compared before."""
         with self._changed:
             while True:
                 delay = self._schedule[0][0] - time.monotonic() if self._schedule else None
@@ -161,4 +189,8 @@ class Sweeper:
                         del self._due[name]
                         return name
                     continue
+                if delay is not None and delay > (left := self._clocks_at + CLOCK_CHECK_INTERVAL - time.monotonic()):
+                    if left <= 0:
+                        return None
+                    delay = left
                 self._changed.wait(delay)

@@ -8,7 +8,7 @@ local MAX_BATCH_BYTES = 16 * 1024 * 1024 -- a batch ends once it reaches this: a
 local MAX_DUE = 10000 -- due messages that one call looks at; if there are more, dead letters may change their order
 local MAX_MOVES = 1000 -- due messages that one call moves
 local MAX_STALE_REASONS = 1000 -- reasons of dead letters that other clients removed
-local COUNTERS_SECONDS = 30 * 24 * 3600 -- how long the totals for /metrics are kept after the last change
+local COUNTERS_SECONDS = 24 * 3600 -- how long the totals for /metrics outlive the messages of a queue
 
 local function is_delayed(id) return string.sub(id, -2) == '-d' end
 local function schedule_of(id) return is_delayed(id) and delayed or reserved end
@@ -37,7 +37,8 @@ end
 
 -- Record why a message died. Reasons that other clients left behind are removed all at once when they are many.
 local function record_failure_reason(message, deliveries, failed, reason)
-  if call('HLEN', dead_reasons) > 2 * call('LLEN', dead) + MAX_STALE_REASONS then call('DEL', dead_reasons) end
+  local are_many = call('HLEN', dead_reasons) > 2 * call('LLEN', dead) + MAX_STALE_REASONS
+  if are_many then redis.pcall('UNLINK', dead_reasons) end
   local digest = digest_of(message)
   local number = tonumber(string.match(call('HGET', dead_reasons, digest) or '0', '^%d+')) + 1
   call('HSET', dead_reasons, digest, number .. ':' .. deliveries .. ':' .. whole(failed) .. ':' .. reason)

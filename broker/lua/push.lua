@@ -1,8 +1,8 @@
 -- Push in more than one command, and store results: what makes Redis grow, so a full server rejects it.
 --
 -- push, push_front, push_later
---               Input:  fingerprint of a request with an Idempotency-Key, delay in milliseconds, a random text that
---                       makes ids unguessable, messages; extra key: the answer saved for the Idempotency-Key
+--               Input:  digest of an Idempotency-Key, fingerprint of its request, delay in milliseconds, a random text
+--                       that makes ids unguessable, messages; extra keys: those of answers
 --               Output: length of the queue, first and third part of the ids of delayed messages, 1 if this answer was
 --                       saved
 -- store_result  Input:  seconds to keep it, result; extra key: where it is stored
@@ -10,15 +10,15 @@
 -- `push` adds messages to the back, `push_front` to the front, the last of them foremost, and `push_later` to the back
 -- when the delay has ended. What was popped is put back by `push_front` of a script that also runs on a full server.
 
-local FIRST = 6 -- in ARGV
+local FIRST = 7 -- in ARGV
 
 if command == 'store_result' then
   store_result(ARGV[3], ARGV[4])
   return {DONE}
 end
 
-local fingerprint, due, random = ARGV[3], now + ARGV[4], ARGV[5]
-local saved = saved_answer(fingerprint)
+local idempotency_key, fingerprint, due, random = ARGV[3], ARGV[4], now + ARGV[5], ARGV[6]
+local saved = saved_answer(idempotency_key, fingerprint)
 if saved then return saved[1] == DONE and {DONE, tonumber(saved[2][1]), saved[2][2], saved[2][3], 1} or saved end
 
 local moment = string.format('%016.0f', time[1] * 1000000 + time[2])
@@ -48,5 +48,5 @@ end
 if has_entries then trim_redeliveries() end
 if command == 'push_later' then announce_due(due) end
 count = count or call('LLEN', list)
-if extra then save_answer(fingerprint, count, moment, random) end
+if extra then save_answer(idempotency_key, fingerprint, count, moment, random) end
 return {DONE, count, moment, random, 0}

@@ -27,14 +27,15 @@ if command == 'ack' or command == 'ack_with' then
   local expired = expired_ids(first, true)
   if #expired > 0 then return {DONE, expired} end
   check_type('HLEN', bodies)
-  check_type('ZCARD', acked)
+  local last = tonumber(call('ZREVRANGE', acked, 0, 0, 'WITHSCORES')[2] or 0)
   local has_reasons = has_failure_reasons()
+  local acked_at = last > now and last + 1 or now -- the last ones stay last if the clock was set back
   for i = first, #ARGV do
     local id = ARGV[i]
     if call('ZREM', schedule_of(id), id) == 1 then
       if has_reasons then remove_failure_reasons({call('HGET', bodies, body_field(id)) or nil}) end
       call('HDEL', bodies, body_field(id), failure_field(id))
-      call('ZADD', acked, now, id)
+      call('ZADD', acked, acked_at, id)
     end
   end
   call('ZREMRANGEBYRANK', acked, 0, -1 - MAX_ACKED)

@@ -1,6 +1,7 @@
 -- In front of every script of a queue: its keys, its clock, and what it remembers about messages.
 --
--- KEYS: the list, the keys in SCRIPT_KEYS of broker/keys.py, which has the map of keys, and for some commands one more.
+-- KEYS: the list, the keys in SCRIPT_KEYS of broker/keys.py, which has the map of keys, and for some commands one more,
+--       or all of ANSWER_KEYS if the request has an Idempotency-Key.
 -- ARGV: the command, the deliveries after which a message is buried, and the arguments of the command: ARGV[3...].
 -- Output: {DONE, ...}   the answer of the command
 --         {AGAIN}       more messages are due than one call returns; call again
@@ -11,10 +12,12 @@
 
 local DONE, AGAIN, CONFLICT = 0, 1, 2
 local MAX_ARGUMENTS = 1000 -- to unpack at once; Lua fails near 8,000
-local ANSWER_SECONDS = 24 * 3600 -- how long the answer to an Idempotency-Key is saved
+local ANSWER_SECONDS = 24 * 3600 -- how long the answer to an Idempotency-Key is saved at least
+local ANSWER_KEY_SECONDS = 6 * 3600 -- for which one of the keys takes the new answers
 local MAX_REDELIVERIES, REDELIVERY_SECONDS = 100000, 3600 -- entries, and how long one is kept
 local MAX_ENTRIES_SEARCHED = 100 -- entries among which that of a message is searched
 local DIGEST_LENGTH = 20 -- hexadecimal digits
+local ANSWER_KEYS = 7 -- of which five hold the last 24 hours
 local MIN_CLOCK_STEP = 1000 -- milliseconds; smaller corrections of a clock are normal
 local MAX_WALK_BYTES = 1024 * 1024 -- of messages that one walk reads
 
@@ -181,17 +184,30 @@ end
 
 -- == Answers and results
 
--- The answer saved for the Idempotency-Key of a request with this fingerprint, or {CONFLICT}; nil if there is none.
-local function saved_answer(fingerprint)
-  local saved = extra and call('LRANGE', extra, 0, -1) or {}
-  if #saved == 0 then return nil end
-  if table.remove(saved, 1) ~= fingerprint then return {CONFLICT} end
-  return {DONE, saved}
+-- Answers are saved in a ring of hashes, one for each six hours: a key for each answer would hide the queues in a scan.
+-- The key of the hash for the answers of now, or of some turns ago.
+local function answer_key(turns_ago)
+  local turn = math.floor(now / 1000 / ANSWER_KEY_SECONDS) - turns_ago
+  return KEYS[#KEYS - turn % ANSWER_KEYS]
 end
 
-local function save_answer(fingerprint, ...)
-  call('RPUSH', extra, fingerprint, ...)
-  call('EXPIRE', extra, ANSWER_SECONDS)
+-- The answer saved for the Idempotency-Key of a request with this fingerprint, or {CONFLICT}; nil if there is none. The
+-- next turn is searched too, in case the clock was set back.
+local function saved_answer(idempotency_key, fingerprint)
+  if not extra then return nil end
+  for turns_ago = -1, ANSWER_KEYS - 3 do
+    local saved = call('HGET', answer_key(turns_ago), idempotency_key)
+    if saved then
+      local answer = cmsgpack.unpack(saved)
+      return table.remove(answer, 1) == fingerprint and {DONE, answer} or {CONFLICT}
+    end
+  end
+end
+
+local function save_answer(idempotency_key, fingerprint, ...)
+  call('HSET', answer_key(0), idempotency_key, cmsgpack.pack({fingerprint, ...}))
+  call('EXPIRE', answer_key(0), ANSWER_SECONDS + ANSWER_KEY_SECONDS)
+  redis.pcall('UNLINK', answer_key(-2)) -- the oldest: if it expired, Redis would free it all at once
 end
 
 -- Store the result of a job in the extra key, and notify the clients that wait for it.

@@ -36,7 +36,7 @@ if command == 'state' then
   for i = 2, #reports, 2 do
     local clients, valid_until = string.match(reports[i], '^(%d+):(%d+)$')
     local left = tonumber(valid_until) - now
-    if left > 0 then
+    if left > 0 and left <= WAITERS_SECONDS * 1000 then -- more if the clock was set back: the process reports again
       waiting_clients = waiting_clients + clients
       if next_change < 0 or left < next_change then next_change = left end
     end
@@ -86,19 +86,20 @@ end
 if command == 'stats' then
   local seen = call('HMGET', counters, 'expired', 'buried', 'head', 'head_count', 'head_since')
   local expired, buried = tonumber(seen[1] or 0), tonumber(seen[2] or 0)
-  local message, count = call('LINDEX', list, -1), call('LLEN', list)
-  if not message then
-    if seen[3] then call('HDEL', counters, 'head', 'head_count', 'head_since') end
-    return {DONE, expired, buried, 0}
+  local message, count, since = call('LINDEX', list, -1), call('LLEN', list), now
+  if message then
+    local head = #message .. ':' .. digest_of(string.sub(message, 1, MAX_END) .. string.sub(message, -MAX_END))
+    local stays = seen[3] == head and count >= tonumber(seen[4]) and tonumber(seen[5]) <= now
+    since = stays and tonumber(seen[5]) or now
+    if not stays or count ~= tonumber(seen[4]) then
+      call('HSET', counters, 'head', head, 'head_count', count, 'head_since', whole(since))
+    end
+  elseif seen[3] then
+    call('HDEL', counters, 'head', 'head_count', 'head_since')
   end
-  local head = #message .. ':' .. digest_of(string.sub(message, 1, MAX_END) .. string.sub(message, -MAX_END))
-  local stays = seen[3] == head and count >= tonumber(seen[4])
-  local since = stays and tonumber(seen[5]) or now
-  if not stays or count ~= tonumber(seen[4]) then
-    call('HSET', counters, 'head', head, 'head_count', count, 'head_since', whole(since))
-  end
-  if call('TTL', counters) < COUNTERS_SECONDS / 2 then call('EXPIRE', counters, COUNTERS_SECONDS) end
-  return {DONE, expired, buried, math.max(0, now - since)}
+  local is_empty = not message and call('EXISTS', reserved, delayed, dead) == 0
+  if not is_empty and call('TTL', counters) < COUNTERS_SECONDS / 2 then call('EXPIRE', counters, COUNTERS_SECONDS) end
+  return {DONE, expired, buried, now - since}
 end
 
 return redis.error_reply('ERR unknown command ' .. command)

@@ -1,6 +1,6 @@
 -- Take the oldest messages: for good, for a lease, or to another queue. Due messages return first.
 --
--- pop      Input:  number, fingerprint of a request with an Idempotency-Key; extra key: the answer saved for it
+-- pop      Input:  number, digest of an Idempotency-Key, fingerprint of its request; extra keys: those of answers
 --          Output: milliseconds until more may come (-1: unknown), messages, 1 if this answer was saved, 1 if paused
 -- reserve  Input:  number, lease in milliseconds, a random text that makes ids unguessable
 --          Output: milliseconds until more may come (-1: unknown), {id, deliveries, message}..., deadline, 1 if paused
@@ -23,7 +23,7 @@ end
 if return_due() then return {AGAIN} end
 
 local number = tonumber(ARGV[3])
-local saved = command == 'pop' and saved_answer(ARGV[4])
+local saved = command == 'pop' and saved_answer(ARGV[4], ARGV[5])
 if saved then return saved[1] == DONE and {DONE, -1, saved[2], 1, 0} or saved end
 if command ~= 'move' and is_paused() then return {DONE, until_next_due(), {}, 0, 1} end
 
@@ -45,7 +45,7 @@ if #messages == 0 then return {DONE, until_next_due(), {}, 0, 0} end
 
 if command == 'pop' then
   if has_reasons then remove_failure_reasons(messages) end
-  if extra then save_answer(ARGV[4], unpack(messages)) end
+  if extra then save_answer(ARGV[4], ARGV[5], unpack(messages)) end
   return {DONE, -1, messages, 0, 0}
 end
 

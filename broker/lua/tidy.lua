@@ -7,12 +7,13 @@
 -- clear     Input:  none; extra key: where the list is kept
 --           Output: the number of messages removed
 -- restore   Input:  a random text to mark the place; extra key: what `clear` or `remove` kept
---           Output: the number of messages restored; 0 if nothing is kept
+--           Output: the number of messages restored; 0 if nothing is kept; 1 if some are left for another call
 -- pause     Input:  none; extra key: a list on which clients block until the queue is resumed
 -- resume    Input:  none; extra key: as of pause
 
 local UNDO_SECONDS = 3600 -- how long what was removed can be restored
 local RESUMED_SECONDS = 60
+local MAX_RESTORED = 1000 -- cleared messages that one call moves, which takes some milliseconds
 
 if command == 'pause' then
   call('DEL', extra)
@@ -79,20 +80,36 @@ local function restore_removed(mark)
   call('DEL', extra)
 end
 
--- Put cleared messages to the front, for they are older than those that wait now. The shorter of the two lists moves.
+-- Put cleared messages to the front, for they are older than those that wait now. If few wait, they join the cleared
+-- ones, which then become the queue. Otherwise a call moves a batch of the cleared ones, the newest first, so that all
+-- keep their order; those that are left can be restored for another hour.
 local function restore_cleared()
   local kept, waiting = call('LLEN', extra), call('LLEN', list)
-  if kept == 0 then return 0 end
+  if kept == 0 then return 0, 0 end
   check_type('LLEN', redeliveries)
-  if waiting > kept then
-    for _ = 1, kept do call('LMOVE', extra, list, 'LEFT', 'RIGHT') end
-  else
-    for _ = 1, waiting do call('LMOVE', list, extra, 'RIGHT', 'LEFT') end
-    call('RENAME', extra, list)
-    call('PERSIST', list)
+  call('UNLINK', redeliveries)
+  local messages, bytes = math.min(kept, MAX_RESTORED), 0
+  if waiting < messages then
+    local moved = 0
+    while moved < waiting and bytes < MAX_BATCH_BYTES do
+      bytes = bytes + #call('LINDEX', list, moved - waiting)
+      moved = moved + 1
+    end
+    if bytes < MAX_BATCH_BYTES then
+      for _ = 1, waiting do call('LMOVE', list, extra, 'RIGHT', 'LEFT') end
+      call('RENAME', extra, list)
+      call('PERSIST', list)
+      return kept, 0
+    end
+    bytes = 0
   end
-  call('DEL', redeliveries)
-  return kept
+  for moved = 1, messages do
+    bytes = bytes + #call('LMOVE', extra, list, 'LEFT', 'RIGHT')
+    if bytes >= MAX_BATCH_BYTES then messages = moved end
+    if moved == messages then break end
+  end
+  if messages < kept then call('EXPIRE', extra, UNDO_SECONDS) end
+  return messages, messages < kept and 1 or 0
 end
 
 if return_due() then return {AGAIN} end
@@ -119,16 +136,16 @@ if command == 'clear' then
   if count == 0 then return {DONE, 0} end
   check_type('LLEN', redeliveries)
   check_type('HLEN', failure_reasons)
+  call('UNLINK', redeliveries, failure_reasons)
   call('RENAME', list, extra)
   call('EXPIRE', extra, UNDO_SECONDS)
-  call('DEL', redeliveries, failure_reasons)
   return {DONE, count}
 end
 
 if command == 'restore' then
   if call('TYPE', extra).ok ~= 'hash' then return {DONE, restore_cleared()} end
   restore_removed(ARGV[3])
-  return {DONE, 1}
+  return {DONE, 1, 0}
 end
 
 return redis.error_reply('ERR unknown command ' .. command)

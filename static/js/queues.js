@@ -38,10 +38,11 @@ function update(state) {
   if (!known) return;
   const found = queueRows.update(state, { sort: sort.value, filter: filter.value.trim() });
   byId("empty").hidden = found > 0;
-  write(byId("empty-title"), queues.size ? t("queues.found", { n: 0 }) : t("queues.none"));
-  byId("empty-more").hidden = queues.size > 0;
+  write(byId("empty-title"), queues.size ? t("queues.found", { n: 0 }) : t(complete ? "queues.none" : "queues.unknown"));
+  byId("empty-more").hidden = queues.size > 0 || !complete;
   const troubled = [...queues.values()].filter((queue) => problemsOf(queue, Date.now()).length > 0).length;
-  const facts = [t("queues.n", { n: queues.size }), textOf(troubled)];
+  const facts = [t("queues.n", { n: queues.size })];
+  if (complete || troubled) facts.push(textOf(troubled));
   if (!complete) facts.push(t("queues.incomplete"));
   if (unnamed) facts.push(t("queues.unnamed", { n: unnamed }));
   write(byId("summary"), facts.join(" · "));

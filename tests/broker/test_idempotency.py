@@ -6,7 +6,7 @@ from broker.models import Batch, Conflict, Pushed
 from broker.queue import ReliableQueue
 from tests.broker.helpers import numbered
 
-DAY = 24 * 3600  # seconds
+DAY, HOUR = 24 * 3600, 3600  # seconds
 
 
 @pytest.mark.parametrize("front", [False, True])
@@ -59,8 +59,31 @@ def test_the_answer_of_an_empty_pop_is_not_saved(queue: ReliableQueue) -> None:
     assert [queue.pop_batch(1, "key").messages for _ in range(2)] == [[b"a"]] * 2
 
 
+def answer_keys(queue: ReliableQueue) -> list[bytes]:
+    """Return the keys that hold answers."""
+    return [*queue.client.scan_iter(match=f"{queue.key_prefix}answers:*", count=100_000)]
+
+
 def test_an_answer_is_saved_for_a_day(queue: ReliableQueue) -> None:
     queue.push_once("push", [b"a"])
     queue.pop_batch(1, "pop")
-    for key in ("push", "pop"):
-        assert DAY - 60 < queue.client.ttl(queue._answer_key(key)) <= DAY
+    assert all(DAY < queue.client.ttl(key) <= DAY + 6 * HOUR for key in answer_keys(queue))
+
+
+def test_many_answers_are_in_few_keys(queue: ReliableQueue) -> None:
+    for number in range(300):
+        queue.push_once(f"push{number}", [b"a"])
+        queue.pop_batch(1, f"pop{number}")
+    assert len(answer_keys(queue)) <= 2  # two if six hours have just ended
+
+
+@pytest.mark.parametrize(("hours", "is_saved"), [(-6, True), (0, True), (18, True), (24, True), (30, False)])
+def test_answers_are_found_for_a_day_and_then_replaced(queue: ReliableQueue, hours: int, is_saved: bool) -> None:
+    """Time moves by renaming the key: all answers of it get older."""
+    queue.push_once("old", [b"a"])
+    [key] = answer_keys(queue)
+    number = int(key.rpartition(b":")[2])
+    queue.client.rename(key, f"{queue.key_prefix}answers:{(number + hours // 6) % 7}")
+    queue.push_once("new", [b"b"])
+    assert queue.push_once("old", [b"a"]).is_repeated == is_saved
+    assert queue.push_once("new", [b"b"]).is_repeated

@@ -34,8 +34,8 @@ def documented() -> dict[str, str]:
 
 
 # Seconds after which a key expires; the others stay as long as they hold something.
-LIFETIMES = {"acked": 3600, "waiters": 60, "redeliveries": 3600, "once": 24 * 3600, "cleared": 3600}
-LIFETIMES |= {"counters": 30 * 24 * 3600, "resumed": 60, "result": 24 * 3600}
+LIFETIMES = {"acked": 3600, "waiters": 60, "redeliveries": 3600, "answers": 30 * 3600, "cleared": 3600}
+LIFETIMES |= {"counters": 24 * 3600, "resumed": 60, "result": 24 * 3600}
 
 
 def test_every_key_is_on_the_map_and_lives_as_long_as_it_says(queue: ReliableQueue, backend: Any) -> None:
@@ -81,7 +81,7 @@ def slot(key: str) -> int:
 @pytest.mark.parametrize("prefix", ["queue:", "", "q"])
 def test_all_keys_of_a_queue_share_a_cluster_slot(valkey: Store, name: str, prefix: str) -> None:
     queue = ReliableQueue(None, name, prefix)
-    keys = [*queue._keys, queue._answer_key("key"), queue._cleared_key("undo"), queue_keys(name + ".dead", prefix)[0]]
+    keys = [*queue._keys, *queue._answer_keys, queue._cleared_key("undo"), queue_keys(name + ".dead", prefix)[0]]
     assert len({slot(key) for key in keys}) == 1
     assert {valkey.client().cluster("KEYSLOT", key) for key in keys} == {slot(queue.key)}
 

@@ -626,10 +626,10 @@ class EveryOperation(RuleBasedStateMachine):
             keys |= {queue.key_prefix + key for key, value in {**kinds, "waiters": model.waiters}.items() if value}
             keys |= {queue.key} if found.waiting else set()
             keys |= {queue._cleared_key(undo) for undo in model.cleared}
-            keys |= {queue._answer_key(key) for key in model.answers}
             keys |= {queue.result_key(job) for job in model.results}
         assert messages == self.pushed, "pushed = waiting + reserved + dead + cleared + taken"
         others = {self.queue(q).key_prefix + key for q in self.models for key in ("clock", "resumed", "counters")}
+        others |= {key for q, model in self.models.items() if model.answers for key in self.queue(q)._answer_keys}
         assert {key.decode() for key in self.keys()} - others == keys, "no other keys"
 
     def read(self) -> tuple[int, dict[str, Stored]]:

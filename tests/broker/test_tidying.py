@@ -109,6 +109,35 @@ def test_restored_messages_are_popped_before_those_pushed_since(queue: ReliableQ
     assert queue.client.ttl(queue.key) == -1
 
 
+@pytest.mark.parametrize("pushed_since", [0, 3, 2500])
+def test_many_cleared_messages_are_restored_in_bounded_steps(queue: ReliableQueue, pushed_since: int) -> None:
+    queue.push(*numbered(9000))
+    _, undo = queue.clear()
+    queue.push(*numbered(pushed_since, 9000))
+    batches = queue.restore_in_batches(str(undo))
+    first = next(batches)
+    assert first == (1000 if pushed_since > 1000 else 9000)
+    left = queue.client.llen(queue.key_prefix + "cleared:" + str(undo))
+    assert (left, queue.count()) == (9000 - first, first + pushed_since)
+    if left:  # the caller died; the rest is restored an hour later at most
+        assert queue.client.ttl(queue.key_prefix + "cleared:" + str(undo)) > HOUR - 60
+        assert queue.restore(str(undo)) == left
+    assert queue.all() == numbered(9000 + pushed_since)
+    assert queue.client.ttl(queue.key) == -1
+
+
+@pytest.mark.parametrize(("cleared", "pushed_since"), [(5, 6), (6, 5), (1, 5)])
+def test_large_cleared_messages_are_restored_in_bounded_steps(
+    queue: ReliableQueue, cleared: int, pushed_since: int
+) -> None:
+    big = [b"%d" % number + b"x" * (MAX_BATCH_BYTES // 4) for number in range(cleared + pushed_since)]
+    queue.push(*big[:cleared])
+    _, undo = queue.clear()
+    queue.push(*big[cleared:])
+    assert [*queue.restore_in_batches(str(undo))] == ([4, cleared - 4] if cleared > 4 else [cleared])
+    assert queue.all() == big
+
+
 def test_two_clears_are_restored_separately(queue: ReliableQueue) -> None:
     queue.push(b"a")
     _, first = queue.clear()

@@ -2,7 +2,8 @@
 
 Waiting never removes a message. The first client in line blocks on `BLMOVE key key RIGHT RIGHT`, which returns once the
 list is non-empty and leaves it unchanged. If that client is still connected, we then pop a message for it. So a client
-that disconnects never takes a message with it; the next in line continues.
+that disconnects never takes a message with it; the next in line continues. After a pop that took a message, it tries to
+pop before it blocks: a push of many messages serves many clients.
 
 A queue is quiet once it has had no message for a second. Then the first client in line frees the connection and waits
 for a change notification (`broker/changes/notifications.py`); it retries every 30 seconds, in case one was lost. If all
@@ -54,6 +55,7 @@ class Waiters:
         # The keys whose changes can make an attempt worthwhile.
         self.keys = [queue.key.encode(), *((queue.key_prefix + name).encode() for name in WATCHED_KEYS)]
         self.idle_since = time.monotonic()  # when the last message was taken
+        self.may_have_more = False  # whether the last attempt took messages: then the next one need not block first
         self.is_quiet = False  # then changes of these keys are notified
         self.changes = 0  # the number of notifications,
         self.tried_changes = 0  # and of those before the last attempt
@@ -158,7 +160,8 @@ class LongPoll:
                 if waiters.first is not waiter:
                     waiter.wait()
                 elif not (waiters.is_quiet and self.tracker.is_live):
-                    self._block(waiters, waiter, batch)
+                    if not waiters.may_have_more:
+                        self._block(waiters, waiter, batch)
                     if not client.is_disconnected():
                         batch = self._attempt(waiters, attempt)
                 elif (delay := waiters.retry_delay()) > 0:
@@ -170,6 +173,7 @@ class LongPoll:
     def _attempt(self, waiters: Waiters, attempt: Callable[[], Batch[M]]) -> Batch[M]:
         """Attempt to take messages; retry once if the server refused because another may have taken over."""
         changes = waiters.changes
+        waiters.may_have_more = False  # also after an error
         try:
             batch = attempt()
         except redis.RedisError as error:
@@ -177,6 +181,7 @@ class LongPoll:
                 raise
             batch = attempt()
         now = time.monotonic()
+        waiters.may_have_more = bool(batch.messages)
         waiters.tried_changes = changes
         waiters.retry_at = now + _until_due(batch, QUIET_RETRY_INTERVAL)
         if batch.messages:

@@ -17,6 +17,7 @@ from web.request import Request
 
 UNDO = "bc5d3c2e8a97e73a"
 PAUSED = success("Paused", {"paused": flag("Whether the queue is paused now.")})
+MIDWAY = "an error that comes midway has it too"
 
 
 @operation(
@@ -76,7 +77,7 @@ def clear(request: Request, queue: ReliableQueue) -> Answer:
     "POST",
     TIDYING,
     Text("undo", "The `undo` that `clear` or `remove` returned.", required=True),
-    answers=(success("Restored", {"restored": whole("Number of messages put back.")}),),
+    answers=(success("Restored", {"restored": whole(f"Number of messages put back; {MIDWAY}.")}),),
     errors=("stale", "redis_full"),
     example=Example({"success": True, "restored": 1}, {"undo": UNDO}),
 )
@@ -86,7 +87,7 @@ def restore(request: Request, queue: ReliableQueue, undo: str) -> Answer:
     Cleared messages return ahead of everything pushed since. A removed message returns to its place behind the message
     that was ahead of it, or to the front if that one has left the queue.
     """
-    return {"success": True, "restored": queue.restore(undo)}
+    return {"success": True, "restored": add_up(queue.restore_in_batches(undo), "restored")}
 
 
 @operation(
@@ -98,7 +99,7 @@ def restore(request: Request, queue: ReliableQueue, undo: str) -> Answer:
     Integer("position", "Move only the message at this position; 0 is popped next. Not with `max` or `contains`."),
     Message("message", "With `position`: the message that should be there."),
     is_new=lambda _: False,
-    answers=(success("Moved", {"moved": whole("Number of messages moved. An error midway has it too.")}),),
+    answers=(success("Moved", {"moved": whole(f"Number of messages moved; {MIDWAY}.")}),),
     errors=("same_queue", "stale", "cross_slot", "redis_full", *MESSAGE_ERRORS),
     example=Example({"success": True, "moved": 1}, {"to": "jobs"}),
 )
@@ -123,13 +124,19 @@ def move(
             if value is not None:
                 raise ApiError("bad_parameter", f"A move of one message does not take {name}.", parameter=name)
         return move_one(queue, to, position, message)
-    left, moved = queue.state().counts.count if max is None else max, 0
+    left = queue.state().counts.count if max is None else max
+    return {"success": True, "moved": add_up(batches(queue, to, left, contains), "moved")}
+
+
+def add_up(sizes: Iterator[int], field: str) -> int:
+    """Return the sum of the sizes of batches. An error that comes midway has it in a field."""
+    done = 0
     try:
-        for number in batches(queue, to, left, contains):
-            moved += number
+        for size in sizes:
+            done += size
     except redis.RedisError as error:
-        raise from_redis(error).with_details(moved=moved) from error
-    return {"success": True, "moved": moved}
+        raise from_redis(error).with_details(**{field: done}) from error
+    return done
 
 
 def move_one(queue: ReliableQueue, to: str, position: int | None, message: bytes | None) -> Answer:

@@ -379,6 +379,18 @@ def test_many_waiting_clients_block_one_connection(process: Process) -> None:
     assert sorted(int(future.result()[0]) for future in futures) == list(range(50))
 
 
+@pytest.mark.parametrize("verb", ["pop", "reserve"])
+def test_a_push_of_many_messages_serves_many_clients_without_blocking_again(process: Process, verb: str) -> None:
+    process.wait(verb, number=1)
+    waiting = [process.wait(verb) for _ in range(50)]
+    attempts, blocks = process.attempts, len(process.blocking.seconds)
+    process.gone.add(1)
+    process.queue.push(*[b"%d" % number for number in range(50)])
+    assert [future.result() for future in waiting] == [[b"%d" % number] for number in range(50)]
+    assert process.attempts - attempts <= 55  # one more for each second that passes meanwhile
+    assert len(process.blocking.seconds) - blocks <= 5
+
+
 def test_a_client_that_has_disconnected_takes_nothing_and_the_next_is_served(
     woken_only: None, process: Process
 ) -> None:
