@@ -334,7 +334,7 @@ class ReliableQueue(RedisQueue):
     def find(
         self, text: str, max: int, head_bytes: int, search: Search, details: bool = False
     ) -> tuple[list[Found], Search]:
-        """Search the next thousand waiting messages for a text; ASCII letters match in either case.
+        """Search the next messages, up to 1,000 or 64 KiB, for a text; ASCII letters match in either case.
 
         Return up to `max` messages that contain it, with their first `head_bytes` bytes, and where to continue.
         """
@@ -347,9 +347,9 @@ class ReliableQueue(RedisQueue):
     def _find(
         self, command: str, text: str, max: int, argument: Any, search: Search, details: int = 0, **options: Any
     ) -> tuple[list[Any], Search]:
-        arguments = [text.encode().lower(), search.position, max, argument, details, *search.mark]
-        position, is_over, found, mark = self._run(script.FIND, command, *arguments, large=True, **options)
-        return found, Search(position, tuple(mark), is_over == 1)
+        arguments = [text.encode().lower(), search.position, max, argument, details, *search.part, *search.mark]
+        position, is_over, found, mark, part = self._run(script.FIND, command, *arguments, large=True, **options)
+        return found, Search(position, tuple(mark), is_over == 1, tuple(part))
 
     def stats(self) -> QueueStats:
         """Return the totals that Redis keeps, and record which message is next."""

@@ -1,5 +1,7 @@
 """Stream lists of messages of any length from Redis to the client, as JSON or NDJSON, in constant memory."""
 
+import contextlib
+import threading
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,11 +17,16 @@ from web.input.codec import MAX_VALUE_BYTES, decode_message, preview
 from web.input.raw_json import is_plain
 
 PREVIEW_BATCH = 100  # previews read from Redis at once
-NO_LIMIT = 1 << 62  # more messages than a queue can have
-PART_CHARACTERS = 1 << 15  # answers are sent in parts of about this size
+FIRST_PREVIEWS = 10  # the number of the first ones, whose sizes are not known
+MAX_PREVIEWED_BYTES = 1 << 20  # of messages of which previews are read at once, if all are of the average size
+NO_LIMIT = 1 << 62  # more messages than there can be
+PART_CHARACTERS = 1 << 15  # an answer is made in parts of about this size
+
+MAX_SEARCH_PAUSE = 0.01  # seconds after a step of a search; as long as the step if that took less
 
 T = TypeVar("T")
 
+_search_lock = threading.Lock()
 _encoder = msgspec.json.Encoder()
 
 
@@ -43,9 +50,15 @@ def _read_ahead(chunks: Iterator[T]) -> Iterator[T]:
 
 def iter_previews(queue: ReliableQueue, offset: int, limit: int, characters: int) -> Iterator[list[Any]]:
     """Yield the previews of the waiting messages in chunks; only the beginning of each message leaves Redis."""
-    for start in range(offset, offset + limit, PREVIEW_BATCH):
-        heads = queue.state(min(PREVIEW_BATCH, offset + limit - start), start, 4 * characters).heads
+    end, batch = offset + limit, FIRST_PREVIEWS
+    while offset < end:
+        heads = queue.state(min(batch, end - offset), offset, 4 * characters).heads
+        if not heads:
+            return
         yield [preview(head, size, characters) for head, size in heads]
+        offset += len(heads)
+        average = 1 + sum(size for _, size in heads) // len(heads)
+        batch = max(1, min(PREVIEW_BATCH, MAX_PREVIEWED_BYTES // average))
 
 
 def iter_details(queue: ReliableQueue, offset: int, limit: int, characters: int | None) -> Iterator[list[Any]]:
@@ -59,13 +72,23 @@ def iter_details(queue: ReliableQueue, offset: int, limit: int, characters: int 
         offset += len(found)
 
 
+@contextlib.contextmanager
+def search_turn() -> Iterator[None]:
+    """Let one step of a search run: one at a time in this process, with pauses in which Redis serves the others."""
+    with _search_lock:
+        started = time.monotonic()
+        yield
+        time.sleep(min(MAX_SEARCH_PAUSE, time.monotonic() - started))
+
+
 def iter_found(
     queue: ReliableQueue, text: str, offset: int, limit: int | None, characters: int | None, details: bool
 ) -> Iterator[list[dict[str, Any]]]:
     """Yield the waiting messages that contain a text, with their positions, in chunks; a chunk can be empty."""
     search, left = Search(offset), NO_LIMIT if limit is None else limit
     while left > 0 and not search.is_over:
-        found, search = queue.find(text, min(left, PREVIEW_BATCH), _head_bytes(characters), search, details)
+        with search_turn():
+            found, search = queue.find(text, min(left, PREVIEW_BATCH), _head_bytes(characters), search, details)
         yield [
             {"position": one.position, **_content(one.head, one.size, characters), **_details(one.details)}
             for one in found

@@ -7,11 +7,12 @@ reply or its own error, and nothing is sent twice. A large command is sent alone
 reply can be large.
 """
 
+import contextlib
 import threading
 import time
 from collections import deque
+from collections.abc import Generator
 from copy import copy
-from functools import cached_property
 from typing import Any
 
 import hiredis
@@ -26,48 +27,71 @@ MAX_COMMAND_BYTES = 16 << 10  # a larger command is sent alone
 MAX_BATCH_COMMANDS = 128
 MANY_ARGUMENTS = 10  # a command with more is packed by _pack_many
 QUEUE_TIMEOUT = 5.0  # seconds after which a queued command is not sent any more
+ENDED = "The caller that sends this command was ended."
 
 
 _LENGTHS = [b"\r\n$%d\r\n" % length for length in range(1024)]
 
 
 class _Call:
-    """A command of one caller."""
+    """A command of one caller. It is claimed once, by whoever sends it or makes sure that nobody does."""
 
-    __slots__ = ("error", "is_done", "is_leader", "packed", "queued_at", "reply", "wakeup")
+    __slots__ = ("claims", "error", "is_done", "is_queued", "packed", "queued_at", "reply", "run", "thread", "wakeup")
 
     def __init__(self, packed: bytes) -> None:
         self.packed = packed
         self.reply: Any = None
         self.error: BaseException | None = None
         self.is_done = False
-        self.is_leader = False  # it sends the next batch
+        self.is_queued = False
+        self.claims: dict[str, _Call] = {}
         self.queued_at = time.monotonic()
-        self.wakeup: threading.Lock | None = None  # released when the call is done or leads; None: it leads at once
+        self.thread = threading.get_ident()  # with gevent, the greenlet
+        self.run: Generator[None, None, None] | None = None
+        self.wakeup: threading.Lock | None = None  # released when the caller must look again
+
+    @property
+    def is_alive(self) -> bool:
+        """Return whether the caller is still at work, however its work may have ended."""
+        return self.run is not None and self.run.gi_running  # type: ignore[attr-defined]
+
+    @property
+    def is_orphaned(self) -> bool:
+        """Return whether the caller that was to send it has ended: it may have been sent."""
+        leader = self.claims.get("leader")
+        return leader is not None and not leader.is_alive
+
+    def claim(self, leader: "_Call") -> bool:
+        """Claim the call; return whether `leader` is the one that has it."""
+        return self.claims.setdefault("leader", leader) is leader
+
+    def wake(self) -> None:
+        """Let the caller look again. Once too often does no harm."""
+        if self.wakeup:
+            with contextlib.suppress(RuntimeError):  # somebody else just did
+                self.wakeup.release()
 
 
 class BatchingClient(redis.Redis):
-    """A Redis client that batches small commands of concurrent callers."""
+    """A Redis client that batches small commands of concurrent callers.
+
+    An exception can end a caller between any two steps: a signal handler that raises, a killed greenlet. So no flag
+    says who leads: the first call of the queue leads whose caller is alive, and a call whose leader has died fails.
+    """
 
     lacks_flags = False  # Script sets it once the server has refused script flags
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        self._queue: deque[_Call] = deque()
-        self._queue_lock = threading.Lock()
-        self._has_leader = False
-        self._spare_locks: list[threading.Lock] = []  # acquired, for reuse
+        # A client on the same connections that sends each command alone, for replies that can be large.
+        self.unbatched = redis.Redis(connection_pool=self.connection_pool)
+        self.breaker: CircuitBreaker = self.connection_pool.breaker  # type: ignore[attr-defined]
+        self.renew_after_fork()
 
-    @cached_property
-    def unbatched(self) -> redis.Redis:
-        """A client on the same connections that sends each command alone, for replies that can be large."""
-        return redis.Redis(connection_pool=self.connection_pool)
-
-    @cached_property
-    def breaker(self) -> CircuitBreaker:
-        """The circuit breaker of the connection pool."""
-        found: CircuitBreaker = self.connection_pool.breaker  # type: ignore[attr-defined]
-        return found
+    def renew_after_fork(self) -> None:
+        """Forget what the threads of the parent process were doing: they do not exist in this process."""
+        self._queue: deque[_Call] = deque()  # each step on it is atomic, so it needs no lock
+        self._spare_locks: list[threading.Lock] = []  # for reuse
 
     def probe(self) -> None:
         """Check whether the server responds now.
@@ -83,77 +107,97 @@ class BatchingClient(redis.Redis):
             return super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
         call = _Call(pack(args))
         if len(call.packed) <= MAX_COMMAND_BYTES:
-            self._execute_batched(call)
+            self.breaker.check()
+            call.run = self._run(call)
+            for _ in call.run:
+                pass
         else:
             self._execute([call])
         if call.error:
             raise call.error
         return call.reply
 
-    def _execute_batched(self, call: _Call) -> None:
-        """Execute a call together with those that come at the same moment."""
-        self.breaker.check()
-        with self._queue_lock:
-            self._queue.append(call)
-            if self._has_leader:
-                call.wakeup = self._spare_locks.pop() if self._spare_locks else _acquired_lock()
-            self._has_leader = True
-        if call.wakeup:
-            try:
-                self._wait_for_wakeup(call, call.wakeup)
-            except BaseException:  # its thread or greenlet ends
-                self._abandon(call)
-                raise
-            self._spare_locks.append(call.wakeup)
-        if not call.is_done:
-            self._lead(call)
+    def _run(self, call: _Call) -> Generator[None, None, None]:
+        """Execute a call together with those that come at the same moment.
 
-    def _wait_for_wakeup(self, call: _Call, wakeup: threading.Lock) -> None:
-        """Return when the call is done or is the leader.
+        It is a generator because Python itself then knows whether it is running (`_Call.is_alive`).
 
         Raises:
             NotSent: the server does not respond.
         """
-        while not wakeup.acquire(timeout=BREAKER_TIMEOUT):
+        try:
+            call.is_queued = True
+            self._queue.append(call)
+            while not call.is_done:
+                if self._head() is call and call.claim(call):
+                    self._lead(call)
+                elif call.is_orphaned:
+                    _fail([call], redis.ConnectionError(ENDED))
+                elif call.wakeup is None:  # look once more, as nobody could wake it until now
+                    call.wakeup = self._spare_locks.pop() if self._spare_locks else _acquired_lock()
+                elif not call.wakeup.acquire(timeout=BREAKER_TIMEOUT):
+                    self._check(call)
+        finally:
+            if call.is_queued:
+                call.claim(call)
+                self._remove(call)
+                self._wake_head()
+        if call.wakeup:
+            self._spare_locks.append(call.wakeup)
+        yield
+
+    def _check(self, call: _Call) -> None:
+        """Look after a call that has waited for some time.
+
+        Raises:
+            NotSent: the server does not respond.
+        """
+        try:
+            self.breaker.check()
+        except NotSent:
+            if call.claim(call):
+                raise
+        # A signal handler can call while its thread is in the middle of a call, which cannot go on meanwhile.
+        if any(one.thread == call.thread for one in tuple(self._queue) if one is not call) and call.claim(call):
+            self._execute([call])
+
+    def _head(self) -> _Call | None:
+        """Return the first call of the queue whose caller is alive; the others are removed."""
+        while True:
             try:
-                self.breaker.check()
-            except NotSent:
-                if self._abandon(call):
-                    raise
+                head = self._queue[0]
+            except IndexError:
+                return None
+            if head.is_alive:
+                return head
+            self._remove(head)
+
+    def _remove(self, call: _Call) -> None:
+        with contextlib.suppress(ValueError):  # it was removed before
+            self._queue.remove(call)
+        call.is_queued = False
+
+    def _wake_head(self) -> None:
+        if head := self._head():
+            head.wake()
 
     def _lead(self, leader: _Call) -> None:
-        """Execute the first batch of the queue, then appoint the next leader."""
-        with self._queue_lock:
-            batch = [self._queue.popleft() for _ in range(min(MAX_BATCH_COMMANDS, len(self._queue)))]
+        """Execute the first calls of the queue, then let the next one lead."""
         end = time.monotonic() - QUEUE_TIMEOUT
-        expired = [call for call in batch if call.queued_at < end]
-        batch = [call for call in batch if call.queued_at >= end]
+        batch: list[_Call] = []
+        expired: list[_Call] = []
         try:
+            for call in tuple(self._queue)[:MAX_BATCH_COMMANDS]:
+                if call is leader or (call.is_alive and call.claim(leader)):
+                    (batch if call.queued_at >= end else expired).append(call)
             _fail(expired, redis.MaxConnectionsError("No connection available."))
             self._execute(batch)
         finally:
-            with self._queue_lock:
-                self._appoint_leader()
-            for call in (*expired, *batch):
-                if call.wakeup and call is not leader:
-                    call.wakeup.release()
-
-    def _appoint_leader(self) -> None:
-        """Let the first call of the queue lead; `_queue_lock` is held."""
-        self._has_leader = bool(self._queue)
-        if self._queue and (wakeup := self._queue[0].wakeup):
-            self._queue[0].is_leader = True
-            wakeup.release()
-
-    def _abandon(self, call: _Call) -> bool:
-        """Remove a call from the queue, so that it is not sent; return whether it was still there."""
-        with self._queue_lock:
-            if call not in self._queue:
-                return False
-            self._queue.remove(call)
-            if call.is_leader:
-                self._appoint_leader()
-            return True
+            for call in (*batch, *expired):
+                self._remove(call)
+                if call is not leader:
+                    call.wake()
+            self._wake_head()
 
     def _execute(self, batch: list[_Call]) -> None:
         """Execute a batch; each call then has its reply or its error."""
@@ -197,7 +241,7 @@ def _fail(batch: list[_Call], error: BaseException) -> None:
     """Give each call without a reply a copy of an error."""
     for call in batch:
         if not call.is_done:
-            call.error = copy(error) if isinstance(error, Exception) else redis.ConnectionError("The caller was ended.")
+            call.error = copy(error) if isinstance(error, Exception) else redis.ConnectionError(ENDED)
             call.is_done = True
 
 

@@ -42,9 +42,16 @@ class CircuitBreaker:
 
     def __init__(self, server: Server) -> None:
         self._server = server
+        self._start()
+
+    def _start(self) -> None:
         self._is_open = False
         self._replied_at = -math.inf
         self._probing = threading.Lock()
+
+    def renew_after_fork(self) -> None:
+        """Start anew: the thread that probes the server is one of the parent process."""
+        self._start()
 
     def record_success(self) -> None:
         """Close the circuit: the server has replied."""

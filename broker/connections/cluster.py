@@ -99,6 +99,10 @@ class ClusterMap:
             self.mark_outdated(failed=node)
             raise _Replaced(f"{node[0]}:{node[1]} is another server now.", reason="another server has its address")
 
+    def renew_after_fork(self) -> None:
+        """Forget the lock: a thread of the parent process can hold it, which does not exist in this one."""
+        self._lock, self._is_outdated = threading.Lock(), True
+
     def set_owner(self, slot: int, node: Node) -> None:
         """Note that a slot has moved to another node, as a redirection says."""
         if self._owners:

@@ -164,11 +164,27 @@ def _short_path(path: str) -> Iterator[bytes]:
             yield link
 
 
+# What `connect` has made. A forked process must not wait for threads that it does not have.
+_made: weakref.WeakSet[Any] = weakref.WeakSet()
+
+
+def _renew_after_fork() -> None:
+    for one in tuple(_made):
+        one.renew_after_fork()
+
+
+os.register_at_fork(after_in_child=_renew_after_fork)
+
+
 _CONNECTION_CLASSES = {redis.SSLConnection: _SSLConnection, redis.UnixDomainSocketConnection: _UnixConnection}
 
 
 def connect(url: str, *, blocking: bool = False) -> Any:
     """Return a redis.Redis or a ClusterClient for a URL (see address.py). It connects at its first command.
+
+    Threads and greenlets can share it. A forked process can go on with its copy, on connections of its own, even if
+    other threads were using it; only what was in use by the forking thread itself, such as a pipeline, is not usable.
+    An exception that a signal handler raises ends the command it interrupts, whose outcome is unknown, and no other.
 
     With `blocking` the client is for blocking commands, which would delay the others. It raises
     redis.MaxConnectionsError at once if all its connections are in use.
@@ -188,6 +204,7 @@ def connect(url: str, *, blocking: bool = False) -> Any:
 
         made = ClusterMap(address.hosts, make_client, partial(new_connection, address))
         cluster_map = weakref.proxy(made)  # its clients must not keep it alive
+        _made.add(made)
         return ClusterClient(made)
     if address.kind is Kind.SENTINEL:
         options["location"] = find_sentinels(address)
@@ -236,5 +253,10 @@ def _make_client(options: dict[str, Any], blocking: bool) -> redis.Redis:
     if blocking:
         # The reply to a blocking command is late on purpose, so a short timeout in the URL does not apply.
         options |= {"socket_timeout": max(REPLY_TIMEOUT, options["socket_timeout"]), "is_blocking": True}
-        return redis.Redis(connection_pool=FairPool(MAX_BLOCKED_CONNECTIONS, fail_fast=True, **options))
-    return BatchingClient(connection_pool=FairPool(MAX_CONNECTIONS, **options))
+    pool = FairPool(MAX_BLOCKED_CONNECTIONS if blocking else MAX_CONNECTIONS, fail_fast=blocking, **options)
+    _made.add(pool)
+    if blocking:
+        return redis.Redis(connection_pool=pool)
+    client = BatchingClient(connection_pool=pool)
+    _made.add(client)
+    return client

@@ -6,10 +6,10 @@ note when they were made and last used, so an outdated or idle connection is nev
 
 import os
 import socket
+import sys
 import threading
 import time
 import weakref
-from collections import deque
 from typing import Any
 
 import redis
@@ -20,6 +20,7 @@ from broker.connections.sentinel import ask_once
 POOL_TIMEOUT = 5.0  # seconds that a command waits for a free connection
 IDLE_TIMEOUT = 3.0  # seconds after which an idle connection is closed
 CLOSE_INTERVAL = 1.0  # seconds between two checks for idle connections
+MAX_MADE = 1 << 31  # redis-py's own limit: out of the way, as permits limit the connections in use
 
 
 class FairPool(redis.ConnectionPool):
@@ -30,37 +31,58 @@ class FairPool(redis.ConnectionPool):
     """
 
     def __init__(self, max_connections: int, *, fail_fast: bool = False, **options: Any) -> None:
-        super().__init__(max_connections=max_connections, **options)
+        super().__init__(max_connections=MAX_MADE, **options)
         self._fail_fast = fail_fast
-        self._permits = max_connections
-        self._permit_lock = threading.Lock()
-        self._waiting: deque[threading.Event] = deque()  # set: the command has its permit
-        self._in_use: set[Any] = set()
+        self._number = max_connections
         self._valid_since = 0.0  # connections made before are outdated
-        self._closer: threading.Thread | None = None
+        self._forget_commands()
         self.breaker = CircuitBreaker(weakref.proxy(self))
+
+    def _forget_commands(self) -> None:
+        self._permit_lock = threading.Lock()
+        self._permits: set[object] = set()  # those given out
+        self._waiting: dict[object, threading.Event] = {}  # set: the command has its permit
+        self._in_use: dict[Any, object] = {}  # connection -> its permit
+        self._closer: threading.Thread | None = None
+
+    def renew_after_fork(self) -> None:
+        """Forget the connections and the commands of the parent process, whose threads do not exist in this one."""
+        self._lock = threading.RLock()
+        self._fork_lock = threading.RLock()
+        self._forget_commands()
+        self.breaker.renew_after_fork()
+        self.reset()
 
     def get_connection(self, *_: Any, **__: Any) -> Any:
         if not self._fail_fast:
             self.breaker.check()
-        self._acquire_permit()
+        permit, connection = object(), None
         try:
+            self._acquire(permit)
             connection = self._take_open()
             if connection is None:
                 self._close_idle()
                 connection = super().get_connection()
+            self._in_use[connection] = permit
         except BaseException:
-            self._release_permit()
+            if connection is not None:  # its command was interrupted
+                self._drop(connection)
+            self._release_permit(permit)
             raise
-        self._in_use.add(connection)
         return connection
+
+    def _drop(self, connection: Any) -> None:
+        """Forget a connection that was taken and not used."""
+        self._in_use.pop(connection, None)
+        self._in_use_connections.discard(connection)
+        connection.disconnect()
 
     def release(self, connection: Any) -> None:
         try:
             if connection.is_outdated:
                 self._valid_since = time.monotonic()
                 self.disconnect(inuse_connections=False)
-            if connection.connected_at < self._valid_since:
+            if connection.connected_at < self._valid_since or _is_interrupted():
                 connection.disconnect()
             if connection.has_timed_out:
                 self.breaker.trip()
@@ -71,18 +93,19 @@ class FairPool(redis.ConnectionPool):
             self._put_back(connection)
             self._start_closer()
         finally:
-            if connection in self._in_use:  # else it could not connect, and get_connection has released its permit
-                self._in_use.discard(connection)
-                self._release_permit()
+            if permit := self._in_use.get(connection):  # else it could not connect; get_connection releases its permit
+                self._release_permit(permit)
+                self._in_use.pop(connection, None)
 
     def _take_open(self) -> Any:
         """Return an open connection without redis-py's own checks, which cost more than a command; None if none is."""
         with self._lock:
             if self._available_connections and self.pid == os.getpid():
-                connection = self._available_connections[-1]
+                connection = self._available_connections.pop()  # if this is interrupted, it is not used any more
                 if time.monotonic() - connection.idle_since < IDLE_TIMEOUT and _is_open(connection):
                     self._in_use_connections.add(connection)
-                    return self._available_connections.pop()
+                    return connection
+                self._available_connections.append(connection)
         return None
 
     def _put_back(self, connection: Any) -> None:
@@ -93,33 +116,31 @@ class FairPool(redis.ConnectionPool):
                 return
         super().release(connection)
 
-    def _acquire_permit(self) -> None:
+    def _acquire(self, permit: object) -> None:
         with self._permit_lock:
-            if self._permits:
-                self._permits -= 1
+            if len(self._permits) < self._number:
+                self._permits.add(permit)
                 return
             if self._fail_fast:
                 raise redis.MaxConnectionsError("No connection available.")
             granted = threading.Event()
-            self._waiting.append(granted)
-        try:
-            if granted.wait(min(BREAKER_TIMEOUT, POOL_TIMEOUT)):
-                return
-            self.breaker.check()
-            if not granted.wait(POOL_TIMEOUT - BREAKER_TIMEOUT):
-                raise redis.MaxConnectionsError("No connection available.")
-        except redis.ConnectionError:
-            with self._permit_lock:
-                if not granted.is_set():
-                    self._waiting.remove(granted)
-                    raise
+            self._waiting[permit] = granted
+        if granted.wait(min(BREAKER_TIMEOUT, POOL_TIMEOUT)):
+            return
+        self.breaker.check()
+        if not granted.wait(POOL_TIMEOUT - BREAKER_TIMEOUT):
+            raise redis.MaxConnectionsError("No connection available.")
 
-    def _release_permit(self) -> None:
+    def _release_permit(self, permit: object) -> None:
+        """Take a permit back, or the wish for one, and give permits to those that wait. Twice does no harm."""
         with self._permit_lock:
-            if self._waiting:
-                self._waiting.popleft().set()
-            else:
-                self._permits += 1
+            self._permits.discard(permit)
+            self._waiting.pop(permit, None)
+            while self._waiting and len(self._permits) < self._number:
+                first = next(iter(self._waiting))
+                self._permits.add(first)
+                self._waiting[first].set()
+                del self._waiting[first]
 
     def sent_times(self) -> list[float]:
         """Return when each command without a reply was sent, for the circuit breaker; 0 where there is none."""
@@ -161,6 +182,12 @@ class FairPool(redis.ConnectionPool):
                 return False
             self._closer = None
             return True
+
+
+def _is_interrupted() -> bool:
+    """Return whether a command ends with an exception that is not Redis's: then replies can be left unread."""
+    error = sys.exc_info()[1]
+    return error is not None and not isinstance(error, redis.RedisError)
 
 
 def _is_open(connection: Any) -> bool:

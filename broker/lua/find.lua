@@ -1,31 +1,41 @@
 -- Find waiting messages that contain a text, a thousand or two a call, and show them or move them to another list.
 --
 -- Other clients push and pop between two calls. So a call first finds the place at which the last one ended, by its
--- mark: the digests of the last messages that it visited.
+-- mark: the summaries of the last messages that it visited. A large message is searched in parts, one a call.
 --
--- find           Input:  text in lower case, position, number to find, bytes of each, 1 for details, last mark
--- find_and_move  Input:  text in lower case, position, number to find, a random text to mark places, 0, last mark;
+-- find           Input:  text in lower case, position, number to find, bytes of each, 1 for details, part seen, last mark
+-- find_and_move  Input:  text in lower case, position, number to find, a random text to mark places, 0, part seen, last mark;
 --                        extra key: the list to move to
 -- Output: position to continue at, 1 at the end of the queue, {position, size, first bytes, details}... in pop order,
---         mark for the next call
+--         mark for the next call, part seen
+--
+-- The part seen is of the message at the position: the number of its bytes, 0 for none, and its summary.
 
 local MAX_VISITED = 1000 -- messages in one call, which takes some milliseconds
 local MAX_VISITED_TO_MOVE = 2500 -- more, because removing what was found takes the same time for all
-local MARK = 24 -- digests in a mark
+local MAX_SEARCHED = 64 * 1024 -- bytes searched in one call
+local MARK, MARK_BYTES = 24, 256 * 1024 -- summaries in a mark; fewer if their messages are larger than this together
 local MAX_SHIFT = 1000 -- messages popped or put in front between two calls
-local FIRST_MARK = 8 -- in ARGV
+local MAX_READ = 8 * 1024 * 1024 -- bytes of messages read to find them
+local FIRST_MARK = 10 -- in ARGV
 
 local text, wanted, is_moving = ARGV[3], tonumber(ARGV[5]), command == 'find_and_move'
 
+local read = 0
+
 -- The message at a position; false if there is none.
-local function message_at(position) return position >= 0 and call('LINDEX', list, -1 - position) end
+local function message_at(position)
+  local message = position >= 0 and call('LINDEX', list, -1 - position)
+  read = read + (message and #message or 0)
+  return message
+end
 
 -- Whether the messages before a position are those of the mark, as far as they still wait.
 local function ends_mark(position)
   for i = 0, #ARGV - FIRST_MARK do
     local message = message_at(position - 1 - i)
     if not message then return i > 0 end
-    if digest_of(message) ~= ARGV[#ARGV - i] then return false end
+    if summary_of(message) ~= ARGV[#ARGV - i] then return false end
   end
   return true
 end
@@ -34,6 +44,7 @@ end
 local function find_mark(position)
   if #ARGV < FIRST_MARK or ends_mark(position) then return position end
   for shift = 1, MAX_SHIFT do
+    if read > MAX_READ then break end
     if position - shift > 0 and ends_mark(position - shift) then return position - shift end
     if ends_mark(position + shift) then return position + shift end
   end
@@ -41,18 +52,39 @@ local function find_mark(position)
 end
 
 local found, last = {}, {}
-local start = find_mark(tonumber(ARGV[4]))
-local stop = walk(start, is_moving and MAX_VISITED_TO_MOVE or MAX_VISITED, function(message, position)
-  local matches = string.find(string.lower(message), text, 1, true)
+local start, from, first = tonumber(ARGV[4]), 1, nil
+if ARGV[8] ~= '0' then first = message_at(start) or nil end
+if first and summary_of(first) == ARGV[9] then
+  from = ARGV[8] + 1
+else
+  start, first = find_mark(start), nil
+end
+local seen, seen_summary = 0, ''
+local max_visited = is_moving and MAX_VISITED_TO_MOVE or MAX_VISITED
+local stop = walk(start, max_visited, MAX_SEARCHED, function(message, position)
+  if position > start then from = 1 end
+  local part = message
+  if from > 1 or #message > MAX_SEARCHED then part = string.sub(message, from, from + MAX_SEARCHED + #text - 2) end
+  local matches = string.find(string.lower(part), text, 1, true)
+  if not matches and from + #part <= #message then
+    seen, seen_summary = from + MAX_SEARCHED - 1, summary_of(message)
+    return true
+  end
   if matches then found[#found + 1] = {position, #message, message} end
   if not (matches and is_moving) then last[#last + 1] = message end
   return #found == wanted
-end)
+end, first)
+if seen > 0 then stop = stop - 1 end
 
-local mark = {}
-for i = math.max(1, #last - MARK + 1), #last do mark[#mark + 1] = digest_of(last[i]) end
+local mark, bytes = {}, 0
+for i = #last, 1, -1 do
+  if #mark == MARK or bytes >= MARK_BYTES then break end
+  bytes = bytes + #last[i]
+  table.insert(mark, 1, summary_of(last[i]))
+end
 for i = #ARGV, FIRST_MARK, -1 do -- fill it up with the end of the last mark
-  if #mark == MARK then break end
+  if #mark == MARK or bytes >= MARK_BYTES then break end
+  bytes = bytes + string.match(ARGV[i], '^%d+')
   table.insert(mark, 1, ARGV[i])
 end
 
@@ -76,4 +108,4 @@ for _, one in ipairs(found) do
   if ARGV[7] == '1' then one[4] = details_of({one[3]}, one[1])[1] end
   one[3] = is_moving and '' or string.sub(one[3], 1, ARGV[6])
 end
-return {DONE, stop, stop >= call('LLEN', list) and 1 or 0, found, mark}
+return {DONE, stop, stop >= call('LLEN', list) and 1 or 0, found, mark, {seen, seen_summary}}

@@ -19,7 +19,8 @@ local MAX_ENTRIES_SEARCHED = 100 -- entries among which that of a message is sea
 local DIGEST_LENGTH = 20 -- hexadecimal digits
 local ANSWER_KEYS = 7 -- of which five hold the last 24 hours
 local MIN_CLOCK_STEP = 1000 -- milliseconds; smaller corrections of a clock are normal
-local MAX_WALK_BYTES = 1024 * 1024 -- of messages that one walk reads
+local MAX_WALK_BYTES = 1024 * 1024 -- of messages that one call shows
+local MAX_END = 4096 -- bytes at each end of a message that its summary covers
 
 local list, reserved, delayed, bodies, redeliveries, dead, acked, waiters = unpack(KEYS)
 local clock, paused, failure_reasons, dead_reasons, counters, extra = unpack(KEYS, 9)
@@ -84,6 +85,11 @@ end
 -- An entry is '<digest>:<deliveries>:<when>:<failed>:<reason>', without the last two if the message never failed.
 
 local function digest_of(message) return string.sub(redis.sha1hex(message), 1, DIGEST_LENGTH) end
+
+-- What stands for a message where a mistake does no harm: its size, and a digest of its ends, as it may be large.
+local function summary_of(message)
+  return #message .. ':' .. digest_of(string.sub(message, 1, MAX_END) .. string.sub(message, -MAX_END))
+end
 
 local function new_entry(message, deliveries) return digest_of(message) .. ':' .. deliveries .. ':' .. whole(now) end
 
@@ -221,15 +227,16 @@ end
 -- == Walks
 
 -- Call visit(message, position) for the waiting messages from a position on, in pop order, until it returns true, or
--- `limit` messages or MAX_WALK_BYTES were read. It reads a few at once, more while they are small, so it never holds
--- many large ones. Return the position after the last one visited.
-local function walk(position, limit, visit)
+-- `limit` messages or `max_bytes` were read. It reads a few at once, more while they are small, so it never holds
+-- many large ones. `first` is the first one, if it was read before. Return the position after the last one visited.
+local function walk(position, limit, max_bytes, visit, first)
   local bytes, visited = 0, 0
-  while visited < limit and bytes < MAX_WALK_BYTES do
+  while visited < limit and bytes < max_bytes do
     local average = bytes / math.max(visited, 1)
-    local size = visited == 0 and 4 or (average < 256 and 64) or (average < 16384 and 16) or 1
+    local size = visited == 0 and 1 or (average < 256 and 64) or (average < 16384 and 16) or 1
     local step = math.min(size, limit - visited)
-    local messages = call('LRANGE', list, -position - step, -position - 1)
+    local messages = first and {first} or call('LRANGE', list, -position - step, -position - 1)
+    first = nil
     for i = #messages, 1, -1 do
       visited, bytes = visited + 1, bytes + #messages[i]
       position = position + 1

@@ -13,7 +13,6 @@
 -- report_waiters  Input:  a process, the number of its clients that wait, milliseconds for which that is valid
 
 local WAITERS_SECONDS = 60
-local MAX_END = 4096 -- bytes at each end of a message by which `stats` recognizes it
 
 if command == 'report_waiters' then
   if ARGV[4] == '0' then
@@ -51,7 +50,7 @@ end
 
 if command == 'details' then
   local messages, shown = {}, {}
-  walk(tonumber(ARGV[4]), tonumber(ARGV[3]), function(message) messages[#messages + 1] = message end)
+  walk(tonumber(ARGV[4]), tonumber(ARGV[3]), MAX_WALK_BYTES, function(message) messages[#messages + 1] = message end)
   for i, details in ipairs(details_of(messages, tonumber(ARGV[4]))) do
     shown[i] = {string.sub(messages[i], 1, ARGV[5]), #messages[i], details}
   end
@@ -81,14 +80,13 @@ if command == 'in_flight' then
   return {DONE, shown}
 end
 
--- Equal messages look like one that stays, unless fewer wait than before. A digest stands for the message, which may be
--- large. A call that finds nothing new writes nothing.
+-- Equal messages look like one that stays, unless fewer wait than before. A call that finds nothing new writes nothing.
 if command == 'stats' then
   local seen = call('HMGET', counters, 'expired', 'buried', 'head', 'head_count', 'head_since')
   local expired, buried = tonumber(seen[1] or 0), tonumber(seen[2] or 0)
   local message, count, since = call('LINDEX', list, -1), call('LLEN', list), now
   if message then
-    local head = #message .. ':' .. digest_of(string.sub(message, 1, MAX_END) .. string.sub(message, -MAX_END))
+    local head = summary_of(message)
     local stays = seen[3] == head and count >= tonumber(seen[4]) and tonumber(seen[5]) <= now
     since = stays and tonumber(seen[5]) or now
     if not stays or count ~= tonumber(seen[4]) then

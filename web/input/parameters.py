@@ -130,6 +130,8 @@ class Text(Parameter):
         return {"type": "string"} | {name: bound for name, bound in bounds.items() if bound}
 
 
+MAX_COMPARED = 60  # characters of an unknown name that are compared with the known ones, which takes quadratic time
+
 VISIBLE_ASCII = re.compile("[!-~]{1,255}")
 WORD = re.compile(r"[\w.:-]{1,40}", re.ASCII)
 
@@ -184,13 +186,14 @@ class TextList(Parameter):
     def from_json(self, text: RawJson) -> str | list[str] | None:
         if text.startswith(b'"') or text == b"null":
             return read_scalar(text)
-        found = read_strings(text) if text.startswith(b"[") else None
+        is_list = text.startswith(b"[") and text.count(b'",') < self.maximum  # counted before anything is built
+        found = read_strings(text) if is_list else None
         if found is None:
             raise self._not_a_list()
         return found
 
     def parse(self, value: str | list[str]) -> list[str]:
-        found = value.split(",") if isinstance(value, str) else value
+        found = value.split(",", self.maximum) if isinstance(value, str) else value
         if not 0 < len(found) <= self.maximum:
             raise self._not_a_list()
         return list(dict.fromkeys(found))
@@ -289,7 +292,7 @@ def _unknown(request: Request, name: str, known: Sequence[str], fields: Mapping[
     is_form = request.mimetype == FORM and isinstance(fields.get(name), str)
     if is_form and fields == {name: ""} and "message" in known and WORD.fullmatch(name):
         sentence += f" Did you mean message={name}?"  # curl -d hello
-    elif similar := get_close_matches(name, known, 1):
+    elif similar := get_close_matches(name[:MAX_COMPARED], known, 1):
         sentence += f" Did you mean {similar[0]}?"
     else:
         sentence += f" Known parameters: {', '.join(known)}." if known else " This operation has no parameters."

@@ -7,11 +7,18 @@ import msgspec
 from web.errors import ApiError, quoted
 
 MAX_DEPTH = 32  # levels of nesting in a message
+MAX_NAMES = 1000  # in the object of a request, not in a message
 MAX_VALUES = 600_000  # in a list of messages; more than a message of 1 MiB can hold
 VALUES_AT_ONCE = 10_000  # values counted by one match
 NDJSON = "application/x-ndjson"
 
 _object = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+class _Name(str):
+    """A name in an object, which msgspec passes to a hook before it reads more."""
+
+
 _list = msgspec.json.Decoder(list[msgspec.Raw])
 _raw = msgspec.json.Decoder(msgspec.Raw)
 _string = msgspec.json.Decoder(str)
@@ -50,10 +57,12 @@ def read_object(text: bytes) -> dict[str, bytes]:
     """Return the names and the JSON texts of the values of an object from `compact_json`.
 
     Raises:
-        ApiError: it is not an object, or has a duplicate name (400).
+        ApiError: it is not an object, or has a duplicate name or too many names (400).
     """
     if not text.startswith(b"{"):
         raise ApiError("bad_json", 'Send a JSON object, such as {"message": "hello"}.')
+    if text.count(b'":') > MAX_NAMES:
+        _check_number_of_names(text)
     fields = {name: bytes(raw) for name, raw in _object.decode(text).items()}
     position, names = 1, 0
     while found := _NAME.match(text, position):
@@ -65,6 +74,20 @@ def read_object(text: bytes) -> dict[str, bytes]:
             raise ApiError("duplicate_key", f"{quoted(name)} is given twice.")
         position = end + 1
     return fields
+
+
+def _check_number_of_names(text: bytes) -> None:
+    """Refuse an object of more than MAX_NAMES names (400), not counting those inside its values."""
+    names = 0
+
+    def count(_: type, name: str) -> _Name:
+        nonlocal names
+        names += 1
+        if names > MAX_NAMES:
+            raise ApiError("bad_json", f"The object has more than {MAX_NAMES} names.")
+        return _Name(name)
+
+    msgspec.json.decode(text, type=dict[_Name, msgspec.Raw], dec_hook=count)
 
 
 def read_list(text: bytes) -> list[bytes]:

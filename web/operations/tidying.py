@@ -7,6 +7,7 @@ import redis
 
 from broker.models import Search
 from broker.queue import ReliableQueue
+from web.answers import search_turn
 from web.errors import ApiError, from_redis
 from web.input.codec import decode_message
 from web.input.parameters import Flag, Integer, Message, QueueName, Text
@@ -157,7 +158,8 @@ def batches(queue: ReliableQueue, to: str, left: int, contains: str | None) -> I
         return
     search = Search()
     while left > 0 and not search.is_over:
-        batch, search = queue.find_and_move(to, contains, min(left, MAX_BATCH), search)
+        with search_turn():
+            batch, search = queue.find_and_move(to, contains, min(left, MAX_BATCH), search)
         left -= batch
         yield batch
 

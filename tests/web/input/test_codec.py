@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from web.errors import ApiError, quoted
+from web.input import raw_json
 from web.input.codec import Limits, compact, decode_message, encode_lines, encode_message, encode_messages, preview
 from web.input.raw_json import compact_json, read_object
 
@@ -195,3 +196,16 @@ def test_any_text_can_be_quoted_in_a_sentence(text: str) -> None:
     assert shown.isascii()
     assert shown.isprintable()
     assert len(shown) <= 62
+
+
+def test_the_names_of_an_object_are_counted_before_it_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
+    def names(count: int) -> bytes:
+        return b"{" + b",".join(b'"%d":[1]' % number for number in range(count)) + b"}"
+
+    assert len(read_object(names(1000))) == 1000
+    assert len(read_object(b'{"message":' + names(5000) + b',"a":1}')) == 2  # a message has as many as it likes
+    monkeypatch.setattr(raw_json, "_object", None)
+    for text in (names(1001), b"{" + b",".join([b'"a":1'] * 1001) + b"}"):
+        with pytest.raises(ApiError, match="more than 1000 names") as caught:
+            read_object(text)
+        assert (caught.value.status, caught.value.error) == (400, "bad_json")

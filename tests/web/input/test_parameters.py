@@ -6,6 +6,7 @@ import pytest
 from werkzeug.test import EnvironBuilder
 
 from web.errors import ApiError
+from web.input import parameters
 from web.input.body import FORM, RawJson
 from web.input.parameters import (
     Choice,
@@ -207,3 +208,27 @@ def test_one_value_or_a_list_is_needed_but_not_both() -> None:
     for one, many in [(None, None), ("a", ["b"])]:
         with pytest.raises(ApiError, match="Send either id or ids"):
             one_or_many(one, many, "id")
+
+
+def test_ids_are_counted_before_a_list_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
+    ids = parameters.TextList("ids")
+    assert len(ids.parse(",".join(map(str, range(1000))))) == 1000
+    monkeypatch.setattr(parameters, "read_strings", pytest.fail)
+    with pytest.raises(ApiError, match="1 to 1000"):
+        ids.from_json(RawJson(b"[" + b",".join([b'"a"'] * 1001) + b"]"))
+    with pytest.raises(ApiError, match="1 to 1000"):
+        ids.parse("a," * 1001)
+
+
+def test_only_the_beginning_of_an_unknown_name_is_compared_with_the_known_ones(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    compared: list[str] = []
+
+    def compare(name: str, *_: Any) -> list[str]:
+        compared.append(name)
+        return []
+
+    monkeypatch.setattr(parameters, "get_close_matches", compare)
+    error_of("", {"a" * 10_000: "1"})
+    assert compared == ["a" * 60]
