@@ -5,6 +5,7 @@ restarts it if it dies, and stops it once the master and all its workers are gon
 """
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -13,6 +14,8 @@ from pathlib import Path
 from embedded import supervisor
 from embedded.supervisor import ALTERNATIVES, LOCK_FILE, RESTART_DELAY
 from embedded.supervisor import CannotStart as CannotStart
+
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP)
 
 
 class Embedded:
@@ -26,13 +29,20 @@ class Embedded:
 
     def _start_supervisor(self, *options: str) -> None:
         self._started_at = time.monotonic()
-        self._supervisor = subprocess.Popen(
-            # UTF-8 mode: file names pass unchanged in every locale.
-            [sys.executable, "-X", "utf8", "-u", supervisor.__file__, str(self.data_dir), str(os.getpid()), *options],
-            stdin=self._read_end,
-            stdout=subprocess.PIPE,
-            start_new_session=True,  # Ctrl-C is for the master, which stops the server last
-        )
+        # UTF-8 mode: file names pass unchanged in every locale.
+        command = [sys.executable, "-X", "utf8", "-u", supervisor.__file__, str(self.data_dir), str(os.getpid())]
+        # The supervisor and the server inherit this: a stop of all processes at once is for the master and its workers,
+        # which still need the server to answer.
+        unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+        try:
+            self._supervisor = subprocess.Popen(
+                [*command, *options],
+                stdin=self._read_end,
+                stdout=subprocess.PIPE,
+                start_new_session=True,
+            )
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
 
     def report(self) -> str:
         """Return the supervisor's next line: "ready", or the reason why it ended; "" if it was killed."""

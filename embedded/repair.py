@@ -21,6 +21,7 @@ from embedded.supervisor import (
     find_binary,
     open_lock,
     start_server,
+    stop_server,
     take_folder,
 )
 
@@ -74,8 +75,7 @@ def _repair_copy(copy: Path, lock: int) -> tuple[int, int]:
         _truncate_at_damage(binary, files / MANIFEST)
         after = _total_size(files)
         server = start_server(copy, binary, lock)
-        server.terminate()
-        server.wait()
+        stop_server(server)
     except ServerFailed as error:
         raise CannotRepair(f"the server cannot load the repaired copy: {error.reason}") from None
     finally:

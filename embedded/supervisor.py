@@ -1,7 +1,8 @@
 """The supervisor of the embedded server: `python embedded/supervisor.py DATA_DIR MASTER_PID [adopt]`.
 
 It holds the lock of the data folder, runs the server, restarts it if it dies, and stops it when its standard input
-closes. The server inherits the lock, so the folder is taken while any writer lives, even if its supervisor was killed.
+closes. Both ignore the signals that stop the app, since the workers may still be answering; the server is stopped by a
+command. The server inherits the lock, so the folder is taken while any writer lives, even if its supervisor was killed.
 The lock file names its holders by process id: "<master> <supervisor>". If a supervisor is killed, its master starts
 another, which adopts the running server.
 
@@ -24,7 +25,6 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import FrameType
 from typing import Protocol
 from urllib.parse import quote
 
@@ -37,11 +37,13 @@ FIRST_BASE = "appendonly.aof.1.base.rdb"
 START_TIMEOUT = 20.0  # seconds for the server to reply at all; loading can take any time
 SHUTDOWN_GRACE = 1.0  # seconds to wait for a folder whose master lives: it may be stopping
 TAKEOVER_TIMEOUT = 15.0  # seconds to wait for a folder whose master is gone: its supervisor is stopping the server
+STOP_TIMEOUT = 20.0  # seconds for the server to shut down before it is killed; what it has acknowledged is on disk
 RESTART_DELAY = 1.0  # seconds between two attempts to restart a server
 CHECK_INTERVAL = 0.2  # seconds between two checks of the server and its socket
 CLIENT_TIMEOUT = 0.2  # seconds for a client to send its command while the disk is full
 MIN_FREE_BYTES = 1 << 20  # with less free space the next message could end the server
 DISK_FULL_REPLY = b"-MISCONF Errors writing to the AOF file: No space left on device\r\n"  # as Valkey words it
+SHUTDOWN = b"SHUTDOWN NOSAVE NOW FORCE\r\n"  # while it loads or runs a script, too; NOSAVE concerns snapshots only
 ALTERNATIVES = "set REDIS_URL to a Redis or Valkey server, or run `docker compose up`"
 
 
@@ -69,7 +71,7 @@ class Server(Protocol):
     """A running server: a child process, or one that was adopted."""
 
     def poll(self) -> int | None: ...
-    def terminate(self) -> None: ...
+    def kill(self) -> None: ...
     def wait(self) -> int: ...
 
 
@@ -83,9 +85,9 @@ class AdoptedServer:
         """Return None while it runs, then -1: its exit code is unknown."""
         return -1 if _try_lock(self.lock) else None
 
-    def terminate(self) -> None:
+    def kill(self) -> None:
         with contextlib.suppress(OSError, ValueError):
-            os.kill(int(Path(PID_FILE).read_text(encoding="ascii")), signal.SIGTERM)
+            os.kill(int(Path(PID_FILE).read_text(encoding="ascii")), signal.SIGKILL)
 
     def wait(self) -> int:
         while self.poll() is None:
@@ -139,7 +141,7 @@ def take_folder(data_dir: Path, lock: int, master: str, adopt: bool = False) -> 
                 f"to another folder, or share its queues with REDIS_URL=unix://{quote(str(data_dir))}/{SOCKET_FILE}"
             )
         if supervisor and not _alive(owner) and not _alive(supervisor):
-            send_command(b"SHUTDOWN\r\n")  # no process is left to stop this server
+            send_command(SHUTDOWN)  # no process is left to stop this server
         time.sleep(0.1)
     os.ftruncate(lock, 0)
     os.pwrite(lock, f"{master} {os.getpid()}".encode(), 0)
@@ -190,6 +192,18 @@ def start_server(data_dir: Path, binary: str, lock: int) -> "subprocess.Popen[by
     server.wait()
     check_free_space(data_dir)
     raise ServerFailed(data_dir, _last_line(log_offset))
+
+
+def stop_server(server: Server) -> None:
+    """Shut the server down and wait for its end. One that cannot be asked to is killed."""
+    if send_command(SHUTDOWN) or not os.path.exists(SOCKET_FILE):
+        server.kill()  # it refused, or its socket is gone
+    deadline = time.monotonic() + STOP_TIMEOUT
+    while server.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    if server.poll() is None:
+        server.kill()
+    server.wait()
 
 
 def cannot_write(data_dir: Path, error: OSError) -> CannotStart:
@@ -292,14 +306,12 @@ def _supervise(data_dir: Path, master: str, adopt: bool) -> None:
     while server and not _stop_requested(CHECK_INTERVAL):
         if not os.path.exists(SOCKET_FILE):
             _log(f"{data_dir}/{SOCKET_FILE} is gone; restarting the embedded server.")
-            server.terminate()
-            server.wait()
+            stop_server(server)
         if (code := server.poll()) is not None:
             _log(f"The embedded server ended ({code}); restarting it.")
             server = _restart(data_dir, binary, lock)
     if server:
-        server.terminate()
-        server.wait()
+        stop_server(server)
 
 
 def _restart(data_dir: Path, binary: str, lock: int) -> Server | None:
@@ -373,13 +385,7 @@ def _log(line: str) -> None:
     print(line, file=sys.stderr)
 
 
-def _end_on_signal(_signal: int, _frame: FrameType | None) -> None:
-    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # reads as closed
-
-
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, _end_on_signal)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         _supervise(Path(sys.argv[1]), sys.argv[2], sys.argv[3:] == ["adopt"])
     except CannotStart as error:

@@ -27,6 +27,7 @@ from server.capacity import Capacity
 from server.listen import check_addresses, page_url
 from settings import ROOT, BadSetting, Settings, read
 
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)  # for a worker: stop gracefully
 CHECK_TIMEOUT = 5  # seconds that the start waits for the check of REDIS_URL
 
 
@@ -43,7 +44,7 @@ def start(server: Any, settings: Settings, capacity: Capacity) -> None:
     server.counts_folder = _make_counts_folder(server)
     util.write_error = _write_error
     _check_settings_before_reload(server)
-    _block_sigterm_during_fork(server)
+    _block_stop_during_fork(server)
     if server.embedded:
         _check_embedded_regularly(server)
 
@@ -78,8 +79,9 @@ def handle_signals(worker: Any) -> None:
     gunicorn's quick shutdown would lose a popped message on its way to a client, and gevent prints a traceback for it.
     """
     worker.handle_quit = worker.handle_exit
-    signal.signal(signal.SIGTERM, worker.handle_exit)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
+    for number in STOP_SIGNALS:
+        signal.signal(number, worker.handle_exit)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
 
 
 def refuse_unknown_transfer_codings(worker: Any) -> None:
@@ -105,6 +107,8 @@ def connect_app(worker: Any, capacity: Capacity) -> None:
     services.count_in(worker.counts_file)
     worker.scheduler = services.scheduler
     services.sweeper.start()
+    # To all processes at once (a terminal that closes) it means a reload, in which the master stops the old workers.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     gc.freeze()  # the garbage collector need not scan again and again what is loaded now
     if worker.age == 1:
         threading.Thread(target=services.log_warning, daemon=True, name="log-warning").start()
@@ -155,8 +159,8 @@ def _check_settings_before_reload(server: Any) -> None:
     server.reload = reload_if_good
 
 
-def _block_sigterm_during_fork(server: Any) -> None:
-    """Hold a SIGTERM for a new worker back until `handle_signals` has set its handler.
+def _block_stop_during_fork(server: Any) -> None:
+    """Hold back the signals that stop a new worker until `handle_signals` has set their handlers.
 
     Until then a worker has the master's handler, which swallows the signal: the worker would live on, and a reload or a
     stop would wait for it for all of graceful_timeout, while nobody replaces workers that die.
@@ -164,11 +168,11 @@ def _block_sigterm_during_fork(server: Any) -> None:
     spawn_worker = server.spawn_worker
 
     def spawn() -> Any:
-        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+        signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
         try:
             return spawn_worker()
         finally:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
 
     server.spawn_worker = spawn
 
