@@ -12,7 +12,8 @@ import time
 from pathlib import Path
 
 from embedded import supervisor
-from embedded.supervisor import ALTERNATIVES, LOCK_FILE, RESTART_DELAY
+from embedded.permissions import UMASK, close_folder
+from embedded.supervisor import ALTERNATIVES, RESTART_DELAY
 from embedded.supervisor import CannotStart as CannotStart
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP)
@@ -40,6 +41,7 @@ class Embedded:
                 stdin=self._read_end,
                 stdout=subprocess.PIPE,
                 start_new_session=True,
+                umask=UMASK,
             )
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
@@ -80,9 +82,7 @@ def start(data_dir: Path) -> Embedded:
         CannotStart: unsupported platform, unusable folder, or another process uses the folder.
     """
     try:
-        data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with open(data_dir / LOCK_FILE, "ab"):
-            pass
+        warning = close_folder(data_dir)
     except OSError as error:
         raise supervisor.cannot_write(data_dir, error) from None
     embedded = Embedded(data_dir)
@@ -90,4 +90,6 @@ def start(data_dir: Path) -> Embedded:
     if report != "ready":
         embedded.close()
         raise CannotStart(report or f"the embedded server did not start; {ALTERNATIVES}")
+    if warning:
+        print(warning, file=sys.stderr, flush=True)
     return embedded

@@ -12,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 
+from embedded.permissions import UMASK
 from embedded.supervisor import (
     APPEND_ONLY_DIR,
     MANIFEST,
@@ -125,6 +126,7 @@ if __name__ == "__main__":
     if len(sys.argv) != 2:
         sys.exit("Usage: python -m embedded.repair DATA_DIR")
     try:
+        os.umask(UMASK)
         print(f"Repaired: {repair(Path(sys.argv[1]).absolute())}.")
     except (CannotRepair, CannotStart, OSError) as failure:
         sys.exit(f"Cannot repair: {failure}. Nothing was changed.")
