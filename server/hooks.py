@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from gunicorn.http.errors import InvalidHeader, UnsupportedTransferCoding
 
 import embedded
 from server.capacity import Capacity
+from server.clock import MAX_GAP
 from server.listen import check_addresses, page_url
 from settings import ROOT, BadSetting, Settings, read
 
@@ -45,6 +47,7 @@ def start(server: Any, settings: Settings, capacity: Capacity) -> None:
     util.write_error = _write_error
     _check_settings_before_reload(server)
     _block_stop_during_fork(server)
+    _spare_workers_after_a_pause(server)
     if server.embedded:
         _check_embedded_regularly(server)
 
@@ -175,6 +178,26 @@ def _block_stop_during_fork(server: Any) -> None:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
 
     server.spawn_worker = spawn
+
+
+def _spare_workers_after_a_pause(server: Any) -> None:
+    """Give the workers another period after the processes have not been running for a while.
+
+    Their last signs of life are then as old as the pause, and the master would kill all of them.
+    """
+    murder_workers = server.murder_workers
+    looked_at = resumed_at = time.monotonic()
+
+    def murder_unless_resumed() -> None:
+        nonlocal looked_at, resumed_at
+        now = time.monotonic()
+        if now - looked_at > MAX_GAP:
+            resumed_at = now
+        looked_at = now
+        if now - resumed_at > server.timeout:
+            murder_workers()
+
+    server.murder_workers = murder_unless_resumed
 
 
 def _check_embedded_regularly(server: Any) -> None:
