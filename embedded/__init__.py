@@ -55,7 +55,9 @@ class Embedded:
         """Start another supervisor if this one was killed; the server keeps running. This never blocks."""
         if self._supervisor.poll() is None or time.monotonic() - self._started_at < RESTART_DELAY:
             return
-        reason = self.report()
+        assert self._supervisor.stdout
+        lines = os.fsdecode(self._supervisor.stdout.read()).split("\n")
+        reason = " ".join(line for line in lines if line not in ("", "ready"))
         print(
             f"The supervisor of the embedded server ended{reason and f' ({reason})'}; starting another.",
             file=sys.stderr,

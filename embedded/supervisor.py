@@ -72,7 +72,6 @@ class Server(Protocol):
 
     def poll(self) -> int | None: ...
     def kill(self) -> None: ...
-    def wait(self) -> int: ...
 
 
 class AdoptedServer:
@@ -88,11 +87,6 @@ class AdoptedServer:
     def kill(self) -> None:
         with contextlib.suppress(OSError, ValueError):
             os.kill(int(Path(PID_FILE).read_text(encoding="ascii")), signal.SIGKILL)
-
-    def wait(self) -> int:
-        while self.poll() is None:
-            time.sleep(0.05)
-        return -1
 
 
 def find_binary() -> str:
@@ -143,8 +137,7 @@ def take_folder(data_dir: Path, lock: int, master: str, adopt: bool = False) -> 
         if supervisor and not _alive(owner) and not _alive(supervisor):
             send_command(SHUTDOWN)  # no process is left to stop this server
         time.sleep(0.1)
-    os.ftruncate(lock, 0)
-    os.pwrite(lock, f"{master} {os.getpid()}".encode(), 0)
+    os.pwrite(lock, f"{master} {os.getpid()}".ljust(40).encode(), 0)  # in place, so that it is never empty
     return server
 
 
@@ -180,18 +173,22 @@ def start_server(data_dir: Path, binary: str, lock: int) -> "subprocess.Popen[by
         stdout=subprocess.DEVNULL,
         pass_fds=[lock],
     )
-    deadline = time.monotonic() + START_TIMEOUT
-    while server.poll() is None and time.monotonic() < deadline:
-        reply = send_command(b"PING\r\n")
-        if reply.startswith(b"+PONG"):
-            return server
-        if reply.startswith(b"-LOADING"):
-            deadline = time.monotonic() + START_TIMEOUT
-        time.sleep(0.02)
-    server.kill()
-    server.wait()
-    check_free_space(data_dir)
-    raise ServerFailed(data_dir, _last_line(log_offset))
+    deadline, replies = time.monotonic() + START_TIMEOUT, False
+    try:
+        while not replies and server.poll() is None and time.monotonic() < deadline:
+            reply = send_command(b"PING\r\n")
+            replies = reply.startswith(b"+PONG")
+            if reply.startswith(b"-LOADING"):
+                deadline = time.monotonic() + START_TIMEOUT
+            time.sleep(0.02)
+    finally:
+        if not replies:  # also after an error of ours
+            server.kill()
+            server.wait()
+    if not replies:
+        check_free_space(data_dir)
+        raise ServerFailed(data_dir, _last_line(log_offset))
+    return server
 
 
 def stop_server(server: Server) -> None:
@@ -199,11 +196,10 @@ def stop_server(server: Server) -> None:
     if send_command(SHUTDOWN) or not os.path.exists(SOCKET_FILE):
         server.kill()  # it refused, or its socket is gone
     deadline = time.monotonic() + STOP_TIMEOUT
-    while server.poll() is None and time.monotonic() < deadline:
+    while server.poll() is None:
+        if time.monotonic() > deadline:
+            server.kill()
         time.sleep(0.02)
-    if server.poll() is None:
-        server.kill()
-    server.wait()
 
 
 def cannot_write(data_dir: Path, error: OSError) -> CannotStart:
@@ -282,14 +278,14 @@ def _last_line(offset: int) -> str:
 
 def send_command(command: bytes) -> bytes:
     """Return the first 64 bytes of the server's reply; b"" if there is none."""
-    with socket.socket(socket.AF_UNIX) as client:
-        try:
+    try:
+        with socket.socket(socket.AF_UNIX) as client:
             client.settimeout(1)
             client.connect(SOCKET_FILE)
             client.sendall(command)
             return client.recv(64)
-        except OSError:
-            return b""
+    except OSError:
+        return b""
 
 
 # --- supervising
@@ -301,8 +297,9 @@ def _supervise(data_dir: Path, master: str, adopt: bool) -> None:
     server = take_folder(data_dir, lock, master, adopt)
     if server is None:
         server = _restart(data_dir, binary, lock) if adopt else start_server(data_dir, binary, lock)
-    print("ready")
-    sys.stdout.close()
+    with contextlib.suppress(OSError):  # the master is gone; then standard input closes, too
+        print("ready")
+        sys.stdout.close()
     while server and not _stop_requested(CHECK_INTERVAL):
         if not os.path.exists(SOCKET_FILE):
             _log(f"{data_dir}/{SOCKET_FILE} is gone; restarting the embedded server.")
@@ -382,7 +379,8 @@ def _stop_requested(seconds: float) -> bool:
 
 
 def _log(line: str) -> None:
-    print(line, file=sys.stderr)
+    with contextlib.suppress(OSError):  # a log that is full or closed must not end the supervisor
+        print(line, file=sys.stderr)
 
 
 if __name__ == "__main__":
