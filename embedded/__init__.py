@@ -5,14 +5,18 @@ restarts it if it dies, and stops it once the master and all its workers are gon
 """
 
 import os
+import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 from embedded import supervisor
-from embedded.supervisor import ALTERNATIVES, LOCK_FILE, RESTART_DELAY, log_line
+from embedded.permissions import UMASK, close_folder
+from embedded.supervisor import ALTERNATIVES, RESTART_DELAY, log_line
 from embedded.supervisor import CannotStart as CannotStart
+
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP)
 
 
 class Embedded:
@@ -26,13 +30,21 @@ class Embedded:
 
     def _start_supervisor(self, *options: str) -> None:
         self._started_at = time.monotonic()
-        self._supervisor = subprocess.Popen(
-            # UTF-8 mode: file names pass unchanged in every locale.
-            [sys.executable, "-X", "utf8", "-u", supervisor.__file__, str(self.data_dir), str(os.getpid()), *options],
-            stdin=self._read_end,
-            stdout=subprocess.PIPE,
-            start_new_session=True,  # Ctrl-C is for the master, which stops the server last
-        )
+        # UTF-8 mode: file names pass unchanged in every locale.
+        command = [sys.executable, "-X", "utf8", "-u", supervisor.__file__, str(self.data_dir), str(os.getpid())]
+        # The supervisor and the server inherit this: a stop of all processes at once is for the master and its workers,
+        # which still need the server to answer.
+        unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+        try:
+            self._supervisor = subprocess.Popen(
+                [*command, *options],
+                stdin=self._read_end,
+                stdout=subprocess.PIPE,
+                start_new_session=True,
+                umask=UMASK,
+            )
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
 
     def report(self) -> str:
         """Return the next line that the supervisor prints: "ready", or why it ended; "" if it was killed."""
@@ -43,7 +55,9 @@ class Embedded:
         """Start another supervisor if this one was killed; the server keeps running. This never blocks."""
         if self._supervisor.poll() is None or time.monotonic() - self._started_at < RESTART_DELAY:
             return
-        reason = self.report()
+        assert self._supervisor.stdout
+        lines = os.fsdecode(self._supervisor.stdout.read()).split("\n")
+        reason = " ".join(line for line in lines if line not in ("", "ready"))
         log_line(f"The supervisor of the embedded server ended{reason and f' ({reason})'}; starting another.")
         self._start_supervisor("adopt")
 
@@ -67,9 +81,7 @@ def start(data_dir: Path) -> Embedded:
         CannotStart: unsupported platform, unusable folder, or another process uses the folder.
     """
     try:
-        data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with open(data_dir / LOCK_FILE, "ab"):
-            pass
+        warning = close_folder(data_dir)
     except OSError as error:
         raise supervisor.cannot_write(data_dir, error) from None
     embedded = Embedded(data_dir)
@@ -77,4 +89,6 @@ def start(data_dir: Path) -> Embedded:
     if report != "ready":
         embedded.close()
         raise CannotStart(report or f"the embedded server did not start; {ALTERNATIVES}")
+    if warning:
+        print(warning, file=sys.stderr, flush=True)
     return embedded

@@ -12,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 
+from embedded.permissions import UMASK
 from embedded.supervisor import (
     APPEND_ONLY_DIR,
     MANIFEST,
@@ -21,6 +22,7 @@ from embedded.supervisor import (
     find_binary,
     open_lock,
     start_server,
+    stop_server,
     take_folder,
 )
 
@@ -74,8 +76,7 @@ def _repair_copy(copy: Path, lock: int) -> tuple[int, int]:
         _truncate_at_damage(binary, files / MANIFEST)
         after = _total_size(files)
         server = start_server(copy, binary, lock)
-        server.terminate()
-        server.wait()
+        stop_server(server)
     except ServerFailed as error:
         raise CannotRepair(f"the server cannot load the repaired copy: {error.reason}") from None
     finally:
@@ -125,6 +126,7 @@ if __name__ == "__main__":
     if len(sys.argv) != 2:
         sys.exit("Usage: python -m embedded.repair DATA_DIR")
     try:
+        os.umask(UMASK)
         print(f"Repaired: {repair(Path(sys.argv[1]).absolute())}.")
     except (CannotRepair, CannotStart, OSError) as failure:
         sys.exit(f"Cannot repair: {failure}. Nothing was changed.")

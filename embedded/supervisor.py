@@ -1,14 +1,13 @@
 """The supervisor of the embedded server: `python embedded/supervisor.py DATA_DIR MASTER_PID [adopt]`.
 
-It holds the lock of the data folder, runs the server, restarts it if it dies, and stops it when its standard input
-closes. The server inherits the lock, so the folder stays locked while the server runs, even if its supervisor was
-killed. The lock file names its holders by process id: "<master> <supervisor>". If a supervisor is killed, its master
-starts another, which adopts the running server.
+It locks the data folder, runs the server, restarts it if it dies, and stops it by a command when its standard input
+closes. Both ignore the signals that stop the app, because workers may still be answering. The server inherits the lock,
+so a killed supervisor leaves the folder locked; its master starts another, which adopts the server. The lock file names
+its holders by process id: "<master> <supervisor>".
 
 The server replies once a write is on disk (`appendfsync always`). With `everysec` it delays a write while the previous
-one is being synced, and a kill -9 at that moment loses writes that it has acknowledged.
-
-The supervisor works in the data folder and uses relative paths, because the path of a socket must be short.
+one is being synced, and a kill -9 at that moment loses writes that it has acknowledged. The supervisor works in the
+data folder and uses relative paths, because the path of a socket must be short.
 """
 
 import contextlib
@@ -24,7 +23,6 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import FrameType
 from typing import Any, Protocol
 from urllib.parse import quote
 
@@ -37,11 +35,13 @@ FIRST_BASE = "appendonly.aof.1.base.rdb"
 START_TIMEOUT = 20.0  # seconds for the server to reply at all; loading can take any time
 SHUTDOWN_GRACE = 1.0  # seconds to wait for a folder whose master is alive: it may be stopping
 TAKEOVER_TIMEOUT = 15.0  # seconds to wait for a folder whose master is gone: its supervisor is stopping the server
+STOP_TIMEOUT = 20.0  # seconds for the server to shut down before it is killed; what it has acknowledged is on disk
 RESTART_DELAY = 1.0  # seconds between two attempts to restart a server
 CHECK_INTERVAL = 0.2  # seconds between two checks of the server and its socket
 CLIENT_TIMEOUT = 0.2  # seconds for a client to send its command while the disk is full
 MIN_FREE_BYTES = 1 << 20  # with less free space, the next write could make the server exit
 DISK_FULL_REPLY = b"-MISCONF Errors writing to the AOF file: No space left on device\r\n"  # as Valkey words it
+SHUTDOWN = b"SHUTDOWN NOSAVE NOW FORCE\r\n"  # while it loads or runs a script, too; NOSAVE concerns snapshots only
 ALTERNATIVES = "set REDIS_URL to a Redis or Valkey server, or run `docker compose up`"
 
 
@@ -69,8 +69,7 @@ class Server(Protocol):
     """A running server: a child process, or one that was adopted."""
 
     def poll(self) -> int | None: ...
-    def terminate(self) -> None: ...
-    def wait(self) -> int: ...
+    def kill(self) -> None: ...
 
 
 class AdoptedServer:
@@ -83,14 +82,9 @@ class AdoptedServer:
         """Return None while it runs, then -1: its exit code is unknown."""
         return -1 if _try_lock(self.lock) else None
 
-    def terminate(self) -> None:
+    def kill(self) -> None:
         with contextlib.suppress(OSError, ValueError):
-            os.kill(int(Path(PID_FILE).read_text(encoding="ascii")), signal.SIGTERM)
-
-    def wait(self) -> int:
-        while self.poll() is None:
-            time.sleep(0.05)
-        return -1
+            os.kill(int(Path(PID_FILE).read_text(encoding="ascii")), signal.SIGKILL)
 
 
 def find_binary() -> str:
@@ -139,10 +133,9 @@ def take_folder(data_dir: Path, lock: int, master: str, adopt: bool = False) -> 
                 f"to another folder, or share its queues with REDIS_URL=unix://{quote(str(data_dir))}/{SOCKET_FILE}"
             )
         if supervisor and not _alive(owner) and not _alive(supervisor):
-            send_command(b"SHUTDOWN\r\n")  # no process is left to stop this server
+            send_command(SHUTDOWN)  # no process is left to stop this server
         time.sleep(0.1)
-    os.ftruncate(lock, 0)
-    os.pwrite(lock, f"{master} {os.getpid()}".encode(), 0)
+    os.pwrite(lock, f"{master} {os.getpid()}".ljust(40).encode(), 0)  # in place, so that it is never empty
     return server
 
 
@@ -178,18 +171,33 @@ def start_server(data_dir: Path, binary: str, lock: int) -> "subprocess.Popen[by
         stdout=subprocess.DEVNULL,
         pass_fds=[lock],
     )
-    deadline = time.monotonic() + START_TIMEOUT
-    while server.poll() is None and time.monotonic() < deadline:
-        reply = send_command(b"PING\r\n")
-        if reply.startswith(b"+PONG"):
-            return server
-        if reply.startswith(b"-LOADING"):
-            deadline = time.monotonic() + START_TIMEOUT
+    deadline, replies = time.monotonic() + START_TIMEOUT, False
+    try:
+        while not replies and server.poll() is None and time.monotonic() < deadline:
+            reply = send_command(b"PING\r\n")
+            replies = reply.startswith(b"+PONG")
+            if reply.startswith(b"-LOADING"):
+                deadline = time.monotonic() + START_TIMEOUT
+            time.sleep(0.02)
+    finally:
+        if not replies:  # also after an error of ours
+            server.kill()
+            server.wait()
+    if not replies:
+        check_free_space(data_dir)
+        raise ServerFailed(data_dir, _last_line(log_offset))
+    return server
+
+
+def stop_server(server: Server) -> None:
+    """Shut the server down and wait for its end. One that cannot be asked to is killed."""
+    if send_command(SHUTDOWN) or not os.path.exists(SOCKET_FILE):
+        server.kill()  # it refused, or its socket is gone
+    deadline = time.monotonic() + STOP_TIMEOUT
+    while server.poll() is None:
+        if time.monotonic() > deadline:
+            server.kill()
         time.sleep(0.02)
-    server.kill()
-    server.wait()
-    check_free_space(data_dir)
-    raise ServerFailed(data_dir, _last_line(log_offset))
 
 
 def cannot_write(data_dir: Path, error: OSError) -> CannotStart:
@@ -268,14 +276,14 @@ def _last_line(offset: int) -> str:
 
 def send_command(command: bytes) -> bytes:
     """Return the first 64 bytes of the server's reply; b"" if there is none."""
-    with socket.socket(socket.AF_UNIX) as client:
-        try:
+    try:
+        with socket.socket(socket.AF_UNIX) as client:
             client.settimeout(1)
             client.connect(SOCKET_FILE)
             client.sendall(command)
             return client.recv(64)
-        except OSError:
-            return b""
+    except OSError:
+        return b""
 
 
 # --- supervising
@@ -287,19 +295,18 @@ def _supervise(data_dir: Path, master: str, adopt: bool) -> None:
     server = take_folder(data_dir, lock, master, adopt)
     if server is None:
         server = _restart(data_dir, binary, lock) if adopt else start_server(data_dir, binary, lock)
-    print("ready")
-    sys.stdout.close()
+    with contextlib.suppress(OSError):  # the master is gone; then standard input closes, too
+        print("ready")
+        sys.stdout.close()
     while server and not _stop_requested(CHECK_INTERVAL):
         if not os.path.exists(SOCKET_FILE):
             log_line(f"{data_dir}/{SOCKET_FILE} is gone; restarting the embedded server.")
-            server.terminate()
-            server.wait()
+            stop_server(server)
         if (code := server.poll()) is not None:
             log_line(f"The embedded server ended ({code}); restarting it.")
             server = _restart(data_dir, binary, lock)
     if server:
-        server.terminate()
-        server.wait()
+        stop_server(server)
 
 
 def _restart(data_dir: Path, binary: str, lock: int) -> Server | None:
@@ -383,13 +390,7 @@ def log_line(line: str) -> None:
             print(line, file=sys.stderr, flush=True)
 
 
-def _end_on_signal(_signal: int, _frame: FrameType | None) -> None:
-    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # reads as closed
-
-
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, _end_on_signal)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         _supervise(Path(sys.argv[1]), sys.argv[2], sys.argv[3:] == ["adopt"])
     except CannotStart as error:

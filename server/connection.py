@@ -10,7 +10,6 @@ import fcntl
 import math
 import sys
 import termios
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -19,6 +18,7 @@ import gevent
 from gevent import socket
 from gunicorn.http.errors import LimitRequestHeaders
 
+from server import clock
 from server.disconnect_poller import DisconnectPoller
 
 if TYPE_CHECKING:  # gunicorn imports this module too early: gevent must first patch what this import would load
@@ -74,7 +74,7 @@ class Connection(socket.socket):  # type: ignore[misc]
     def enter(self, phase: Phase) -> None:
         """Begin a phase."""
         self.phase = phase
-        self.began = time.monotonic()
+        self.began = clock.now()
         self.deadline = self.began + phase.timeout
         self.read_budget = PARSE_SIZE  # bytes to read before the connection yields
         self.head_bytes = 0
@@ -86,7 +86,7 @@ class Connection(socket.socket):  # type: ignore[misc]
 
     def limit_body(self, seconds: float) -> None:
         """Set the deadline for the whole body to `seconds` from now."""
-        self.deadline = time.monotonic() + seconds
+        self.deadline = clock.now() + seconds
 
     def begin_drain(self) -> None:
         """Send the rest of the response. From now on, whatever the client sends is read and dropped."""
@@ -121,7 +121,7 @@ class Connection(socket.socket):  # type: ignore[misc]
         return data
 
     def _recv_in_time(self, size: int, flags: int) -> bytes:
-        now = time.monotonic()
+        now = clock.now()
         if now > self.deadline:
             self.timed_out = True
             return b""
@@ -176,7 +176,7 @@ class Connection(socket.socket):  # type: ignore[misc]
         with contextlib.suppress(BlockingIOError):
             view = view[self._sock.send(view, flags) :]
         if view:
-            self._begin_wait(time.monotonic() + SEND_TIMEOUT)
+            self._begin_wait(clock.now() + SEND_TIMEOUT)
             try:
                 super().sendall(view, flags)
             finally:
@@ -222,18 +222,18 @@ class Connection(socket.socket):  # type: ignore[misc]
         Raises:
             BrokenPipeError: the connection was evicted.
         """
-        began, self.yielding = time.monotonic(), gevent.getcurrent()
+        began, self.yielding = clock.now(), gevent.getcurrent()
         self._begin_wait(math.inf)
         try:
             self.scheduler.yield_now()
         finally:
             self.yielding = self.waiting_since = None
         if self.phase is HANDLING:
-            self.deadline += time.monotonic() - began
+            self.deadline += clock.now() - began
 
     def _begin_wait(self, deadline: float) -> None:
         """Note that the connection waits for its client, until `waiting_since` is None again."""
-        self.waiting_since = time.monotonic() if self.phase.rank else self.began
+        self.waiting_since = clock.now() if self.phase.rank else self.began
         self.wait_deadline = deadline
 
     def end_if_timed_out(self, now: float) -> None:

@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -28,10 +29,12 @@ from gunicorn.workers import base
 import embedded
 from embedded.supervisor import log_line, takes_a_line
 from server.capacity import Capacity
+from server.clock import MAX_GAP
 from server.listen import check_addresses, page_url
 from settings import ROOT, BadSetting, Settings, read
 
 COUNTS_PREFIX = "queue-counts-"
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)  # for a worker: stop gracefully
 CHECK_TIMEOUT = 5  # seconds that the start waits for the check of REDIS_URL
 
 
@@ -51,7 +54,8 @@ def start(server: Any, settings: Settings, capacity: Capacity) -> None:
         base.WorkerTmp = _Heartbeat
     util.write_error = _write_error
     _check_settings_before_reload(server)
-    _block_sigterm_during_fork(server)
+    _block_stop_during_fork(server)
+    _spare_workers_after_a_pause(server)
     if server.embedded:
         _check_embedded_regularly(server)
 
@@ -93,8 +97,9 @@ def handle_signals(worker: Any) -> None:
     gunicorn's quick shutdown would lose a popped message on its way to a client, and gevent prints a traceback for it.
     """
     worker.handle_quit = worker.handle_exit
-    signal.signal(signal.SIGTERM, worker.handle_exit)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
+    for number in STOP_SIGNALS:
+        signal.signal(number, worker.handle_exit)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
 
 
 def refuse_unknown_transfer_codings(worker: Any) -> None:
@@ -121,6 +126,8 @@ def connect_app(worker: Any, capacity: Capacity) -> None:
         services.count_in(worker.counts_file)
     worker.scheduler = services.scheduler
     services.sweeper.start()
+    # To all processes at once (a terminal that closes) it means a reload, in which the master stops the old workers.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     gc.freeze()  # spares the garbage collector scanning all that is loaded now
     if worker.age == 1:
         threading.Thread(target=services.log_warning, daemon=True, name="log-warning").start()
@@ -219,8 +226,8 @@ def _check_settings_before_reload(server: Any) -> None:
     server.reload = reload_if_good
 
 
-def _block_sigterm_during_fork(server: Any) -> None:
-    """Hold back a SIGTERM to a new worker until `handle_signals` has set its handler.
+def _block_stop_during_fork(server: Any) -> None:
+    """Hold back the signals that stop a new worker until `handle_signals` has set their handlers.
 
     Until then the worker has the master's handler, which swallows the signal. The worker would live on, and a reload or
     stop would wait for it for the whole graceful_timeout, during which the master replaces no dead worker.
@@ -228,13 +235,33 @@ def _block_sigterm_during_fork(server: Any) -> None:
     spawn_worker = server.spawn_worker
 
     def spawn() -> Any:
-        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+        signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
         try:
             return spawn_worker()
         finally:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
 
     server.spawn_worker = spawn
+
+
+def _spare_workers_after_a_pause(server: Any) -> None:
+    """Give the workers another period after the processes have not been running for a while.
+
+    Their last signs of life are then as old as the pause, and the master would kill all of them.
+    """
+    murder_workers = server.murder_workers
+    looked_at = resumed_at = time.monotonic()
+
+    def murder_unless_resumed() -> None:
+        nonlocal looked_at, resumed_at
+        now = time.monotonic()
+        if now - looked_at > MAX_GAP:
+            resumed_at = now
+        looked_at = now
+        if now - resumed_at > server.timeout:
+            murder_workers()
+
+    server.murder_workers = murder_unless_resumed
 
 
 def _check_embedded_regularly(server: Any) -> None:

@@ -19,6 +19,7 @@ from gunicorn import util
 from gunicorn.http import wsgi
 from gunicorn.workers.ggevent import GeventWorker
 
+from server import clock
 from server.connection import HANDLING, IDLE, Connection
 from server.disconnect_poller import DisconnectPoller
 
@@ -102,7 +103,7 @@ class Worker(GeventWorker):  # type: ignore[misc]
         wanted = min(at_most, len(self.connections) + 1 - (self.worker_connections - spare))
         if wanted <= 0:
             return
-        latest = time.monotonic() - MIN_EVICTION_WAIT
+        latest = clock.now() - MIN_EVICTION_WAIT
         waiting = [
             (connection.phase.rank, connection.waiting_since, number, connection)
             for number, connection in enumerate(self.connections)
@@ -123,7 +124,7 @@ class Worker(GeventWorker):  # type: ignore[misc]
         stop_deadline = math.inf
         for number in itertools.count():
             gevent.sleep(CHECK_INTERVAL)
-            now = time.monotonic()
+            now = clock.now()
             self._evict(SPARE_CONNECTIONS)
             if number % CHECKS_PER_POLL == 0:
                 self.disconnects.poll()

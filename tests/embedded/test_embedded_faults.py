@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+import embedded.supervisor as supervisor_module
 from broker.connections.connection import connect
 from tests.embedded.helpers import call, failed_start, is_alive, pop, push, server_of, supervisor_of
 from tests.servers import ROOT, App, until
@@ -175,6 +176,8 @@ def test_a_killed_supervisor_is_replaced_while_the_server_keeps_running(serve: S
         assert call(app, "count")["count"] == 1
         until(lambda: supervisor_of(app.folder) != supervisor)  # noqa: B023
         assert server_of(app.folder) == server
+    assert "supervisor of the embedded server ended; starting another" in app.log.read_text()
+    assert "(ready)" not in app.log.read_text()
     os.kill(server, signal.SIGKILL)  # the new supervisor restarts it
     until(lambda: call(app, "count").get("count") == 1)
     server = server_of(app.folder)
@@ -213,6 +216,21 @@ def test_a_new_supervisor_stops_the_server_after_the_master_is_killed(serve: Ser
     until(lambda: supervisor_of(app.folder) != supervisor)
     app.end(signal.SIGKILL)
     until(lambda: not is_alive(server) and not is_alive(supervisor_of(app.folder)))
+
+
+def test_a_supervisor_that_nobody_hears_still_stops_its_server(folder: Path) -> None:
+    place = folder / "unheard"
+    place.mkdir(mode=0o700)
+    read_end, write_end = os.pipe()
+    os.close(read_end)  # so that "ready" cannot be written
+    command = [sys.executable, supervisor_module.__file__, str(place), str(os.getpid())]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=write_end) as process:
+        os.close(write_end)
+        server = until(lambda: server_of(place))
+        assert process.stdin
+        process.stdin.close()
+        assert process.wait(60) == 0
+    assert not is_alive(server)
 
 
 @pytest.mark.soak

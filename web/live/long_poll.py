@@ -208,6 +208,8 @@ class LongPoll:
             fault = find_fault(error)
             if fault and fault.recovery is not Recovery.REPAIR:
                 waiter.wait(seconds)  # the next attempt shows whether the fault has passed
+            elif isinstance(error, redis.TimeoutError) and not isinstance(error, NotSent):
+                pass  # both may have been paused; if the server hangs, the next attempt finds out and sends nothing
             elif isinstance(error, (redis.ConnectionError, redis.TimeoutError)) and is_transient(error):
                 raise NotSent(str(error)) from error
             else:
