@@ -385,17 +385,14 @@ def takes_a_line(stream: Any) -> bool:
 
 def log_line(line: str) -> None:
     """Write a line to standard error, or drop it."""
-    if takes_a_line(sys.stderr):
-        with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError):
+        if takes_a_line(sys.stderr):
             print(line, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":
     try:
         _supervise(Path(sys.argv[1]), sys.argv[2], sys.argv[3:] == ["adopt"])
-    except CannotStart as error:
-        print(error)
-        sys.exit(2)
-    except OSError as error:
-        print(cannot_write(Path(sys.argv[1]), error))
+    except (CannotStart, OSError) as error:
+        print(error if isinstance(error, CannotStart) else cannot_write(Path(sys.argv[1]), error))
         sys.exit(2)
