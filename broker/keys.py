@@ -22,8 +22,8 @@ share a Cluster slot. Times are in milliseconds by the Redis clock. A digest is 
     {queue:jobs}:dead:...                  the other keys of the queue `jobs.dead`: reserved, bodies, ...
     {queue:jobs}:failure_reasons   hash    of a queue of dead letters, so {queue:jobs}:dead:failure_reasons:
                                            digest of a message -> "<number>:<deliveries>:<when>:<reason>"
-    {queue:jobs}:counters          hash    totals for /metrics: expired, buried; and which message has been at the head
-                                           since when; 30 days after the last change
+    {queue:jobs}:counters          hash    totals for /metrics: expired, buried; the message at the head and since when;
+                                           30 days after the last change
 
   Consumers
     {queue:jobs}:waiters           hash    process -> "<number of its clients that wait>:<valid until>"; a minute
@@ -43,7 +43,7 @@ within one transaction.
 {queue:jobs}:notices is a channel: "due <milliseconds from now>" when a lease or delay ends before all others, and
 "result <key>" when a result was stored.
 
-What belongs to no queue has the prefix alone as its hash tag; no queue has an empty name:
+Keys that belong to no queue have the prefix alone as their hash tag, as no queue has an empty name:
 
     {queue:}:revoked:<session>     string  exists while a session of the page that was signed out could still be used
 """
@@ -52,7 +52,7 @@ import re
 
 from RedisQueue import list_key
 
-# Of the scripts, in the order of shared.lua and of pop_one.lua, after the list.
+# The keys that scripts get after the list, in the order that shared.lua and pop_one.lua expect.
 SCRIPT_KEYS = (
     *("reserved", "delayed", "bodies", "redeliveries", "dead", "acked", "waiters"),
     *("clock", "paused", "failure_reasons", "dead:failure_reasons", "counters"),
@@ -60,7 +60,7 @@ SCRIPT_KEYS = (
 POP_ONE_KEYS = ("reserved", "delayed", "redeliveries", "paused", "failure_reasons")
 
 DEAD_SUFFIX = ".dead"
-# The queue with the longest name has dead letters too. The page uses this in HTML, where a bare - is an error.
+# Even the longest name can have .dead behind it. The page uses this in HTML, where an unescaped - is an error.
 NAME_PATTERN = re.compile(r"[A-Za-z0-9._:\-]{1,128}(?:\.dead)?")
 NAME_RULE = "1 to 128 characters: A-Z a-z 0-9 . _ - :"
 
