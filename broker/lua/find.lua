@@ -1,7 +1,8 @@
--- Find waiting messages that contain a text, a thousand or two a call, and show them or move them to another list.
+-- Search the waiting messages for a text, one or two thousand in a call, and show the matches or move them to another
+-- list.
 --
--- Other clients push and pop between two calls. So a call first finds the place at which the last one ended, by its
--- mark: the digests of the last messages that it visited.
+-- Other clients push and pop between two calls, so a call first finds the place where the previous one ended. It
+-- recognizes it by a mark: the digests of the last messages that were visited.
 --
 -- find           Input:  text in lower case, position, number to find, bytes of each, 1 for details, last mark
 -- find_and_move  Input:  text in lower case, position, number to find, a random text to mark places, 0, last mark;
@@ -9,8 +10,8 @@
 -- Output: position to continue at, 1 at the end of the queue, {position, size, first bytes, details}... in pop order,
 --         mark for the next call
 
-local MAX_VISITED = 1000 -- messages in one call, which takes some milliseconds
-local MAX_VISITED_TO_MOVE = 2500 -- more, because removing what was found takes the same time for all
+local MAX_VISITED = 1000 -- messages in one call, which takes a few milliseconds
+local MAX_VISITED_TO_MOVE = 2500 -- more, because one LREM removes all matches of a call
 local MARK = 24 -- digests in a mark
 local MAX_SHIFT = 1000 -- messages popped or put in front between two calls
 local FIRST_MARK = 8 -- in ARGV
@@ -20,7 +21,7 @@ local text, wanted, is_moving = ARGV[3], tonumber(ARGV[5]), command == 'find_and
 -- The message at a position; false if there is none.
 local function message_at(position) return position >= 0 and call('LINDEX', list, -1 - position) end
 
--- Whether the messages before a position are those of the mark, as far as they still wait.
+-- Whether the messages before a position are those of the mark, leaving out any that have been popped.
 local function ends_mark(position)
   for i = 0, #ARGV - FIRST_MARK do
     local message = message_at(position - 1 - i)

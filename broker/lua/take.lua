@@ -1,9 +1,9 @@
 -- Take the oldest messages: for good, for a lease, or to another queue. Due messages return first.
 --
 -- pop      Input:  number, fingerprint of a request with an Idempotency-Key; extra key: the answer saved for it
---          Output: milliseconds until more may come (-1: unknown), messages, 1 if this answer was saved, 1 if paused
+--          Output: milliseconds until one is due (-1: unknown), messages, 1 if this answer was saved, 1 if paused
 -- reserve  Input:  number, lease in milliseconds, a random text that makes ids unguessable
---          Output: milliseconds until more may come (-1: unknown), {id, deliveries, message}..., deadline, 1 if paused
+--          Output: milliseconds until one is due (-1: unknown), {id, deliveries, message}..., deadline, 1 if paused
 -- move     Input:  number; extra key: the list to move to
 --          Output: the number of messages moved
 --
