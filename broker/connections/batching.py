@@ -91,7 +91,7 @@ class BatchingClient(redis.Redis):
         return call.reply
 
     def _execute_batched(self, call: _Call) -> None:
-        """Execute a call together with those that come at the same moment."""
+        """Execute a call together with others that arrive at the same moment."""
         self.breaker.check()
         with self._queue_lock:
             self._queue.append(call)
@@ -101,7 +101,7 @@ class BatchingClient(redis.Redis):
         if call.wakeup:
             try:
                 self._wait_for_wakeup(call, call.wakeup)
-            except BaseException:  # its thread or greenlet ends
+            except BaseException:  # the calling thread or greenlet is stopped
                 self._abandon(call)
                 raise
             self._spare_locks.append(call.wakeup)
@@ -139,7 +139,7 @@ class BatchingClient(redis.Redis):
                     call.wakeup.release()
 
     def _appoint_leader(self) -> None:
-        """Let the first call of the queue lead; `_queue_lock` is held."""
+        """Make the first call in the queue the leader. The caller must hold `_queue_lock`."""
         self._has_leader = bool(self._queue)
         if self._queue and (wakeup := self._queue[0].wakeup):
             self._queue[0].is_leader = True
@@ -197,7 +197,7 @@ def _fail(batch: list[_Call], error: BaseException) -> None:
     """Give each call without a reply a copy of an error."""
     for call in batch:
         if not call.is_done:
-            call.error = copy(error) if isinstance(error, Exception) else redis.ConnectionError("The caller was ended.")
+            call.error = copy(error) if isinstance(error, Exception) else redis.ConnectionError("The caller has ended.")
             call.is_done = True
 
 
@@ -206,14 +206,14 @@ def pack(args: tuple[Any, ...]) -> bytes:
     if len(args) > MANY_ARGUMENTS:
         try:
             return _pack_many(args)
-        except (TypeError, IndexError):  # an argument is no bytes, or too long
+        except (TypeError, IndexError):  # an argument is not bytes, or is too long
             pass
     packed: bytes = hiredis.pack_command(args)
     return packed
 
 
 class Packer(HiredisRespSerializer):
-    """redis-py's packer, faster for a command of many messages, each of which redis-py's checks in Python."""
+    """redis-py's packer, but faster for a command with many messages, each of which the original checks in Python."""
 
     def pack(self, *args: Any) -> list[bytes]:
         if len(args) > MANY_ARGUMENTS:
@@ -223,7 +223,7 @@ class Packer(HiredisRespSerializer):
 
 
 def _pack_many(args: tuple[Any, ...]) -> bytes:
-    """Pack a command for a key with many short bytes: twice as fast as argument by argument."""
+    """Pack a command with a key and many short values: twice as fast as packing each argument."""
     values = args[2:]
     parts: list[bytes] = [b""] * (2 * len(values))
     parts[0::2] = [_LENGTHS[length] for length in map(len, values)]
