@@ -63,7 +63,7 @@ def cpu(pids: list[int]) -> float:
 
 
 def memory(pids: list[int]) -> int:
-    """Return the largest resident size that any of the processes has had, in bytes."""
+    """Return the peak resident size of the largest of the processes, in bytes."""
     sizes = [re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text()) for pid in pids]
     return max(int(found[1]) * 1024 for found in sizes if found)
 
@@ -73,7 +73,7 @@ class Series:
     """The measurements of the rounds, in order."""
 
     rates: list[float] = field(default_factory=list)  # per second
-    cpus: list[float] = field(default_factory=list)  # CPU time of the workers for one, in microseconds
+    cpus: list[float] = field(default_factory=list)  # CPU time of the workers per request, in microseconds
 
     def __str__(self) -> str:
         middle = statistics.median(self.rates)
@@ -82,11 +82,11 @@ class Series:
         return f"{middle:,.0f}/s{cpu_time} (spread {spread:.0f} %)"
 
 
-Measure = Callable[[float], tuple[float, float | None]]  # seconds to run -> rate per second, CPU microseconds for one
+Measure = Callable[[float], tuple[float, float | None]]  # seconds to run -> rate per second, CPU us per request
 
 
 def alternate(measures: dict[str, Measure]) -> dict[str, Series]:
-    """Measure one after the other, in each of ROUNDS rounds."""
+    """Run the measurements in turn, for ROUNDS rounds."""
     found = {name: Series() for name in measures}
     for round_ in range(ROUNDS + 1):
         for name, measure in measures.items():
@@ -101,13 +101,13 @@ def alternate(measures: dict[str, Measure]) -> dict[str, Series]:
 
 
 def ratio(found: dict[str, Series], one: str, other: str) -> tuple[float, str]:
-    """Return the median of the ratios within each round, which a slower machine changes little, and both figures."""
+    """Return the median of the ratios of each round, which depends little on the machine's speed, and both figures."""
     ratios = [a / b for a, b in zip(found[one].rates, found[other].rates, strict=True)]
     return statistics.median(ratios), f"{found[one]} : {found[other]}"
 
 
 def loaded(app: App, data: bytes, before: Callable[[], Any] = lambda: None) -> Measure:
-    """Measure a server under a load of equal requests."""
+    """Measure a server under a load of identical requests."""
 
     def measure(seconds: float) -> tuple[float, float]:
         before()
@@ -121,7 +121,7 @@ def loaded(app: App, data: bytes, before: Callable[[], Any] = lambda: None) -> M
 
 
 def timed(command: str, before: Callable[[], Any] = lambda: None) -> Measure:
-    """Measure the number of messages per second of a command that handles LINES of them."""
+    """Measure the messages per second of a command that handles LINES messages."""
 
     def measure(_: float) -> tuple[float, None]:
         before()
