@@ -68,7 +68,7 @@ class _Connection:
 
 
 def run(port: int, data: bytes, *, clients: int = 64, seconds: float = 1.5, rate: float | None = None) -> Result:
-    """Send the same request repeatedly for `seconds`, without a pause or, however slow the answers, at `rate` per second."""
+    """Send the same request for `seconds`: `rate` per second, however slow the answers, or else without a pause."""
     connections = [_Connection(port) for _ in range(clients)]
     poll = select.epoll()
     by_fd = {one.sock.fileno(): one for one in connections}
