@@ -9,12 +9,12 @@
 #   make screenshots   take the pictures in docs/
 #   make bench    measure for five minutes; writes benchmarks/results.md
 #   make lock     pin everything in the image, with hashes, and list it (after a change to requirements.txt)
-#   make soak     the longest cases, and minutes of random operations and disasters; prints the messages lost and doubled
+#   make soak     the longest cases, and minutes of random operations and disasters; prints the numbers of lost and duplicate messages
 
 NEW_ENOUGH = import sys; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$p -c '$(NEW_ENOUGH)' 2>/dev/null && echo $$p && break; done)
-# Tools run as modules: the scripts in .venv/bin contain a path that is wrong after the checkout was moved.
+# Tools run as modules: the scripts in .venv/bin contain a path that is wrong once the checkout has been moved.
 RUN = .venv/bin/python -m
 # Empty if .venv works. It is broken if its Python is gone, or was upgraded to a version without its packages.
 BROKEN := $(shell .venv/bin/python -Ic 'import pip; $(NEW_ENOUGH)' 2>/dev/null || echo broken)
@@ -24,9 +24,9 @@ BROKEN := $(shell .venv/bin/python -Ic 'import pip; $(NEW_ENOUGH)' 2>/dev/null |
 run: .venv/run.stamp
 	@exec .venv/bin/python app.py
 
-# Neighbouring tests share servers, so each worker gets a contiguous part; one that is done takes over from the other.
+# Neighbouring tests share servers, so each worker gets a contiguous part, and takes over tests of the other when done.
 PYTEST = $(RUN) pytest -n 2 --dist worksteal
-# Reading the tests without their compiled form takes each worker seconds.
+# Importing the tests without their bytecode takes each worker seconds.
 quick test: export PYTHONDONTWRITEBYTECODE :=
 
 quick: .venv/develop.stamp
@@ -55,7 +55,7 @@ screenshots: .venv/develop.stamp
 bench: .venv/develop.stamp
 	@$(RUN) benchmarks
 
-# Only this target needs the two tools, so the set-up leaves them out.
+# Only this target needs the two tools, so .venv does not contain them otherwise.
 LOCK = --quiet --universal --python-version 3.11 --generate-hashes --custom-compile-command "make lock"
 lock: .venv/run.stamp
 	$(RUN) pip install --quiet --disable-pip-version-check uv==0.13.9 cyclonedx-bom==7.5.0
@@ -69,7 +69,7 @@ soak: .venv/develop.stamp
 
 # A .venv without the stamp is kept if its set-up was completed (pip itself is listed last).
 .venv/made.stamp: $(if $(BROKEN),FORCE)
-	@test -n "$(PYTHON)" || { echo "Python 3.11 or later is needed; name it with make PYTHON=/path/to/python3"; exit 1; }
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or later is required; set its path with make PYTHON=/path/to/python3"; exit 1; }
 	@test -z "$(BROKEN)" && .venv/bin/python -Im pip show -q pip 2>/dev/null || { rm -rf .venv && $(PYTHON) -m venv .venv; }
 	@touch $@
 

@@ -68,7 +68,7 @@ class _Connection:
 
 
 def run(port: int, data: bytes, *, clients: int = 64, seconds: float = 1.5, rate: float | None = None) -> Result:
-    """Send the same request repeatedly for `seconds`; with `rate`, that many per second, however slow the answers."""
+    """Send the same request for `seconds`: `rate` per second, however slow the answers, or else without a pause."""
     connections = [_Connection(port) for _ in range(clients)]
     poll = select.epoll()
     by_fd = {one.sock.fileno(): one for one in connections}
@@ -98,7 +98,7 @@ def run(port: int, data: bytes, *, clients: int = 64, seconds: float = 1.5, rate
                 idle.append(one)
         now = time.perf_counter()
     result.seconds = now - start
-    waiting = clients - len(idle)  # let pending requests end, so that the next run begins on a quiet server
+    waiting = clients - len(idle)  # let pending requests finish, so that the next run begins on an idle server
     stop = time.perf_counter() + 5
     while waiting and time.perf_counter() < stop:
         for fd, _ in poll.poll(0.1):

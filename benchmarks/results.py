@@ -13,7 +13,7 @@ THEMES = {
     "light": {"ink": "#1f2328", "quiet": "#59636e", "bar": "#0969da", "short": "#bc4c00", "line": "#d1d9e0"},
     "dark": {"ink": "#f0f6fc", "quiet": "#9198a1", "bar": "#4493f8", "short": "#db6d28", "line": "#3d444d"},
 }
-NO_GOAL = "none"  # of a figure for information
+NO_GOAL = "none"  # the goal of a figure that is for information only
 WIDTH, ROW_HEIGHT, LABEL_WIDTH, FULL = 820, 26, 330, 2.5  # pixels; FULL: the ratio at the right edge
 
 

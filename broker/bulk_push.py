@@ -1,7 +1,7 @@
-"""Pushes of more messages than one command should have: some Redis services limit the arguments of a command.
+"""Pushes that are too large for one command: some Redis services limit the number of arguments.
 
-The commands run in one transaction, so all or none: if Redis rejects one, because its memory is full for example, it
-rejects the transaction.
+The commands run in one transaction, so all messages are pushed or none: if Redis rejects one command, for example
+because its memory is full, it rejects the whole transaction.
 """
 
 from collections.abc import Sequence
@@ -60,7 +60,7 @@ class StagingClient:
 
 def _execute(transaction: Any) -> list[Any]:
     """Run a transaction and return its replies, or raise the first error among them."""
-    replies: list[Any] = transaction.execute(raise_on_error=False)  # raised by redis-py it would contain the messages
+    replies: list[Any] = transaction.execute(raise_on_error=False)  # else redis-py's error would contain the messages
     for reply in replies:
         if isinstance(reply, Exception):
             raise reply

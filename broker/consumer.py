@@ -1,4 +1,4 @@
-"""The loop of a Python consumer: reserve, work while the lease is kept alive, ack; retry later what failed."""
+"""The consumer loop: reserve a message, extend its lease while it is processed, then ack it or schedule a retry."""
 
 import logging
 import random
@@ -17,7 +17,7 @@ from broker.models import Delivery, LeaseExpired
 from broker.queue import ReliableQueue
 
 STOP_INTERVAL = 1.0  # how often a waiting consumer checks whether to stop, seconds
-RETRY_DELAY = 1.0  # seconds until the next try while Redis is away or refuses
+RETRY_DELAY = 1.0  # seconds until the next try while Redis is unavailable or refuses commands
 MAX_BACKOFF = 3600.0  # seconds
 MAX_DELAY = 2_592_000.0  # seconds, 30 days
 MAX_REASON = 1000  # characters
@@ -28,13 +28,13 @@ log = logging.getLogger(__name__)
 
 
 class Reject(Exception):
-    """Raised for a message that can never be done: it goes to the dead letters at once, with this text as reason."""
+    """Raise it for a message that can never succeed: it is buried at once, with this text as the reason."""
 
 
 class Message(Delivery):
-    """A message to work on. An error in the body of `with message:` is logged, and the message is tried again later.
+    """A message to process. An error in the body of `with message:` is logged, and the message is retried later.
 
-    Set `result` to keep the result of a job, which its producer asks for; it is stored in one step with the ack.
+    Set `result` to store the result of a job for its producer, in one step with the ack.
     """
 
     result: tuple[str, bytes] | None = None  # the name of the job, and its result
@@ -53,9 +53,9 @@ class Message(Delivery):
 
 
 def backoff(deliveries: int) -> float:
-    """Return the seconds until a message is tried again: 1 to 2 after its first delivery, then twice as long each time.
+    """Return the number of seconds until a retry: 1 to 2 after the first delivery, doubling each time, an hour at most.
 
-    They are random, so that what failed together is not tried again together, and an hour at most.
+    The delay is random, so that messages that failed together are not retried together.
     """
     return min(MAX_BACKOFF, 2.0 ** min(deliveries, 30)) * random.uniform(0.5, 1)
 
@@ -70,18 +70,18 @@ def consume(
                 work(message)
 
     A message is acked when the loop's body finishes. If the body of `with message:` raises an error, the message is
-    delivered again after `retry_delay`: seconds, or a function of how often it was delivered. The error is kept as the
-    reason, as "ValueError: text". After the queue's `max_deliveries`, or at once for a `Reject`, it goes to the dead
-    letters, `<name>.dead`. An error outside of `with message:`, `break` and `return` end the loop: the message is
-    released, to be delivered again at once.
+    delivered again after `retry_delay`: seconds, or a function of the number of deliveries. The error becomes the
+    reason, such as "ValueError: text". After the queue's `max_deliveries`, or at once for a `Reject`, the message goes
+    to the dead letters, `<name>.dead`. An error outside of `with message:`, `break` or `return` ends the loop and
+    releases the message, which is then delivered again at once.
 
-    The lease of `lease` seconds is extended while the body runs; one wait on Redis lasts `wait` seconds at most. A
-    Redis that is away, or refuses for a while (at a failover, while a script runs, when its disk is full), is waited
-    for with a warning.
+    The lease of `lease` seconds is extended while the body runs; one wait on Redis lasts `wait` seconds at most. While
+    Redis is unavailable, or refuses commands for a time (a failover, a running script, a full disk), the loop logs
+    warnings and retries.
 
     Raises:
         ValueError: the lease is shorter than a second, or the wait is not positive, or a delay is negative.
-        redis.RedisError: Redis refuses, and that does not pass: a wrong password, a key of another type.
+        redis.RedisError: Redis refuses commands for a lasting reason: a wrong password, or a key of another type.
     """
     if lease < 1 or wait <= 0:
         raise ValueError("consume needs a lease of at least 1 second and a wait of more than 0 seconds")
@@ -114,7 +114,7 @@ def _message(delivery: Delivery) -> Message:
 
 
 def _end(queue: ReliableQueue, message: Message, retry_delay: RetryDelay) -> None:
-    """Ack a message that is done, bury one that was rejected, and let one that failed come back later."""
+    """Ack a message that succeeded, bury one that was rejected, and release one that failed for a later retry."""
     error = message.error
     if error is None:
         if message.result:
@@ -133,7 +133,7 @@ def _end(queue: ReliableQueue, message: Message, retry_delay: RetryDelay) -> Non
 
 
 def _next(queue: ReliableQueue, lease: float, wait: float) -> Delivery | None:
-    """Return the next message; None when there was none for `wait` seconds, or Redis is away or refuses."""
+    """Return the next message; None if none came in `wait` seconds, or Redis is unavailable or refuses commands."""
     try:
         batch = queue.reserve(lease)
         if batch.messages:
@@ -142,35 +142,35 @@ def _next(queue: ReliableQueue, lease: float, wait: float) -> Delivery | None:
     except redis.RedisError as error:
         if not is_transient(error):
             raise
-        log.warning("Redis is away or refuses (%s); trying again.", error_text(error))
+        log.warning("Redis is unavailable or refuses commands (%s); retrying.", error_text(error))
         time.sleep(RETRY_DELAY)
     return None
 
 
 def _retry(operation: Callable[[], Any], *, seconds: float) -> None:
-    """Ack or release, again while Redis is away or refuses, for as long as the lease can last.
+    """Ack or release, and retry while Redis is unavailable or refuses commands, for as long as the lease can last.
 
-    If a reply was lost, doing it twice is harmless.
+    Repeating it after a lost reply is harmless.
     """
     end = time.monotonic() + seconds
     while True:
         try:
             operation()
         except LeaseExpired:
-            log.warning("The lease ended before the work did; the message was delivered again.")
+            log.warning("The lease ended before the work was done, so the message is delivered again.")
         except redis.RedisError as error:
             if not is_transient(error):
                 raise
             if time.monotonic() < end:
-                log.warning("Redis is away or refuses (%s); trying again.", error_text(error))
+                log.warning("Redis is unavailable or refuses commands (%s); retrying.", error_text(error))
                 time.sleep(RETRY_DELAY)
                 continue
-            log.warning("Redis is still away; the message returns to the queue when its lease ends.")
+            log.warning("Redis is still unavailable; the message returns to the queue when its lease ends.")
         return
 
 
 class _LeaseKeeper:
-    """Extends a lease, a third of it before each end, while the loop's body runs."""
+    """Extends a lease each time a third of it has passed, while the loop's body runs."""
 
     def __init__(self, queue: ReliableQueue, delivery: Delivery, lease: float) -> None:
         self.queue, self.delivery, self.lease = queue, delivery, lease
@@ -198,7 +198,7 @@ class _LeaseKeeper:
 
 
 class _StopOnSigterm:
-    """Sets an event on SIGTERM, in the main thread; elsewhere there is no signal to handle."""
+    """Sets an event on SIGTERM. Only the main thread can handle signals; in any other, it does nothing."""
 
     def __init__(self, stop: threading.Event) -> None:
         self.stop = stop
@@ -211,7 +211,7 @@ class _StopOnSigterm:
     def _handle(self, number: int, frame: FrameType | None) -> None:
         self.stop.set()
         if isinstance(outer := getattr(self.before, "__self__", None), _StopOnSigterm):
-            outer._handle(number, frame)  # one loop in the body of another: both end
+            outer._handle(number, frame)  # nested loops: both end
 
     def __exit__(self, *_: object) -> None:
         if self.in_main_thread and threading.current_thread() is threading.main_thread():

@@ -45,7 +45,7 @@ within one transaction.
 {queue:jobs}:notices is a channel: "due <milliseconds from now>" when a lease or delay ends before all others, and
 "result <key>" when a result was stored.
 
-What belongs to no queue has the prefix alone as its hash tag; no queue has an empty name:
+Keys that belong to no queue have the prefix alone as their hash tag, as no queue has an empty name:
 
     {queue:}:revoked:<session>     string  exists while a session of the page that was signed out could still be used
 """
@@ -55,7 +55,7 @@ import re
 
 from RedisQueue import list_key
 
-# Of the scripts, in the order of shared.lua and of pop_one.lua, after the list.
+# The keys that scripts get after the list, in the order that shared.lua and pop_one.lua expect.
 SCRIPT_KEYS = (
     *("reserved", "delayed", "bodies", "redeliveries", "dead", "acked", "waiters"),
     *("clock", "paused", "failure_reasons", "dead:failure_reasons", "counters"),
@@ -64,7 +64,7 @@ ANSWER_KEYS = tuple(f"answers:{number}" for number in range(7))
 POP_ONE_KEYS = ("reserved", "delayed", "redeliveries", "paused", "failure_reasons")
 
 DEAD_SUFFIX = ".dead"
-# The queue with the longest name has dead letters too. The page uses this in HTML, where a bare - is an error.
+# Even the longest name can have .dead behind it. The page uses this in HTML, where an unescaped - is an error.
 NAME_PATTERN = re.compile(r"[A-Za-z0-9._:\-]{1,128}(?:\.dead)?")
 NAME_RULE = "1 to 128 characters: A-Z a-z 0-9 . _ - :"
 

@@ -24,7 +24,7 @@ SCAN_COUNT = 200  # keys of queues a step, which takes this process some millise
 MAX_SCAN_COUNT = 1000  # keys of any kind a step, which takes Redis a millisecond or two
 MAX_QUEUES = 10_000  # in a listing, which then has a few MiB
 CACHE_TTL = 1.0  # seconds
-HOLDING_KEYS = ("reserved", "delayed", "dead", "paused")  # a queue with one of these is listed though its list is empty
+HOLDING_KEYS = ("reserved", "delayed", "dead", "paused")  # with any of these a queue is listed, even without a list
 COUNTED_KEYS = (*HOLDING_KEYS, "waiters")  # a change of one of these changes the counts
 
 
@@ -43,8 +43,8 @@ class ListedQueue:
 class Listing:
     """The queues that are not empty, or are paused, sorted by name.
 
-    `complete` is false if keys were left out for want of time, or for a server that did not answer. `unnamed` is the
-    number of lists with the prefix whose name is not valid, so that this app cannot serve them.
+    `complete` is false if queues were left out: time ran out, a server did not answer, or there are too many. `unnamed`
+    is the number of lists with the prefix whose name is not valid, so that this app cannot serve them.
     """
 
     queues: list[ListedQueue]
@@ -136,7 +136,7 @@ class QueueLister:
         return self._sort_keys(keys, COUNTED_KEYS)[0]
 
     def count_queues(self, names: Sequence[str]) -> list[ListedQueue]:
-        """Return those of the queues that are not empty, or are paused.
+        """Return the queues that are not empty or are paused.
 
         Raises:
             redis.RedisError: a server is unavailable.
@@ -170,7 +170,7 @@ class QueueLister:
             raise errors[0]
 
     def _sort_keys(self, keys: Iterable[bytes], kinds: Sequence[str]) -> tuple[set[str], set[bytes]]:
-        """Return the queues that have these keys, lists or one of the kinds, and the keys of no queue."""
+        """Return the queues that have these keys (lists, or keys of these kinds), and the keys of no queue."""
         names, others = set(), set()
         for key in keys:
             if plain := self._list_key.fullmatch(key):
@@ -195,7 +195,7 @@ class QueueLister:
         return sum(isinstance(length, int) for length in pipeline.execute(raise_on_error=False))
 
     def _count(self, names: Iterable[str], partly: bool = True) -> list[ListedQueue]:
-        """Return those of the queues that are not empty, or are paused, without those that have a key of a wrong type.
+        """Return the queues that are not empty or are paused. Those with a key of a wrong type are left out.
 
         Queues whose server does not answer are left out too, or raise its error if `partly` is false.
         """

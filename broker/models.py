@@ -15,7 +15,7 @@ def _time(milliseconds: int) -> float | None:
 
 
 class LeaseExpired(Exception):
-    """Some reservations have ended, or never existed: `ids`."""
+    """The reservations `ids` have ended, or never existed."""
 
     def __init__(self, ids: Sequence[str]) -> None:
         super().__init__(", ".join(ids))
@@ -53,7 +53,7 @@ class InFlight:
     """A message that is reserved or delayed."""
 
     id: str
-    head: bytes  # its first bytes, as many as were asked for
+    head: bytes  # its first bytes, up to the number requested
     size: int
     deliveries: int
     deadline: float  # when it returns to the queue
@@ -86,9 +86,9 @@ class Found:
     """A waiting message that contains the text."""
 
     position: int  # 0 is next to be popped
-    head: bytes  # its first bytes, as many as were asked for
+    head: bytes  # its first bytes, up to the number requested
     size: int
-    details: Details | None = None  # if they were asked for
+    details: Details | None = None  # if requested
 
 
 @dataclass(frozen=True)

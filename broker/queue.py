@@ -33,7 +33,7 @@ from RedisQueue import RedisQueue
 
 MAX_BATCH = 1000  # messages a script call handles
 RESULT_SECONDS = 86400  # how long a result is kept by default
-MIN_BLOCK_SECONDS = 0.02  # how long a wait takes at least on a server that cannot block
+MIN_BLOCK_SECONDS = 0.02  # minimum duration of a wait on a server that cannot block
 FULL_POLL_INTERVAL = 0.25  # seconds between attempts while Redis is full, which rejects BLMOVE but not RPOP
 
 
@@ -61,7 +61,7 @@ class ReliableQueue(RedisQueue):
         return super().push(*messages)
 
     def push_once(self, idempotency_key: str, messages: Sequence[bytes], front: bool = False) -> Pushed:
-        """Push as `push` does, once per idempotency key within 24 hours; a repeated call gets the first answer.
+        """Push as `push` does, once per idempotency key within 24 hours; a repeated call returns the first answer.
 
         Raises:
             Conflict: the key was used with another request.
@@ -71,9 +71,9 @@ class ReliableQueue(RedisQueue):
         return self._push(command, messages, 0, fingerprint, idempotency_key)
 
     def push_later(self, delay: float, messages: Sequence[bytes], idempotency_key: str | None = None) -> Pushed:
-        """Add messages, all or none, to the back in `delay` seconds, in this order; until then they have ids.
+        """Add messages to the back after `delay` seconds, in this order, all or none; until then they have ids.
 
-        With an idempotency key it is done once within 24 hours; a repeated call gets the first answer.
+        With an idempotency key, a call repeated within 24 hours pushes nothing and returns the first answer.
 
         Raises:
             Conflict: the key was used with another request.
@@ -132,9 +132,9 @@ class ReliableQueue(RedisQueue):
         return Batch(messages, _seconds(next_due), paused == 1, repeated == 1)
 
     def reserve(self, lease: float = 30, max: int = 1) -> Batch[Delivery]:
-        """Take up to `max` messages for `lease` seconds, then they return to the queue or become dead letters.
+        """Reserve up to `max` messages for `lease` seconds.
 
-        A batch ends once it reaches 16 MiB.
+        Those not acked by then return to the queue or become dead letters. A batch ends once it reaches 16 MiB.
         """
         arguments = (max, _milliseconds(lease), secrets.token_hex(8))
         next_due, records, deadline, paused = self._run(script.TAKE, "reserve", *arguments, large=max > 1)
@@ -182,8 +182,8 @@ class ReliableQueue(RedisQueue):
     def release(self, *ids: str, delay: float = 0, dead: bool = False, reason: str = "") -> int:
         """Return messages to the front of the queue, now or in `delay` seconds, or bury all of them (`dead`).
 
-        Return the number of messages buried: those at their last delivery always are. `reason` says why they failed;
-        it is kept as long as they wait.
+        Return the number of messages buried, which includes those at their last delivery. `reason` says why they
+        failed; it is kept as long as they wait.
 
         Raises:
             LeaseExpired: some leases have ended; nothing was changed.
@@ -248,7 +248,8 @@ class ReliableQueue(RedisQueue):
     def restore(self, undo: str) -> int:
         """Put back what `clear` or `remove` removed, and return the number of messages.
 
-        Cleared messages go to the front; a removed one goes to its former place, as far as that is known.
+        Cleared messages go to the front. A removed one goes back behind the message that was ahead of it, or to the
+        front if that has left.
 
         Raises:
             NotFound: it was restored before, or removed more than an hour ago.
@@ -315,7 +316,7 @@ class ReliableQueue(RedisQueue):
     def details(self, heads: int, offset: int, head_bytes: int) -> list[tuple[bytes, int, Details]]:
         """Return the first bytes, the size and the history of up to `heads` messages after the first `offset`.
 
-        It ends once it has read 1 MiB of messages.
+        The list ends once it has read 1 MiB of messages.
         """
         found = self._run(script.SHOW, "details", heads, offset, head_bytes, large=True)[0]
         return [(head, size, Details.from_reply(*history)) for head, size, history in found]
@@ -325,7 +326,7 @@ class ReliableQueue(RedisQueue):
     ) -> list[InFlight]:
         """Return up to `max` messages that are "reserved" or "delayed", those that return soonest first.
 
-        They are the ones after the first `offset`, or after the message `after`. It ends once it has read 1 MiB.
+        The list starts after the first `offset`, or after the message `after`, and ends once it has read 1 MiB.
         """
         last = [after.id, _milliseconds(after.deadline)] if after else ["", ""]
         found = self._run(script.SHOW, "in_flight", kind, offset, *last, max, head_bytes, large=True)[0]

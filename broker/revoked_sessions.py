@@ -1,4 +1,4 @@
-"""The sessions of the page that were signed out. All others are valid by their signature, and stored nowhere."""
+"""The sessions of the page that were signed out. All others are valid by their signature and are not stored."""
 
 import math
 from typing import Any

@@ -9,18 +9,18 @@ CHUNK_BYTES = 1 << 18  # read from Redis at once; a larger message comes alone
 FIRST_CHUNK = 16  # messages in the first chunk
 MAX_CHUNK = 8000  # messages in a chunk
 
-# A list is even if a chunk of it can be read without a look at the size of its messages:
+# A list is even if a chunk of it can be read without checking the sizes of its messages:
 EVEN_LIST_BYTES = 1 << 25  # it has at most this size,
 EVEN_AVERAGE = 256  # its last messages have at most this size on average, in bytes,
 EVEN_EXCESS = 1 << 20  # and it is at most this many bytes larger than if all messages were of that size
-ENTRY_BYTES = 12  # that a list needs for a message, in addition to the message
+ENTRY_BYTES = 12  # overhead of a list for each message
 
 
 def iter_messages(queue: RedisQueue, offset: int = 0, limit: int | None = None) -> Iterator[list[bytes]]:
     """Yield the waiting messages in pop order, in chunks, in constant memory.
 
-    Each chunk is read together with the end of the one before: the distance by which that end has moved is the number
-    of messages popped meanwhile. A message that waits throughout is yielded once, unless an equal one waits too.
+    Each chunk is read together with the end of the previous one. The distance by which that end has moved is the number
+    of messages popped in between. A message that waits throughout is yielded once, unless an equal one waits too.
     """
     position, last, size, average = offset, list[bytes](), FIRST_CHUNK, 0
     fitting = _count_within(queue, offset)

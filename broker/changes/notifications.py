@@ -1,7 +1,7 @@
 """Change notifications instead of polling (`CLIENT TRACKING ON BCAST`).
 
-On a connection of its own, this process receives an invalidation for every key with the queues' prefix that any client
-changes, by a plain LPUSH or a script, or that expires. It notifies the subscribers of the key's queue. An invalidation
+On a dedicated connection, this process receives an invalidation for every key with the queues' prefix that expires or
+that any client changes, by a plain LPUSH or a script. It notifies the subscribers of the key's queue. An invalidation
 names keys but not what changed, so several can be merged into one. With an empty prefix Redis reports every key of the
 server. A cluster needs a connection to each primary, because a queue can move from one to another.
 
@@ -100,7 +100,7 @@ class ChangeNotifications:
         return bool(self._subscriptions or self._observers)
 
     def _must_run(self) -> bool:
-        """Return whether to go on; if not, the thread must end, and the next subscriber starts another."""
+        """Return whether the thread is still needed. If not, it must end; the next subscriber starts another."""
         with self._lock:
             if not self._is_used:
                 self._thread = None
@@ -115,7 +115,7 @@ class ChangeNotifications:
                 self._track(self.client)
 
     def _track_primaries(self, cluster: ClusterClient) -> None:
-        """Run a thread for each primary of a cluster, and have the map read again from time to time."""
+        """Run a thread for each primary of a cluster, and refresh the map from time to time."""
         with contextlib.suppress(redis.RedisError):
             self._servers = cluster.each_primary()
         for server in self._servers:

@@ -1,7 +1,7 @@
 """Background sweeper: return expired leases and due delays within a second, even if no client calls.
 
 Every command on a queue first returns the messages that are due there. For queues without commands there is one sweeper
-in each worker process. A script that starts a lease or delay publishes a notice if it ends before all that are known
+in each worker process. A script that starts a lease or delay publishes a notice if it ends before all others
 (`announce_due` in shared.lua). A sweeper that starts, or that has lost its connection, scans the keys once. So an idle
 queue costs nothing beyond a check of the connection every CHECK_INTERVAL, and the first of several sweepers does the
 work. A notice also announces each result that is stored.
@@ -137,7 +137,7 @@ class Sweeper:
     # --- sweeps
 
     def _set_due(self, name: str, delay: float) -> None:
-        """Sweep a queue in at most `delay` seconds."""
+        """Schedule a sweep of a queue in at most `delay` seconds."""
         due = time.monotonic() + delay
         with self._changed:
             if due < self._due.get(name, due + 1):

@@ -1,1 +1,1 @@
-"""How Redis is reached: one server, Sentinels or a Cluster, and what to do when it does not respond."""
+"""Connections to one server, Sentinels or a Cluster: pooling, batching, failover and a circuit breaker."""

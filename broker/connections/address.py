@@ -1,4 +1,4 @@
-"""REDIS_URL: parse it, and refuse what redis-py would misread.
+"""Parse REDIS_URL, and refuse URLs that redis-py would misread.
 
     redis://h1:6379/0                          one server (rediss:// with TLS, unix:// for a socket)
     redis+sentinel://h1,h2:26379/service/0     the primary of a service that Sentinels monitor

@@ -250,14 +250,14 @@ def pack(args: tuple[Any, ...]) -> bytes:
     if len(args) > MANY_ARGUMENTS:
         try:
             return _pack_many(args)
-        except (TypeError, IndexError):  # an argument is no bytes, or too long
+        except (TypeError, IndexError):  # an argument is not bytes, or is too long
             pass
     packed: bytes = hiredis.pack_command(args)
     return packed
 
 
 class Packer(HiredisRespSerializer):
-    """redis-py's packer, faster for a command of many messages, each of which redis-py's checks in Python."""
+    """redis-py's packer, but faster for a command with many messages, each of which the original checks in Python."""
 
     def pack(self, *args: Any) -> list[bytes]:
         if len(args) > MANY_ARGUMENTS:
@@ -267,7 +267,7 @@ class Packer(HiredisRespSerializer):
 
 
 def _pack_many(args: tuple[Any, ...]) -> bytes:
-    """Pack a command for a key with many short bytes: twice as fast as argument by argument."""
+    """Pack a command with a key and many short values: twice as fast as packing each argument."""
     values = args[2:]
     parts: list[bytes] = [b""] * (2 * len(values))
     parts[0::2] = [_LENGTHS[length] for length in map(len, values)]

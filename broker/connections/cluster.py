@@ -1,9 +1,9 @@
 """Redis Cluster: one client in front of all primaries, each behind an ordinary client (`connection.py`).
 
-redis-py has a cluster client, but it sends a command again after a lost reply, in several places, and its connections
-know nothing of idle times and refusals. A cluster needs little beyond one server: the slot of a key, the primary of
-a slot, and to follow a slot that moves. A node that redirects a command has not run it, so the command is sent
-to the other node; a command whose reply is lost is never sent again.
+redis-py has a cluster client, but in several places it sends a command again after a lost reply, and its connections
+handle neither idle timeouts nor refusals. Compared with one server, a cluster needs little more: the slot of a key, the
+primary of a slot, and redirections when a slot moves. A node that redirects a command has not run it, so the command is
+sent to the other node; a command whose reply is lost is never sent again.
 """
 
 import math
@@ -27,7 +27,7 @@ MIN_MAP_AGE = 0.5  # seconds between two reads of the map while it seems to be o
 MAX_REDIRECTIONS = 5  # of one command
 TRYAGAIN_TIMEOUT = 1.0  # seconds to wait for keys that are being moved
 TRYAGAIN_INTERVAL = 0.02  # seconds between two tries
-KEYLESS_COMMANDS = frozenset({"INFO", "SCAN"})  # commands with arguments of which none is a key
+KEYLESS_COMMANDS = frozenset({"INFO", "SCAN"})  # commands whose arguments include no key
 
 Node = tuple[str, int]  # host, port
 Command = tuple[tuple[Any, ...], dict[str, Any]]
@@ -104,7 +104,7 @@ class ClusterMap:
         self._lock, self._is_outdated = threading.Lock(), True
 
     def set_owner(self, slot: int, node: Node) -> None:
-        """Note that a slot has moved to another node, as a redirection says."""
+        """Record that a slot has moved to another node, after a redirection."""
         if self._owners:
             self._owners[slot] = node
         self.mark_outdated()

@@ -2,7 +2,7 @@
 
 When a server replies that it has become a replica or cannot serve for now, or does not reply in time, all connections
 to it are closed, so that the next command finds the server that has taken over. A connection that was idle for
-some seconds is closed too: the network may have dropped it, and Redis may need its place for another client.
+some seconds is closed too: the network may have dropped it, and Redis may need the room for another client.
 """
 
 import contextlib
@@ -29,7 +29,7 @@ from broker.connections.sentinel import Location, Sentinels, host_name, shared
 MAX_CONNECTIONS = 10  # open at once for ordinary commands, in each process; further commands wait for one
 MAX_BLOCKED_CONNECTIONS = 24  # for blocking commands, in each process; two processes leave room in a Redis for 100
 REPLY_TIMEOUT = 5.0  # seconds for a reply, and for connecting
-DISCOVERY_TIMEOUT = 1.0  # the same, when asking which server to use: another one can be asked
+DISCOVERY_TIMEOUT = 1.0  # the same, when asking which server to use, as others can be asked
 MAX_PATH_BYTES = 103  # of a unix socket: the kernel's limit is 104 on macOS and 108 on Linux, with a final zero
 
 

@@ -40,7 +40,7 @@ _REPAIR, _WAIT, _RECONNECT = Recovery
 
 @dataclass(frozen=True)
 class RedisFault:
-    """One cause for which Redis refuses commands."""
+    """One reason why Redis refuses commands."""
 
     start: str  # of the error reply; case is ignored
     code: str
@@ -90,7 +90,7 @@ _IN_OLD_SCRIPT = re.compile(r"(?:ERR )?Error running script .*?: -(?=[A-Z]+ )", 
 
 
 def error_text(error: redis.RedisError) -> str:
-    """Return the error reply as the server sent it, without what redis-py and scripts wrap around it."""
+    """Return the error reply as the server sent it, without the text that redis-py and scripts add around it."""
     text = _after(_IN_PIPELINE, str(error))
     # redis-py strips the codes it knows from the text.
     text = _after(_IN_TRANSACTION, f"{error.status_code} {text}" if error.status_code else text)
@@ -103,7 +103,7 @@ def _after(wrapping: re.Pattern[str], text: str) -> str:
 
 
 def find_fault(error: redis.RedisError) -> RedisFault | None:
-    """Return the fault behind an error; None if Redis is unavailable, or the reply is not a known one."""
+    """Return the fault behind an error; None if Redis is unavailable or the reply is unknown."""
     reply = error_text(error).upper()
     fault = next((fault for fault in FAULTS if reply.startswith(fault.start.upper())), None)
     if fault and isinstance(error, LacksPermissions):

@@ -27,7 +27,7 @@ from broker.keys import queue_keys, tagged_key_glob
 CHECK_SCRIPT = "#!lua flags=allow-oom\nreturn 1"
 
 
-# Of the commands in ARGV, return the places of those that the user may not run. Redis 6 cannot know.
+# Return the positions in ARGV of the commands that the user may not run. Redis 6 cannot check it: then none.
 PERMISSION_SCRIPT = """
 local denied = {}
 for place, command in ipairs(redis.acl_check_cmd and ARGV or {}) do
@@ -69,7 +69,7 @@ def find_warning(client: Any, name: str = "default", prefix: str = "queue:") -> 
     Return "" if there is none.
 
     Raises:
-        redis.RedisError: the server cannot be reached, or serves nothing now.
+        redis.RedisError: the server cannot be reached, or refuses commands.
     """
     for primary in each_primary(client):
         try:
@@ -128,7 +128,7 @@ def _find_sentinel_mistake(address: Address) -> str:
 
 
 def _check_permissions(client: Any, name: str, prefix: str) -> None:
-    """Check that the user has the permissions for a queue, if the server can say so.
+    """Check that the user has the permissions for a queue, if the server can report it.
 
     Raises:
         LacksPermissions: it does not.
@@ -145,7 +145,7 @@ def _check_permissions(client: Any, name: str, prefix: str) -> None:
 
 
 def _find_missing_notices(client: Any, prefix: str) -> str:
-    """Return the permissions that the user lacks to learn of due messages and changes at once."""
+    """Return the missing permissions without which due messages and changes are noticed late."""
     channels = tagged_key_glob(prefix)
     calls = {
         f"PUBLISH {channels}": ["PUBLISH", queue_keys("default", prefix)[1] + "notices", ""],
@@ -158,7 +158,7 @@ def _find_missing_notices(client: Any, prefix: str) -> str:
 
 
 def _call(command: str, key: str) -> list[str]:
-    """Return a command on a key, which is never run: whatever it takes for a key must be the key."""
+    """Return a command on a key, which is never run. Each argument that can be a key is the key."""
     return [command, "digest", "1", key] if command == "EVALSHA" else [command, *[key] * 5]
 
 

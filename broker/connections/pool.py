@@ -1,4 +1,4 @@
-"""A fair connection pool: commands get a connection in the order in which they came.
+"""A fair connection pool: commands get a connection in the order in which they arrive.
 
 redis-py's own pool can serve a newcomer first. Its connections here are those of `connection.py` (AtMostOnce), which
 note when they were made and last used, so an outdated or idle connection is never used again.
@@ -27,7 +27,7 @@ class FairPool(redis.ConnectionPool):
     """A connection pool that serves commands first come, first served, behind a circuit breaker.
 
     `get_connection` raises redis.MaxConnectionsError if no connection becomes free within POOL_TIMEOUT. With
-    `fail_fast` it raises it at once, and does not ask the circuit breaker.
+    `fail_fast` it raises it at once, and ignores the circuit breaker.
     """
 
     def __init__(self, max_connections: int, *, fail_fast: bool = False, **options: Any) -> None:
@@ -98,7 +98,7 @@ class FairPool(redis.ConnectionPool):
                 self._in_use.pop(connection, None)
 
     def _take_open(self) -> Any:
-        """Return an open connection without redis-py's own checks, which cost more than a command; None if none is."""
+        """Return an open connection without redis-py's own checks, which cost more than a command; None without one."""
         with self._lock:
             if self._available_connections and self.pid == os.getpid():
                 connection = self._available_connections.pop()  # if this is interrupted, it is not used any more

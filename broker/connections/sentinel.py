@@ -1,10 +1,10 @@
 """Follow the server to wherever it moves: Sentinels name another primary, or a host name resolves to another address.
 
-A server that was replaced often goes on accepting commands, whose effects are lost with it: after a planned failover
-for ten seconds and more, behind a host name for ever. So a location watches the open connections, and closes those
-that lead elsewhere; the next command then connects to the new server. A thread does this while a connection is open:
-it subscribes to the events of one Sentinel, and asks it for the primary whenever an event comes and once each
-CHECK_INTERVAL; or it resolves the host name once each RESOLVE_INTERVAL. All clients of a process share a location.
+A replaced server often keeps accepting commands, whose effects are lost with it: for ten seconds or more after a
+planned failover, and for as long as it runs behind a host name. So a location watches the open connections, and closes
+those to another server; the next command then connects to the new one. A thread does this while a connection is open:
+it subscribes to the events of one Sentinel, and asks it for the primary after every event and every CHECK_INTERVAL; or
+it resolves the host name every RESOLVE_INTERVAL. All clients of a process share a location.
 """
 
 import _socket
@@ -64,7 +64,7 @@ class Location:
         raise NotImplementedError
 
     def _check(self) -> None:
-        """Wait for the next occasion to look where the server is, and leave connections that lead elsewhere."""
+        """Wait for the next check, find out where the server is, and close connections to any other."""
         raise NotImplementedError
 
     def _leave(self, current: Container[Any], *, cut: bool) -> None:
@@ -101,12 +101,12 @@ class Location:
 
     def _must_run(self) -> bool:
         """Return whether the thread is still needed; if not, it must end."""
-        if self._thread is not threading.current_thread():  # two connections have started one at the same moment
+        if self._thread is not threading.current_thread():  # two connections have started a thread at the same moment
             return False
         if self._open_connections():
             return True
         self._thread = None
-        if self._open_connections():  # one was opened just now, and saw a thread that runs
+        if self._open_connections():  # one was opened just now, and saw this thread running
             self._start()
         return False
 
@@ -125,7 +125,7 @@ class HostName(Location):
 
     def _check(self) -> None:
         time.sleep(RESOLVE_INTERVAL)
-        with contextlib.suppress(OSError, UnicodeError):  # a name that is not found now has not moved
+        with contextlib.suppress(OSError, UnicodeError):  # a failed lookup does not mean that the server has moved
             found = socket.getaddrinfo(self.host, None, type=socket.SOCK_STREAM)
             self._leave({address[0] for *_, address in found}, cut=False)
 
@@ -141,7 +141,7 @@ def host_name(host: str | None) -> HostName | None:
 
 
 def shared(key: object, make: Callable[[], L]) -> L:
-    """Return the location that this process has for a key; made at first, and kept while it is used."""
+    """Return the location of this process for a key, created on first use and kept while it is in use."""
     found: Any = _locations.get(key)
     return found or _locations.setdefault(key, make())  # type: ignore[return-value]
 
@@ -154,7 +154,7 @@ class Sentinels(Location):
         super().__init__("follow-primary")
         self.service = service
         self.openers = list(openers)
-        self._primary: tuple[str, int] | None = None  # when the thread asked last
+        self._primary: tuple[str, int] | None = None  # as of the thread's last check
 
     def direct(self, connection: Any) -> None:
         connection.host, connection.port = self.find_primary()
@@ -200,7 +200,7 @@ class Sentinels(Location):
         time.sleep(RETRY_DELAY)
 
     def _listen(self, opener: Callable[[], Any]) -> None:
-        """Follow what one Sentinel says until no connection is open.
+        """Follow the reports of one Sentinel until no connection is open.
 
         Raises:
             redis.RedisError: the Sentinel is unavailable, or does not know the service.
@@ -210,7 +210,7 @@ class Sentinels(Location):
             connection.connect()
             connection._parser.set_pubsub_push_handler(lambda push: push)
             connection.send_command("SUBSCRIBE", *EVENTS)
-            with contextlib.suppress(redis.ResponseError):  # a user without the permission: asking alone is slower
+            with contextlib.suppress(redis.ResponseError):  # a user without the permission: polling alone is slower
                 connection.read_response(push_request=True)
             while self._open_connections():
                 connection.send_command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self.service)
@@ -224,7 +224,7 @@ class Sentinels(Location):
             connection.disconnect()
 
     def _set_primary(self, primary: tuple[str, int]) -> None:
-        """Note which primary the Sentinels name. What is in flight to another one would be lost, so it is cut."""
+        """Record the primary. Commands in flight to any other server would be lost, so their connections are cut."""
         if self._primary not in (None, primary):
             self.changes += 1
             log.warning("The Sentinels have made %s:%d the primary of %s", *primary, self.service)
@@ -236,7 +236,7 @@ def _shut_down(sock: Any) -> None:
     """End a connection that another thread may be reading from: it gets the end of the stream."""
     sock = getattr(sock, "_sock", sock)  # gevent's own socket would switch greenlets
     with contextlib.suppress(OSError):
-        _socket.socket.shutdown(sock, socket.SHUT_RDWR)  # SSLSocket's own would go on reading without TLS
+        _socket.socket.shutdown(sock, socket.SHUT_RDWR)  # SSLSocket's own would continue to read without TLS
 
 
 def ask_once(opener: Callable[[], Any], *command: str) -> Any:

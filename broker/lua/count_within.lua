@@ -1,5 +1,5 @@
--- Count the messages that can be read at once: those from an offset on that together have up to a number of bytes. It
--- reads a few at once, more while they are small, so it never holds a thousand large ones.
+-- Count the messages that can be read at once: from an offset on, as many as fit in a number of bytes. It reads a few
+-- at a time, more while they are small, so it never holds a thousand large ones.
 --
 -- KEYS:   list
 -- Input:  offset, number of messages, bytes

@@ -1,4 +1,5 @@
--- Find waiting messages that contain a text, a thousand or two a call, and show them or move them to another list.
+-- Search the waiting messages for a text, one or two thousand in a call, and show the matches or move them to another
+-- list.
 --
 -- Other clients push and pop between two calls. So a call first finds the place at which the last one ended, by its
 -- mark: the summaries of the last messages that it visited. A large message is searched in parts, one a call.
@@ -30,7 +31,7 @@ local function message_at(position)
   return message
 end
 
--- Whether the messages before a position are those of the mark, as far as they still wait.
+-- Whether the messages before a position are those of the mark, leaving out any that have been popped.
 local function ends_mark(position)
   for i = 0, #ARGV - FIRST_MARK do
     local message = message_at(position - 1 - i)

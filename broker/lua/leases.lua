@@ -1,8 +1,8 @@
--- Behind shared.lua in scripts that take or show messages: reservations, and returning those that are due.
+-- Comes after shared.lua in most scripts: reservations and delays, and the return of messages that are due.
 --
 -- An id is '<microseconds>-<number>-<random>-<deliveries>', so ids sort by age. `deliveries` includes this one; it is 0
--- for a message that was pushed with a delay. The id of a delayed message ends in '-d', and its deadline is in `delayed`;
--- that of a reservation is in `reserved`. The message is in `bodies`, under the id without '-d'.
+-- for a message that was pushed with a delay. The deadline of a reservation is in `reserved`. The id of a delayed
+-- message ends in '-d', and its deadline is in `delayed`. The message is in `bodies`, under the id without '-d'.
 
 local MAX_BATCH_BYTES = 16 * 1024 * 1024 -- a batch ends once it reaches this: a thousand messages can be a gigabyte
 local MAX_DUE = 10000 -- due messages that one call looks at; if there are more, dead letters may change their order
@@ -44,7 +44,7 @@ local function record_failure_reason(message, deliveries, failed, reason)
   call('HSET', dead_reasons, digest, number .. ':' .. deliveries .. ':' .. whole(failed) .. ':' .. reason)
 end
 
--- The types of the keys that return_messages writes; those of `reserved` and `delayed` are known by then.
+-- Check the types of the keys that return_messages writes; `reserved` and `delayed` have been read by then.
 local function check_types_to_return()
   check_type('LLEN', list, dead, redeliveries)
   check_type('HLEN', bodies, dead_reasons, counters)

@@ -1,4 +1,4 @@
--- Push in more than one command, and store results: what makes Redis grow, so a full server rejects it.
+-- Pushes that need more than one command, and results. They store new data, so a full server rejects them.
 --
 -- push, push_front, push_later
 --               Input:  digest of an Idempotency-Key, fingerprint of its request, delay in milliseconds, a random text
@@ -8,7 +8,7 @@
 -- store_result  Input:  seconds to keep it, result; extra key: where it is stored
 --
 -- `push` adds messages to the back, `push_front` to the front, the last of them foremost, and `push_later` to the back
--- when the delay has ended. What was popped is put back by `push_front` of a script that also runs on a full server.
+-- when the delay has ended. To put popped messages back, `push_front` also exists as a script that a full server runs.
 
 local FIRST = 7 -- in ARGV
 

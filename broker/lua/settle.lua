@@ -1,10 +1,10 @@
--- Settle reservations and delayed messages. All ids of a command are alive, or nothing is changed.
+-- Settle reservations and delayed messages. If the lease or delay of any id has ended, nothing is changed.
 --
--- ack       Input:  ids; those acked lately are fine too
+-- ack       Input:  ids; those acked within the last hour succeed too
 --           Output: the ids whose lease has ended
 -- ack_with  Input:  seconds to keep the result, the result, an id; extra key: where the result is stored
 --           Output: the ids whose lease has ended
--- release   Input:  delay in milliseconds, 1 to bury, why they failed, ids, each once
+-- release   Input:  delay in milliseconds, 1 to bury, the reason of the failure, ids without duplicates
 --           Output: the ids whose lease has ended, the number of messages buried, 1 if some are left for `sweep`
 -- extend    Input:  milliseconds from now, an id
 --           Output: the new deadline in milliseconds; 0 if the lease has ended
@@ -53,7 +53,7 @@ if command == 'extend' then
   return {DONE, deadline}
 end
 
--- With a delay a reservation gets another id. A delayed message that is released has not failed again.
+-- A reservation that is released with a delay gets another id. Releasing a delayed message records no failure.
 if command == 'release' then
   if return_due() then return {AGAIN} end
   local expired = expired_ids(6)

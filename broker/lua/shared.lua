@@ -1,4 +1,4 @@
--- In front of every script of a queue: its keys, its clock, and what it remembers about messages.
+-- The first part of most scripts: a queue's keys, its clock, and the history of its messages.
 --
 -- KEYS: the list, the keys in SCRIPT_KEYS of broker/keys.py, which has the map of keys, and for some commands one more,
 --       or all of ANSWER_KEYS if the request has an Idempotency-Key.
@@ -15,7 +15,7 @@ local MAX_ARGUMENTS = 1000 -- to unpack at once; Lua fails near 8,000
 local ANSWER_SECONDS = 24 * 3600 -- how long the answer to an Idempotency-Key is saved at least
 local ANSWER_KEY_SECONDS = 6 * 3600 -- for which one of the keys takes the new answers
 local MAX_REDELIVERIES, REDELIVERY_SECONDS = 100000, 3600 -- entries, and how long one is kept
-local MAX_ENTRIES_SEARCHED = 100 -- entries among which that of a message is searched
+local MAX_ENTRIES_SEARCHED = 100 -- entries to search for that of a message
 local DIGEST_LENGTH = 20 -- hexadecimal digits
 local ANSWER_KEYS = 7 -- of which five hold the last 24 hours
 local MIN_CLOCK_STEP = 1000 -- milliseconds; smaller corrections of a clock are normal
@@ -56,8 +56,8 @@ local function announce_due(due)
   call('SET', clock, whole(now) .. ':' .. whole(next_announced), 'PX', whole(lifetime))
 end
 
--- If the clock of the server was set back, move all deadlines back with it: a lease must not last as long as the clock
--- was wrong. It lasts longer once, by the time since the last lease or delay began.
+-- If the clock of the server was set back, move all deadlines back with it, or leases would last longer by as much.
+-- They still last longer this once, by the time since the last lease or delay began.
 local function sync_clock()
   local last, announced = string.match(call('GET', clock) or '', '^(%d+):(%d+)$')
   local set_back = tonumber(last or 0) - now
@@ -121,7 +121,7 @@ local function find_entry(entries, top, digest, n)
   end
 end
 
--- Match messages that stand one behind the other with their entries; that of the first is at the top of `entries`, or
+-- Match consecutive messages with their entries; that of the first is at the top of `entries`, or
 -- below entries of messages that other clients removed. A message without an entry has never come back, so neither have
 -- those behind it.
 -- Return the positions of the entries, the last of them, and whether some message has none.
@@ -136,7 +136,7 @@ local function match_entries(entries, messages)
   return found, top, false
 end
 
--- The entries in which those of the first `number` messages are. Read them before these messages are taken.
+-- The entries that can belong to the first `number` messages. Read them before these messages are taken.
 local function front_entries(number) return call('LRANGE', redeliveries, -number - MAX_ENTRIES_SEARCHED, -1) end
 
 -- Remove the entries of messages that were taken from the front. Return the number of earlier deliveries of each.
@@ -247,7 +247,7 @@ local function walk(position, limit, max_bytes, visit, first)
   return position
 end
 
--- The history of messages that wait one behind the other from an offset on: a list of {deliveries, when it failed last
+-- The history of consecutive messages from an offset on: a list of {deliveries, when it failed last
 -- in milliseconds (0: never), the reason, 1 if it died}.
 local function details_of(messages, offset)
   local has_reasons = has_failure_reasons()

@@ -1,6 +1,6 @@
 -- Tidy up a queue by hand. Due messages return first, so that they are tidied up too.
 --
--- remove    Input:  position, message, a random text to mark the place; extra key: what `restore` needs, if anything
+-- remove    Input:  position, message, a random text to mark the place; extra key, to allow undo: where it is kept
 --           Output: the number of messages removed: 0 if another one is at the position
 -- move_one  Input:  as of remove; extra key: the list to move to
 --           Output: the number of messages moved
@@ -43,7 +43,7 @@ local function keep_removed(position, message, entry)
   call('EXPIRE', extra, UNDO_SECONDS)
 end
 
--- Insert a value to the left of the one at an index. LINSERT takes no index, so that value is marked meanwhile.
+-- Insert a value to the left of the one at an index. LINSERT takes no index, so a mark stands in for that value.
 local function insert_behind(key, index, value, mark)
   local ahead = call('LINDEX', key, index)
   call('LSET', key, index, mark)
@@ -51,8 +51,8 @@ local function insert_behind(key, index, value, mark)
   call('LSET', key, index < 0 and index or index + 1, ahead)
 end
 
--- Put a removed message behind the one that was ahead of it. If that one has left, so have all ahead of it: then to the
--- front.
+-- Put a removed message back behind the one that was ahead of it. If that one has left, so have all those ahead of it,
+-- and the message goes to the front.
 local function restore_removed(mark)
   local fields = {'message', 'position', 'ahead', 'entry', 'failure_reason'}
   local message, position, ahead, entry, reason = unpack(call('HMGET', extra, unpack(fields)))

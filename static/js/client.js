@@ -387,7 +387,7 @@ export class QueueClient {
       this.clockOffset = Math.abs(offset) > CLOCK_TOLERANCE_MS ? offset : 0;
       return response;
     } catch (error) {
-      throw failureOf(error, "No response. It is unknown whether this was done.");
+      throw failureOf(error, "No response; the outcome is unknown.");
     }
   }
 }

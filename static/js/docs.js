@@ -7,7 +7,7 @@ import { byId, write } from "./ui/dom.js";
 
 const SHOWN_HEADERS = ["content-type", "content-length", "allow", "retry-after", "www-authenticate"];
 const MAX_SHOWN_CHARACTERS = 100_000; // of a response; a stream never ends
-const QUEUE_PATH = operationPath(null, ""); // what the paths of a queue's operations begin with
+const QUEUE_PATH = operationPath(null, ""); // the start of the paths of a queue's operations
 
 const page = JSON.parse(byId("page").textContent);
 const { t } = translator(page.catalogue, page.language);

@@ -229,7 +229,7 @@ def test_a_consumer_that_lost_its_lease_changes_nothing_and_goes_on(
             stop()
     assert (taken, taken[0].deliveries) == ([b"a"], 2)
     assert counts(queue) == (0, 1, 0)
-    assert "lease ended before the work did" in caplog.text
+    assert "lease ended before the work was done" in caplog.text
 
 
 def is_blocked(queue: ReliableQueue) -> bool:

@@ -332,7 +332,7 @@ def test_a_message_that_has_moved_is_not_removed(tab: Tab, seed: Callable[..., N
     # Another consumer pops between the click and the request.
     tab.page.route("**/all?*", lambda route: (redis.rpop("queue:" + name), route.continue_()))
     tab.page.get_by_role("button", name="Remove message 2").click()
-    expect(tab.page.get_by_role("alert")).to_contain_text("The queue has moved on; nothing was removed.")
+    expect(tab.page.get_by_role("alert")).to_contain_text("The queue has changed; nothing was removed.")
     tab.shows("b", "c")
     assert stored(redis, name) == [b"b", b"c"]
 

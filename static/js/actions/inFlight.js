@@ -4,10 +4,10 @@ import { deadOf } from "../state/names.js";
 import { timeOf } from "../text/format.js";
 import { leaseEnd } from "./taking.js";
 
-const MAX_SHIFT = 100; // how far from its last known place in the list a message is looked for
+const MAX_SHIFT = 100; // how far from its last known place in the list to search for a message
 
 /**
- * What can be done with messages that are reserved or delayed, by their ids. Each action resolves with the server's
+ * The actions on reserved and delayed messages, by their ids. Each action resolves with the server's
  * answer, undefined if it failed.
  */
 export function createInFlight({ client, store, notices, curl, run, keep, linkTo, t, language }) {

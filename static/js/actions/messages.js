@@ -2,12 +2,12 @@ import { QueueError } from "../client.js";
 import { bytesOf, headOf, oneLine } from "../text/format.js";
 import { canBeSame, fits } from "./previews.js";
 
-const MAX_SHIFT = 100; // how far from its last known position a message is looked for
-const SEARCH_CHARACTERS = 200; // read of each message while looking for one
+const MAX_SHIFT = 100; // how far from its last known position to search for a message
+const SEARCH_CHARACTERS = 200; // read of each message during a search
 const NAMED_CHARACTERS = 40; // of a removed message, in the notice
 
 /**
- * What can be done with one waiting message.
+ * The actions on one waiting message.
  *
  * @import { Message, Preview } from "../client/types.js"
  */
@@ -15,7 +15,7 @@ export function createMessages({ client, store, notices, curl, showCommand, run,
   /**
    * Read a whole message, and its deliveries.
    * @param {number} position @param {Preview} [preview] what the page shows of it: if
-   *     others were popped since then, the message is looked for nearby
+   *     others were popped since then, search for the message nearby
    * @returns {Promise<{position: number, message: Message} & import("../client/types.js").Details | undefined>}
    */
   function read(position, preview) {
@@ -43,7 +43,7 @@ export function createMessages({ client, store, notices, curl, showCommand, run,
   }
 
   /**
-   * Remove the message that is shown at a position. If the queue has moved on since then, nothing is removed.
+   * Remove the message that is shown at a position. If another message is there by now, nothing is removed.
    * @param {number} position @param {Preview} [preview] what the page shows of it
    */
   async function remove(position, preview) {
@@ -64,7 +64,7 @@ export function createMessages({ client, store, notices, curl, showCommand, run,
   }
 
   /**
-   * Move one message to another queue. If others were popped since it was read, it is looked for nearby.
+   * Move one message to another queue. If others were popped since it was read, search for it nearby.
    * @param {string} to @param {number} position @param {Message} message
    */
   async function moveOne(to, position, message) {

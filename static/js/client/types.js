@@ -1,5 +1,5 @@
 /**
- * What the API takes and answers. Times are Unix seconds, durations are seconds.
+ * The requests and responses of the API. Times are Unix seconds, durations are seconds.
  *
  * @typedef {string | {base64: string}} Message text, or bytes that are not UTF-8
  * @typedef {{preview: Message, bytes: number}} Preview the beginning of a message, and its whole size
@@ -18,7 +18,7 @@
  * @typedef {Counts & {name: string, next: Preview[], history?: History}} QueueState next: the first messages
  * @typedef {Counts & {name: string, history?: Pick<History, "at" | "step" | "count" | "out">}} ListedQueue
  * @typedef {{queues: ListedQueue[], complete: boolean, unnamed: number}} QueueList
- *     complete: whether these are all; unnamed: how many lists in Redis have a name that no queue can have
+ *     complete: whether these are all; unnamed: the number of lists in Redis with invalid queue names
  * @typedef {QueueList & {removed: string[]}} QueueListChange
  *     queues: those that are new or have other counts; removed: the names of those that are empty now
  * @typedef {"connecting" | "live" | "away" | "fault" | "refused"} Connection

@@ -12,7 +12,7 @@ export const CHART_WINDOW_MS = 30 * MINUTE_MS; // the most that a chart shows
 // Short at first, so that a first change is visible.
 const CHART_SPANS_MS = [1, 2, 5, 10, 30].map((minutes) => minutes * MINUTE_MS);
 const MAX_SAMPLES = 600;
-const QUIET_STEPS = 2; // if no step is reported for this long, nothing happens
+const QUIET_STEPS = 2; // if no step is reported for this long, nothing has happened
 
 // --- the depth
 
@@ -42,7 +42,7 @@ function thinned(samples) {
   return [...older, ...samples.slice(half)];
 }
 
-/** Return the samples without those of the future: once a clock was set back, nobody knows when they were taken. */
+/** Return the samples without those in the future: once a clock was set back, their real times are unknown. */
 export function upTo(now, samples) {
   return samples.at(-1)?.time > now ? samples.filter(({ time }) => time <= now) : samples;
 }

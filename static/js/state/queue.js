@@ -43,7 +43,7 @@ export function setConnection(state, connection, error, now) {
 }
 
 /**
- * Return the label of the connection: of a fault, whether Redis is unavailable, Redis has failed, or the server has.
+ * Return the label of the connection: for a fault, whether Redis is unavailable, Redis fails, or the server fails.
  */
 export function labelOf({ connection, error }) {
   if (connection !== "fault" || error?.code === "redis_unavailable") return connection;

@@ -121,7 +121,7 @@ function addSparkSample(before, count, now) {
 
 // --- problems and order
 
-/** Return the problems of a queue: it has dead letters; it is growing without consumers. @param {Queue} queue */
+/** Return the problems of a queue: it has dead letters, or is growing without consumers. @param {Queue} queue */
 export function problemsOf(queue, now) {
   const { dead, paused, growingSince, grewAt } = queue;
   const grows = growingSince !== null && now - growingSince >= MIN_GROWING_MS && now - grewAt <= MAX_STILL_MS;

@@ -7,7 +7,7 @@
  */
 
 const MAX_MESSAGES = 100;
-const MAX_CHARACTERS = 1 << 20; // in total; browsers store a few million for all queues together
+const MAX_CHARACTERS = 1 << 20; // in total; browsers store a few million characters for all queues together
 const MAX_AGE_MS = 24 * 3600_000;
 
 /**

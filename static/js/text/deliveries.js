@@ -7,7 +7,7 @@ const EXPIRED = "lease expired"; // the server's own reason; all others come fro
 export const reasonOf = (reason, t) => (reason === EXPIRED ? t("reason.expired") : (reason ?? ""));
 
 /**
- * Return how many times a message was delivered, and when and why it last failed; "" if it never was delivered.
+ * Return the number of deliveries of a message, and when and why it last failed; "" if it was never delivered.
  * @param {import("../client/types.js").Details} details @param {{t: Function, language: string}} texts
  */
 export function deliveriesOf({ deliveries, reason, failed, died }, { t, language }) {

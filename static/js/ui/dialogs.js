@@ -1,7 +1,7 @@
 import { focusList } from "./dom.js";
 
 /**
- * What all dialogs share: how they close, messages for invalid fields, and protection against pressing a button twice.
+ * Common to all dialogs: how they close, messages for invalid fields, and protection against pressing a button twice.
  */
 export function mountDialogs({ t }) {
   for (const button of document.querySelectorAll("dialog .close")) {

@@ -1,7 +1,7 @@
 /**
- * Follow a queue, or all queues, with one stream for all tabs that do: a browser opens six connections to a host, and a
- * stream takes one. The tab that holds the lock has the stream and sends its events to the others; when it stops, the
- * next tab gets the lock.
+ * Follow a queue, or all queues, with one stream shared by all tabs: a browser opens only six connections to a host,
+ * and a stream takes one of them. The tab that holds the lock has the stream and sends its events to the others; when
+ * it stops, the next tab gets the lock.
  */
 import { QueueError } from "../client.js";
 import { joinHistories } from "../state/chart.js";

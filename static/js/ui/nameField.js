@@ -1,8 +1,8 @@
 import { write } from "./dom.js";
 
 /**
- * Set up a field for the name of a queue: it suggests the existing names, and `hint` says that a name is new, as it may
- * be a typing error. Returns a function that fills the field.
+ * Set up a field for the name of a queue: it suggests the existing names, and `hint` says that a name is new, in case
+ * it is a typing error. Returns a function that fills the field.
  */
 export function mountNameField(input, hint, { suggestNames, isName, t }) {
   let known = null; // the names of all queues, null until they are loaded

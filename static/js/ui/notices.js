@@ -65,7 +65,7 @@ export function mountNotices({ failure, t }) {
       if (!extra?.action && same) end(same.parentElement);
       const toast = show(text, "status", extra);
       const time = extra ? NOTICE_WITH_BUTTON_MS : NOTICE_MS;
-      // It stays while it is used: a button must not disappear under the pointer or with the focus.
+      // It stays while in use: a button must not disappear under the pointer or while it has the focus.
       const expire = () => (toast.matches(":hover, :focus-within") ? setTimeout(expire, time) : toast.remove());
       setTimeout(expire, time);
     },

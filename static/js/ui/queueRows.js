@@ -6,8 +6,8 @@ import { clone, write } from "./dom.js";
 
 const ROW_HEIGHT_PX = 60; // as in queues.css
 const SORT_INTERVAL_MS = 1000; // the rows change places at most this often,
-const HANDS_OFF_MS = 1500; // and not for this long after the visitor has pointed at them or moved among them
-const TICK_MS = 500; // the lines move with time, and so may the rows
+const HANDS_OFF_MS = 1500; // and not until this long after the visitor last pointed at them or moved among them
+const TICK_MS = 500; // the lines move with time, and the rows can too
 const [SPARK_WIDTH, SPARK_HEIGHT] = [100, 26]; // the box of the SVG
 const NARROW_COUNTS = ["reserved", "delayed", "waiters"]; // shown below the name if there is no room for columns
 
@@ -32,7 +32,7 @@ export function createQueueRows(view, list, { t, n, isName }, current = "") {
    * @returns {number} the number of queues shown
    */
   function update(next, changes = {}) {
-    const [now, elapsed] = [Date.now(), performance.now()]; // the clock may be set back, the elapsed time never is
+    const [now, elapsed] = [Date.now(), performance.now()]; // the clock can be set back, elapsed time cannot
     const isChanged = Object.entries(changes).some(([key, value]) => options[key] !== value);
     [state, options] = [next, { ...options, ...changes }];
     if (isChanged) view.scrollTop = 0;

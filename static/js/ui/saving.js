@@ -15,8 +15,8 @@ export function download(blob, name) {
 }
 
 /**
- * Return a file to write to. If the browser can write to a file that the visitor chooses, its size is not limited; else
- * it is kept in the browser until it is closed, up to 1 GiB. After `abort`, nothing is saved.
+ * Return a file to write to. Where the browser can write to a file that the visitor chooses, its size is unlimited;
+ * elsewhere the file is kept in the browser until it is closed, up to 1 GiB. After `abort`, nothing is saved.
  * @param {string} name
  * @returns {Promise<{write: (bytes: Uint8Array) => Promise<void>, close: () => Promise<void>, abort: () =>
  *     Promise<void>}>}

@@ -38,8 +38,8 @@ export function mountMessage({ client, page, actions, notices, t, n }, askReleas
 
   /**
    * Open a waiting message, by its position and preview, a message `inHand`, or one that is reserved or delayed
-   * (`inFlight`: {kind, id, place}). Resolves once it is closed, with true if an action has taken the message away from
-   * there.
+   * (`inFlight`: {kind, id, place}). Resolves once it is closed, with true if an action has removed the message
+   * from there.
    */
   async function openMessage({ position, preview, inHand, inFlight }) {
     const found = inHand ?? (await (inFlight ? readInFlight(inFlight) : actions.read(position, preview)));

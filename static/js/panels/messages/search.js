@@ -105,7 +105,7 @@ export function mountSearch(app, { openMessage, openMove, exportQueue, goTo }) {
       goTo(hit.position);
     } else if (await openMessage({ position: hit.position, preview: hit })) drop(element, hit);
   });
-  text.addEventListener("input", () => offer(false)); // the messages that were found are of another text
+  text.addEventListener("input", () => offer(false)); // the matches belong to the previous text
   byId("search-move").addEventListener("click", async () => {
     if (await openMove({ contains: text.value })) search();
   });
