@@ -73,12 +73,11 @@ def check_cross_site(request: Request) -> None:
     """Refuse a request made by a page of another site, except a link that its visitor follows.
 
     Such a page could not read the responses, but it could change a queue, and keep the server and its connections busy.
+    An Origin must match even if the browser says same-origin: that only means that the page used its own name.
     """
     site, origin = request.headers.get("Sec-Fetch-Site"), request.headers.get("Origin")
-    if site is not None:
-        is_cross_site = site not in ("same-origin", "none")
-    else:
-        is_cross_site = origin is not None and not is_own_origin(origin, request)
+    is_foreign = origin is not None and not is_own_origin(origin, request)
+    is_cross_site = is_foreign or site not in (None, "same-origin", "none")
     if is_cross_site and not (request.method in SAFE_METHODS and _is_link(request)):
         raise ApiError("cross_site")
 
