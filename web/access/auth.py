@@ -24,6 +24,7 @@ PUBLIC_ENDPOINTS = ("static", "api.healthz", "pages.login", "pages.login_page") 
 HOST_PATTERN = re.compile(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)(?::([0-9]{1,5}))?")
 DEFAULT_PORTS = {"http": 80, "https": 443}
 MAX_SESSION_SECONDS = 12 * 3600
+MAX_CLOCK_SKEW = 60  # seconds that the clock of another instance, which began a session, may be ahead of ours
 SESSION_CHECK_INTERVAL = 10.0  # seconds between two checks of a stream whether its session has ended
 HEADERS = {  # of every response
     "Content-Security-Policy": (
@@ -248,11 +249,13 @@ def forget_session(request: Request, response: Response) -> None:
 def end_session(request: Request) -> None:
     """Revoke the session of a request, for every copy of its cookie.
 
+    It stays revoked until the cookie has expired for an instance whose clock is behind too.
+
     Raises:
         redis.RedisError: the session may still be valid.
     """
     for _, session in _sessions(request):
-        request.services.revoked_sessions.add(session, MAX_SESSION_SECONDS)
+        request.services.revoked_sessions.add(session, MAX_SESSION_SECONDS + 2 * MAX_CLOCK_SKEW)
 
 
 def cookie_name(token: bytes) -> str:
@@ -270,7 +273,9 @@ def _sessions(request: Request) -> Iterator[tuple[bytes, str]]:
     for token in request.settings.tokens if request.headers.get("Cookie") else ():
         cookie = request.cookies.get(cookie_name(token), "")
         with contextlib.suppress(BadSignature):
-            yield token, _signer(token).unsign(cookie, max_age=MAX_SESSION_SECONDS).decode()
+            session, began = _signer(token).unsign(cookie, return_timestamp=True)
+            if -MAX_CLOCK_SKEW <= time.time() - began.timestamp() <= MAX_SESSION_SECONDS:
+                yield token, session.decode()
 
 
 def _signer(token: bytes) -> TimestampSigner:
