@@ -88,6 +88,14 @@ class Connection(socket.socket):  # type: ignore[misc]
         """Set the deadline for the whole body to `seconds` from now."""
         self.deadline = time.monotonic() + seconds
 
+    def cut_body(self) -> bool:
+        """End the reading of a body, as if it had timed out, if it waits for its client; return whether it does."""
+        if self.waiting_since is None or self.yielding is not None or self.unread_bytes():
+            return False
+        self.timed_out = True
+        self.end_wait()
+        return True
+
     def begin_drain(self) -> None:
         """Send what is left of the response; from now on bytes are read only to be dropped."""
         self.flush()
