@@ -3,6 +3,7 @@
 from typing import Any
 
 from server import capacity, hooks
+from server.bad_requests import replace_error_answers
 from server.listen import bind_addresses
 from settings import from_environment
 
@@ -46,7 +47,7 @@ def pre_fork(server: Any, worker: Any) -> None:
 
 def post_fork(server: Any, worker: Any) -> None:
     hooks.handle_signals(worker)
-    hooks.refuse_unknown_transfer_codings(worker)
+    replace_error_answers(worker)
 
 
 def post_worker_init(worker: Any) -> None:

@@ -88,6 +88,14 @@ class Connection(socket.socket):  # type: ignore[misc]
         """Set the deadline for the whole body to `seconds` from now."""
         self.deadline = clock.now() + seconds
 
+    def cut_body(self) -> bool:
+        """End the reading of a body, as if it had timed out, if it waits for its client; return whether it does."""
+        if self.waiting_since is None or self.yielding is not None or self.unread_bytes():
+            return False
+        self.timed_out = True
+        self.end_wait()
+        return True
+
     def begin_drain(self) -> None:
         """Send the rest of the response. From now on, whatever the client sends is read and dropped."""
         self.flush()

@@ -8,7 +8,6 @@ import contextlib
 import fcntl
 import gc
 import itertools
-import json
 import logging
 import os
 import shutil
@@ -23,11 +22,11 @@ from pathlib import Path
 from typing import Any
 
 from gunicorn import util
-from gunicorn.http.errors import InvalidHeader, UnsupportedTransferCoding
 from gunicorn.workers import base
 
 import embedded
 from embedded.supervisor import log_line, takes_a_line
+from server.bad_requests import write_error
 from server.capacity import Capacity
 from server.clock import MAX_GAP
 from server.listen import check_addresses, page_url
@@ -52,7 +51,7 @@ def start(server: Any, settings: Settings, capacity: Capacity) -> None:
     server.counts_folder = None
     if sys.platform == "linux":
         base.WorkerTmp = _Heartbeat
-    util.write_error = _write_error
+    util.write_error = write_error
     _check_settings_before_reload(server)
     _block_stop_during_fork(server)
     _spare_workers_after_a_pause(server)
@@ -100,18 +99,6 @@ def handle_signals(worker: Any) -> None:
     for number in STOP_SIGNALS:
         signal.signal(number, worker.handle_exit)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
-
-
-def refuse_unknown_transfer_codings(worker: Any) -> None:
-    """Answer an unknown Transfer-Encoding with 400, as any other bad header. gunicorn's own answer is a 501."""
-    handle_error = worker.handle_error
-
-    def handle(req: Any, client: Any, addr: Any, error: Exception) -> None:
-        if isinstance(error, UnsupportedTransferCoding):
-            error = InvalidHeader("TRANSFER-ENCODING", req=req)
-        handle_error(req, client, addr, error)
-
-    worker.handle_error = handle
 
 
 def connect_app(worker: Any, capacity: Capacity) -> None:
@@ -273,13 +260,3 @@ def _check_embedded_regularly(server: Any) -> None:
         manage_workers()
 
     server.manage_workers = manage_all
-
-
-def _write_error(sock: Any, status: int, reason: str, message: str) -> None:
-    """Answer a request that gunicorn itself refuses, as the app would: in JSON, with an error code."""
-    code = "internal" if status == 500 else reason.lower().replace(" ", "_")
-    answer = {"success": False, "error": code, "message": message or f"{reason}."}
-    body = json.dumps(answer, separators=(",", ":")) + "\n"
-    head = [f"HTTP/1.1 {status} {reason}", "Connection: close", "Content-Type: application/json"]
-    head += ["X-Content-Type-Options: nosniff", f"Content-Length: {len(body)}"]
-    util.write_nonblock(sock, "\r\n".join([*head, "", body]).encode())

@@ -50,6 +50,12 @@ def test_every_metric_and_label_in_them_is_exported(named_api: Api) -> None:
             assert expression.count("(") == expression.count(")"), expression
 
 
+def test_every_container_bounds_its_log() -> None:
+    for name, service in yaml.safe_load((ROOT / "docker-compose.yaml").read_text())["services"].items():
+        assert service["logging"]["driver"] == "json-file", name
+        assert service["logging"]["options"].keys() == {"max-size", "max-file"}, name
+
+
 def test_every_alert_has_a_name_a_summary_and_a_severity() -> None:
     rules: list[dict[str, Any]] = [rule for group in ALERTS["groups"] for rule in group["rules"]]
     assert len({rule["alert"] for rule in rules}) == len(rules)

@@ -4,7 +4,6 @@
 """
 
 import json
-import logging
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -15,8 +14,6 @@ from werkzeug.exceptions import HTTPException
 from broker.connections.errors import NotSent, error_text, find_fault
 from broker.keys import NAME_RULE
 from broker.models import Conflict, LeaseExpired, NotFound
-
-log = logging.getLogger(__name__)
 
 
 class Raised(Enum):
@@ -106,7 +103,9 @@ REQUEST_ERRORS = {  # code -> row
         ANY,
     ),
     "same_queue": ErrorCode(400, "A queue cannot be moved to itself.", "Name another queue."),
-    "untrusted_host": ErrorCode(400, "Untrusted Host header.", "Add the name to `TRUSTED_HOSTS`.", ANY),
+    "untrusted_host": ErrorCode(
+        400, "Untrusted Host header. Add the name to TRUSTED_HOSTS.", "Add the name to `TRUSTED_HOSTS`.", ANY
+    ),
     "token_required": ErrorCode(
         401, "Missing or wrong token. Send the header Authorization: Bearer TOKEN.", "Send a valid token.", ANY
     ),
@@ -267,8 +266,9 @@ def from_exception(error: Exception, reading: bool) -> ApiError:
         return from_redis(error, reading)
     if isinstance(error, HTTPException):
         return _from_http(error)
-    log.error("Unexpected error in a request", exc_info=error)
-    return ApiError("internal")
+    unexpected = ApiError("internal")
+    unexpected.__cause__ = error  # which `record_error` logs
+    return unexpected
 
 
 def _from_http(error: HTTPException) -> ApiError:

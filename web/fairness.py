@@ -2,6 +2,8 @@
 
 import threading
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from web.errors import ApiError
 
@@ -9,6 +11,7 @@ SLICE_SECONDS = 0.01  # how long a client works before a checkpoint makes it yie
 MIN_PAUSE, MAX_PAUSE = 0.005, 0.05  # seconds; shorter pauses are skipped
 MAX_PAUSES = 4  # at one yield
 FREE_BODY_BYTES = 1 << 16  # bytes of each body that are not counted: small requests are always read
+STALL_SECONDS = 2.0  # for 64 KiB, which is slower than MIN_BYTES_PER_SECOND in web/input/body.py
 
 
 class FairScheduler:
@@ -46,27 +49,59 @@ class FairScheduler:
             self.yield_now()
 
 
-class BodyMemory:
-    """Bounds the bytes of all bodies that a process holds at once. A single body may be larger than the bound."""
+@dataclass(eq=False)
+class HeldBody:
+    """A body that is being read or used."""
 
-    def __init__(self, maximum: int) -> None:
+    cut: Callable[[], bool]  # ends its reading if its client keeps us waiting; returns whether it did
+    size: int = 0  # bytes of `BodyMemory` that it uses
+    progressed_at: float = 0.0  # when it last got a block of 64 KiB
+
+
+class BodyMemory:
+    """Bounds the bytes of all bodies that a process holds at once. A single body may be larger than the bound.
+
+    When they are used up, the body that has stalled longest is cut for one that progresses.
+    """
+
+    def __init__(self, maximum: int, clock: Callable[[], float] = time.monotonic) -> None:
         self.maximum = maximum
         self.reserved = 0
+        self._clock = clock
+        self._bodies: set[HeldBody] = set()
         self._lock = threading.Lock()
 
-    def reserve(self, size: int, held: int) -> None:
-        """Reserve `size` more bytes for a body that already has `held`. Call `release` when it is dropped.
+    def reserve(self, body: HeldBody, size: int) -> None:
+        """Reserve `size` more bytes for a body. Call `release` when it is dropped.
 
         Raises:
-            ApiError: other bodies use the memory (503).
+            ApiError: bodies that progress, or are complete, use the memory (503).
         """
         with self._lock:
-            if self.reserved + size > self.maximum and self.reserved > held:
-                raise ApiError("too_many_bodies")
+            while self.reserved + size > self.maximum and self.reserved > body.size:
+                if not self._cut_slowest(body):
+                    raise ApiError("too_many_bodies")
             self.reserved += size
+            body.size += size
+            body.progressed_at = self._clock()
+            self._bodies.add(body)
 
-    def release(self, size: int) -> None:
-        """Release `size` reserved bytes."""
-        if size:
-            with self._lock:
-                self.reserved -= size
+    def release(self, body: HeldBody) -> None:
+        """Release the bytes of a body."""
+        with self._lock:
+            self._forget(body)
+
+    def _cut_slowest(self, other: HeldBody) -> bool:
+        """Cut the body that has stalled longest, but not `other`; return whether there was one."""
+        latest = self._clock() - STALL_SECONDS
+        stalled = [body for body in self._bodies if body.progressed_at < latest and body is not other]
+        for body in sorted(stalled, key=lambda body: body.progressed_at):
+            if body.cut():
+                self._forget(body)
+                return True
+        return False
+
+    def _forget(self, body: HeldBody) -> None:
+        self._bodies.discard(body)
+        self.reserved -= body.size
+        body.size = 0

@@ -9,6 +9,7 @@ from werkzeug.http import parse_options_header
 from werkzeug.utils import cached_property
 
 from settings import Settings
+from web.fairness import HeldBody
 from web.services import Services
 
 NO_ARGUMENTS: MultiDict[str, str] = ImmutableMultiDict()
@@ -39,7 +40,7 @@ class Request(flask.Request):
     """A request. `create_app` makes a subclass that has the `services` of its app."""
 
     services: Services
-    counted_body_bytes = 0  # reserved in `services.body_memory`
+    held_body: HeldBody | None = None  # its body in `services.body_memory`, if it is counted there
     is_body_read = False  # to its end
     session_token: bytes | None = None  # that started its session, b"" without a session; None until looked up
 

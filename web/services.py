@@ -26,6 +26,7 @@ from web.live.long_poll import LongPoll
 from web.live.queue_feed import QueueFeed
 from web.live.queue_list_feed import QueueListFeed
 from web.live.wait import Slots
+from web.log_limit import LogLimit
 
 BODIES_AT_ONCE = 4  # bodies of MAX_BODY_BYTES that a process may hold
 RETRY_DELAY = 1.0  # seconds between two attempts to reach Redis
@@ -46,6 +47,7 @@ class Services:
         self.scheduler = FairScheduler()
         self.counters = Counters()
         self.history = History()
+        self.log_limit = LogLimit()
         self.body_memory = BodyMemory(BODIES_AT_ONCE * settings.max_body_bytes)
         self._client = client
 

@@ -131,6 +131,13 @@ def test_the_host_header_passes_with_and_without_a_port(nginx: Nginx, host: str)
     assert nginx.ask("GET", "/queue/api/queue/count", Host="evil.example")[0] == 400
 
 
+def test_a_page_of_another_site_cannot_choose_the_host(nginx: Nginx) -> None:
+    """Its name points at nginx (DNS rebinding), and a page may add any X- header to a request to its own site."""
+    forged = {"X-Forwarded-Host": "localhost", "Sec-Fetch-Site": "same-origin"}
+    for path in ("/queue/api/queue/count", "/queue/", "/queue/login"):
+        assert nginx.ask("GET", path, Host="evil.example", **forged)[0] == 400, path
+
+
 def test_http_2_works(nginx: Nginx) -> None:
     url = f"https://127.0.0.1:{nginx.port}/queue/api/queue/count"
     command = ["curl", "-sk", "--http2", "-H", f"Authorization: Bearer {TOKEN}", "-w", "%{http_version}", url]

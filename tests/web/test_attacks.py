@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,10 +20,10 @@ import pytest
 from broker import scan as browse
 from RedisQueue import RedisQueue
 from tests.conftest import Api
-from tests.servers import ROOT, App, Store
+from tests.servers import ROOT, App, Store, until
 from web import answers
 from web.errors import ApiError
-from web.fairness import BodyMemory
+from web.fairness import STALL_SECONDS, BodyMemory, HeldBody
 from web.input import body, codec
 from web.input import raw_json as raw_json
 from web.operations.operation import MAX_FIELDS_BYTES
@@ -168,39 +169,96 @@ def test_the_largest_list_of_ids_fits_in_a_body(api: Api) -> None:
 def test_large_bodies_are_bounded_in_all_and_small_ones_always_read(
     serve: Callable[..., App], valkey: Store, name: str
 ) -> None:
+    """Those that stall use up the memory and are then cut, the first of them first; one that progresses is not."""
     app = serve(REDIS_URL=valkey.url, WEB_CONCURRENCY="1", MAX_BODY_BYTES=str(1 << 20))
     path, size = f"/api/queue/{name}/push", 1 << 20
-    held = []
-    for _ in range(4):
-        held.append(begin(app, path, f"Content-Length: {size}", "application/octet-stream"))
-        held[-1].sendall(b"x" * (size - 1))
-    statuses = []
-    while 503 not in statuses:  # as soon as those have been read
-        sock = begin(app, path, f"Content-Length: {size}", "application/octet-stream")
-        sock.sendall(b"x" * size)
-        status, found = answer(sock)
-        statuses.append(status)
-        assert len(statuses) < 100
-    assert json.loads(found)["error"] == "too_many_bodies"
+
+    def start() -> socket.socket:
+        return begin(app, path, f"Content-Length: {size}", "application/octet-stream")
+
+    def push_large() -> int:
+        sock = start()
+        with contextlib.suppress(ConnectionError):
+            sock.sendall(b"x" * size)
+        return answer(sock)[0]
+
+    stalled = [start() for _ in range(12)]
+    for sock in stalled:
+        with contextlib.suppress(ConnectionError):
+            sock.sendall(b"x" * (size - 500))
     assert push(app) < 60
-    for sock in held:
-        sock.sendall(b"x")
-        assert answer(sock)[0] == 200
-    sock = begin(app, path, f"Content-Length: {size}", "application/octet-stream")
+    until(lambda: push_large() == 200)
+    progressing = start()
+    progressing.sendall(b"x" * (size // 2))
+    for _ in range(8):
+        assert push_large() == 200
+        progressing.sendall(b"x" * (size // 16))
+    assert answer(progressing)[0] == 200
+    statuses = [answer(sock)[0] for sock in stalled if select.select([sock], [], [], 0)[0]]
+    assert 408 in statuses and set(statuses) <= {408, 503}
+
+
+def test_a_request_that_waits_holds_no_memory_for_bodies(serve: Callable[..., App], valkey: Store, name: str) -> None:
+    size = 1 << 17
+    app = serve(REDIS_URL=valkey.url, WEB_CONCURRENCY="1", MAX_BODY_BYTES=str(size))
+    waiting = [begin(app, f"/api/queue/{name}/pop", f"Content-Length: {size}", JSON) for _ in range(12)]
+    for sock in waiting:
+        sock.sendall(b'{"wait": 50}'.ljust(size))
+    until(lambda: waiters(app, name) == len(waiting))
+    sock = begin(app, "/api/queue/other/push", f"Content-Length: {size}", "application/octet-stream")
     sock.sendall(b"x" * size)
     assert answer(sock)[0] == 200
+    for sock in waiting:
+        sock.close()
+
+
+def waiters(app: App, name: str) -> int:
+    with urllib.request.urlopen(f"{app.url}/api/queue/{name}/count") as found:
+        return int(json.load(found)["waiters"])
 
 
 def test_the_memory_for_bodies_is_bounded() -> None:
     counted = BodyMemory(10)
-    counted.reserve(4, held=0)
-    counted.reserve(6, held=4)
+    one, other = HeldBody(lambda: False), HeldBody(lambda: False)
+    counted.reserve(one, 4)
+    counted.reserve(one, 6)
     with pytest.raises(ApiError) as caught:
-        counted.reserve(1, held=0)
+        counted.reserve(other, 1)
     assert (caught.value.status, caught.value.error) == (503, "too_many_bodies")
-    counted.reserve(90, held=10)  # the only one
-    counted.release(100)
-    counted.reserve(10, held=0)
+    counted.reserve(one, 90)  # the only one
+    counted.release(one)
+    counted.reserve(other, 10)
+
+
+def test_the_body_that_has_stalled_longest_is_cut_for_others() -> None:
+    now, cut = [0.0], list[str]()
+
+    def body(name: str, waits: bool = True) -> HeldBody:
+        def end() -> bool:
+            cut.extend([name] if waits else [])
+            return waits
+
+        return HeldBody(end)
+
+    counted = BodyMemory(10, lambda: now[0])
+    complete, first, second, progressing = body("complete", False), body("first"), body("second"), body("progressing")
+    counted.reserve(complete, 1)
+    counted.reserve(progressing, 1)
+    for stalled in (first, second):
+        now[0] += 1
+        counted.reserve(stalled, 4)
+    with pytest.raises(ApiError):
+        counted.reserve(progressing, 1)
+    now[0] += STALL_SECONDS
+    counted.reserve(progressing, 1)
+    assert (cut, counted.reserved) == (["first"], 7)
+    counted.release(first)  # when its request ends, later
+    counted.reserve(progressing, 3)
+    now[0] += 1
+    counted.reserve(body("new"), 4)
+    assert (cut, counted.reserved) == (["first", "second"], 10)
+    with pytest.raises(ApiError):
+        counted.reserve(body("newer"), 4)
 
 
 @pytest.mark.parametrize("piece", [1, 2, 3, 4, 5, 1 << 16])

@@ -16,7 +16,7 @@ from itsdangerous import BadSignature, TimestampSigner
 from werkzeug import Response
 
 from settings import Settings
-from web.errors import ApiError, quoted
+from web.errors import ApiError
 from web.request import Request
 
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
@@ -24,6 +24,7 @@ PUBLIC_ENDPOINTS = ("static", "api.healthz", "pages.login", "pages.login_page") 
 HOST_PATTERN = re.compile(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)(?::([0-9]{1,5}))?")
 DEFAULT_PORTS = {"http": 80, "https": 443}
 MAX_SESSION_SECONDS = 12 * 3600
+MAX_CLOCK_SKEW = 60  # seconds that the clock of another instance, which began a session, may be ahead of ours
 SESSION_CHECK_INTERVAL = 10.0  # seconds between two checks whether the session of a stream has ended
 HEADERS = {  # of every response
     "Content-Security-Policy": (
@@ -66,19 +67,18 @@ def check_host(request: Request) -> None:
     """Refuse an untrusted Host: another site can point a name of its own at this machine (DNS rebinding)."""
     host = request.headers.get("Host", "")
     if not is_trusted_host(host, request.settings.trusted_hosts):
-        raise ApiError("untrusted_host", f"Untrusted Host header: {quoted(host)}. Add the name to TRUSTED_HOSTS.")
+        raise ApiError("untrusted_host")
 
 
 def check_cross_site(request: Request) -> None:
     """Refuse a request made by a page of another site, except a link that its visitor follows.
 
     Such a page could not read the responses, but it could change a queue, and keep the server and its connections busy.
+    An Origin must match even if the browser says same-origin: that only means that the page used its own name.
     """
     site, origin = request.headers.get("Sec-Fetch-Site"), request.headers.get("Origin")
-    if site is not None:
-        is_cross_site = site not in ("same-origin", "none")
-    else:
-        is_cross_site = origin is not None and not is_own_origin(origin, request)
+    is_foreign = origin is not None and not is_own_origin(origin, request)
+    is_cross_site = is_foreign or site not in (None, "same-origin", "none")
     if is_cross_site and not (request.method in SAFE_METHODS and _is_link(request)):
         raise ApiError("cross_site")
 
@@ -249,11 +249,13 @@ def forget_session(request: Request, response: Response) -> None:
 def end_session(request: Request) -> None:
     """Revoke the session of a request, for every copy of its cookie.
 
+    It stays revoked until the cookie has expired for an instance whose clock is behind too.
+
     Raises:
         redis.RedisError: Redis failed, so the session may still be valid.
     """
     for _, session in _sessions(request):
-        request.services.revoked_sessions.add(session, MAX_SESSION_SECONDS)
+        request.services.revoked_sessions.add(session, MAX_SESSION_SECONDS + 2 * MAX_CLOCK_SKEW)
 
 
 def cookie_name(token: bytes) -> str:
@@ -271,7 +273,9 @@ def _sessions(request: Request) -> Iterator[tuple[bytes, str]]:
     for token in request.settings.tokens if request.headers.get("Cookie") else ():
         cookie = request.cookies.get(cookie_name(token), "")
         with contextlib.suppress(BadSignature):
-            yield token, _signer(token).unsign(cookie, max_age=MAX_SESSION_SECONDS).decode()
+            session, began = _signer(token).unsign(cookie, return_timestamp=True)
+            if -MAX_CLOCK_SKEW <= time.time() - began.timestamp() <= MAX_SESSION_SECONDS:
+                yield token, session.decode()
 
 
 def _signer(token: bytes) -> TimestampSigner:

@@ -7,7 +7,7 @@ from string import hexdigits
 from typing import Any
 
 from web.errors import ApiError, quoted
-from web.fairness import FREE_BODY_BYTES
+from web.fairness import FREE_BODY_BYTES, HeldBody
 from web.input.codec import BOM, decode_utf8, validate_utf8
 from web.input.raw_json import NDJSON, compact_json, read_object
 from web.live.disconnects import READ_SIZE, ClientConnection
@@ -78,25 +78,30 @@ def read_body(request: Request, limit: int) -> bytes:
     seconds = BODY_TIMEOUT + (request.content_length or limit) / MIN_BYTES_PER_SECOND
     ClientConnection(request.environ).limit_body(seconds)
     blocks, size = [], 0
-    for block in iter_body(request):
-        size += len(block)
-        if size > limit:
-            raise too_large
-        if size > FREE_BODY_BYTES:
-            _count_memory(request, len(block))
-        blocks.append(block)
+    try:
+        for block in iter_body(request):
+            size += len(block)
+            if size > limit:
+                raise too_large
+            if size > FREE_BODY_BYTES:
+                _count_memory(request, len(block))
+            blocks.append(block)
+    except ApiError:
+        blocks.clear()  # the traceback would keep them while the client is answered
+        raise
     return b"".join(blocks)
 
 
 def _count_memory(request: Request, size: int) -> None:
-    request.services.body_memory.reserve(size, request.counted_body_bytes)
-    request.counted_body_bytes += size
+    if request.held_body is None:
+        request.held_body = HeldBody(ClientConnection(request.environ).cut_body)
+    request.services.body_memory.reserve(request.held_body, size)
 
 
 def release_memory(request: Request) -> None:
-    """Release the memory reserved for the request's body. Call it when the request has ended."""
-    request.services.body_memory.release(request.counted_body_bytes)
-    request.counted_body_bytes = 0
+    """Count the memory of the request's body as free. Call it when the request has ended."""
+    if request.held_body:
+        request.services.body_memory.release(request.held_body)
 
 
 def media_type(request: Request) -> str:

@@ -105,6 +105,10 @@ class ClientConnection:
         if self.has_limits:
             self.sock.limit_body(seconds)
 
+    def cut_body(self) -> bool:
+        """End the reading of the body if its client keeps us waiting (408); return whether it does."""
+        return self.has_limits and bool(self.sock.cut_body())
+
     def read_some(self, size: int) -> bytes:
         """Return the bytes of the body that have arrived, up to `size`; wait for the first. b"" at the end.
 

@@ -55,10 +55,10 @@ def record_error(request: Request, error: ApiError) -> None:
     """Count an error of Redis, and log the reason of a 5xx."""
     if error.error in REDIS_ERRORS:
         request.services.counters.increment(("redis_errors", error.error))
-    if error.status >= 500:
-        log.warning(
-            "%d %s: %s %s: %s", error.status, error.error, request.method, ascii(request.path[:MAX_PATH]), error.message
-        )
+    if error.status >= 500 and (more := request.services.log_limit.admit(error.error)) is not None:
+        path = ascii(request.path[:MAX_PATH])
+        line = f"{error.status} {error.error}: {request.method} {path}: {error.message}{more}"
+        log.warning("%s", line, exc_info=error.__cause__ if error.error == "internal" else None)
 
 
 @_dropped_on_failure

@@ -142,7 +142,10 @@ def arguments(request: Request, operation: Operation) -> dict[str, Any]:
         return parse(request, operation.parameters, {})
     limits = Limits(request.settings.max_message_bytes) if operation.is_new(request) else BY_REDIS
     max_bytes = max_body_bytes(operation, limits, request.settings.max_body_bytes)
-    return parse(request, operation.parameters, read_fields(request, max_bytes, operation.raw_body), limits)
+    values = parse(request, operation.parameters, read_fields(request, max_bytes, operation.raw_body), limits)
+    if not operation.takes_messages:
+        release_memory(request)  # the body is gone, and the request can wait for long
+    return values
 
 
 def max_body_bytes(operation: Operation, limits: Limits, setting: int) -> int:

@@ -1,6 +1,7 @@
 """Sessions of the page: two instances on one host, signing out, and an unavailable Redis."""
 
 import http.cookiejar
+import time
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
+from itsdangerous import TimestampSigner
 from werkzeug.test import TestResponse
 
 from app import create_app
@@ -139,6 +141,23 @@ def test_a_session_expires_within_a_day(monkeypatch: pytest.MonkeyPatch) -> None
     assert 3600 <= int(morsel["max-age"]) <= 24 * 3600
     monkeypatch.setattr(security, "MAX_SESSION_SECONDS", -1)
     assert client.get("/").status_code == 401
+
+
+@pytest.mark.parametrize(("ahead", "status"), [(1, 200), (59, 200), (300, 401)])
+def test_a_session_of_an_instance_whose_clock_is_ahead_is_valid(
+    monkeypatch: pytest.MonkeyPatch, ahead: int, status: int
+) -> None:
+    """Until its sign-out, which holds for as long as its cookie could be used on either."""
+    redis = FakeRedis()
+    other, ours = app_client(redis=redis), app_client(redis=redis)
+    with monkeypatch.context() as patch:
+        patch.setattr(TimestampSigner, "get_timestamp", lambda _: int(time.time()) + ahead)
+        ours.set_cookie(*cookie_of(sign_in(other)))
+    assert ours.get("/").status_code == status
+    ours.post("/logout")
+    if status == 200:
+        [key] = redis.keys()
+        assert redis.ttl(key) > security.MAX_SESSION_SECONDS + ahead
 
 
 def test_a_revoked_session_is_stored_until_it_expires_and_is_not_listed_as_a_queue() -> None:

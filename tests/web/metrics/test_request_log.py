@@ -11,6 +11,7 @@ from settings import Settings
 from tests.conftest import Api, AppOn
 from tests.servers import App, FakeRedis, Store, until
 from tests.web.metrics.test_metrics import pushes
+from web.log_limit import LogLimit
 
 SECRETS = ("s3cr3t-token", "s3cr3t-cookie", "s3cr3t-body", "s3cr3t-query")
 
@@ -74,6 +75,18 @@ def test_the_reason_of_a_5xx_is_logged(app_on: AppOn, caplog: pytest.LogCaptureF
     assert client.get(path).status_code == 503
     reason = "Cannot reach Redis at 127.0.0.1:1 (connection refused). Nothing was changed."
     assert f"503 redis_unavailable: GET '{path}': {reason}" in caplog.messages
+
+
+def test_a_flood_of_5xx_does_not_fill_the_log(app_on: AppOn, caplog: pytest.LogCaptureFixture) -> None:
+    now = [0.0]
+    app = app_on(Settings(redis_url="redis://127.0.0.1:1/0"), None)
+    app.extensions["queue"].log_limit = LogLimit(lambda: now[0])
+    for _ in range(50):
+        app.test_client().get("/api/queue/count")
+    assert len(caplog.messages) == 1
+    now[0] += 1
+    app.test_client().get("/api/queue/count")
+    assert len(caplog.messages) == 2 and caplog.messages[-1].endswith("(and 49 more like it before)")
 
 
 def test_errors_of_the_client_are_not_logged(named_api: Api, caplog: pytest.LogCaptureFixture) -> None:
