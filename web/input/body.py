@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Iterator
 from itertools import product
-from string import hexdigits
+from string import ascii_letters, digits, hexdigits
 from typing import Any
 
 from web.errors import ApiError, quoted
@@ -21,6 +21,18 @@ MIN_BYTES_PER_SECOND = 1 << 15
 UNQUOTE_SIZE = 1 << 16  # bytes of a form unquoted between two checkpoints
 ESCAPE = re.compile(rb"%([0-9A-Fa-f]{2})")
 ESCAPED_BYTES = {digits.encode(): bytes([int(digits, 16)]) for digits in map("".join, product(hexdigits, repeat=2))}
+
+
+ODD_PLUS = re.compile(rb"\A\+|\+\+|\+\Z")  # as a blank it would lead, trail or be doubled
+STRAY_PERCENT = re.compile(rb"%(?![0-9A-Fa-f]{2})")
+ESCAPED_BY_CURL = f"%+-._~{digits}{ascii_letters}".encode()  # all that curl's --data-urlencode writes
+ESCAPED_BY_ANY = ESCAPED_BY_CURL + b"*!'()/:,@;$=?"  # what forms of browsers and libraries can hold
+
+
+class Unescaped(str):
+    """The text of a form's value whose sender did not escape it, so that decoding changed it."""
+
+    __slots__ = ()
 
 
 class RawJson(bytes):
@@ -129,12 +141,13 @@ def read_fields(request: Request, limit: int, raw: bool = False) -> dict[str, An
         decode_utf8(data, "The body")
         return {name: RawJson(text) for name, text in read_object(compact_json(data)).items()}
     if kind == FORM:
-        return _read_form(data, request.services.scheduler.checkpoint)
+        is_curl = request.headers.get("User-Agent", "").startswith("curl/")
+        return _read_form(data, ESCAPED_BY_CURL if is_curl else ESCAPED_BY_ANY, request.services.scheduler.checkpoint)
     found = f"Unsupported content type {quoted(kind)}" if kind else "Missing Content-Type"
     raise ApiError("unsupported_type", f"{found}. Send {JSON} or a form ({FORM}).")
 
 
-def _read_form(data: bytes, checkpoint: Callable[[], object]) -> dict[str, Any]:
+def _read_form(data: bytes, escaped: bytes, checkpoint: Callable[[], object]) -> dict[str, Any]:
     decode_utf8(data, "The form")
     if data.startswith(b"&") or data.endswith(b"&") or b"&&" in data:
         sentence = "The form holds an empty field. In a form & separates fields; curl's --data-urlencode escapes it."
@@ -144,9 +157,20 @@ def _read_form(data: bytes, checkpoint: Callable[[], object]) -> dict[str, Any]:
         raise ApiError("bad_form", f"The form has more than {MAX_FORM_FIELDS} fields.")
     pairs = [field.partition(b"=") for field in fields]
     try:
-        return _unique([(_unquote(name, checkpoint), _unquote(value, checkpoint)) for name, _, value in pairs])
+        return _unique([(_unquote(name, checkpoint), _value(value, escaped, checkpoint)) for name, _, value in pairs])
     except UnicodeDecodeError:
         raise ApiError("bad_utf8", "The form is not valid UTF-8.") from None
+
+
+def _value(raw: bytes, escaped: bytes, checkpoint: Callable[[], object]) -> str:
+    """Return the text of a form's value: `Unescaped` if it changed and is not what an encoder of forms writes."""
+    text = _unquote(raw, checkpoint)
+    if b"+" not in raw and not ESCAPE.search(raw):
+        return text
+    is_unescaped = bool(raw.translate(None, escaped) or STRAY_PERCENT.search(raw))
+    if escaped is ESCAPED_BY_CURL and b"%" not in raw:
+        is_unescaped = is_unescaped or bool(ODD_PLUS.search(raw))
+    return Unescaped(text) if is_unescaped else text
 
 
 def _unique(pairs: list[tuple[str, str]]) -> dict[str, Any]:

@@ -289,3 +289,48 @@ def test_any_form_is_read_or_refused(data: bytes) -> None:
             read_fields(current_request(), 1000, raw=True)
         except ApiError as error:
             assert error.status in (400, 413, 415)
+
+
+@pytest.mark.parametrize(
+    ("agent", "body", "is_warned"),
+    [
+        ("curl/8", "message=C++", True),
+        ("curl/8", "message=+55 11", True),
+        ("curl/8", "message=http://a/?b=c%20d", True),
+        ("curl/8", "message=100%+x", True),
+        ("", "message=+55 11", True),
+        ("", "message=é+é", True),
+        ("", 'message="50%20"', True),
+        ("", "message=100%+x", True),
+        ("curl/8", "message=+5511", True),
+        ("curl/8", "message=C%2B%2B+%C3%A9", False),  # curl --data-urlencode
+        ("curl/8", "message=timed+out", False),
+        ("curl/8", "message=if+a%3A%0A++++b%0A", False),
+        ("", "message=C++", False),  # Python, of two blanks
+        ("curl/8", "message=fish and chips, 100% http://a/", False),  # nothing changed
+        ("curl/8", "front=1&message=a", False),
+        ("", "message=fish+%26+chips", False),  # Python, browsers
+        ("", "message=it's+(a)+*b*!~", False),  # encodeURIComponent
+        ("", "message=http://a/?b,c=d@e:f+g", False),  # with a few characters declared as safe
+    ],
+)
+def test_a_form_that_was_not_escaped_gets_a_warning(api: Api, agent: str, body: str, is_warned: bool) -> None:
+    answer = api.post("push", body.encode(), FORM, headers={"User-Agent": agent}).json
+    assert answer["success"] and ("warning" in answer) == is_warned
+    assert not is_warned or ("message" in answer["warning"] and "--data-urlencode" in answer["warning"])
+
+
+@pytest.mark.parametrize(
+    ("operation", "body", "name"),
+    [
+        ("result", "job=j&result=C++", "result"),
+        ("move", "to=other&contains=C++", "contains"),
+        ("release", "id={}&reason=C++ failed", "reason"),
+        ("ack", "id={}&job=j&result=C++", "result"),
+    ],
+)
+def test_every_text_of_a_form_can_get_the_warning(api: Api, operation: str, body: str, name: str) -> None:
+    api.post("push", json={"message": "a"})
+    body = body.format(api.post("reserve").json["id"]) if "{}" in body else body
+    answer = api.post(operation, body.encode(), FORM, headers={"User-Agent": "curl/8"}).json
+    assert answer["success"] and name in answer["warning"]
