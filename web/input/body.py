@@ -14,6 +14,7 @@ from web.live.disconnects import READ_SIZE, ClientConnection
 from web.request import Request
 
 FORM, JSON = "application/x-www-form-urlencoded", "application/json"
+MULTIPART = "multipart/form-data"
 TEXT, BYTES = "text/plain", "application/octet-stream"
 MAX_FORM_FIELDS = 1000
 BODY_TIMEOUT = 30.0  # seconds to receive a body that is not a stream of lines, plus its size at the lowest rate:
@@ -37,6 +38,10 @@ class Unescaped(str):
 
 class RawJson(bytes):
     """The compact JSON text of a field's value."""
+
+
+class JsonBody(bytes):
+    """A body of JSON that is the message itself, to be kept byte for byte."""
 
 
 def iter_body(request: Request, eager: bool = False) -> Iterator[bytes]:
@@ -126,7 +131,8 @@ def media_type(request: Request) -> str:
 def read_fields(request: Request, limit: int, raw: bool = False) -> dict[str, Any]:
     """Return the fields of a form, as text, or of a JSON object, as `RawJson`; {} if there is no body.
 
-    The body has up to `limit` bytes. With `raw`, plain text and bytes are accepted too, as the field `message`.
+    The body has up to `limit` bytes. With `raw`, plain text, bytes and JSON of another type than
+    `application/json` are accepted too, as the field `message`; so is `application/json` with raw=1 in the query.
 
     Raises:
         ApiError: the body is not valid (400), too large (413) or of another media type (415), or as of `read_body`.
@@ -134,6 +140,8 @@ def read_fields(request: Request, limit: int, raw: bool = False) -> dict[str, An
     kind, data = media_type(request), read_body(request, limit)
     if raw and kind in (TEXT, BYTES):
         return {"message": validate_utf8(data) if kind == TEXT else data}
+    if raw and is_json_message(request, kind):
+        return {"message": JsonBody(data)}
     data = data.removeprefix(BOM)
     if not data:
         return {}
@@ -144,7 +152,19 @@ def read_fields(request: Request, limit: int, raw: bool = False) -> dict[str, An
         is_curl = request.headers.get("User-Agent", "").startswith("curl/")
         return _read_form(data, ESCAPED_BY_CURL if is_curl else ESCAPED_BY_ANY, request.services.scheduler.checkpoint)
     found = f"Unsupported content type {quoted(kind)}" if kind else "Missing Content-Type"
-    raise ApiError("unsupported_type", f"{found}. Send {JSON} or a form ({FORM}).")
+    sentence = f"{found}. Send {JSON} or a form ({FORM})"
+    if raw:
+        sentence += f"; or the message itself as {TEXT} or {BYTES}"
+        sentence += ", in curl with --data-binary instead of -F" if kind == MULTIPART else ""
+    raise ApiError("unsupported_type", f"{sentence}.")
+
+
+def is_json_message(request: Request, kind: str) -> bool:
+    """Return whether a body of a media type is a message in JSON. raw=1 with a body that cannot be one is refused."""
+    is_raw = request.args.get("raw") in ("1", "true")
+    if is_raw and kind != JSON and not kind.endswith("+json"):
+        raise ApiError("unsupported_type", f"With raw=1, send {JSON}.")
+    return is_raw or kind.endswith("+json")
 
 
 def _read_form(data: bytes, escaped: bytes, checkpoint: Callable[[], object]) -> dict[str, Any]:

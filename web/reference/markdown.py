@@ -138,6 +138,7 @@ def body_table(operation: Operation) -> str:
             (f"`{JSON}`", "An object of parameters."),
             (f"`{FORM}`", "Fields; or a JSON object, as above."),
             (f"`{TEXT}`, `{BYTES}`", "The message itself. Other parameters go in the query string."),
+            (f"`{JSON}` with `?raw=1`, any `+json`", "The message itself, which must be JSON. It is not compacted."),
         ]
     if operation.streams:
         rows += [

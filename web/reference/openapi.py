@@ -160,6 +160,9 @@ def request_body(operation: Operation) -> dict[str, Any] | None:
     if operation.raw_body:
         content[TEXT] = {"schema": {"type": "string", "minLength": 1}}
         content[BYTES] = {"schema": MEDIA_SCHEMAS[BYTES] | {"minLength": 1}}
+        content["application/cloudevents+json"] = {
+            "schema": {"type": "object", "description": "The message itself. Any other +json type is taken too."}
+        }
     if operation.streams:
         content[NDJSON] = {"schema": {"type": "string", "description": "A stream of JSON values, one per line."}}
     return {"required": any("required" in schema for schema in schemas.values()), "content": content}

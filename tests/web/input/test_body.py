@@ -16,6 +16,7 @@ from web.errors import ApiError
 from web.input.body import read_fields
 from web.request import current_request
 
+CLOUD_EVENT = "application/cloudevents+json"
 MIB = 1 << 20
 BOM = b"\xef\xbb\xbf"
 
@@ -171,7 +172,15 @@ def test_a_message_is_stored_byte_for_byte_and_comes_back(api: Api, kind: str, b
         ("", "message=a", 415, "unsupported_type"),
         ("text/html", "a", 415, "unsupported_type"),
         ("application/xml", "<a/>", 415, "unsupported_type"),
-        ("application/vnd.api+json", '{"message": "a"}', 415, "unsupported_type"),
+        (CLOUD_EVENT, "", 400, "empty_message"),
+        (CLOUD_EVENT, " ", 400, "bad_json"),
+        (CLOUD_EVENT, "a", 400, "bad_json"),
+        (CLOUD_EVENT, "{} {}", 400, "bad_json"),
+        (CLOUD_EVENT, '"\\ud800"', 400, "bad_utf8"),
+        (CLOUD_EVENT, b'"\xff"', 400, "bad_utf8"),
+        (CLOUD_EVENT, "[" * 33 + "]" * 33, 400, "too_deep"),
+        (CLOUD_EVENT, f'"{"x" * MIB}"', 413, "message_too_large"),
+        (CLOUD_EVENT + ";charset=latin-1", "1", 415, "unsupported_type"),
         ("nonsense", "a", 415, "unsupported_type"),
         (";;=,", "a", 415, "unsupported_type"),
         ("text/plain; charset=latin-1", "a", 415, "unsupported_type"),
@@ -334,3 +343,37 @@ def test_every_text_of_a_form_can_get_the_warning(api: Api, operation: str, body
     body = body.format(api.post("reserve").json["id"]) if "{}" in body else body
     answer = api.post(operation, body.encode(), FORM, headers={"User-Agent": "curl/8"}).json
     assert answer["success"] and name in answer["warning"]
+
+
+@pytest.mark.parametrize(
+    "body", ['{ "a" : 1.10,\n"b": [ ] }\n', '"text"', "null", "[1, 2]", '{"message": "a", "message": 1}', "\ufeff{}"]
+)
+@pytest.mark.parametrize(
+    ("path", "kind"), [("push", CLOUD_EVENT), ("push?raw=1", JSON), ("push?raw=true", CLOUD_EVENT)]
+)
+def test_json_that_is_the_message_itself_is_kept_byte_for_byte(api: Api, path: str, kind: str, body: str) -> None:
+    assert api.post(path, body.encode(), kind).json == {"success": True, "message": body, "count": 1}
+    assert api.messages() == [body.encode()]
+    kept = api.post(f"remove?position=0&{path.partition('?')[2]}", body.encode(), kind).json
+    assert (kept["success"], api.messages()) == (True, [])
+
+
+def test_json_that_is_the_message_itself_leaves_the_query_for_the_other_parameters(api: Api) -> None:
+    assert api.post("push?raw=1&delay=60", b'{"delay": 1}', JSON).json["id"]
+    assert api.post("push?raw=0", b'{"message": "a"}', JSON).json["message"] == "a"
+    for path, kind, status, error in [
+        ("push?raw=1", FORM, 415, "unsupported_type"),
+        ("push?raw=2", JSON, 400, "bad_parameter"),
+        ("push?raw=1&raw=1", JSON, 400, "duplicate_key"),
+        ("push?raw=1", "application/x-ndjson", 400, "bad_parameter"),
+        ("release", CLOUD_EVENT, 415, "unsupported_type"),
+    ]:
+        answer = api.post(path, b'{"message":"b"}', kind)
+        assert (answer.status_code, answer.json["error"]) == (status, error), path
+    assert api.messages() == [b"a"]
+
+
+def test_a_multipart_form_is_refused_with_what_to_send_instead(api: Api) -> None:
+    answer = api.post("push", b"--x--", "multipart/form-data; boundary=x")
+    assert answer.status_code == 415
+    assert all(one in answer.json["message"] for one in (TEXT, BYTES, "--data-binary")), answer.json
