@@ -86,7 +86,7 @@ def test_the_python_consumer_prints_a_message(app: App, tmp_path: Path) -> None:
     """The messages that other commands left in its queue come first."""
     need("curl")
     [program] = blocks(ENGLISH, "python")
-    printed("curl -s localhost:5000/api/queue/mails/push -d message=hello", app, 1, tmp_path)
+    printed("curl -s localhost:5000/api/queue/mails/push --data-urlencode message=hello", app, 1, tmp_path)
     options = shell_options(app)
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, **options) as consumer:
         assert consumer.stdout

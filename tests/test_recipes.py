@@ -204,6 +204,13 @@ def test_a_webhook(recipe: Recipe) -> None:
     assert (delayed["message"], received) == ("refused", [b"refused", b'{"n":1}'])
 
 
+def test_webhooks_to_a_queue(recipe: Recipe) -> None:
+    sent = re.findall(r"^event='(.*)'$", recipe.section, re.M)
+    recipe.run("sh")
+    assert [recipe.get(f"{name}/all")["messages"] for name in ("github", "stripe", "events")] == [[one] for one in sent]
+    assert len(sent) == 3
+
+
 def test_from_sqs(recipe: Recipe) -> None:
     assert recipe.run("python") == "order 17\n"
     assert recipe.is_done("orders")

@@ -9,17 +9,19 @@
  *     const { result } = await jobs.result("job-7", { wait: 30 }) ?? {};
  *     const stop = jobs.events({ queue: (state) => console.log(state.count) });
  *
- * A message is text, or {base64: "..."} for bytes that are not UTF-8. Every failure rejects with a QueueError. While a
+ * A message is text, or {base64: "..."} for bytes that are not UTF-8. Bytes (a buffer, a view of one, a Blob) can be
+ * pushed as they are; a value that JSON would change, such as a Map or NaN, is refused with the code "bad_message". Every failure rejects with a QueueError. While a
  * queue is paused, pop and reserve reject with the code "paused", so that it is not mistaken for an empty queue.
  *
  * @import { Connection, Counts, Details, Found, InFlight, Message, Preview, QueueList, QueueListChange, QueueState,
  *           Reservation } from "./client/types.js"
  */
-import { chunksOf, failureOf, parseAnswer } from "./client/answers.js";
+import { UNKNOWN, chunksOf, failureOf, parseAnswer, stoppedBy } from "./client/answers.js";
 import { QueueError as Failure } from "./client/errors.js";
 import { followEvents } from "./client/events.js";
-import { bytesOf, nextLines } from "./client/lines.js";
-import { EVENTS_PATH, QUEUES_PATH, operationPath } from "./client/paths.js";
+import { nextLines } from "./client/lines.js";
+import { bytesBody, jsonText, messageValue, pushBody } from "./client/messages.js";
+import { EVENTS_PATH, QUEUES_PATH, baseUrl, operationPath } from "./client/paths.js";
 
 /** The address of the app that serves this module. */
 export const APP_URL = new URL("../../", import.meta.url);
@@ -37,7 +39,7 @@ export class QueueClient {
    */
   constructor(name = null, { base = APP_URL, token = "", fetch = globalThis.fetch } = {}) {
     this.name = name;
-    this.base = base;
+    this.base = base === APP_URL ? APP_URL : baseUrl(base);
     this.token = token;
     /** @type {typeof globalThis.fetch} */
     this.fetch = (...args) => fetch(...args); // fetch must not be called as a method
@@ -67,21 +69,21 @@ export class QueueClient {
 
   /**
    * Add a message, or several: all or none.
-   * @param {Message | object | Array<Message | object>} message other JSON values are stored as JSON text
+   * @param {any} message text, bytes (a Blob too), or a list of messages; other JSON values are stored as JSON text
    * @param {{front?: boolean, delay?: number, key?: string, signal?: AbortSignal}} options
    *     front: add it to the front, to be popped next; delay: seconds until it becomes available (not with `front`);
    *     key: an Idempotency-Key, with which the same push can be retried safely
    * @returns {Promise<{count: number, message?: Message, pushed?: number, id?: string, ids?: string[]}>}
    *     count: the length of the queue; id, ids: of delayed messages
    */
-  push(message, { front = false, delay, key = "", signal } = {}) {
-    const body = Array.isArray(message) ? { messages: message } : { message };
+  async push(message, { front = false, delay, key = "", signal } = {}) {
+    const body = await pushBody(message);
     return this.#post("push", { query: { front, delay: delay || undefined }, body, key, signal });
   }
 
   /**
    * Add each line of a text or file as a message, in slices, with constant memory.
-   * @param {string | Blob} text
+   * @param {string | Blob | BufferSource} text
    * @param {{json?: boolean, progress?: (done: {pushed: number, bytes: number, size: number}) => void,
    *          signal?: AbortSignal}} options
    *     json: each line is a JSON value (NDJSON), as `exportLines` yields them; signal: stops between two slices, so
@@ -89,7 +91,7 @@ export class QueueClient {
    * @returns {Promise<{pushed: number, bytes: number, size: number}>} a failure has `answer.pushed` too
    */
   async pushLines(text, { json = false, progress = () => {}, signal } = {}) {
-    const blob = typeof text === "string" ? new Blob([text]) : text;
+    const blob = typeof text === "string" ? new Blob([text]) : text instanceof Blob ? text : await bytesBody(text);
     const done = { pushed: 0, bytes: 0, size: blob.size };
     while (done.bytes < blob.size && !signal?.aborted) {
       let lines;
@@ -106,10 +108,9 @@ export class QueueClient {
     return done;
   }
 
-  /** Add a message, byte for byte. @param {Blob | Uint8Array<ArrayBuffer>} bytes @returns {Promise<{count: number}>} */
+  /** Add a message, byte for byte. @param {Blob | BufferSource} bytes @returns {Promise<{count: number}>} */
   async pushBytes(bytes) {
-    const content = bytes instanceof Blob ? await bytesOf(bytes) : bytes;
-    return this.#post("push", { body: new Blob([content], { type: "application/octet-stream" }) });
+    return this.#post("push", { body: await bytesBody(bytes) });
   }
 
   /**
@@ -150,7 +151,7 @@ export class QueueClient {
   async *find(contains, { limit, preview = 200, signal } = {}) {
     const body = await this.#lines({ contains, limit, preview }, signal);
     let rest = "";
-    for await (const text of chunksOf(body.pipeThrough(new TextDecoderStream()))) {
+    for await (const text of chunksOf(body.pipeThrough(new TextDecoderStream()), signal)) {
       const lines = (rest + text).split("\n");
       rest = lines.pop() ?? "";
       yield* lines.map((line) => JSON.parse(line));
@@ -163,7 +164,7 @@ export class QueueClient {
    * @returns {AsyncGenerator<Uint8Array>}
    */
   async *exportLines({ contains, signal } = {}) {
-    yield* chunksOf(await this.#lines({ contains }, signal));
+    yield* chunksOf(await this.#lines({ contains }, signal), signal);
   }
 
   /**
@@ -202,11 +203,12 @@ export class QueueClient {
 
   /**
    * Acknowledge reserved messages: all or none. With one of them, the result of its job can be stored for its producer.
-   * @param {string | string[]} id @param {{job?: string, result?: Message | object}} options
+   * @param {string | string[]} id @param {{job?: string, result?: any}} options
    * @returns {Promise<{acked: number}>}
    */
-  ack(id, { job, result } = {}) {
-    return this.#post("ack", { body: { ...idBody(id), job, result } });
+  async ack(id, { job, result } = {}) {
+    const value = job === undefined && result === undefined ? undefined : await messageValue(result);
+    return this.#post("ack", { body: { ...idBody(id), job, result: value } });
   }
 
   /**
@@ -279,10 +281,10 @@ export class QueueClient {
   /**
    * Store the result of a job for its producer.
    * @param {string} job 1 to 255 visible ASCII characters, chosen by the producer
-   * @param {Message | object} result @param {{keep?: number}} options keep: seconds, a day by default
+   * @param {any} result @param {{keep?: number}} options keep: seconds, a day by default
    */
-  setResult(job, result, { keep } = {}) {
-    return this.#post("result", { body: { job, result, keep } });
+  async setResult(job, result, { keep } = {}) {
+    return this.#post("result", { body: { job, result: await messageValue(result), keep } });
   }
 
   /**
@@ -353,7 +355,7 @@ export class QueueClient {
    */
   async #lines(query, signal) {
     const response = await this.#send(this.url("all", query), { headers: { Accept: "application/x-ndjson" }, signal });
-    if (!response.ok || !response.body) throw await parseAnswer(response);
+    if (!response.ok || !response.body) throw await parseAnswer(response, signal);
     return response.body;
   }
 
@@ -368,18 +370,19 @@ export class QueueClient {
     const headers = key ? { "Idempotency-Key": key } : {};
     if (body !== undefined && !(body instanceof Blob)) {
       headers["Content-Type"] = "application/json";
-      body = JSON.stringify(body);
+      body = jsonText(body);
     }
     return this.#answer(this.url(operation, query), { method: "POST", headers, body, signal });
   }
 
   /** @param {URL} url @param {RequestInit} options */
   async #answer(url, options) {
-    return parseAnswer(await this.#send(url, options));
+    return parseAnswer(await this.#send(url, options), options.signal);
   }
 
   /** @param {URL} url @param {RequestInit} options */
   async #send(url, options) {
+    if (options.signal?.aborted) throw stoppedBy(options.signal, "It was not sent.");
     const headers = this.token ? { ...options.headers, Authorization: `Bearer ${this.token}` } : options.headers;
     try {
       const response = await this.fetch(url, { ...options, headers, cache: "no-store" });
@@ -387,7 +390,7 @@ export class QueueClient {
       this.clockOffset = Math.abs(offset) > CLOCK_TOLERANCE_MS ? offset : 0;
       return response;
     } catch (error) {
-      throw failureOf(error, "No response; the outcome is unknown.");
+      throw failureOf(error, `No response. ${UNKNOWN}`, options.signal);
     }
   }
 }

@@ -55,7 +55,7 @@ test("an operation whose response is lost is retried with the same key, at most 
 test("a push shows its curl command and reports its failure", async () => {
   const { actions, said } = actionsOf({ push: () => Promise.reject(new QueueError("redis_full", "")) });
   assert.equal(await actions.push("hi", { front: false }), undefined);
-  assert.deepEqual(said, ["curl -d message=hi http://queue.test/api/queue/jobs/push", "failed: redis_full"]);
+  assert.deepEqual(said, ["curl --data-urlencode message=hi http://queue.test/api/queue/jobs/push", "failed: redis_full"]);
 });
 
 test("popped and reserved messages stay in hand", async () => {

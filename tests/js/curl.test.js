@@ -14,7 +14,7 @@ const words = (line) =>
     .toString().split("\0").slice(0, -1);
 
 test("simple texts make simple commands", () => {
-  assert.equal(curl.push("hello"), "curl -d message=hello http://queue.test/api/queue/jobs/push");
+  assert.equal(curl.push("hello"), "curl --data-urlencode message=hello http://queue.test/api/queue/jobs/push");
   assert.equal(curl.pop(), "curl -X POST http://queue.test/api/queue/jobs/pop");
   assert.equal(curl.pop({ wait: 30 }), "curl -X POST 'http://queue.test/api/queue/jobs/pop?wait=30'");
   assert.equal(curl.events(), "curl -N http://queue.test/api/queue/jobs/events");
@@ -22,7 +22,7 @@ test("simple texts make simple commands", () => {
 
 test("every operation for jobs has its command", () => {
   const at = "http://queue.test/api/queue/jobs/";
-  assert.equal(curl.push("hello", { delay: 60 }), `curl -d message=hello '${at}push?delay=60'`);
+  assert.equal(curl.push("hello", { delay: 60 }), `curl --data-urlencode message=hello '${at}push?delay=60'`);
   assert.equal(curl.release("7", { delay: 10 }), `curl -d id=7 -d delay=10 ${at}release`);
   assert.deepEqual(words(curl.release("7", { dead: true, reason: "50 % & more" })), [
     "curl", "-d", "id=7", "-d", "dead=1", "--data-urlencode", "reason=50 % & more", `${at}release`,

@@ -42,7 +42,7 @@ def test_every_action_shows_its_curl_command(tab: Tab, seed: Callable[..., None]
     expect(line).to_have_text(f"curl -X POST {api}/pop")
     tab.shows("b", "c", "d")
     tab.in_hand().get_by_role("button", name="Put back").click()
-    expect(line).to_have_text(f"curl -d message=a '{api}/push?front=1'")
+    expect(line).to_have_text(f"curl --data-urlencode message=a '{api}/push?front=1'")
     tab.shows("a", "b", "c", "d")
     tab.page.get_by_role("button", name="Remove message 2").click()
     expect(line).to_contain_text('{"position":1,"message":"b"}')

@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -82,3 +83,20 @@ def test_one_key_works_across_the_workers_at_the_same_time(server: App, name: st
         answers = list(pool.map(lambda _: call(server, f"/api/queue/{name}/pop", {}, "pop"), range(40)))
         assert answers == [(200, {"success": True, "message": "a"})] * 40
         assert call(server, f"/api/queue/{name}/pop", {}) == (200, EMPTY)
+
+
+@pytest.mark.parametrize(
+    ("option", "text", "stored"),
+    [
+        ("-d", "C++", "C  "),
+        ("-d", "+55 11", " 55 11"),
+        ("-d", "fish and chips", "fish and chips"),
+        *(("--data-urlencode", text, text) for text in ("C++", "+55 11", "timed out", "100%20 é", "a:\n    b")),
+    ],
+)
+def test_curl_is_warned_if_decoding_changed_what_it_did_not_escape(
+    site: App, name: str, option: str, text: str, stored: str
+) -> None:
+    command = ["curl", "-s", f"{site.url}/api/queue/{name}/push", option, f"message={text}"]
+    answer = json.loads(subprocess.run(command, check=True, capture_output=True, timeout=30).stdout)
+    assert (answer["message"], "warning" in answer) == (stored, stored != text)

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Iterator
 from itertools import product
-from string import hexdigits
+from string import ascii_letters, digits, hexdigits
 from typing import Any
 
 from web.errors import ApiError, quoted
@@ -14,6 +14,7 @@ from web.live.disconnects import READ_SIZE, ClientConnection
 from web.request import Request
 
 FORM, JSON = "application/x-www-form-urlencoded", "application/json"
+MULTIPART = "multipart/form-data"
 TEXT, BYTES = "text/plain", "application/octet-stream"
 MAX_FORM_FIELDS = 1000
 BODY_TIMEOUT = 30.0  # seconds to receive a body (no stream of lines), plus the time its size takes at this rate:
@@ -23,8 +24,24 @@ ESCAPE = re.compile(rb"%([0-9A-Fa-f]{2})")
 ESCAPED_BYTES = {digits.encode(): bytes([int(digits, 16)]) for digits in map("".join, product(hexdigits, repeat=2))}
 
 
+ODD_PLUS = re.compile(rb"\A\+|\+\+|\+\Z")  # as a blank it would lead, trail or be doubled
+STRAY_PERCENT = re.compile(rb"%(?![0-9A-Fa-f]{2})")
+ESCAPED_BY_CURL = f"%+-._~{digits}{ascii_letters}".encode()  # all that curl's --data-urlencode writes
+ESCAPED_BY_ANY = ESCAPED_BY_CURL + b"*!'()/:,@;$=?"  # what forms of browsers and libraries can hold
+
+
+class Unescaped(str):
+    """The text of a form's value whose sender did not escape it, so that decoding changed it."""
+
+    __slots__ = ()
+
+
 class RawJson(bytes):
     """The compact JSON text of a field's value."""
+
+
+class JsonBody(bytes):
+    """A body of JSON that is the message itself, to be kept byte for byte."""
 
 
 def iter_body(request: Request, eager: bool = False) -> Iterator[bytes]:
@@ -119,7 +136,8 @@ def media_type(request: Request) -> str:
 def read_fields(request: Request, limit: int, raw: bool = False) -> dict[str, Any]:
     """Return the fields of a form, as text, or of a JSON object, as `RawJson`; {} if there is no body.
 
-    The body has up to `limit` bytes. With `raw`, plain text and bytes are accepted too, as the field `message`.
+    The body has up to `limit` bytes. With `raw`, plain text, bytes and JSON of another type than
+    `application/json` are accepted too, as the field `message`; so is `application/json` with raw=1 in the query.
 
     Raises:
         ApiError: the body is not valid (400), too large (413) or of another media type (415), or as in `read_body`.
@@ -127,6 +145,8 @@ def read_fields(request: Request, limit: int, raw: bool = False) -> dict[str, An
     kind, data = media_type(request), read_body(request, limit)
     if raw and kind in (TEXT, BYTES):
         return {"message": validate_utf8(data) if kind == TEXT else data}
+    if raw and is_json_message(request, kind):
+        return {"message": JsonBody(data)}
     data = data.removeprefix(BOM)
     if not data:
         return {}
@@ -134,12 +154,25 @@ def read_fields(request: Request, limit: int, raw: bool = False) -> dict[str, An
         decode_utf8(data, "The body")
         return {name: RawJson(text) for name, text in read_object(compact_json(data)).items()}
     if kind == FORM:
-        return _read_form(data, request.services.scheduler.checkpoint)
+        is_curl = request.headers.get("User-Agent", "").startswith("curl/")
+        return _read_form(data, ESCAPED_BY_CURL if is_curl else ESCAPED_BY_ANY, request.services.scheduler.checkpoint)
     found = f"Unsupported content type {quoted(kind)}" if kind else "Missing Content-Type"
-    raise ApiError("unsupported_type", f"{found}. Send {JSON} or a form ({FORM}).")
+    sentence = f"{found}. Send {JSON} or a form ({FORM})"
+    if raw:
+        sentence += f"; or the message itself as {TEXT} or {BYTES}"
+        sentence += ", in curl with --data-binary instead of -F" if kind == MULTIPART else ""
+    raise ApiError("unsupported_type", f"{sentence}.")
 
 
-def _read_form(data: bytes, checkpoint: Callable[[], object]) -> dict[str, Any]:
+def is_json_message(request: Request, kind: str) -> bool:
+    """Return whether a body of a media type is a message in JSON. raw=1 with a body that cannot be one is refused."""
+    is_raw = request.args.get("raw") in ("1", "true")
+    if is_raw and kind != JSON and not kind.endswith("+json"):
+        raise ApiError("unsupported_type", f"With raw=1, send {JSON}.")
+    return is_raw or kind.endswith("+json")
+
+
+def _read_form(data: bytes, escaped: bytes, checkpoint: Callable[[], object]) -> dict[str, Any]:
     decode_utf8(data, "The form")
     if data.startswith(b"&") or data.endswith(b"&") or b"&&" in data:
         sentence = "The form has an empty field. In a form, & separates fields; escape it with curl's --data-urlencode."
@@ -149,9 +182,20 @@ def _read_form(data: bytes, checkpoint: Callable[[], object]) -> dict[str, Any]:
         raise ApiError("bad_form", f"The form has more than {MAX_FORM_FIELDS} fields.")
     pairs = [field.partition(b"=") for field in fields]
     try:
-        return _unique([(_unquote(name, checkpoint), _unquote(value, checkpoint)) for name, _, value in pairs])
+        return _unique([(_unquote(name, checkpoint), _value(value, escaped, checkpoint)) for name, _, value in pairs])
     except UnicodeDecodeError:
         raise ApiError("bad_utf8", "The form is not valid UTF-8.") from None
+
+
+def _value(raw: bytes, escaped: bytes, checkpoint: Callable[[], object]) -> str:
+    """Return the text of a form's value: `Unescaped` if it changed and is not what an encoder of forms writes."""
+    text = _unquote(raw, checkpoint)
+    if b"+" not in raw and not ESCAPE.search(raw):
+        return text
+    is_unescaped = bool(raw.translate(None, escaped) or STRAY_PERCENT.search(raw))
+    if escaped is ESCAPED_BY_CURL and b"%" not in raw:
+        is_unescaped = is_unescaped or bool(ODD_PLUS.search(raw))
+    return Unescaped(text) if is_unescaped else text
 
 
 def _unique(pairs: list[tuple[str, str]]) -> dict[str, Any]:

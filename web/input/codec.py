@@ -12,7 +12,15 @@ from unicodedata import combining
 import simplejson
 
 from web.errors import ApiError
-from web.input.raw_json import check_depth, check_number_of_values, read_lines, read_list, read_string, read_strings
+from web.input.raw_json import (
+    check_depth,
+    check_number_of_values,
+    compact_json,
+    read_lines,
+    read_list,
+    read_string,
+    read_strings,
+)
 
 MAX_VALUE_BYTES = 512 << 20  # the largest value that Redis stores
 BOM = codecs.BOM_UTF8
@@ -61,6 +69,16 @@ def encode_message(text: bytes, limits: Limits) -> bytes:
     if limits.is_new:
         check_depth(text)
     return text
+
+
+def validate_json_message(data: bytes, limits: Limits) -> bytes:
+    """Return a JSON message as it came; one that is empty, invalid, too deep (400) or too large (413) is refused."""
+    validate_message(data, limits)
+    decode_utf8(data, "The body")
+    text = compact_json(data.removeprefix(BOM))
+    if limits.is_new:
+        check_depth(text)
+    return data
 
 
 def encode_messages(text: bytes, limits: Limits, checkpoint: Callable[[], object]) -> list[bytes]:

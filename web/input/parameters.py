@@ -13,8 +13,8 @@ from typing import Any
 
 from broker.keys import NAME_PATTERN, is_name
 from web.errors import ApiError, quoted
-from web.input.body import FORM, RawJson
-from web.input.codec import BY_REDIS, Limits, encode_message, encode_messages, validate_message
+from web.input.body import FORM, JsonBody, RawJson
+from web.input.codec import BY_REDIS, Limits, encode_message, encode_messages, validate_json_message, validate_message
 from web.input.raw_json import read_scalar, read_strings
 from web.request import Request
 
@@ -222,6 +222,8 @@ class Message(MessageParameter):
     def encode(self, value: RawJson | bytes | str, limits: Limits, checkpoint: Callable[[], object]) -> bytes:
         if isinstance(value, RawJson):
             return encode_message(value, limits)
+        if isinstance(value, JsonBody):
+            return bytes(validate_json_message(value, limits))
         return validate_message(value.encode() if isinstance(value, str) else value, limits)
 
     def schema(self) -> dict[str, Any]:

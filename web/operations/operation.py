@@ -12,7 +12,7 @@ from typing import Any
 from flask import Response
 
 from web.errors import ApiError
-from web.input.body import lines_kind, read_fields, refuse_body, release_memory
+from web.input.body import Unescaped, lines_kind, read_fields, refuse_body, release_memory
 from web.input.codec import BY_REDIS, Limits
 from web.input.parameters import VISIBLE_ASCII, MessageParameter, Parameter, parse, validate_name
 from web.metrics.instrumentation import record_messages
@@ -22,6 +22,10 @@ from web.request import Request, current_request
 API_PREFIX = "/api/"
 QUEUE_PATH = API_PREFIX + "queue/"  # + <operation> for the default queue, + <name>/<operation> for any
 MAX_FIELDS_BYTES = 1 << 18  # of a body without messages: a list of 1,000 ids has 50 kB
+
+UNESCAPED = (
+    "In {}, + was decoded to a blank and %XX to a byte; to keep them, send the text with curl's --data-urlencode."
+)
 
 Answer = dict[str, object]
 
@@ -111,17 +115,18 @@ def call(request: Request, operation: Operation, name: str | None = None) -> Ans
 
 def _run(request: Request, operation: Operation) -> Result:
     refuse_idempotency_key(request)
-    return operation.view(request, **arguments(request, operation))
+    values, warning = arguments(request, operation)
+    return warned(operation.view(request, **values), warning)
 
 
 def _run_on_queue(request: Request, operation: Operation, name: str | None) -> Result:
     queue = request.services.queue(validate_name(request.settings.queue_name if name is None else name))
     try:
-        if operation.idempotent:
-            found = operation.view(request, queue, key=idempotency_key(request), **arguments(request, operation))
-        else:
+        key = {"key": idempotency_key(request)} if operation.idempotent else {}
+        if not operation.idempotent:
             refuse_idempotency_key(request)
-            found = operation.view(request, queue, **arguments(request, operation))
+        values, warning = arguments(request, operation)
+        found = warned(operation.view(request, queue, **key, **values), warning)
     finally:
         release_memory(request)
     if not isinstance(found, Counted):
@@ -129,23 +134,33 @@ def _run_on_queue(request: Request, operation: Operation, name: str | None) -> R
     return found
 
 
-def arguments(request: Request, operation: Operation) -> dict[str, Any]:
-    """Return the value of each parameter of an operation.
+def warned(found: Result, warning: str) -> Result:
+    """Return a result with the warning, if there is one and the answer is JSON."""
+    answer = found.answer if isinstance(found, Counted) else found
+    if warning and isinstance(answer, dict):
+        answer["warning"] = warning
+    return found
+
+
+def arguments(request: Request, operation: Operation) -> tuple[dict[str, Any], str]:
+    """Return the value of each parameter of an operation, and a warning of a text that was not escaped, or "".
 
     Raises:
         ApiError: a parameter is not valid, or a GET has a body, whose fields would be ignored (400).
     """
     if operation.method == "GET":
         refuse_body(request)
-        return parse(request, operation.parameters, {})
+        return parse(request, operation.parameters, {}), ""
     if operation.streams and lines_kind(request):
-        return parse(request, operation.parameters, {})
+        return parse(request, operation.parameters, {}), ""
     limits = Limits(request.settings.max_message_bytes) if operation.is_new(request) else BY_REDIS
     max_bytes = max_body_bytes(operation, limits, request.settings.max_body_bytes)
-    values = parse(request, operation.parameters, read_fields(request, max_bytes, operation.raw_body), limits)
+    fields = read_fields(request, max_bytes, operation.raw_body)
+    values = parse(request, operation.parameters, fields, limits)
     if not operation.takes_messages:
         release_memory(request)  # the body is gone, and the request can wait for long
-    return values
+    changed = [name for name, value in fields.items() if type(value) is Unescaped]
+    return values, UNESCAPED.format(", ".join(changed)) if changed else ""
 
 
 def max_body_bytes(operation: Operation, limits: Limits, setting: int) -> int:

@@ -19,6 +19,7 @@ from web.operations.shared import (
     MAX_DELAY,
     MESSAGE_ERRORS,
     PUSH_AND_POP,
+    RAW,
     WAIT,
     WAITING_ERRORS,
     batch_or_one,
@@ -48,6 +49,7 @@ def is_put_back(request: Request) -> bool:
         unit="seconds",
     ),
     Choice("each", "With a `text/plain` body: push one message per line.", words=("line",), in_body=False),
+    RAW,
     idempotent=True,
     raw_body=True,
     streams=True,
@@ -80,6 +82,7 @@ def push(
     front: bool,
     delay: float,
     each: str | None,
+    raw: bool,
 ) -> Result:
     """Add one message, or several at once.
 
@@ -97,7 +100,7 @@ def push(
     keeps it.
     """
     if kind := lines_kind(request):
-        return push_stream(request, queue, kind, key=key, front=front, delay=delay)
+        return push_stream(request, queue, kind, key=key, front=front, delay=delay, raw=raw)
     found = one_or_many(message, messages, "message", "bad_message")
     if delay and front:
         sentence = "Send either delay or front: a delayed message joins the back of the queue."

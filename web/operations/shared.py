@@ -10,7 +10,7 @@ from broker.queue import ReliableQueue
 from web.access.auth import session_watch
 from web.errors import ERRORS
 from web.input.body import JSON
-from web.input.parameters import Integer, Number, Text, TextList
+from web.input.parameters import Flag, Integer, Number, Text, TextList
 from web.live.disconnects import ClientConnection
 from web.live.feed import EventStreams, F, Reader
 from web.live.long_poll import ANSWER_TIMEOUT, MAX_WAIT, M
@@ -55,6 +55,7 @@ PREVIEW = Integer(
     unit="characters",
 )
 WINDOW = (Integer("offset", "Number to skip.", default=0), Integer("limit", "Maximum number to return."), PREVIEW)
+RAW = Flag("raw", "With an `application/json` body: it is the message itself, byte for byte.", in_body=False)
 CONTAINS = Text("contains", minimum=1, maximum=MAX_TEXT)
 ID, IDS = Text("id", "Id of a reservation."), TextList("ids", "Several ids, instead of `id`.", maximum=MAX_BATCH)
 

@@ -13,7 +13,7 @@ from web.input.codec import decode_message
 from web.input.parameters import Flag, Integer, Message, QueueName, Text
 from web.operations.operation import Answer, Example, operation
 from web.operations.schemas import flag, message, success, text, whole
-from web.operations.shared import CONTAINS, MAX_BATCH, MESSAGE_ERRORS, TIDYING
+from web.operations.shared import CONTAINS, MAX_BATCH, MESSAGE_ERRORS, RAW, TIDYING
 from web.request import Request
 
 UNDO = "bc5d3c2e8a97e73a"
@@ -27,6 +27,7 @@ MIDWAY = "an error that comes midway has it too"
     Integer("position", "Position of the message; 0 is popped next.", required=True),
     Message("message", "The message that should be there.", required=True),
     Flag("undo", "Keep the message for one hour, so that `restore` can put it back."),
+    RAW,
     raw_body=True,
     is_new=lambda _: False,
     answers=(
@@ -39,7 +40,7 @@ MIDWAY = "an error that comes midway has it too"
     errors=("stale", *MESSAGE_ERRORS),
     example=Example({"success": True, "message": "hello"}, {"position": 0, "message": "hello"}),
 )
-def remove(request: Request, queue: ReliableQueue, position: int, message: bytes, undo: bool) -> Answer:
+def remove(request: Request, queue: ReliableQueue, position: int, message: bytes, undo: bool, raw: bool) -> Answer:
     """Remove one waiting message, if it is still at that position.
 
     The message can be empty, or larger than `MAX_MESSAGE_BYTES`, since limits apply to new messages only.

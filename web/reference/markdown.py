@@ -10,7 +10,7 @@ from settings import Settings
 from web.errors import ERRORS, Raised
 from web.input.body import BYTES, FORM, JSON, TEXT
 from web.input.codec import compact
-from web.input.parameters import VISIBLE_ASCII, Integer, Parameter, QueueName
+from web.input.parameters import VISIBLE_ASCII, Integer, Message, Parameter, QueueName
 from web.input.raw_json import NDJSON
 from web.operations.operation import Operation
 from web.operations.schemas import NOTHING, SHARED, Schema
@@ -138,6 +138,7 @@ def body_table(operation: Operation) -> str:
             (f"`{JSON}`", "An object of parameters."),
             (f"`{FORM}`", "Fields; or a JSON object, as above."),
             (f"`{TEXT}`, `{BYTES}`", "The message itself. Other parameters go in the query string."),
+            (f"`{JSON}` with `?raw=1`, any `+json`", "The message itself, which must be JSON. It is not compacted."),
         ]
     if operation.streams:
         rows += [
@@ -212,7 +213,11 @@ def curl(operation: Operation, base: str = f"localhost:{Settings.port}") -> str:
     if operation.method == "GET":
         url = f"'{url}?{urlencode(example.sent, safe='*')}'" if example.sent else url
     else:
-        options = [f"-d {shell(f'{name}={value}')}" for name, value in example.sent.items()]
+        texts = {one.name for one in operation.parameters if isinstance(one, Message) or one.name == "reason"}
+        options = [
+            f"{'--data-urlencode' if name in texts else '-d'} {shell(f'{name}={value}')}"
+            for name, value in example.sent.items()
+        ]
     first = "-N " if "text/event-stream" in operation.media else "-s " if example.pipe else ""
     first += "" if options or operation.method == "GET" else "-X POST "
     return " ".join([f"curl {first}{url}", *options, *(["|", example.pipe] if example.pipe else [])])

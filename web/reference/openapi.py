@@ -15,7 +15,7 @@ from web.input.body import BYTES, FORM, JSON, TEXT
 from web.input.parameters import VISIBLE_ASCII, Message, MessageList, MessageParameter, Parameter, QueueName, TextList
 from web.input.raw_json import NDJSON
 from web.operations.operation import Answer, Example, Operation, operation
-from web.operations.schemas import SHARED, JsonAnswer, Schema, ref
+from web.operations.schemas import NOTHING, SHARED, JsonAnswer, Schema, ref, text
 from web.operations.shared import GROUPS, SERVICE
 from web.request import Request
 
@@ -43,6 +43,7 @@ SECURITY = {
         "description": "The session of the page, after signing in. The name of the cookie has a suffix for each token.",
     },
 }
+WARNING = text("To a form: decoding changed a text that was not escaped.")
 MEDIA_SCHEMAS: dict[str, Schema] = {BYTES: {"type": "string", "format": "binary"}}  # any other is plain text
 
 
@@ -58,7 +59,7 @@ def document(settings: Settings, app: Flask) -> dict[str, Any]:
             path = rule.rule.replace("<any:name>", "{name}")
             described = describe(found, is_named, bool(settings.tokens), responses)
             paths.setdefault(path, {})[found.method.lower()] = described
-            schemas |= {answer.name: answer.schema for answer in found.answers} | body_schemas(found)
+            schemas |= answer_schemas(found) | body_schemas(found)
     return {
         "openapi": "3.1.0",
         "info": {
@@ -159,6 +160,9 @@ def request_body(operation: Operation) -> dict[str, Any] | None:
     if operation.raw_body:
         content[TEXT] = {"schema": {"type": "string", "minLength": 1}}
         content[BYTES] = {"schema": MEDIA_SCHEMAS[BYTES] | {"minLength": 1}}
+        content["application/cloudevents+json"] = {
+            "schema": {"type": "object", "description": "The message itself. Any other +json type is taken too."}
+        }
     if operation.streams:
         content[NDJSON] = {"schema": {"type": "string", "description": "A stream of JSON values, one per line."}}
     return {"required": any("required" in schema for schema in schemas.values()), "content": content}
@@ -200,6 +204,16 @@ def object_schema(fields: Sequence[Parameter], needs_messages: bool, is_form: bo
 
 
 # --- answers
+
+
+def answer_schemas(operation: Operation) -> dict[str, Schema]:
+    """Return the schemas of the answers by name; those to a form can have a warning."""
+    found = {answer.name: answer.schema for answer in operation.answers}
+    if body_schemas(operation):
+        for name, schema in found.items():
+            if "properties" in schema and schema is not NOTHING.schema:
+                found[name] = {**schema, "properties": {**schema["properties"], "warning": WARNING}}
+    return found
 
 
 def answers(operation: Operation) -> dict[str, Any]:

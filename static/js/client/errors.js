@@ -1,6 +1,7 @@
 /**
  * A failure. `code` is stable: the server's own, or one of this client's, for which there is no `status`: "offline" (no
- * response), "aborted" (by the caller's signal), "file" (unreadable). "no_json" is a response that did not come from
+ * response), "aborted" or "timeout" (by the caller's signal), "file" (unreadable), "bad_message" (JSON cannot hold it),
+ * "bad_base" (not the address of an app). "no_json" is a response that did not come from
  * the server, such as a proxy's error page.
  */
 export class QueueError extends Error {

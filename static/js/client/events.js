@@ -16,7 +16,7 @@ export async function followEvents(open, handlers, connection, stopped) {
   let failures = 0;
   /** @type {typeof connection} */
   const report = (...now) => {
-    if (!stopped.aborted) connection(...now);
+    if (!stopped.aborted) callHandler(() => connection(...now));
   };
   report("connecting");
   while (!stopped.aborted) {
@@ -26,7 +26,8 @@ export async function followEvents(open, handlers, connection, stopped) {
         failures = 0;
         if (event in handlers) {
           report("live");
-          handlers[event](JSON.parse(data));
+          const state = JSON.parse(data);
+          callHandler(() => handlers[event](state));
         } else if (event === "fault") {
           const answer = JSON.parse(data);
           report("fault", new QueueError(answer.error, answer.message, 503, answer));
@@ -39,6 +40,19 @@ export async function followEvents(open, handlers, connection, stopped) {
     }
     await sleep(RETRY_DELAYS_MS[Math.min(failures, RETRY_DELAYS_MS.length - 1)], stopped);
     failures += 1;
+  }
+}
+
+/** Call a handler. An error of its own is reported as uncaught, and the stream goes on. @param {() => void} handler */
+function callHandler(handler) {
+  try {
+    handler();
+  } catch (error) {
+    if (globalThis.reportError) globalThis.reportError(error);
+    else
+      queueMicrotask(() => {
+        throw error;
+      });
   }
 }
 

@@ -19,11 +19,11 @@ export function curlCommands(client, token) {
     const auth = token ? ['-H "Authorization: Bearer $API_TOKEN"'] : [];
     return ["curl", ...auth, ...options, quoted(client.url(operation, query).href)].join(" ");
   };
-  /** Return the options for the fields of a form. `-d` does not escape `&`, `+` and `%`, which have a meaning there. */
+  /** Return the options for the fields of a form. `-d` does not escape `&`, `+` and `%`, so it is for numbers and names. */
   const form = (fields) =>
     Object.entries(fields)
       .filter(([, value]) => value !== undefined)
-      .map(([key, value]) => `${/^[\w .,:/-]*$/.test(value) ? "-d" : "--data-urlencode"} ${quoted(`${key}=${value}`)}`);
+      .map(([key, value]) => `${key !== "message" && /^[\w.:-]*$/.test(value) ? "-d" : "--data-urlencode"} ${quoted(`${key}=${value}`)}`);
   const json = (body) => [contentType("application/json"), `-d ${quoted(JSON.stringify(body))}`];
   return {
     push(message, { front = false, delay } = {}) {

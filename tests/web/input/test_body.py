@@ -16,6 +16,7 @@ from web.errors import ApiError
 from web.input.body import read_fields
 from web.request import current_request
 
+CLOUD_EVENT = "application/cloudevents+json"
 MIB = 1 << 20
 BOM = b"\xef\xbb\xbf"
 
@@ -171,7 +172,15 @@ def test_a_message_is_stored_byte_for_byte_and_comes_back(api: Api, kind: str, b
         ("", "message=a", 415, "unsupported_type"),
         ("text/html", "a", 415, "unsupported_type"),
         ("application/xml", "<a/>", 415, "unsupported_type"),
-        ("application/vnd.api+json", '{"message": "a"}', 415, "unsupported_type"),
+        (CLOUD_EVENT, "", 400, "empty_message"),
+        (CLOUD_EVENT, " ", 400, "bad_json"),
+        (CLOUD_EVENT, "a", 400, "bad_json"),
+        (CLOUD_EVENT, "{} {}", 400, "bad_json"),
+        (CLOUD_EVENT, '"\\ud800"', 400, "bad_utf8"),
+        (CLOUD_EVENT, b'"\xff"', 400, "bad_utf8"),
+        (CLOUD_EVENT, "[" * 33 + "]" * 33, 400, "too_deep"),
+        (CLOUD_EVENT, f'"{"x" * MIB}"', 413, "message_too_large"),
+        (CLOUD_EVENT + ";charset=latin-1", "1", 415, "unsupported_type"),
         ("nonsense", "a", 415, "unsupported_type"),
         (";;=,", "a", 415, "unsupported_type"),
         ("text/plain; charset=latin-1", "a", 415, "unsupported_type"),
@@ -289,3 +298,82 @@ def test_any_form_is_read_or_refused(data: bytes) -> None:
             read_fields(current_request(), 1000, raw=True)
         except ApiError as error:
             assert error.status in (400, 413, 415)
+
+
+@pytest.mark.parametrize(
+    ("agent", "body", "is_warned"),
+    [
+        ("curl/8", "message=C++", True),
+        ("curl/8", "message=+55 11", True),
+        ("curl/8", "message=http://a/?b=c%20d", True),
+        ("curl/8", "message=100%+x", True),
+        ("", "message=+55 11", True),
+        ("", "message=é+é", True),
+        ("", 'message="50%20"', True),
+        ("", "message=100%+x", True),
+        ("curl/8", "message=+5511", True),
+        ("curl/8", "message=C%2B%2B+%C3%A9", False),  # curl --data-urlencode
+        ("curl/8", "message=timed+out", False),
+        ("curl/8", "message=if+a%3A%0A++++b%0A", False),
+        ("", "message=C++", False),  # Python, of two blanks
+        ("curl/8", "message=fish and chips, 100% http://a/", False),  # nothing changed
+        ("curl/8", "front=1&message=a", False),
+        ("", "message=fish+%26+chips", False),  # Python, browsers
+        ("", "message=it's+(a)+*b*!~", False),  # encodeURIComponent
+        ("", "message=http://a/?b,c=d@e:f+g", False),  # with a few characters declared as safe
+    ],
+)
+def test_a_form_that_was_not_escaped_gets_a_warning(api: Api, agent: str, body: str, is_warned: bool) -> None:
+    answer = api.post("push", body.encode(), FORM, headers={"User-Agent": agent}).json
+    assert answer["success"] and ("warning" in answer) == is_warned
+    assert not is_warned or ("message" in answer["warning"] and "--data-urlencode" in answer["warning"])
+
+
+@pytest.mark.parametrize(
+    ("operation", "body", "name"),
+    [
+        ("result", "job=j&result=C++", "result"),
+        ("move", "to=other&contains=C++", "contains"),
+        ("release", "id={}&reason=C++ failed", "reason"),
+        ("ack", "id={}&job=j&result=C++", "result"),
+    ],
+)
+def test_every_text_of_a_form_can_get_the_warning(api: Api, operation: str, body: str, name: str) -> None:
+    api.post("push", json={"message": "a"})
+    body = body.format(api.post("reserve").json["id"]) if "{}" in body else body
+    answer = api.post(operation, body.encode(), FORM, headers={"User-Agent": "curl/8"}).json
+    assert answer["success"] and name in answer["warning"]
+
+
+@pytest.mark.parametrize(
+    "body", ['{ "a" : 1.10,\n"b": [ ] }\n', '"text"', "null", "[1, 2]", '{"message": "a", "message": 1}', "\ufeff{}"]
+)
+@pytest.mark.parametrize(
+    ("path", "kind"), [("push", CLOUD_EVENT), ("push?raw=1", JSON), ("push?raw=true", CLOUD_EVENT)]
+)
+def test_json_that_is_the_message_itself_is_kept_byte_for_byte(api: Api, path: str, kind: str, body: str) -> None:
+    assert api.post(path, body.encode(), kind).json == {"success": True, "message": body, "count": 1}
+    assert api.messages() == [body.encode()]
+    kept = api.post(f"remove?position=0&{path.partition('?')[2]}", body.encode(), kind).json
+    assert (kept["success"], api.messages()) == (True, [])
+
+
+def test_json_that_is_the_message_itself_leaves_the_query_for_the_other_parameters(api: Api) -> None:
+    assert api.post("push?raw=1&delay=60", b'{"delay": 1}', JSON).json["id"]
+    assert api.post("push?raw=0", b'{"message": "a"}', JSON).json["message"] == "a"
+    for path, kind, status, error in [
+        ("push?raw=1", FORM, 415, "unsupported_type"),
+        ("push?raw=2", JSON, 400, "bad_parameter"),
+        ("push?raw=1&raw=1", JSON, 400, "duplicate_key"),
+        ("push?raw=1", "application/x-ndjson", 400, "bad_parameter"),
+        ("release", CLOUD_EVENT, 415, "unsupported_type"),
+    ]:
+        answer = api.post(path, b'{"message":"b"}', kind)
+        assert (answer.status_code, answer.json["error"]) == (status, error), path
+    assert api.messages() == [b"a"]
+
+
+def test_a_multipart_form_is_refused_with_what_to_send_instead(api: Api) -> None:
+    answer = api.post("push", b"--x--", "multipart/form-data; boundary=x")
+    assert answer.status_code == 415
+    assert all(one in answer.json["message"] for one in (TEXT, BYTES, "--data-binary")), answer.json
