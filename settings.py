@@ -3,6 +3,7 @@
 docs/settings.md lists the same rows (`SETTINGS`).
 """
 
+import contextlib
 import ipaddress
 import os
 import re
@@ -310,5 +311,6 @@ def from_environment() -> Settings:
     try:
         return read(os.environ)
     except BadSetting as error:
-        print(f"Cannot start: {error}.", file=sys.stderr, flush=True)
+        with contextlib.suppress(OSError):  # nobody can read it
+            print(f"Cannot start: {error}.", file=sys.stderr, flush=True)
         raise SystemExit(2) from None

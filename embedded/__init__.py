@@ -90,5 +90,5 @@ def start(data_dir: Path) -> Embedded:
         embedded.close()
         raise CannotStart(report or f"the embedded server did not start; {ALTERNATIVES}")
     if warning:
-        print(warning, file=sys.stderr, flush=True)
+        log_line(warning)
     return embedded

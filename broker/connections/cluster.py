@@ -121,7 +121,8 @@ class ClusterMap:
     def _current_owners(self) -> list[Node | None]:
         """Return the owners by slot, read again if outdated. One caller reads; others wait only for the first map."""
         asked_at = time.monotonic()
-        if self._is_outdated and asked_at - self._read_at > MIN_MAP_AGE and self._lock.acquire(self._owners is None):
+        is_needed = self._is_outdated or self._owners is None  # the first read can be under way in another thread
+        if is_needed and asked_at - self._read_at > MIN_MAP_AGE and self._lock.acquire(self._owners is None):
             try:
                 if self._read_at < asked_at:
                     self._read()

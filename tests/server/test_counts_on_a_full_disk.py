@@ -74,4 +74,4 @@ def test_workers_serve_while_the_folder_for_counts_is_full(
     for number in range(40):
         urllib.request.urlopen(f"{app.url}/api/queue/{name}-{number}/push", b"message=a", timeout=20).close()
     assert app.workers() == workers
-    assert ("This process counts in memory only" in app.log.read_text()) == full_at_start
+    assert ("This process counts for itself" in app.log.read_text()) == full_at_start

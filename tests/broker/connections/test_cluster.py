@@ -1,6 +1,8 @@
 """The cluster client follows slots that move, and sends nothing twice."""
 
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -15,7 +17,7 @@ from broker.connections.connection import connect, new_connection
 from broker.connections.errors import NotSent
 from broker.queue import ReliableQueue
 from tests.engines import Cluster
-from tests.servers import Proxy, Store, free_port, running
+from tests.servers import Proxy, Store, free_port, running, until
 from web.errors import from_redis
 
 
@@ -138,3 +140,21 @@ def test_a_command_without_a_key_is_refused(cluster: Cluster) -> None:
     for ask in (client.ping, client.scan, client.info, client.dbsize, lambda: client.eval("return 1", 0)):
         with pytest.raises(redis.DataError):
             ask()
+
+
+def test_a_command_that_comes_during_the_first_read_of_the_map_waits_for_it(cluster: Cluster) -> None:
+    address, reading, may_read = parse_address(cluster.url), threading.Event(), threading.Event()
+
+    def held_back(*node: Any, **options: Any) -> Any:
+        reading.set()
+        assert may_read.wait(30)
+        return new_connection(address, *node, **options)
+
+    owners = ClusterMap(address.hosts, lambda *_: None, held_back)
+    with ThreadPoolExecutor(2) as threads:
+        first = threads.submit(owners.owner, 1)
+        assert reading.wait(30)
+        second = threads.submit(owners.owner, 1)
+        until(lambda: second.running())
+        may_read.set()
+        assert first.result() == second.result()
