@@ -362,7 +362,7 @@ def test_a_waiting_consumer_survives_lost_connections(
     def interrupt() -> None:
         until(lambda: "BLMOVE" in proxy.commands)
         proxy.refuse()
-        until(lambda: caplog.text.count("Redis is away") >= 2)
+        until(lambda: caplog.text.count("Redis is unavailable") >= 2)
         ReliableQueue(valkey.client(), name).push(b"a")
         proxy.accept()
 
@@ -402,7 +402,7 @@ def test_a_consumer_survives_a_failover(
     client.replicaof("127.0.0.1", str(free_port()))  # it accepts no writes from now on
 
     def promote() -> None:
-        until(lambda: "Redis is away" in caplog.text)
+        until(lambda: "Redis is unavailable" in caplog.text)
         client.replicaof("NO", "ONE")
 
     thread = threading.Thread(target=promote)

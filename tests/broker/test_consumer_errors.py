@@ -182,7 +182,7 @@ def test_a_consumer_outlasts_a_state_of_the_server(
     until(lambda: worker.seen == [b"a"])
     begin, end = STATES[state]
     begin(store)
-    until(lambda: "trying again" in caplog.text)
+    until(lambda: "retrying" in caplog.text)
     end(store)
     until(lambda: can_push(raw))
     raw.push(b"leave")
