@@ -16,7 +16,7 @@ from schemathesis.core.parameters import ParameterLocation
 
 from web.api import OPERATIONS
 from web.errors import ApiError
-from web.input.body import TEXT, RawJson
+from web.input.body import JSON, TEXT, RawJson
 from web.input.parameters import MessageParameter
 from web.input.raw_json import NDJSON
 from web.operations.operation import Operation
@@ -80,6 +80,8 @@ def follow_the_rules(
         del (fields if is_query_wrong else query)[name]
     if case.media_type != TEXT:
         query.pop("each", None)
+    if operation.name != "push" or case.media_type != JSON:
+        drop("raw")
     if case.media_type == NDJSON or "each" in query:
         drop("front", "delay")
         case.headers.pop("Idempotency-Key", None)

@@ -164,7 +164,7 @@ class SentinelSet:
         return Store(kind, folder, password=password, first=("sentinel.conf", "--sentinel"))
 
     def _is_in_sync(self, replica: Store) -> bool:
-        return bool(replica.client().info("replication")["master_link_status"] == "up")
+        return bool(replica.client().info("replication").get("master_link_status") == "up")
 
     def _is_ready(self, sentinel: Store) -> bool:
         with contextlib.suppress(redis.RedisError):

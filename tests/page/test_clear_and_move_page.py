@@ -26,7 +26,7 @@ def test_clear_asks_for_the_name_and_can_be_undone(tab: Tab, seed: Callable[...,
     tab.by_id("filter").fill("a")
     tab.by_id("clear").click()
     expect(tab.by_id("clearing-text")).to_contain_text("3 waiting messages will be removed.")
-    expect(tab.by_id("clearing-text")).to_contain_text("not only those that the filter shows")
+    expect(tab.by_id("clearing-text")).to_contain_text("not only those that match the filter")
     expect(tab.by_id("clearing-go")).to_be_disabled()
     tab.by_id("clearing-name").fill(name + "x")
     expect(tab.by_id("clearing-go")).to_be_disabled()

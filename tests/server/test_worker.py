@@ -1,13 +1,13 @@
 """Which connections the worker closes to keep some free for new clients."""
 
 import socket
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
 
 import pytest
 
+from server import clock
 from server.connection import READING_HEAD, Connection, Phase
 from server.disconnect_poller import DisconnectPoller
 from server.worker import MIN_EVICTION_WAIT, SPARE_CONNECTIONS, Worker
@@ -35,7 +35,7 @@ def connect(worker: Any) -> Iterator[Connect]:
             stack.enter_context(theirs).sendall(sent)  # closed first: ours waits for that
             if phase:
                 connection.enter(phase)
-            connection.waiting_since = time.monotonic() - seconds
+            connection.waiting_since = clock.now() - seconds
             worker.connections.add(connection)
             return connection
 

@@ -23,6 +23,7 @@ from werkzeug.security import safe_join
 from web.assets.bundle import Bundle
 
 CACHED_FOREVER = "public, max-age=31536000, immutable"
+CSS_COMMENT = re.compile(rb"/\*.*?\*/\n?", re.DOTALL)
 DIGEST = re.compile(r"-([0-9a-f]{12})(?=\.\w+$)")  # in a file's name
 MIN_COMPRESSED_BYTES = 500  # a smaller body is not worth it: the headers alone are as long
 
@@ -90,6 +91,8 @@ def _build(file: Path) -> Asset:
         files, body = bundle.files, bundle.text.encode()
     else:
         files, body = [file], file.read_bytes()
+    if file.suffix == ".css":
+        body = CSS_COMMENT.sub(b"", body)
     compressed = gzip.compress(body, mtime=0) if len(body) >= MIN_COMPRESSED_BYTES else b""
     return Asset(body, compressed, hashlib.sha256(body).hexdigest()[:12], {file: _modified(file) for file in files})
 

@@ -75,7 +75,7 @@ class Failover:
     def __init__(self, start: Callable[..., Store], kind: str) -> None:
         self.primary = start(kind, "--repl-diskless-sync-delay", "0")
         self.replica = start(kind, "--replicaof", "127.0.0.1", str(self.primary.port))
-        until(lambda: self.replica.client().info("replication")["master_link_status"] == "up")
+        until(lambda: self.replica.client().info("replication").get("master_link_status") == "up")
         self.proxy = Proxy(self.primary.port)
         self.url = self.proxy.url
 
