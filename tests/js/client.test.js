@@ -4,21 +4,7 @@ import { test } from "node:test";
 import { QueueClient, QueueError } from "../../static/js/client.js";
 import { parseEvents } from "../../static/js/client/events.js";
 import { nextLines } from "../../static/js/client/lines.js";
-
-const BASE = "http://queue.test/";
-
-/** Return a client that receives these answers, one per request; `asked` has the requests. */
-function clientOf(...answers) {
-  const asked = [];
-  const fetch = async (url, options = {}) => {
-    const body = options.body instanceof Blob ? await options.body.text() : options.body;
-    asked.push({ method: options.method ?? "GET", url: url.href.slice(BASE.length - 1), headers: options.headers, body });
-    const answer = answers.shift();
-    if (answer instanceof Error) throw answer;
-    return new Response(JSON.stringify(answer.body ?? answer), { status: answer.status ?? 200 });
-  };
-  return { asked, client: new QueueClient("jobs", { base: BASE, fetch }) };
-}
+import { BASE, clientOf } from "./clientOf.js";
 
 test("push sends the message as JSON, and an Idempotency-Key if there is one", async () => {
   const { client, asked } = clientOf({ success: true, message: "hi", count: 1 });

@@ -2,21 +2,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { QueueClient } from "../../static/js/client.js";
-
-const BASE = "http://queue.test/";
-
-/** Return a client that receives these answers, one per request; `asked` has the requests. */
-function clientOf(...answers) {
-  const asked = [];
-  const fetch = async (url, options = {}) => {
-    const body = options.body instanceof Blob ? await options.body.text() : options.body;
-    asked.push({ method: options.method ?? "GET", url: url.href.slice(BASE.length - 1), headers: options.headers, body });
-    const answer = answers.shift();
-    if (answer instanceof Error) throw answer;
-    return new Response(JSON.stringify(answer.body ?? answer), { status: answer.status ?? 200 });
-  };
-  return { asked, client: new QueueClient("jobs", { base: BASE, fetch }) };
-}
+import { BASE, clientOf } from "./clientOf.js";
 
 test("bytes are pushed as bytes, alone, in a list and as a result", async () => {
   const { client, asked } = clientOf(...Array.from({ length: 9 }, () => ({ success: true })));
