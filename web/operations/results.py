@@ -1,6 +1,7 @@
 """result: store and return the result of a job, which its producer names in the message."""
 
-from broker.queue import RESULT_SECONDS, ReliableQueue
+from broker.queue import ReliableQueue
+from broker.queue.settle import RESULT_SECONDS
 from web.input.codec import decode_message
 from web.input.parameters import Integer, JobName, Message
 from web.live.disconnects import ClientConnection

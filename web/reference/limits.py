@@ -2,7 +2,7 @@
 
 from broker.keys import NAME_RULE
 from broker.listing import LIST_TIMEOUT, MAX_QUEUES
-from broker.queue import RESULT_SECONDS
+from broker.queue.settle import RESULT_SECONDS
 from settings import Settings
 from web.input.body import BODY_TIMEOUT, MAX_FORM_FIELDS, MIN_BYTES_PER_SECOND
 from web.input.parameters import MessageList

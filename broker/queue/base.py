@@ -1,0 +1,55 @@
+"""What all operations of a queue share: its keys, and how they run a script."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from broker import script
+from broker.keys import ANSWER_KEYS, POP_ONE_KEYS, SCRIPT_KEYS, digest_of, queue_keys
+from RedisQueue import RedisQueue
+
+
+class ScriptedQueue(RedisQueue):
+    """A RedisQueue whose further operations are scripts. All keys of a queue share one Cluster slot."""
+
+    def __init__(self, client: Any, name: str = "default", prefix: str = "queue:", max_deliveries: int = 5) -> None:
+        super().__init__(client, name, prefix)
+        self.prefix = prefix
+        self.key, self.key_prefix = queue_keys(name, prefix)
+        self.client_for_large = getattr(client, "unbatched", client)  # for commands with a large reply
+        self.max_deliveries = max_deliveries
+        self._keys = [self.key, *(self.key_prefix + key for key in SCRIPT_KEYS)]
+        self._answer_keys = tuple(self.key_prefix + key for key in ANSWER_KEYS)
+        self._pop_one_keys = [self.key, *(self.key_prefix + key for key in POP_ONE_KEYS)]
+
+    def result_key(self, job: str) -> str:
+        """Return the key of a job's result."""
+        return self.key_prefix + "result:" + digest_of(job.encode())
+
+    @property
+    def _resumed_key(self) -> str:
+        return self.key_prefix + "resumed"
+
+    def _cleared_key(self, undo: str) -> str:
+        return self.key_prefix + "cleared:" + undo
+
+    def _list_key_of(self, name: str) -> str:
+        """Return the key of another queue's list."""
+        return queue_keys(name, self.prefix)[0]
+
+    def _run(
+        self, commands: script.Script, command: str, *arguments: Any, extra: Sequence[Any] = (), large: bool = False
+    ) -> list[Any]:
+        """Run a command of a script. `extra` are more keys; `large` says that the reply may be large."""
+        keys = [*self._keys, *filter(None, extra)]
+        client = self.client_for_large if large else self.client
+        return commands.run(client, keys, [command, self.max_deliveries, *arguments])
+
+
+def to_milliseconds(seconds: float) -> int:
+    """Return the milliseconds of a time in seconds, as scripts expect it."""
+    return round(seconds * 1000)
+
+
+def to_seconds(milliseconds: int) -> float | None:
+    """Return the seconds of a time that a script returned; None if it is unknown (-1)."""
+    return None if milliseconds < 0 else milliseconds / 1000
