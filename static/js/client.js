@@ -16,11 +16,11 @@
  * @import { Connection, Counts, Details, Found, InFlight, Message, Preview, QueueList, QueueListChange, QueueState,
  *           Reservation } from "./client/types.js"
  */
-import { UNKNOWN, chunksOf, failureOf, parseAnswer, stoppedBy } from "./client/answers.js";
+import { chunksOf } from "./client/answers.js";
 import { QueueError as Failure } from "./client/errors.js";
-import { followEvents } from "./client/events.js";
+import { Http } from "./client/http.js";
 import { nextLines } from "./client/lines.js";
-import { bytesBody, jsonText, messageValue, pushBody } from "./client/messages.js";
+import { bytesBody, messageValue, pushBody } from "./client/messages.js";
 import { EVENTS_PATH, QUEUES_PATH, baseUrl, operationPath } from "./client/paths.js";
 
 /** The address of the app that serves this module. */
@@ -29,9 +29,9 @@ export const APP_URL = new URL("../../", import.meta.url);
 /** @typedef {Failure} QueueError */
 export const QueueError = Failure;
 
-const CLOCK_TOLERANCE_MS = 2000; // the Date header is in whole seconds
-
 export class QueueClient {
+  #http;
+
   /**
    * @param {string | null} name null: the server's default queue
    * @param {{base?: string | URL, token?: string, fetch?: typeof globalThis.fetch}} options
@@ -40,16 +40,17 @@ export class QueueClient {
   constructor(name = null, { base = APP_URL, token = "", fetch = globalThis.fetch } = {}) {
     this.name = name;
     this.base = base === APP_URL ? APP_URL : baseUrl(base);
-    this.token = token;
-    /** @type {typeof globalThis.fetch} */
-    this.fetch = (...args) => fetch(...args); // fetch must not be called as a method
-    /** How far the server's clock is ahead of this one, milliseconds, as of the last response; 0 if they agree. */
-    this.clockOffset = 0;
+    this.#http = new Http(token, fetch);
+  }
+
+  /** How far the server's clock is ahead of this one, milliseconds, as of the last response; 0 if they agree. */
+  get clockOffset() {
+    return this.#http.clockOffset;
   }
 
   /** Return a client of another queue of the same server. @param {string} name */
   of(name) {
-    return new QueueClient(name, { base: this.base, token: this.token, fetch: this.fetch });
+    return new QueueClient(name, { base: this.base, token: this.#http.token, fetch: this.#http.fetch });
   }
 
   /** Return the URL of an operation. @param {string} operation @param {object} query @returns {URL} */
@@ -149,7 +150,7 @@ export class QueueClient {
    * @returns {AsyncGenerator<Found>}
    */
   async *find(contains, { limit, preview = 200, signal } = {}) {
-    const body = await this.#lines({ contains, limit, preview }, signal);
+    const body = await this.#http.lines(this.url("all", { contains, limit, preview }), signal);
     let rest = "";
     for await (const text of chunksOf(body.pipeThrough(new TextDecoderStream()), signal)) {
       const lines = (rest + text).split("\n");
@@ -164,7 +165,7 @@ export class QueueClient {
    * @returns {AsyncGenerator<Uint8Array>}
    */
   async *exportLines({ contains, signal } = {}) {
-    yield* chunksOf(await this.#lines({ contains }, signal), signal);
+    yield* chunksOf(await this.#http.lines(this.url("all", { contains }), signal), signal);
   }
 
   /**
@@ -301,7 +302,7 @@ export class QueueClient {
 
   /** List all queues. @returns {Promise<QueueList>} */
   queues() {
-    return this.#answer(new URL(QUEUES_PATH, this.base), { method: "GET" });
+    return this.#http.answer(new URL(QUEUES_PATH, this.base), { method: "GET" });
   }
 
   /**
@@ -317,7 +318,7 @@ export class QueueClient {
       first = state.next ?? first;
       queue({ ...state, next: first });
     };
-    return this.#follow(this.url("events", { next, history }), { queue: complete }, connection);
+    return this.#http.follow(this.url("events", { next, history }), { queue: complete }, connection);
   }
 
   /** The URL of the stream of all queues, with their history. @returns {URL} */
@@ -332,66 +333,19 @@ export class QueueClient {
    * @returns {() => void} call it to stop
    */
   allEvents({ queues = () => {}, changed = () => {}, connection = () => {} }) {
-    return this.#follow(this.allEventsUrl, { queues, changed }, connection);
+    return this.#http.follow(this.allEventsUrl, { queues, changed }, connection);
   }
 
   // --- requests
 
-  /**
-   * @param {URL} url @param {Record<string, (data: any) => void>} handlers
-   * @param {(now: Connection, error?: QueueError) => void} connection
-   */
-  #follow(url, handlers, connection) {
-    const stopped = new AbortController();
-    const headers = { Accept: "text/event-stream" };
-    const open = (/** @type {AbortSignal} */ signal) => this.#send(url, { headers, signal });
-    followEvents(open, handlers, connection, stopped.signal);
-    return () => stopped.abort();
-  }
-
-  /**
-   * Return the response of `all` as a stream of lines, one JSON value per message.
-   * @param {object} query @param {AbortSignal} [signal]
-   */
-  async #lines(query, signal) {
-    const response = await this.#send(this.url("all", query), { headers: { Accept: "application/x-ndjson" }, signal });
-    if (!response.ok || !response.body) throw await parseAnswer(response, signal);
-    return response.body;
-  }
-
   /** @param {string} operation @param {object} query @param {AbortSignal} [signal] */
   async #get(operation, query = {}, signal = undefined) {
-    return this.#answer(this.url(operation, query), { method: "GET", signal });
+    return this.#http.get(this.url(operation, query), signal);
   }
 
   /** @param {string} operation @param {{query?: object, body?: any, key?: string, signal?: AbortSignal}} options */
-  async #post(operation, { query = {}, body, key = "", signal } = {}) {
-    /** @type {Record<string, string>} */
-    const headers = key ? { "Idempotency-Key": key } : {};
-    if (body !== undefined && !(body instanceof Blob)) {
-      headers["Content-Type"] = "application/json";
-      body = jsonText(body);
-    }
-    return this.#answer(this.url(operation, query), { method: "POST", headers, body, signal });
-  }
-
-  /** @param {URL} url @param {RequestInit} options */
-  async #answer(url, options) {
-    return parseAnswer(await this.#send(url, options), options.signal);
-  }
-
-  /** @param {URL} url @param {RequestInit} options */
-  async #send(url, options) {
-    if (options.signal?.aborted) throw stoppedBy(options.signal, "It was not sent.");
-    const headers = this.token ? { ...options.headers, Authorization: `Bearer ${this.token}` } : options.headers;
-    try {
-      const response = await this.fetch(url, { ...options, headers, cache: "no-store" });
-      const offset = Date.parse(response.headers.get("Date") ?? "") - Date.now();
-      this.clockOffset = Math.abs(offset) > CLOCK_TOLERANCE_MS ? offset : 0;
-      return response;
-    } catch (error) {
-      throw failureOf(error, `No response. ${UNKNOWN}`, options.signal);
-    }
+  async #post(operation, { query = {}, ...options } = {}) {
+    return this.#http.post(this.url(operation, query), options);
   }
 }
 
