@@ -44,6 +44,7 @@ SECURITY = {
     },
 }
 WARNING = text("To a form: decoding changed a text that was not escaped.")
+JSON_TYPES = ["object", "array", "string", "number", "boolean", "null"]
 MEDIA_SCHEMAS: dict[str, Schema] = {BYTES: {"type": "string", "format": "binary"}}  # any other is plain text
 
 
@@ -161,7 +162,7 @@ def request_body(operation: Operation) -> dict[str, Any] | None:
         content[TEXT] = {"schema": {"type": "string", "minLength": 1}}
         content[BYTES] = {"schema": MEDIA_SCHEMAS[BYTES] | {"minLength": 1}}
         content["application/cloudevents+json"] = {
-            "schema": {"type": "object", "description": "The message itself. Any other +json type is taken too."}
+            "schema": {"type": JSON_TYPES, "description": "The message itself. Any other +json type is accepted too."}
         }
     if operation.streams:
         content[NDJSON] = {"schema": {"type": "string", "description": "A stream of JSON values, one per line."}}
