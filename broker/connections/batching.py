@@ -252,17 +252,22 @@ def pack(args: tuple[Any, ...]) -> bytes:
             return _pack_many(args)
         except (TypeError, IndexError):  # an argument is not bytes, or is too long
             pass
-    packed: bytes = hiredis.pack_command(args)
+    packed: bytes = hiredis.pack_command(_numbers_as_text(args))
     return packed
 
 
+def _numbers_as_text(args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Format numbers here: hiredis crashes if a signal handler raises while it does (3.5.0)."""
+    return tuple([repr(arg) if isinstance(arg, (int, float)) else arg for arg in args])
+
+
 class Packer(HiredisRespSerializer):
-    """redis-py's packer, but faster for a command with many messages, each of which the original checks in Python."""
+    """redis-py's packer, but safe from signals, and faster for many messages, each of which it checks in Python."""
 
     def pack(self, *args: Any) -> list[bytes]:
         if len(args) > MANY_ARGUMENTS:
             return [pack(args)]
-        packed: list[bytes] = super().pack(*args)
+        packed: list[bytes] = super().pack(*_numbers_as_text(args))
         return packed
 
 

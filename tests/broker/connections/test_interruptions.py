@@ -168,6 +168,24 @@ def test_a_storm_of_signals_stops_no_queue(valkey: Store, name: str) -> None:
     assert client.lrange(queue.key, 0, 0)
 
 
+class InterruptedNumber(int):
+    """A number during whose formatting a signal handler raises."""
+
+    def __repr__(self) -> str:
+        raise Interrupted
+
+
+@pytest.mark.parametrize("command", ["EVALSHA", "EXPIRE"])
+def test_a_signal_while_a_command_is_packed_does_not_crash_the_process(
+    valkey: Store, name: str, command: str
+) -> None:
+    client: Any = connect(valkey.url)
+    with pytest.raises(Interrupted):
+        client.execute_command(command, name, InterruptedNumber(1))
+    assert client.rpush(name, "x", 1, 2.5) == 3
+    assert client.lrange(name, 0, -1) == [b"x", b"1", b"2.5"]
+
+
 def test_a_signal_handler_can_use_the_client_that_it_interrupts(proxy: Proxy, name: str) -> None:
     client: Any = connect(proxy.url)
     client.llen(name)
