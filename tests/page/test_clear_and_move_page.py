@@ -61,6 +61,17 @@ def test_clear_and_undo_work_by_keyboard_and_the_undo_outlives_a_reload(tab: Tab
     tab.shows("a", "b")
 
 
+def test_a_dialog_that_is_opened_again_at_once_asks_again(tab: Tab, seed: Callable[..., None]) -> None:
+    seed("a", "b")
+    tab.shows("a", "b")
+    tab.by_id("clear").click()
+    tab.page.evaluate("document.querySelector('#clearing').close(); document.querySelector('#clear').click()")
+    tab.by_id("clearing-name").fill(tab.name)
+    tab.by_id("clearing-go").click()
+    expect(tab.by_id("undo-text")).to_have_text("2 messages cleared")
+    expect(tab.by_id("count")).to_have_text("0")
+
+
 def test_two_clears_can_both_be_undone(tab: Tab, seed: Callable[..., None]) -> None:
     for message in ("first", "second"):
         seed(message)

@@ -4,6 +4,8 @@ import { focusList } from "./dom.js";
  * Common to all dialogs: how they close, messages for invalid fields, and protection against pressing a button twice.
  */
 export function mountDialogs({ t }) {
+  // The event of a close comes a moment later, when the dialog may be open again.
+  addEventListener("close", (event) => event.target.open && event.stopImmediatePropagation(), true);
   for (const button of document.querySelectorAll("dialog .close")) {
     button.addEventListener("click", () => button.closest("dialog").close());
   }

@@ -27,10 +27,15 @@ export function refocus(element, from) {
 
 /** Open a dialog; resolves with the value of the button that closed it, "" if it was cancelled. */
 export function openDialog(dialog) {
+  answers.get(dialog)?.(""); // it was closed just now, and its event is still to come
   dialog.returnValue = "";
   dialog.showModal();
-  return new Promise((done) => dialog.addEventListener("close", () => done(dialog.returnValue), { once: true }));
+  return new Promise((answer) => {
+    answers.set(dialog, answer);
+    dialog.addEventListener("close", () => answer(dialog.returnValue), { once: true });
+  });
 }
+const answers = new WeakMap(); // dialog -> the function that resolves its last promise
 
 /** The tab's storage, which outlives reloads. It can be full or forbidden: then `set` returns false. */
 export const session = {

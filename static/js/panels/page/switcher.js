@@ -20,6 +20,7 @@ export function mountSwitcher({ client, notices, page, isName, t, n }) {
   byId("switch").addEventListener("click", () => {
     field.value = "";
     dialog.showModal();
+    stop?.();
     stop = followAll(client, { queues: on(receiveList), changed: on(receiveChange), connection });
   });
   dialog.addEventListener("close", () => stop?.());
