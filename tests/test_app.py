@@ -27,6 +27,7 @@ def test_an_answer_is_a_line_of_json_that_is_not_cached(api: Api) -> None:
     assert answer.headers["Cache-Control"] == "no-store"
 
 
+@pytest.mark.slow
 def test_importing_the_app_opens_no_connection_and_starts_nothing() -> None:
     code = (
         "import socket, subprocess, threading\n"

@@ -28,6 +28,7 @@ def test_the_reference_is_up_to_date() -> None:
     assert reference(OPERATIONS) == REFERENCE, "docs/api.md is stale: run make docs"
 
 
+@pytest.mark.slow
 def test_every_command_prints_what_the_reference_shows(serve: Callable[..., App], tmp_path: Path) -> None:
     app, by_id = serve(), {operation.id: operation for operation in OPERATIONS}
     assert set(STORY) == by_id.keys()

@@ -166,6 +166,7 @@ def test_the_largest_list_of_ids_fits_in_a_body(api: Api) -> None:
     assert (found.status_code, found.json["error"]) == (409, "stale")
 
 
+@pytest.mark.slow
 def test_large_bodies_are_bounded_in_all_and_small_ones_always_read(
     serve: Callable[..., App], valkey: Store, name: str
 ) -> None:
@@ -198,6 +199,7 @@ def test_large_bodies_are_bounded_in_all_and_small_ones_always_read(
     assert 408 in statuses and set(statuses) <= {408, 503}
 
 
+@pytest.mark.slow
 def test_a_request_that_waits_holds_no_memory_for_bodies(serve: Callable[..., App], valkey: Store, name: str) -> None:
     size = 1 << 17
     app = serve(REDIS_URL=valkey.url, WEB_CONCURRENCY="1", MAX_BODY_BYTES=str(size))
@@ -309,6 +311,7 @@ def test_clients_that_send_a_byte_now_and_then_are_given_up(guarded: App) -> Non
 # --- answers
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("small", [0, 5, 3000])
 @pytest.mark.parametrize("size", [100_000, 1 << 20])
 def test_a_walk_holds_little_even_where_large_messages_follow_small_ones(

@@ -56,6 +56,7 @@ def test_those_who_wait_for_a_result_get_it_at_once(site: App, valkey: Store, na
     assert json.dumps(answer(asked[2])[1]["result"]) == '"2"'
 
 
+@pytest.mark.slow
 def test_a_client_that_left_waits_no_more_for_a_result(serve: Callable[..., App], valkey: Store, name: str) -> None:
     app = serve(REDIS_URL=valkey.url, WEB_CONCURRENCY="1", MAX_BLOCKED_CLIENTS="1")
 

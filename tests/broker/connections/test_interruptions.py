@@ -99,6 +99,7 @@ def test_a_command_interrupted_at_any_line_holds_up_no_later_one(valkey: Store, 
     assert count > 50
 
 
+@pytest.mark.slow
 def test_whoever_is_interrupted_the_others_get_their_own_answers(proxy: Proxy, name: str) -> None:
     """One of four callers is interrupted at each line in turn, as the leader or as one that waits."""
     client: Any = connect(proxy.url)
@@ -176,9 +177,7 @@ class InterruptedNumber(int):
 
 
 @pytest.mark.parametrize("command", ["EVALSHA", "EXPIRE"])
-def test_a_signal_while_a_command_is_packed_does_not_crash_the_process(
-    valkey: Store, name: str, command: str
-) -> None:
+def test_a_signal_while_a_command_is_packed_does_not_crash_the_process(valkey: Store, name: str, command: str) -> None:
     client: Any = connect(valkey.url)
     with pytest.raises(Interrupted):
         client.execute_command(command, name, InterruptedNumber(1))

@@ -65,6 +65,7 @@ def tls_sentinel(folder: Path, ca: Path) -> Iterator[TlsStore]:
             yield sentinel
 
 
+@pytest.mark.slow
 def test_a_cluster_is_reached_over_tls(tls_cluster: TlsStore, ca: Path, name: str) -> None:
     hosts = f"rediss+cluster://:s3cr3t@127.0.0.1:1,127.0.0.1:{tls_cluster.port}"
     url = f"{hosts}?ssl_ca_certs={ca}"

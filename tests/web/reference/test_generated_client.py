@@ -30,6 +30,7 @@ def made(site: App, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return name
 
 
+@pytest.mark.slow
 def test_a_generated_client_pushes_waits_and_acks(made: str, site: App, name: str) -> None:
     models = import_module(f"{made}.models")
     client = import_module(f"{made}.client").Client(site.url)
