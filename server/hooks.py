@@ -32,7 +32,7 @@ from server.clock import MAX_GAP
 from server.listen import check_addresses, page_url
 from settings import ROOT, BadSetting, Settings, read
 
-COUNTS_PREFIX = "queue-counts-"
+COUNTS_PREFIX = "seequeue-counts-"  # not that of 1.0.0, which holds no lock on its folder
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)  # for a worker: stop gracefully
 CHECK_TIMEOUT = 5  # seconds that the start waits for the check of REDIS_URL
 

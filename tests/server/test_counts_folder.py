@@ -16,7 +16,7 @@ pytestmark = pytest.mark.slow
 
 
 def folders(tmp: Path) -> list[Path]:
-    return sorted(tmp.glob("queue-counts-*"))
+    return sorted(tmp.glob("seequeue-counts-*"))
 
 
 def kill_a_worker(app: App) -> None:

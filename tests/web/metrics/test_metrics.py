@@ -242,7 +242,7 @@ def test_all_workers_count_together_even_after_a_kill_and_a_reload(
         found = metrics_of(app)
         assert found["queue_pushed_total", name] == found["queue_requests_total", "push", "200"] == 50
         assert found["queue_waiting_messages", name] == 50
-    [folder] = tmp_path.glob("queue-counts-*")
+    [folder] = tmp_path.glob("seequeue-counts-*")
     assert len(list(folder.glob("*.counts"))) <= 4  # at a reload two old and two new workers live at once
     app.end()
     assert not folder.exists()
