@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Callable
-from functools import cached_property
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from web.live.queue_list_feed import QueueListFeed
 from web.live.wait import Slots
 from web.log_limit import LogLimit
 
+MAX_QUEUES = 1000  # that a process keeps ready
 BODIES_AT_ONCE = 4  # bodies of MAX_BODY_BYTES that a process may hold
 RETRY_DELAY = 1.0  # seconds between two attempts to reach Redis
 
@@ -99,7 +100,14 @@ class Services:
 
     def queue(self, name: str) -> ReliableQueue:
         """Return the queue of that name."""
-        return ReliableQueue(self.client, name, self.settings.queue_prefix, self.settings.max_deliveries)
+        return self._queues(name)
+
+    @cached_property
+    def _queues(self) -> Callable[[str], ReliableQueue]:
+        """The queues by name, as every request needs one; they have no state of their own."""
+        settings = self.settings
+        make = partial(ReliableQueue, self.client, prefix=settings.queue_prefix, max_deliveries=settings.max_deliveries)
+        return lru_cache(maxsize=MAX_QUEUES)(make)
 
     def queue_feed(self, queue: ReliableQueue) -> QueueFeed:
         """Return a feed of one queue."""

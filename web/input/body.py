@@ -166,7 +166,7 @@ def read_fields(request: Request, limit: int, raw: bool = False) -> dict[str, An
 
 def is_json_message(request: Request, kind: str) -> bool:
     """Return whether a body of a media type is a message in JSON. raw=1 with a body that cannot be one is refused."""
-    is_raw = request.args.get("raw") in ("1", "true")
+    is_raw = bool(request.args) and request.args.get("raw") in ("1", "true")
     if is_raw and kind != JSON and not kind.endswith("+json"):
         raise ApiError("unsupported_type", f"With raw=1, send {JSON}.")
     return is_raw or kind.endswith("+json")

@@ -260,10 +260,14 @@ def parse(
         ApiError: a parameter is unknown, given twice, missing or invalid.
     """
     known = {parameter.name: parameter for parameter in parameters}
-    for name in (*request.args, *fields):
+    sent = dict.fromkeys((*request.args, *fields))
+    for name in sent:
         if name not in known:
             raise _unknown(request, name, list(known), fields)
-    return {name: _value(request, parameter, fields, limits) for name, parameter in known.items()}
+    return {
+        name: _value(request, parameter, fields, limits) if name in sent or parameter.required else parameter.default
+        for name, parameter in known.items()
+    }
 
 
 def _value(request: Request, parameter: Parameter, fields: Mapping[str, Any], limits: Limits) -> Any:

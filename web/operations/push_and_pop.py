@@ -32,7 +32,7 @@ from web.request import Request
 
 def is_put_back(request: Request) -> bool:
     """Return whether the query string has front=1, which puts a popped message back."""
-    return request.args.getlist("front") in (["1"], ["true"])
+    return bool(request.args) and request.args.getlist("front") in (["1"], ["true"])
 
 
 @operation(
