@@ -20,6 +20,7 @@ from web.input.body import JSON, TEXT, RawJson
 from web.input.parameters import MessageParameter
 from web.input.raw_json import NDJSON
 from web.operations.operation import Operation
+from web.reference.openapi import CLOUD_EVENT
 
 ROWS = {(one.method, one.name): one for one in OPERATIONS if not one.path}
 REQUIRED = {"id": "a", "undo": "a", "to": "elsewhere", "job": "a", "position": 0}
@@ -34,6 +35,12 @@ def serialize_lines(context: Any, value: Any) -> Any:
     if not isinstance(value, str):
         return b"{\n"
     return b"".join(json.dumps(line).encode() + b"\n" for line in value.splitlines() if line)
+
+
+@schemathesis.hook
+def filter_case(context: Any, case: "schemathesis.Case[Any]") -> bool:
+    """Leave out a CloudEvent that is no object: it is accepted, which a generator of clients could not express."""
+    return case.media_type != CLOUD_EVENT or isinstance(case.body, dict)
 
 
 @schemathesis.hook

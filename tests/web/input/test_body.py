@@ -14,9 +14,9 @@ from tests.servers import FakeRedis
 from tests.web.helpers import BYTES, FORM, JSON, TEXT
 from web.errors import ApiError
 from web.input.body import read_fields
+from web.reference.openapi import CLOUD_EVENT
 from web.request import current_request
 
-CLOUD_EVENT = "application/cloudevents+json"
 MIB = 1 << 20
 BOM = b"\xef\xbb\xbf"
 
