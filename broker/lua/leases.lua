@@ -14,6 +14,7 @@ local function is_delayed(id) return string.sub(id, -2) == '-d' end
 local function schedule_of(id) return is_delayed(id) and delayed or reserved end
 local function body_field(id) return is_delayed(id) and string.sub(id, 1, -3) or id end
 local function failure_field(id) return body_field(id) .. ':failure' end
+local function by_field(id) return body_field(id) .. ':by' end
 local function deliveries_of(id) return tonumber(string.match(body_field(id), '%d+$') or 0) end
 
 -- A failure is '<when>:<reason>', with '!' in front if the message is to be buried. Without one the lease has expired.
@@ -71,7 +72,7 @@ local function return_messages(ids)
       moves, bytes = moves + 1, bytes + #message
     end
     call('ZREM', schedule_of(id), id)
-    call('HDEL', bodies, body_field(id), failure_field(id))
+    call('HDEL', bodies, body_field(id), failure_field(id), by_field(id))
     return moves >= MAX_MOVES or bytes >= MAX_BATCH_BYTES
   end
   local delivered, returning = {}, {}

@@ -34,7 +34,7 @@ if command == 'ack' or command == 'ack_with' then
     local id = ARGV[i]
     if call('ZREM', schedule_of(id), id) == 1 then
       if has_reasons then remove_failure_reasons({call('HGET', bodies, body_field(id)) or nil}) end
-      call('HDEL', bodies, body_field(id), failure_field(id))
+      call('HDEL', bodies, body_field(id), failure_field(id), by_field(id))
       call('ZADD', acked, acked_at, id)
     end
   end

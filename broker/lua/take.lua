@@ -2,7 +2,7 @@
 --
 -- pop      Input:  number, digest of an Idempotency-Key, fingerprint of its request; extra keys: those of answers
 --          Output: milliseconds until more may come (-1: unknown), messages, 1 if this answer was saved, 1 if paused
--- reserve  Input:  number, lease in milliseconds, a random text that makes ids unguessable
+-- reserve  Input:  number, lease in milliseconds, a random text that makes ids unguessable, who reserves (or none)
 --          Output: milliseconds until one is due (-1: unknown), {id, deliveries, message}..., deadline, 1 if paused
 -- move     Input:  number; extra key: the list to move to
 --          Output: the number of messages moved
@@ -54,7 +54,7 @@ for i, message in ipairs(messages) do
   local delivery = deliveries[i] + 1
   local id = string.format('%016.0f-%04d-%s-%d', time[1] * 1000000 + time[2], i, ARGV[5], delivery)
   call('ZADD', reserved, deadline, id)
-  call('HSET', bodies, id, message)
+  if ARGV[6] then call('HSET', bodies, id, message, by_field(id), ARGV[6]) else call('HSET', bodies, id, message) end
   records[i] = {id, delivery, message}
 end
 announce_due(deadline)
