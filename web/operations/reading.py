@@ -25,6 +25,7 @@ HELD = {
     "message": "hello",
     "deliveries": 1,
     "deadline": 1795489594.022,
+    "by": "worker-1",
 }
 NO_OTHERS = {"reserved": 0, "delayed": 0, "dead": 0, "waiters": 0, "paused": False}
 
