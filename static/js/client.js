@@ -13,7 +13,7 @@
  * pushed as they are; a value that JSON would change, such as a Map or NaN, is refused with the code "bad_message". Every failure rejects with a QueueError. While a
  * queue is paused, pop and reserve reject with the code "paused", so that it is not mistaken for an empty queue.
  *
- * @import { Connection, Counts, Details, Found, InFlight, Message, Preview, QueueList, QueueListChange, QueueState,
+ * @import { Connection, Consumer, Counts, Details, Found, InFlight, Message, Preview, QueueList, QueueListChange, QueueState,
  *           Reservation } from "./client/types.js"
  */
 import { chunksOf } from "./client/answers.js";
@@ -187,6 +187,14 @@ export class QueueClient {
    */
   delayed({ offset, limit, preview, signal } = {}) {
     return this.#get("delayed", { offset, limit, preview }, signal);
+  }
+
+  /**
+   * List who has reserved messages and who waits for one.
+   * @returns {Promise<{consumers: Consumer[], complete: boolean}>} complete: whether these are all
+   */
+  consumers() {
+    return this.#get("consumers");
   }
 
   // --- reservations

@@ -73,6 +73,7 @@ test("several queues are named in one path, and a reservation has its queue", as
     { success: true, messages: [reservation], queue: "low" },
     { success: false, error: "empty", message: "Empty.", messages: [] },
     { success: true, messages: [reservation] },
+    { success: true, consumers: [], complete: true },
   );
   const several = client.of(["urgent", "low"]);
   assert.equal(await several.pop({ by: "w1" }), "a");
@@ -80,6 +81,7 @@ test("several queues are named in one path, and a reservation has its queue", as
   assert.deepEqual(await several.reserve({ max: 2 }), [{ ...reservation, queue: "low" }]);
   assert.deepEqual(await several.reserve({ max: 2 }), []);
   assert.deepEqual(await client.reserve({ max: 2 }), [reservation]);
+  assert.deepEqual(await client.consumers(), { success: true, consumers: [], complete: true });
   assert.deepEqual(
     asked.map(({ url }) => url),
     [
@@ -88,6 +90,7 @@ test("several queues are named in one path, and a reservation has its queue", as
       "/api/queue/urgent%2Clow/reserve?max=2",
       "/api/queue/urgent%2Clow/reserve?max=2",
       "/api/queue/jobs/reserve?max=2",
+      "/api/queue/jobs/consumers",
     ],
   );
 });

@@ -127,6 +127,25 @@ def test_the_queue_taken_from_is_counted_and_logged(
 # --- who takes
 
 
+def test_reserved_and_consumers_say_who_has_a_message(api: Api) -> None:
+    push(api, "a", "b")
+    api.post("reserve", {"by": "host:1"})
+    api.post("reserve")
+    assert [one.get("by") for one in api.get("reserved").json["messages"]] == ["host:1", None]
+    answer = api.get("consumers").json
+    assert all(0 <= one.pop("oldest") < 60 for one in answer["consumers"])
+    assert sorted(answer.pop("consumers"), key=lambda one: one["by"]) == [
+        {"by": "", "reserved": 1, "waiting": 0},
+        {"by": "host:1", "reserved": 1, "waiting": 0},
+    ]
+    assert answer == {"success": True, "complete": True}
+
+
+def test_a_queue_that_nobody_uses_has_no_consumers(api: Api) -> None:
+    push(api, "a")
+    assert api.get("consumers").json == {"success": True, "consumers": [], "complete": True}
+
+
 @pytest.mark.parametrize("by", ["", "a b", "é", "x" * 65, "a\n"], ids=["empty", "blank", "letter", "long", "line"])
 @pytest.mark.parametrize("operation", ["pop", "reserve"])
 def test_a_name_of_a_consumer_is_visible_ascii(api: Api, operation: str, by: str) -> None:

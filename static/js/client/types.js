@@ -12,6 +12,9 @@
  * @typedef {Preview & {id: string, message?: Message, deliveries: number, deadline: number, reason?: string,
  *           failed?: number, by?: string}} InFlight
  *     a message that is reserved or delayed until its deadline; by: who reserved it last
+ * @typedef {{by: string, reserved: number, oldest: number | null, waiting: number}} Consumer
+ *     by: "" for all that gave no name; oldest: how long it has held the oldest of its messages; waiting: its requests
+ *     that wait for a message
  * @typedef {Preview & {position: number, message?: Message}} Found a message that contains the text searched for
  * @typedef {{at: number, step: number, max: (number | null)[], count: (number | null)[], in: (number | null)[],
  *            out: (number | null)[]}} History
