@@ -9,7 +9,8 @@ share a Cluster slot. Times are in milliseconds by the Redis clock. A digest is 
     {queue:jobs}:reserved          zset    id of a reservation -> its deadline
     {queue:jobs}:delayed           zset    id of a delayed message, which ends in "-d" -> when it returns
     {queue:jobs}:bodies            hash    id, without "-d" -> message;
-                                           "<id>:failure" -> "<when>:<reason>", with "!" in front if it is to be buried
+                                           "<id>:failure" -> "<when>:<reason>", with "!" in front if it is to be buried;
+                                           "<id>:by" -> who reserved it, if it said so
     {queue:jobs}:acked             zset    id acked within the last hour, the last 10,000 at least -> when
     {queue:jobs}:clock             string  "<when a lease or delay last began>:<none ends before>:<the last one ends>"
 
@@ -26,7 +27,8 @@ share a Cluster slot. Times are in milliseconds by the Redis clock. A digest is 
                                            scrape of /metrics at which the queue held something
 
   Consumers
-    {queue:jobs}:waiters           hash    process -> "<number of its clients that wait>:<valid until>"; a minute
+    {queue:jobs}:waiters           hash    process -> "<number of its clients that wait>:<valid until>", then
+                                           " <by> <number>" for each name that they gave; a minute
     {queue:jobs}:paused            string  exists while the queue is paused
     {queue:jobs}:resumed           list    wakes up the clients that wait for the end of a pause; a minute
 

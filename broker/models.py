@@ -59,12 +59,14 @@ class InFlight:
     deadline: float  # when it returns to the queue
     failed: float | None  # time of its last failure; None if it never failed
     reason: str  # of its last failure
+    by: str = ""  # who reserved it, if it said so
 
     @classmethod
     def from_reply(
-        cls, id: bytes, due: int, head: bytes, size: int, deliveries: int, failed: int, reason: bytes
+        cls, id: bytes, due: int, head: bytes, size: int, deliveries: int, failed: int, reason: bytes, by: bytes
     ) -> "InFlight":
-        return cls(id.decode(), head, size, deliveries, due / 1000, _time(failed), reason.decode(errors="replace"))
+        texts = reason.decode(errors="replace"), by.decode(errors="replace")
+        return cls(id.decode(), head, size, deliveries, due / 1000, _time(failed), *texts)
 
 
 @dataclass(frozen=True)
@@ -123,6 +125,16 @@ class QueueCounts:
     def as_dict(self) -> dict[str, int | bool]:
         """Return the counts by name, in this order."""
         return dict(vars(self))
+
+
+@dataclass(frozen=True)
+class Consumer:
+    """A consumer of a queue: what it has reserved, and how many of its requests wait for a message."""
+
+    by: str = ""  # how it names itself; all those without a name are one
+    reserved: int = 0
+    oldest: float | None = None  # seconds since it reserved the oldest of its messages; None if it has none
+    waiting: int = 0
 
 
 @dataclass(frozen=True)

@@ -152,6 +152,10 @@ def test_delays(recipe: Recipe) -> None:
     check(recipe.section, recipe.app, recipe.folder)
 
 
+def test_priorities(recipe: Recipe) -> None:
+    check(recipe.section, recipe.app, recipe.folder)
+
+
 def test_retry_with_backoff(recipe: Recipe) -> None:
     recipe.push("fetch", "http://127.0.0.1:1/")
     recipe.push("fetch", f"{recipe.app.url}/healthz")

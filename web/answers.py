@@ -107,7 +107,8 @@ def iter_held(
             return
         yield [
             {"id": one.id, **_content(one.head, one.size, characters), "deliveries": one.deliveries}
-            | {"deadline": one.deadline, **_failure("failed", one.failed, one.reason)}
+            | {"deadline": one.deadline, **({"by": one.by} if one.by else {})}
+            | _failure("failed", one.failed, one.reason)
             for one in found
         ]
         last, left = found[-1], left - len(found)

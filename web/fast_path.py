@@ -40,6 +40,7 @@ class FastPath:
         def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
             if operation:
                 label, queue = operation.id, services.settings.queue_name if name is None else name
+                queue = request.taken_from or queue
             else:
                 label, queue = label_of(environ), ""
             record_answer(services, environ, label, queue, status, time.monotonic() - began)

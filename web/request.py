@@ -42,6 +42,7 @@ class Request(flask.Request):
     services: Services
     held_body: HeldBody | None = None  # its body in `services.body_memory`, if it is counted there
     is_body_read = False  # to its end
+    taken_from = ""  # the queue that its messages come from, if its path names several
     session_token: bytes | None = None  # that started its session, b"" without a session; None until looked up
 
     def __init__(self, environ: dict[str, Any], *args: Any, **options: Any) -> None:

@@ -20,7 +20,7 @@ local function reserve(messages, deadline, deliveries)
     local delivery = (deliveries[i] or 0) + 1
     local id = string.format('%s-%04d-%s-%d', moment, i, ARGV[5], delivery)
     call('ZADD', reserved, deadline, id)
-    call('HSET', bodies, id, message)
+    call('HSET', bodies, id, message, unpack(ARGV[6] and {id .. ':by', ARGV[6]} or {}))
     records[i] = {id, delivery, message}
   end
   return {DONE, -1, records, deadline, 0}

@@ -7,18 +7,24 @@
 --                 Output: {first bytes, size, {deliveries, when it failed, reason, 1 if it died}}... in pop order
 -- in_flight       Input:  'reserved' or 'delayed', offset, id and deadline of the last message read before (or ''),
 --                         number, bytes of each; with an id the list continues behind that message
---                 Output: {id, deadline, first bytes, size, deliveries, when it failed (0: never), reason}...
+--                 Output: {id, deadline, first bytes, size, deliveries, when it failed (0: never), reason, by}...
+-- consumers       Input:  id and deadline of the last reservation read before (or '')
+--                 Output: {by, number of the next 1,000 reservations, milliseconds since the oldest of them was made}...,
+--                         id and deadline of the last of them (none if there are no more), and in the first call
+--                         '<number of clients of a process that wait>[ <by> <number of them>]...'...
 -- stats           Output: leases expired, messages buried, milliseconds for which the same message has been next
 -- sweep           Output: milliseconds until the next lease or delay ends (-1: there is none)
--- report_waiters  Input:  a process, the number of its clients that wait, milliseconds for which that is valid
+-- report_waiters  Input:  a process, the number of its clients that wait, milliseconds for which that is valid,
+--                         ' <by> <number>' for each of their names
 
 local WAITERS_SECONDS = 60
+local MAX_RESERVATIONS = 1000 -- that one call looks at; Lua fails to unpack near 8,000
 
 if command == 'report_waiters' then
   if ARGV[4] == '0' then
     call('HDEL', waiters, ARGV[3])
   else
-    call('HSET', waiters, ARGV[3], ARGV[4] .. ':' .. whole(now + ARGV[5]))
+    call('HSET', waiters, ARGV[3], ARGV[4] .. ':' .. whole(now + ARGV[5]) .. ARGV[6])
     call('EXPIRE', waiters, WAITERS_SECONDS)
   end
   return {DONE}
@@ -28,18 +34,29 @@ if return_due(due_ids()) then return {AGAIN} end
 
 if command == 'sweep' then return {DONE, until_next_due()} end
 
+-- Call visit(clients, names, milliseconds left) for each report of waiting clients that is valid.
+local function each_report(visit)
+  for _, report in ipairs(call('HVALS', waiters)) do
+    local clients, valid_until, names = string.match(report, '^(%d+):(%d+)(.*)$')
+    local left = tonumber(valid_until) - now
+    -- More is left if the clock was set back: the process reports again.
+    if left > 0 and left <= WAITERS_SECONDS * 1000 then visit(clients, names, left) end
+  end
+end
+
+-- The rank in a schedule behind the last message read before, which may have left it.
+local function rank_after(schedule, last_id, deadline)
+  local rank = call('ZRANK', schedule, last_id)
+  return rank and rank + 1 or call('ZCOUNT', schedule, '-inf', '(' .. deadline)
+end
+
 if command == 'state' then
   local number, offset = tonumber(ARGV[3]), tonumber(ARGV[4])
   local waiting_clients, next_change = 0, until_next_due()
-  local reports = call('HGETALL', waiters)
-  for i = 2, #reports, 2 do
-    local clients, valid_until = string.match(reports[i], '^(%d+):(%d+)$')
-    local left = tonumber(valid_until) - now
-    if left > 0 and left <= WAITERS_SECONDS * 1000 then -- more if the clock was set back: the process reports again
-      waiting_clients = waiting_clients + clients
-      if next_change < 0 or left < next_change then next_change = left end
-    end
-  end
+  each_report(function(clients, _, left)
+    waiting_clients = waiting_clients + clients
+    if next_change < 0 or left < next_change then next_change = left end
+  end)
   local heads = {}
   local messages = number > 0 and call('LRANGE', list, -offset - number, -offset - 1) or {}
   for i = #messages, 1, -1 do heads[#heads + 1] = {string.sub(messages[i], 1, ARGV[5]), #messages[i]} end
@@ -60,24 +77,38 @@ end
 if command == 'in_flight' then
   local schedule = ARGV[3] == 'delayed' and delayed or reserved
   local start, last_id, number = tonumber(ARGV[4]), ARGV[5], tonumber(ARGV[7])
-  if last_id ~= '' then
-    local rank = call('ZRANK', schedule, last_id)
-    start = rank and rank + 1 or call('ZCOUNT', schedule, '-inf', '(' .. ARGV[6])
-  end
+  if last_id ~= '' then start = rank_after(schedule, last_id, ARGV[6]) end
   local bytes, shown = 0, {}
   local ids = number > 0 and call('ZRANGE', schedule, start, start + number - 1, 'WITHSCORES') or {}
   for i = 1, #ids, 2 do
     local id = ids[i]
-    local message, failure = unpack(call('HMGET', bodies, body_field(id), failure_field(id)))
+    local message, failure, by = unpack(call('HMGET', bodies, body_field(id), failure_field(id), by_field(id)))
     local failed, reason = string.match(failure or '', '^!?(%d+):(.*)$')
     message = message or ''
     bytes = bytes + #message
     local head = string.sub(message, 1, ARGV[8])
     shown[#shown + 1] =
-      {id, tonumber(ids[i + 1]), head, #message, deliveries_of(id), tonumber(failed or 0), reason or ''}
+      {id, tonumber(ids[i + 1]), head, #message, deliveries_of(id), tonumber(failed or 0), reason or '', by or ''}
     if bytes >= MAX_WALK_BYTES then break end
   end
   return {DONE, shown}
+end
+
+if command == 'consumers' then
+  local reports, is_first = {}, ARGV[3] == ''
+  if is_first then each_report(function(clients, names) reports[#reports + 1] = clients .. names end) end
+  local start = is_first and 0 or rank_after(reserved, ARGV[3], ARGV[4])
+  local ids = call('ZRANGE', reserved, start, start + MAX_RESERVATIONS - 1, 'WITHSCORES')
+  local fields, records, held = {}, {}, {}
+  for i = 1, #ids, 2 do fields[#fields + 1] = by_field(ids[i]) end
+  for i, by in ipairs(#fields > 0 and call('HMGET', bodies, unpack(fields)) or {}) do
+    local reserved_at = math.floor(tonumber(string.match(ids[2 * i - 1], '^%d+') or 0) / 1000)
+    local record = records[by] or {by or '', 0, 0}
+    if not records[by] then held[#held + 1], records[by] = record, record end
+    record[2], record[3] = record[2] + 1, math.max(record[3], now - reserved_at)
+  end
+  local last = #fields == MAX_ARGUMENTS and {ids[#ids - 1], ids[#ids]} or {}
+  return {DONE, held, last, reports}
 end
 
 -- Equal messages look like one that stays, unless fewer wait than before. A call that finds nothing new writes nothing.

@@ -1,10 +1,13 @@
 """Show: read the state of a queue and search it. The scripts are `broker/lua/show.lua` and `find.lua`."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from broker import script
-from broker.models import Details, Found, InFlight, QueueCounts, QueueStats, Search, State
+from broker.models import Consumer, Details, Found, InFlight, QueueCounts, QueueStats, Search, State
 from broker.queue.base import ScriptedQueue, to_milliseconds, to_seconds
+from broker.queue.consumers import find_consumers, format_names
 
 
 class ShowOperations(ScriptedQueue):
@@ -60,6 +63,19 @@ class ShowOperations(ScriptedQueue):
         expired, buried, head_age = self._run(script.SHOW, "stats")
         return QueueStats(expired, buried, head_age / 1000)
 
-    def report_waiters(self, process: str, waiters: int, valid: float) -> None:
-        """Record the number of clients of a process that wait for a message; it expires after `valid` seconds."""
-        self._run(script.SHOW, "report_waiters", process, waiters, to_milliseconds(valid))
+    def consumers(self) -> tuple[list[Consumer], bool]:
+        """Return who has reserved messages and who waits for one, those with the oldest reservation first.
+
+        Also return whether these are all: it stops at MAX_NAMES names. While more than 1,000 messages are reserved,
+        one that is extended or settled meanwhile can count twice or be missed.
+        """
+        return find_consumers(lambda *last: self._run(script.SHOW, "consumers", *last, large=True))
+
+    def report_waiters(
+        self, process: str, waiters: int, valid: float, names: Mapping[str, int] = MappingProxyType({})
+    ) -> None:
+        """Record the number of clients of a process that wait for a message, and how many have each of the names.
+
+        It expires after `valid` seconds.
+        """
+        self._run(script.SHOW, "report_waiters", process, waiters, to_milliseconds(valid), format_names(names))

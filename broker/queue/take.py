@@ -41,12 +41,12 @@ class TakeOperations(ScriptedQueue):
         next_due, messages, repeated, paused = self._run(script.TAKE, "pop", *arguments, extra=keys, large=max > 1)
         return Batch(messages, to_seconds(next_due), paused == 1, repeated == 1)
 
-    def reserve(self, lease: float = 30, max: int = 1) -> Batch[Delivery]:
-        """Reserve up to `max` messages for `lease` seconds.
+    def reserve(self, lease: float = 30, max: int = 1, by: str = "") -> Batch[Delivery]:
+        """Reserve up to `max` messages for `lease` seconds. `by` names the consumer, for `reserved` and `consumers`.
 
         Those not acked by then return to the queue or become dead letters. A batch ends once it reaches 16 MiB.
         """
-        arguments = (max, to_milliseconds(lease), secrets.token_hex(8))
+        arguments = (max, to_milliseconds(lease), secrets.token_hex(8), *filter(None, [by]))
         next_due, records, deadline, paused = self._run(script.TAKE, "reserve", *arguments, large=max > 1)
         deliveries = [Delivery.from_reply(deadline, *record) for record in records]
         return Batch(deliveries, to_seconds(next_due), paused == 1)

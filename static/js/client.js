@@ -13,7 +13,7 @@
  * pushed as they are; a value that JSON would change, such as a Map or NaN, is refused with the code "bad_message". Every failure rejects with a QueueError. While a
  * queue is paused, pop and reserve reject with the code "paused", so that it is not mistaken for an empty queue.
  *
- * @import { Connection, Counts, Details, Found, InFlight, Message, Preview, QueueList, QueueListChange, QueueState,
+ * @import { Connection, Consumer, Counts, Details, Found, InFlight, Message, Preview, QueueList, QueueListChange, QueueState,
  *           Reservation } from "./client/types.js"
  */
 import { chunksOf } from "./client/answers.js";
@@ -33,12 +33,14 @@ export class QueueClient {
   #http;
 
   /**
-   * @param {string | null} name null: the server's default queue
+   * @param {string | string[] | null} name
+   *     null: the server's default queue; a list: up to 10 queues in order, only to pop and reserve from the first that
+   *     has a message
    * @param {{base?: string | URL, token?: string, fetch?: typeof globalThis.fetch}} options
    *     base: the address of the app; token: not needed in a page whose visitor is signed in
    */
   constructor(name = null, { base = APP_URL, token = "", fetch = globalThis.fetch } = {}) {
-    this.name = name;
+    this.name = Array.isArray(name) ? name.join(",") : name;
     this.base = base === APP_URL ? APP_URL : baseUrl(base);
     this.#http = new Http(token, fetch);
   }
@@ -48,7 +50,7 @@ export class QueueClient {
     return this.#http.clockOffset;
   }
 
-  /** Return a client of another queue of the same server. @param {string} name */
+  /** Return a client of another queue, or of several, of the same server. @param {string | string[]} name */
   of(name) {
     return new QueueClient(name, { base: this.base, token: this.#http.token, fetch: this.#http.fetch });
   }
@@ -116,12 +118,12 @@ export class QueueClient {
 
   /**
    * Remove and return the next message, or null if there is none; with `max`, a list of up to that many.
-   * @param {{max?: number, wait?: number, key?: string, signal?: AbortSignal}} options
-   *     wait: seconds to wait for a message; key: an Idempotency-Key, with which the same pop can be retried safely
+   * @param {{max?: number, wait?: number, by?: string, key?: string, signal?: AbortSignal}} options
+   *     wait: seconds to wait for a message; by: the name of this consumer; key: an Idempotency-Key, with which the same pop can be retried safely
    * @returns {Promise<Message | null | Message[]>}
    */
-  async pop({ max, wait, key = "", signal } = {}) {
-    const answer = await this.#post("pop", { query: { max, wait }, key, signal });
+  async pop({ max, wait, by, key = "", signal } = {}) {
+    const answer = await this.#post("pop", { query: { max, wait, by }, key, signal });
     return max === undefined ? (answer.success ? answer.message : null) : answer.messages;
   }
 
@@ -187,19 +189,28 @@ export class QueueClient {
     return this.#get("delayed", { offset, limit, preview }, signal);
   }
 
+  /**
+   * List who has reserved messages and who waits for one.
+   * @returns {Promise<{consumers: Consumer[], complete: boolean}>} complete: whether these are all
+   */
+  consumers() {
+    return this.#get("consumers");
+  }
+
   // --- reservations
 
   /**
    * Reserve the next message; it returns to the queue unless it is acked in time. null if there is none, [] with `max`.
-   * @param {{lease?: number, wait?: number, max?: number, signal?: AbortSignal}} options
-   *     lease: seconds until it returns; wait: seconds to wait for a message
+   * @param {{lease?: number, wait?: number, max?: number, by?: string, signal?: AbortSignal}} options
+   *     lease: seconds until it returns; wait: seconds to wait for a message; by: the name of this consumer
    * @returns {Promise<Reservation | null | Reservation[]>}
    */
-  async reserve({ lease, wait, max, signal } = {}) {
-    const answer = await this.#post("reserve", { query: { lease, wait, max }, signal });
-    if (max !== undefined) return answer.messages;
+  async reserve({ lease, wait, max, by, signal } = {}) {
+    const answer = await this.#post("reserve", { query: { lease, wait, max, by }, signal });
+    const queue = answer.queue && { queue: answer.queue }; // of several; `of(queue)` can ack it
+    if (max !== undefined) return answer.messages.map((/** @type {Reservation} */ one) => ({ ...one, ...queue }));
     const { id, message, deliveries, deadline } = answer;
-    return answer.success ? { id, message, deliveries, deadline } : null;
+    return answer.success ? { id, message, deliveries, deadline, ...queue } : null;
   }
 
   /**

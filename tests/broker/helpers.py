@@ -69,7 +69,7 @@ def each_operation(
         "push later": lambda: queue.push_later(100, [b"new"]),
         "pop": lambda: queue.pop(2),
         "pop once": lambda: queue.pop_batch(2, "pop"),
-        "reserve": lambda: queue.reserve(30, 2),
+        "reserve": lambda: queue.reserve(30, 2, "worker"),
         "requeue": lambda: queue.requeue(b"popped"),
         "ack": lambda: queue.ack(id),
         "ack a delayed message": lambda: queue.ack(delayed),
@@ -98,6 +98,7 @@ def each_operation(
         "find": lambda: queue.find("a", 9, 9, Search(), details=True),
         "stats": lambda: queue.stats(),
         "report waiters": lambda: queue.report_waiters("process", 1, 30),
+        "consumers": lambda: queue.consumers(),
     }
 
 

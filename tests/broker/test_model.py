@@ -41,6 +41,7 @@ class Reservation:
     order: int  # its place among all reservations
     deadline: float = 0  # as Valkey has it: messages that are due in the same unit are in this order
     reason: str = "lease expired"  # of its last failure
+    by: str = ""  # who reserved it
 
     def is_new(self) -> bool:
         return self.deliveries == 0
@@ -64,7 +65,7 @@ class Model:
     acked: set[str] = field(default_factory=set)
     answers: dict[str, tuple[Any, Any]] = field(default_factory=dict)  # Idempotency-Key -> request, answer
     cleared: dict[str, list[bytes]] = field(default_factory=dict)
-    waiters: dict[str, int] = field(default_factory=dict)
+    waiters: dict[str, tuple[int, str]] = field(default_factory=dict)  # process -> number, who
 
     def push(self, messages: Sequence[bytes], front: bool) -> int:
         if front:
@@ -273,6 +274,7 @@ JOBS, DEAD, OTHER = "jobs", "jobs.dead", "other"
 QUEUES = st.sampled_from([JOBS, JOBS, JOBS, DEAD, OTHER])
 MESSAGES = st.lists(st.sampled_from([b"a", b"b", b"2,1", b"\x00:\xff"]), min_size=1, max_size=4)
 KEYS = st.sampled_from(["k1", "k2"])
+NAMES = st.sampled_from(["", "w1", "w2"])
 MAX = st.integers(1, 4)
 LEASES = st.integers(1, 3)
 PICKS = st.lists(st.integers(0, 7), min_size=1, max_size=3)  # which of the ids so far, 0 the latest; 7 is an unknown id
@@ -378,10 +380,10 @@ class EveryOperation(RuleBasedStateMachine):
         assert (real.messages, real.is_repeated) == (expected, known)
         self.taken.update([] if known else real.messages)
 
-    @rule(q=QUEUES, lease=LEASES, max=MAX)
-    def reserve(self, q: str, lease: int, max: int) -> None:
+    @rule(q=QUEUES, lease=LEASES, max=MAX, by=NAMES)
+    def reserve(self, q: str, lease: int, max: int, by: str) -> None:
         model = self.up_to_date(q)
-        batch = self.queue(q).reserve(lease * UNIT_SECONDS, max)
+        batch = self.queue(q).reserve(lease * UNIT_SECONDS, max, by)
         found: list[Delivery] = batch.messages
         assert batch.paused == model.paused
         messages = [] if model.paused else model.pop_up_to(max)
@@ -393,7 +395,8 @@ class EveryOperation(RuleBasedStateMachine):
             )
             assert delivery.id not in self.ids[q], "an id is one delivery"
             self.ids[q].append(delivery.id)
-            model.reserved[delivery.id] = Reservation(bytes(delivery), delivery.deliveries, lease, next(self.orders))
+            reservation = Reservation(bytes(delivery), delivery.deliveries, lease, next(self.orders), by=by)
+            model.reserved[delivery.id] = reservation
 
     @rule(q=QUEUES, picks=PICKS)
     def ack(self, q: str, picks: list[int]) -> None:
@@ -537,8 +540,8 @@ class EveryOperation(RuleBasedStateMachine):
             found += more
         assert len(found) == max(0, len(place) - offset)
         assert [one.deadline for one in found] == sorted(one.deadline for one in found)
-        assert {one.id: (one.head, one.deliveries) for one in found}.items() <= {
-            id: (each.message, each.deliveries) for id, each in place.items()
+        assert {one.id: (one.head, one.deliveries, one.by) for one in found}.items() <= {
+            id: (each.message, each.deliveries, each.by) for id, each in place.items()
         }.items()
 
     @rule(q=QUEUES, paused=st.booleans())
@@ -554,7 +557,7 @@ class EveryOperation(RuleBasedStateMachine):
             reserved=len(model.reserved),
             delayed=len(model.delayed),
             dead=len(model.dead().waiting),
-            waiters=sum(model.waiters.values()),
+            waiters=sum(number for number, _ in model.waiters.values()),
             paused=model.paused,
         )
         assert state.heads == [(message[:2], len(message)) for message in model.waiting[offset:][:heads]]
@@ -569,11 +572,23 @@ class EveryOperation(RuleBasedStateMachine):
         assert self.queue(q).all(offset, limit) == window
         assert list(itertools.chain(*iter_messages(self.queue(q), offset, limit))) == window
 
-    @rule(q=QUEUES, process=st.sampled_from(["p1", "p2"]), number=st.integers(0, 3))
-    def report_waiters(self, q: str, process: str, number: int) -> None:
-        self.queue(q).report_waiters(process, number, 60)
+    @rule(q=QUEUES, process=st.sampled_from(["p1", "p2"]), number=st.integers(0, 3), by=NAMES)
+    def report_waiters(self, q: str, process: str, number: int, by: str) -> None:
+        self.queue(q).report_waiters(process, number, 60, {by: number})
         self.model(q).waiters.pop(process, None)
-        self.model(q).waiters.update({process: number} if number else {})
+        self.model(q).waiters.update({process: (number, by)} if number else {})
+
+    @rule(q=QUEUES)
+    def consumers(self, q: str) -> None:
+        model = self.up_to_date(q)
+        found, is_complete = self.queue(q).consumers()
+        assert is_complete
+        reserved = Counter(each.by for each in model.reserved.values())
+        waiting = sum((Counter({by: number}) for number, by in model.waiters.values()), Counter())
+        assert {one.by: (one.reserved, one.waiting) for one in found} == {
+            by: (reserved[by], waiting[by]) for by in reserved | waiting
+        }
+        assert all((one.oldest is None) == (not one.reserved) for one in found)
 
     @rule(units=st.integers(1, 3))
     def time_passes(self, units: int) -> None:
@@ -597,9 +612,11 @@ class EveryOperation(RuleBasedStateMachine):
             queue, found = self.queue(q), stored[q]
             assert found.waiting == model.waiting, f"the order in {q}"
             assert max(found.lifetimes) < 0, "no message expires"
-            bodies = {id: body for id, body in found.bodies.items() if not id.endswith(b":failure")}
+            bodies = {id: body for id, body in found.bodies.items() if not id.endswith((b":failure", b":by"))}
             in_flight = {id.removesuffix("-d"): each for id, each in model.in_flight().items()}
             assert bodies == {id.encode(): each.message for id, each in in_flight.items()}
+            names = {id: by for id, by in found.bodies.items() if id.endswith(b":by")}
+            assert names == {f"{id}:by".encode(): each.by.encode() for id, each in in_flight.items() if each.by}
             assert all(id.endswith(f"-{each.deliveries}") for id, each in in_flight.items())
             for stored_ends, place in ((found.leases, model.reserved), (found.delays, model.delayed)):
                 left = {id.decode(): max(0, math.ceil((end - now) / 1000 / UNIT_SECONDS)) for id, end in stored_ends}

@@ -65,6 +65,36 @@ test("every operation has its own path", async () => {
   );
 });
 
+test("several queues are named in one path, and a reservation has its queue", async () => {
+  const reservation = { id: "7", message: "a", deliveries: 1, deadline: 5 };
+  const { client, asked } = clientOf(
+    { success: true, message: "a", queue: "urgent" },
+    { success: true, ...reservation, queue: "urgent" },
+    { success: true, messages: [reservation], queue: "low" },
+    { success: false, error: "empty", message: "Empty.", messages: [] },
+    { success: true, messages: [reservation] },
+    { success: true, consumers: [], complete: true },
+  );
+  const several = client.of(["urgent", "low"]);
+  assert.equal(await several.pop({ by: "w1" }), "a");
+  assert.deepEqual(await several.reserve({ lease: 9, by: "w1" }), { ...reservation, queue: "urgent" });
+  assert.deepEqual(await several.reserve({ max: 2 }), [{ ...reservation, queue: "low" }]);
+  assert.deepEqual(await several.reserve({ max: 2 }), []);
+  assert.deepEqual(await client.reserve({ max: 2 }), [reservation]);
+  assert.deepEqual(await client.consumers(), { success: true, consumers: [], complete: true });
+  assert.deepEqual(
+    asked.map(({ url }) => url),
+    [
+      "/api/queue/urgent%2Clow/pop?by=w1",
+      "/api/queue/urgent%2Clow/reserve?lease=9&by=w1",
+      "/api/queue/urgent%2Clow/reserve?max=2",
+      "/api/queue/urgent%2Clow/reserve?max=2",
+      "/api/queue/jobs/reserve?max=2",
+      "/api/queue/jobs/consumers",
+    ],
+  );
+});
+
 test("the operations for jobs: delay, retry, bury, lists, search, pause and results", async () => {
   const { client, asked } = clientOf(...Array.from({ length: 13 }, () => ({ success: true })));
   await client.push("later", { delay: 60 });

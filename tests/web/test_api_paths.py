@@ -58,6 +58,8 @@ def test_every_operation_refuses_an_invalid_name_and_never_repairs_it(named_api:
     before = everything(named_api.client)
     fields = {"id": "a", "position": 0, "message": "a", "undo": "a", "to": "a", "job": "a", "result": "a"}
     for operation in ON_QUEUES:
+        if operation.several and invalid == "a,b":  # these are two valid names
+            continue
         body: dict[str, Any] = {"json": fields} if operation.method == "POST" else {}
         answer = named_api.http.open(f"/api/queue/{invalid}/{operation.name}", method=operation.method, **body)
         check_error(answer, 400, "bad_name")

@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
-from broker.keys import NAME_PATTERN, is_name
+from broker.keys import NAME_PATTERN, NAME_RULE, is_name
 from web.errors import ApiError, quoted
 from web.input.body import FORM, JsonBody, RawJson
 from web.input.codec import BY_REDIS, Limits, encode_message, encode_messages, validate_json_message, validate_message
 from web.input.raw_json import read_scalar, read_strings
 from web.request import Request
 
+MAX_NAMES = 10  # of queues in one path
 MAX_NUMBER_CHARACTERS = 40  # the longest number that a program writes has 25
 
 
@@ -140,13 +141,22 @@ WORD = re.compile(r"[\w.:-]{1,40}", re.ASCII)
 class JobName(Parameter):
     """The name of a job, chosen by its producer."""
 
+    maximum: int = 255
+
     def parse(self, text: str) -> str:
-        if not VISIBLE_ASCII.fullmatch(text):
-            raise self.error(f"{self.name} must have 1 to 255 visible ASCII characters.")
+        if not VISIBLE_ASCII.fullmatch(text) or len(text) > self.maximum:
+            raise self.error(f"{self.name} must have 1 to {self.maximum} visible ASCII characters.")
         return text
 
     def schema(self) -> dict[str, Any]:
-        return {"type": "string", "pattern": f"^{VISIBLE_ASCII.pattern}$"}
+        return {"type": "string", "pattern": f"^[!-~]{{1,{self.maximum}}}$"}
+
+
+@dataclass(frozen=True)
+class ConsumerName(JobName):
+    """The name of a consumer, chosen by itself."""
+
+    maximum: int = 64
 
 
 @dataclass(frozen=True)
@@ -173,8 +183,10 @@ class QueueName(Parameter):
             raise self.error(f"Missing parameter: {self.name}.")
         return validate_name(text)
 
-    def schema(self) -> dict[str, Any]:
-        return {"type": "string", "pattern": f"^{NAME_PATTERN.pattern}$"}
+    def schema(self, names: int = 1) -> dict[str, Any]:
+        """Return the schema of up to `names` names, separated by commas."""
+        more = f"(?:,{NAME_PATTERN.pattern}){{0,{names - 1}}}" if names > 1 else ""
+        return {"type": "string", "pattern": f"^{NAME_PATTERN.pattern}{more}$"}
 
 
 @dataclass(frozen=True)
@@ -319,3 +331,16 @@ def validate_name(name: str) -> str:
     if not is_name(name):
         raise ApiError("bad_name")
     return name
+
+
+def validate_names(text: str) -> list[str]:
+    """Return the names of queues, separated by commas; refuse (400) an invalid one, one twice, and too many of them."""
+    names = text.split(",", MAX_NAMES)
+    if len(names) > MAX_NAMES:
+        raise ApiError("bad_name", f"One request can name at most {MAX_NAMES} queues.")
+    for number, name in enumerate(names):
+        if not is_name(name):
+            raise ApiError("bad_name", f"Not a queue name: {quoted(name)}. A queue name has {NAME_RULE}")
+        if name in names[:number]:
+            raise ApiError("bad_name", f"The queue {quoted(name)} is named twice.")
+    return names

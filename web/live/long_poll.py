@@ -9,6 +9,9 @@ A queue is quiet once it has had no message for a second. Then the first client 
 for a change notification (`broker/changes/notifications.py`); it retries every 30 seconds, in case one was lost. If all
 connections for blocking are in use, it does the same. Where Redis sends no notifications, the first client keeps
 blocking, for a second at a time.
+
+A client that waits on several queues is in the line of each. It blocks on none of them: where it is the first in line,
+it waits for notifications at once. So each request has one attempt at a time, whichever of its queues has news.
 """
 
 import contextlib
@@ -19,7 +22,7 @@ import secrets
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import redis
@@ -36,8 +39,8 @@ MAX_WAIT = 60.0  # seconds, the longest wait that a request can ask for
 ANSWER_TIMEOUT = 54.0  # seconds after which any wait is answered: proxies cut off answers that are silent for 60
 BLOCK_SECONDS = 1.0  # of one BLMOVE, and until a queue without a message is quiet
 QUIET_RETRY_INTERVAL = 30.0  # seconds between two attempts on a quiet queue, in case a notification was lost
-WATCHED_KEYS = ("reserved", "delayed", "paused")  # beside the list of a quiet queue
-RESULT_POLL_INTERVAL = 0.25  # seconds between two reads of a result where Redis sends no notices
+WATCHED_KEYS = ("paused", "reserved", "delayed")  # beside the list of a quiet queue
+POLL_INTERVAL = 0.25  # seconds between two reads of a result, or of several queues, where Redis sends no notices
 REPORT_INTERVAL = 0.1  # seconds between two checks whether the number of waiting clients has changed
 REPORT_TTL = 30.0  # seconds until a reported number expires unless it is reported again
 
@@ -52,15 +55,17 @@ class Waiters:
     def __init__(self, queue: ReliableQueue) -> None:
         self.queue = queue
         self.order: deque[Waiter] = deque()
+        self.names: dict[str, int] = {}  # -> the number of them that have this name, "" for none
         # The keys whose changes can make an attempt worthwhile.
         self.keys = [queue.key.encode(), *((queue.key_prefix + name).encode() for name in WATCHED_KEYS)]
+        self.watched_keys: list[bytes] = []  # those that are notified now
         self.idle_since = time.monotonic()  # when the last message was taken
         self.may_have_more = False  # whether the last attempt took messages: then the next one need not block first
-        self.is_quiet = False  # then changes of these keys are notified
+        self.is_quiet = False  # then changes of `watched_keys` are notified
         self.changes = 0  # the number of notifications,
         self.tried_changes = 0  # and of those before the last attempt
         self.retry_at = 0.0  # when to attempt again without a notification, monotonic
-        self.reported = 0  # the number of waiters last reported to Redis
+        self.reported: dict[str, int] = {}  # the names last reported to Redis
         self.reported_at = 0.0
 
     @property
@@ -70,7 +75,8 @@ class Waiters:
 
     def retry_delay(self) -> float:
         """Return the seconds until the next attempt on a quiet queue."""
-        return self.retry_at - time.monotonic() if self.changes == self.tried_changes else 0.0
+        is_due = self.may_have_more or self.changes != self.tried_changes
+        return 0.0 if is_due else self.retry_at - time.monotonic()
 
 
 class LongPoll:
@@ -93,32 +99,39 @@ class LongPoll:
 
     def take(
         self,
-        queue: ReliableQueue,
+        queues: Sequence[ReliableQueue],
         seconds: float,
-        attempt: Callable[[], Batch[M]],
-        give_back: Callable[[list[M]], object] | None,
+        attempt: Callable[[ReliableQueue], Batch[M]],
+        give_back: Callable[[ReliableQueue, list[M]], object] | None,
         client: ClientConnection,
-    ) -> Batch[M]:
+        by: str = "",
+    ) -> tuple[ReliableQueue, Batch[M]]:
         """Return the batch from `attempt`, waiting up to `seconds` (capped at 54) for one that has messages.
 
-        Messages that were taken for a client that has disconnected go to `give_back`. Without it they are kept for the
-        client's next request.
+        It comes from the first of the queues that gives any, and that queue is returned too; if none does, the last.
+        `by` is the name under which the client waits. Messages that were taken for a client that has disconnected go to
+        `give_back`. Without it they are kept for the client's next request.
 
         Raises:
             ApiError: too many clients are waiting (429).
-            Paused: the queue is paused, and was not resumed in time.
+            Paused: all of the queues are paused, and none was resumed in time.
         """
+        queue, batch = queues[-1], Batch[M]([])
         if seconds and client.is_disconnected():
-            return Batch([])
-        batch = attempt()
+            return queue, batch
+        queue, batch = _first_batch(queues, attempt)
         if seconds and not batch.messages:
-            batch = self._wait_and_take(queue, seconds, attempt, client, batch)
+            with self._hold(client, seconds) as waiter, self._join(queues, waiter, by) as lines:
+                if len(lines) == 1:
+                    batch = self._wait_on_one(lines[0], waiter, attempt, batch)
+                else:
+                    queue, batch = self._wait_on_several(lines, waiter, attempt, batch)
         if batch.paused:
             raise Paused
         if seconds and batch.messages and give_back and client.confirm_disconnected():
-            give_back(batch.messages)
-            return Batch([])
-        return batch
+            give_back(queue, batch.messages)
+            return queue, Batch([])
+        return queue, batch
 
     def result(self, queue: ReliableQueue, job: str, seconds: float, client: ClientConnection) -> Result | None:
         """Return the result of a job, waiting up to `seconds` for it (capped at 54); None if there is none.
@@ -134,7 +147,7 @@ class LongPoll:
             self.timer.subscribe(key, waiter.wake)  # before reading again, so that no notice is missed
             try:
                 while not (result := queue.result(job)) and waiter.is_waiting():
-                    waiter.wait(math.inf if self.timer.is_live else RESULT_POLL_INTERVAL)
+                    waiter.wait(math.inf if self.timer.is_live else POLL_INTERVAL)
                 return result
             finally:
                 self.timer.unsubscribe(key, waiter.wake)
@@ -146,49 +159,70 @@ class LongPoll:
 
     # --- waiting for a message
 
-    def _wait_and_take(
-        self,
-        queue: ReliableQueue,
-        seconds: float,
-        attempt: Callable[[], Batch[M]],
-        client: ClientConnection,
-        batch: Batch[M],
+    def _wait_on_one(
+        self, waiters: Waiters, waiter: Waiter, attempt: Callable[[ReliableQueue], Batch[M]], batch: Batch[M]
     ) -> Batch[M]:
         """Attempt until a batch has messages or the wait ends; return the last batch. `batch` is the first one."""
-        with self._hold(client, seconds) as waiter, self._join(queue, waiter) as waiters:
-            while not batch.messages and waiter.is_waiting():
-                if waiters.first is not waiter:
-                    waiter.wait()
-                elif not (waiters.is_quiet and self.tracker.is_live):
-                    if not waiters.may_have_more:
-                        self._block(waiters, waiter, batch)
-                    if not client.is_disconnected():
-                        batch = self._attempt(waiters, attempt)
-                elif (delay := waiters.retry_delay()) > 0:
-                    waiter.wait(delay)
-                else:
-                    batch = self._attempt(waiters, attempt)
-            return batch
+        while not batch.messages and waiter.is_waiting():
+            if waiters.first is not waiter:
+                waiter.wait()
+            elif not (waiters.is_quiet and self.tracker.is_live):
+                if not waiters.may_have_more:
+                    self._block(waiters, waiter, batch)
+                if not waiter.client.is_disconnected():
+                    batch = self._attempt_and_adapt(waiters, attempt)
+            elif (delay := waiters.retry_delay()) > 0:
+                waiter.wait(delay)
+            else:
+                batch = self._attempt_and_adapt(waiters, attempt)
+        return batch
 
-    def _attempt(self, waiters: Waiters, attempt: Callable[[], Batch[M]]) -> Batch[M]:
+    def _wait_on_several(
+        self, lines: list[Waiters], waiter: Waiter, attempt: Callable[[ReliableQueue], Batch[M]], batch: Batch[M]
+    ) -> tuple[ReliableQueue, Batch[M]]:
+        """Attempt until a queue gives messages or the wait ends; return the last batch and its queue."""
+        queue, last = lines[-1].queue, dict.fromkeys(lines, batch)
+        while not batch.messages and waiter.is_waiting():
+            leading = [line for line in lines if line.first is waiter]
+            for line in leading:
+                self._set_quiet(line, True, line.keys[:2])  # the sweeper returns to the list what is due
+            if (delay := min((line.retry_delay() for line in leading), default=math.inf)) > 0:
+                waiter.wait(delay)
+                continue
+            # A queue that has had no change since it was found empty is passed over, whoever is the first in its line.
+            for line in lines:
+                if not (line.is_quiet and self.tracker.is_live and line.retry_delay() > 0):
+                    queue, last[line] = line.queue, self._attempt(line, attempt)
+                    if last[line].messages:
+                        return queue, last[line]
+            batch = Batch([], paused=all(one.paused for one in last.values()))
+        return queue, batch
+
+    def _attempt_and_adapt(self, waiters: Waiters, attempt: Callable[[ReliableQueue], Batch[M]]) -> Batch[M]:
+        """Attempt to take messages; notice when the queue becomes quiet, or is no longer."""
+        batch = self._attempt(waiters, attempt)
+        if batch.messages:
+            self._set_quiet(waiters, False)
+        elif time.monotonic() - waiters.idle_since >= BLOCK_SECONDS:
+            self._set_quiet(waiters, True, waiters.keys)
+        return batch
+
+    def _attempt(self, waiters: Waiters, attempt: Callable[[ReliableQueue], Batch[M]]) -> Batch[M]:
         """Attempt to take messages; retry once if the server refused because another may have taken over."""
         changes = waiters.changes
         waiters.may_have_more = False  # also after an error
         try:
-            batch = attempt()
+            batch = attempt(waiters.queue)
         except redis.RedisError as error:
             if not needs_reconnect(error):
                 raise
-            batch = attempt()
+            batch = attempt(waiters.queue)
         now = time.monotonic()
         waiters.may_have_more = bool(batch.messages)
         waiters.tried_changes = changes
-        waiters.retry_at = now + _until_due(batch, QUIET_RETRY_INTERVAL)
+        waiters.retry_at = now + _until_due(batch, QUIET_RETRY_INTERVAL if self.tracker.is_live else POLL_INTERVAL)
         if batch.messages:
             waiters.idle_since = now
-            self._set_quiet(waiters, False)
-        elif now - waiters.idle_since >= BLOCK_SECONDS:
-            self._set_quiet(waiters, True)
         return batch
 
     def _block(self, waiters: Waiters, waiter: Waiter, last: Batch[M]) -> None:
@@ -201,7 +235,7 @@ class LongPoll:
         try:
             waiters.queue.wait(seconds, self.client, last.paused)
         except redis.MaxConnectionsError:  # no connection is left
-            self._set_quiet(waiters, True)
+            self._set_quiet(waiters, True, waiters.keys)
             if not self.tracker.is_live:
                 waiter.wait(seconds)
         except redis.RedisError as error:
@@ -215,76 +249,97 @@ class LongPoll:
             else:
                 raise
 
-    def _set_quiet(self, waiters: Waiters, is_quiet: bool) -> None:
-        """Start or stop receiving notifications for a queue."""
+    def _set_quiet(self, waiters: Waiters, is_quiet: bool, keys: Sequence[bytes] = ()) -> None:
+        """Start or stop receiving notifications of these keys of a queue."""
         with self._lock:
             if is_quiet == waiters.is_quiet:
                 return
             had_any = bool(self._quiet)
             waiters.is_quiet = is_quiet
             waiters.changes += 1  # an attempt must follow: changes until now were not notified
-            for key in waiters.keys:
-                if is_quiet:
-                    self._quiet[key] = waiters
-                else:
-                    del self._quiet[key]
+            for key in waiters.watched_keys:
+                del self._quiet[key]
+            waiters.watched_keys = list(keys)
+            self._quiet |= dict.fromkeys(keys, waiters)
             if bool(self._quiet) != had_any:
                 (self.tracker.unobserve if had_any else self.tracker.observe)(self._record_changes)
 
     def _record_changes(self, keys: Iterable[bytes] | None) -> None:
         """Wake the first client of each queue that has one of these keys; of every queue if the keys are not known."""
         with self._lock:
-            for key in list(self._quiet) if keys is None else keys:
-                if waiters := self._quiet.get(key):
-                    waiters.changes += 1
+            changed = list(self._quiet) if keys is None else keys
+            found = {self._quiet[key] for key in changed if key in self._quiet}
+            for waiters in found:
+                waiters.changes += 1
+            for waiters in found:  # only now, as a client can be the first in several lines
+                if waiters.order:
                     waiters.first.wake()
 
     @contextlib.contextmanager
-    def _join(self, queue: ReliableQueue, waiter: Waiter) -> Iterator[Waiters]:
+    def _join(self, queues: Sequence[ReliableQueue], waiter: Waiter, by: str) -> Iterator[list[Waiters]]:
         with self._lock:
-            waiters = self._queues.setdefault(queue.key, Waiters(queue))
-            waiters.order.append(waiter)
+            lines = [self._queues.setdefault(queue.key, Waiters(queue)) for queue in queues]
+            for waiters in lines:
+                waiters.order.append(waiter)
+                waiters.names[by] = waiters.names.get(by, 0) + 1
             if self._reporter is None:
                 self._reporter = threading.Thread(target=self._report_loop, daemon=True, name="report-waiters")
                 self._reporter.start()
         try:
-            yield waiters
+            yield lines
         finally:
             with self._lock:
-                waiters.order.remove(waiter)
-                if waiters.order:
-                    waiters.first.wake()
-                else:
-                    self._set_quiet(waiters, False)
+                for waiters in lines:
+                    waiters.order.remove(waiter)
+                    waiters.names[by] -= 1
+                    if not waiters.names[by]:
+                        del waiters.names[by]
+                    if waiters.order:
+                        waiters.first.wake()
 
-    # --- reporting the number of waiting clients
+    # --- reporting the waiting clients
 
     def _report_loop(self) -> None:
-        """Report the number of waiting clients to Redis, as long as there are any."""
+        """Report the waiting clients to Redis, as long as there are any."""
         while True:
             with self._lock:
+                for waiters in self._queues.values():
+                    if not waiters.order:  # so late, because the next client may come at once
+                        self._set_quiet(waiters, False)
                 kept = {key: waiters for key, waiters in self._queues.items() if waiters.order or waiters.reported}
                 self._queues = kept
                 if not kept:
                     self._reporter = None
                     return
-                numbers = [(waiters, len(waiters.order)) for waiters in kept.values()]
-            for waiters, number in numbers:
-                self._report(waiters, number)
+                reports = [(waiters, waiters.names.copy()) for waiters in kept.values()]
+            for waiters, names in reports:
+                self._report(waiters, names)
             time.sleep(REPORT_INTERVAL)
 
-    def _report(self, waiters: Waiters, number: int) -> None:
+    def _report(self, waiters: Waiters, names: dict[str, int]) -> None:
         now = time.monotonic()
-        if number == waiters.reported and now - waiters.reported_at <= REPORT_TTL / 3:
+        if names == waiters.reported and now - waiters.reported_at <= REPORT_TTL / 3:
             return
-        waiters.reported, waiters.reported_at = number, now
+        waiters.reported, waiters.reported_at = names, now
         try:
-            waiters.queue.report_waiters(self._process, number, REPORT_TTL)
+            waiters.queue.report_waiters(self._process, sum(names.values()), REPORT_TTL, names)
         except redis.RedisError:  # the next round reports again; meanwhile the last report expires
             waiters.reported_at = now - REPORT_TTL
         except Exception:  # keep going: the reports of all other queues depend on this loop
             log.exception("Could not report the number of clients that wait on %s", waiters.queue.name)
             waiters.reported_at = now - REPORT_TTL
+
+
+def _first_batch(
+    queues: Sequence[ReliableQueue], attempt: Callable[[ReliableQueue], Batch[M]]
+) -> tuple[ReliableQueue, Batch[M]]:
+    """Return the first batch that has messages, and its queue; if none has, whether all queues are paused."""
+    batches = []
+    for queue in queues:
+        batches.append(attempt(queue))
+        if batches[-1].messages:
+            return queue, batches[-1]
+    return queues[-1], batches[0] if len(queues) == 1 else Batch([], paused=all(one.paused for one in batches))
 
 
 def _until_due(batch: Batch[M], most: float) -> float:

@@ -14,7 +14,7 @@ from flask import Response
 from web.errors import ApiError
 from web.input.body import Unescaped, lines_kind, read_fields, refuse_body, release_memory
 from web.input.codec import BY_REDIS, Limits
-from web.input.parameters import VISIBLE_ASCII, MessageParameter, Parameter, parse, validate_name
+from web.input.parameters import VISIBLE_ASCII, MessageParameter, Parameter, parse, validate_name, validate_names
 from web.metrics.instrumentation import record_messages
 from web.operations.schemas import JsonAnswer
 from web.request import Request, current_request
@@ -61,7 +61,8 @@ class Operation:
     id: str  # its name in metrics, Flask and generated clients
     parameters: tuple[Parameter, ...]
     path: str = ""  # unless it is an operation on a queue
-    idempotent: bool = False  # whether it takes an Idempotency-Key
+    several: bool = False  # whether its path can name several queues, separated by commas; its view gets a list
+    idempotent: bool = False  # whether it takes an Idempotency-Key, unless its path names several queues
     raw_body: bool = False  # whether the body can be the message itself
     streams: bool = False  # whether the body can be a stream of lines, a message each
     is_new: Callable[[Request], bool] = lambda _: True  # whether its message is new, so that limits apply
@@ -105,6 +106,8 @@ def operation(method: str, group: str, *parameters: Parameter, **row: Any) -> Ca
 def call(request: Request, operation: Operation, name: str | None = None) -> Answer | Response:
     """Check a request and run the view of an operation, on the queue `name` (None: the default queue).
 
+    The name can be several names, if the operation takes that.
+
     Raises:
         ApiError: the request is not valid.
         redis.RedisError: Redis is unavailable or refuses.
@@ -120,17 +123,21 @@ def _run(request: Request, operation: Operation) -> Result:
 
 
 def _run_on_queue(request: Request, operation: Operation, name: str | None) -> Result:
-    queue = request.services.queue(validate_name(request.settings.queue_name if name is None else name))
+    text = request.settings.queue_name if name is None else name
+    names = validate_names(text) if operation.several and "," in text else [validate_name(text)]
+    queues = [request.services.queue(name) for name in names]
     try:
-        key = {"key": idempotency_key(request)} if operation.idempotent else {}
-        if not operation.idempotent:
+        takes_key = operation.idempotent and len(queues) == 1
+        key = {"key": idempotency_key(request) if takes_key else None} if operation.idempotent else {}
+        if not takes_key:
             refuse_idempotency_key(request)
         values, warning = arguments(request, operation)
-        found = warned(operation.view(request, queue, **key, **values), warning)
+        found = warned(operation.view(request, queues if operation.several else queues[0], **key, **values), warning)
     finally:
         release_memory(request)
-    if not isinstance(found, Counted):
-        record_messages(request.services, operation.id, queue.name, found)
+    queue = text if len(queues) == 1 else request.taken_from
+    if queue and not isinstance(found, Counted):
+        record_messages(request.services, operation.id, queue, found)
     return found
 
 
@@ -173,7 +180,7 @@ def max_body_bytes(operation: Operation, limits: Limits, setting: int) -> int:
 def refuse_idempotency_key(request: Request) -> None:
     """Refuse an Idempotency-Key (400) that would be ignored: a repeated request would do the work again."""
     if request.headers.get("Idempotency-Key") is not None:
-        raise ApiError("bad_idempotency_key", "This operation does not take an Idempotency-Key.")
+        raise ApiError("bad_idempotency_key", "This request does not take an Idempotency-Key.")
 
 
 def idempotency_key(request: Request) -> str | None:

@@ -1,5 +1,6 @@
 """push and pop."""
 
+from dataclasses import replace
 from functools import partial
 
 from flask import Response
@@ -13,8 +14,9 @@ from web.input.lines import push_lines
 from web.input.parameters import Choice, Flag, Message, MessageList, Number, one_or_many
 from web.metrics.instrumentation import record_messages
 from web.operations.operation import Answer, Counted, Example, Result, operation
-from web.operations.schemas import NOTHING, list_of, message, success, text, whole
+from web.operations.schemas import NOTHING, TAKEN_FROM, list_of, message, success, text, whole
 from web.operations.shared import (
+    BY,
     MAX,
     MAX_DELAY,
     MESSAGE_ERRORS,
@@ -136,17 +138,21 @@ def push_stream(request: Request, queue: ReliableQueue, kind: str, key: str | No
     PUSH_AND_POP,
     WAIT,
     MAX,
+    replace(BY, doc="Who waits, such as `host:pid`. `consumers` shows it."),
+    several=True,
     idempotent=True,
     answers=(
-        success("Popped", {"message": message()}),
-        success("PoppedMany", {"messages": list_of(message(), "The messages.")}, when="with `max`"),
+        success("Popped", {"message": message()}, queue=TAKEN_FROM),
+        success("PoppedMany", {"messages": list_of(message(), "The messages.")}, when="with `max`", queue=TAKEN_FROM),
         NOTHING,
     ),
     media=(TEXT, BYTES),
     errors=("empty", "paused", "conflict", *WAITING_ERRORS),
     example=Example({"success": True, "message": "hello"}, {"wait": 5}),
 )
-def pop(request: Request, queue: ReliableQueue, key: str | None, wait: float, max: int | None) -> Result:
+def pop(
+    request: Request, queues: list[ReliableQueue], key: str | None, wait: float, max: int | None, by: str | None
+) -> Result:
     """Remove and return the next message, or a batch.
 
     With `Accept: text/plain` and without `max` the body of the answer is the message itself; if there is none the
@@ -154,24 +160,29 @@ def pop(request: Request, queue: ReliableQueue, key: str | None, wait: float, ma
 
     With an Idempotency-Key the messages are kept in Redis for 24 hours, so that a repeated request returns them again.
     An answer without messages is not kept.
+
+    `POST /api/queue/urgent,normal,low/pop` pops from the first of these queues that has a message, as `reserve` does,
+    and the answer names the `queue`; with `Accept: text/plain` the header `Queue` does. That form takes no
+    Idempotency-Key.
     """
-    give_back = None if key else lambda messages: queue.requeue(*messages)
+    give_back = None if key else lambda queue, messages: queue.requeue(*messages)
     as_text = max is None and prefers(request, TEXT)
     try:
-        batch = take(request, queue, wait, lambda: queue.pop_batch(max or 1, key), give_back)
+        batch = take(request, queues, wait, lambda queue: queue.pop_batch(max or 1, key), give_back, by)
     except Paused:
-        return text_answer([]) if as_text else nothing("paused", max)
+        return text_answer([], "") if as_text else nothing("paused", max)
     answer = (
-        text_answer(batch.messages)
+        text_answer(batch.messages, request.taken_from)
         if as_text
-        else batch_or_one([{"message": decode_message(message)} for message in batch.messages], max)
+        else batch_or_one(request, [{"message": decode_message(message)} for message in batch.messages], max)
     )
     return Counted(answer) if batch.is_repeated else answer
 
 
-def text_answer(taken: list[bytes]) -> Response:
-    """Return an answer whose body is the message itself; 204 if there is none."""
+def text_answer(taken: list[bytes], queue: str) -> Response:
+    """Return an answer whose body is the message itself, 204 if there is none; a header names its queue, if given."""
     if not taken:
         return Response(status=204)
     is_text = isinstance(decode_message(taken[0]), str)
-    return Response(taken[0], content_type=f"{TEXT}; charset=utf-8" if is_text else BYTES)
+    headers = {"Queue": queue} if queue else {}
+    return Response(taken[0], headers=headers, content_type=f"{TEXT}; charset=utf-8" if is_text else BYTES)

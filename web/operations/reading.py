@@ -1,4 +1,4 @@
-"""count, all, reserved, delayed and events: look into a queue without taking anything."""
+"""count, all, reserved, delayed, consumers and events: look into a queue without taking anything."""
 
 from collections.abc import Iterator
 from dataclasses import asdict, replace
@@ -15,7 +15,7 @@ from web.input.parameters import Flag, Integer
 from web.input.raw_json import NDJSON
 from web.live.queue_feed import MAX_NEXT, QueueReader
 from web.operations.operation import Answer, Example, operation
-from web.operations.schemas import COUNTS, list_of, message, ref, success, text, whole
+from web.operations.schemas import COUNTS, fields, flag, list_of, message, ref, success, text, whole
 from web.operations.shared import CONTAINS, READING, WAITING_ERRORS, WINDOW, prefers, stream_answer
 from web.request import Request
 
@@ -25,6 +25,7 @@ HELD = {
     "message": "hello",
     "deliveries": 1,
     "deadline": 1795489594.022,
+    "by": "worker-1",
 }
 NO_OTHERS = {"reserved": 0, "delayed": 0, "dead": 0, "waiters": 0, "paused": False}
 
@@ -158,6 +159,50 @@ def delayed(
     """
     chunks = answers.iter_held(queue, "delayed", offset, limit, preview)
     return list_answer(request, chunks, queue.state().counts.delayed)
+
+
+@operation(
+    "GET",
+    READING,
+    answers=(
+        success(
+            "Consumers",
+            {
+                "consumers": list_of(
+                    fields(
+                        {
+                            "by": text("The name that it sent as `by`; empty for all that sent none."),
+                            "reserved": whole("Messages reserved."),
+                            "oldest": {
+                                "type": ["number", "null"],
+                                "description": "Seconds since it reserved the oldest of them; null if it has none.",
+                            },
+                            "waiting": whole("Its requests that are blocked in `pop` or `reserve`."),
+                        }
+                    ),
+                    "The consumers, the one with the oldest reservation first.",
+                ),
+                "complete": flag("False if there are more than 1,000 names; then some are left out."),
+            },
+        ),
+    ),
+    example=Example(
+        {
+            "success": True,
+            "consumers": [{"by": "worker-1", "reserved": 1, "oldest": 1.204, "waiting": 0}],
+            "complete": True,
+        }
+    ),
+)
+def consumers(request: Request, queue: ReliableQueue) -> Answer:
+    """List who has reserved messages of a queue, and who waits for one, by the name that each sends as `by`.
+
+    Those that send no `by` are one consumer together. A consumer that neither waits nor has a reservation is not
+    listed. While more than 1,000 messages are reserved, one that is extended or ends meanwhile can be counted twice or
+    missed.
+    """
+    found, is_complete = queue.consumers()
+    return {"success": True, "consumers": [asdict(one) for one in found], "complete": is_complete}
 
 
 @operation(

@@ -8,8 +8,9 @@ from web.errors import ApiError
 from web.input.codec import decode_message
 from web.input.parameters import Flag, JobName, Message, Number, Text, one_or_many
 from web.operations.operation import Answer, Example, operation
-from web.operations.schemas import DELIVERY, NOTHING, fields, list_of, success, unix_time, whole
+from web.operations.schemas import DELIVERY, NOTHING, TAKEN_FROM, fields, list_of, success, unix_time, whole
 from web.operations.shared import (
+    BY,
     ID,
     IDS,
     LEASE,
@@ -35,36 +36,47 @@ HELD_ID = "1795489534022053-0001-c6c635c30e138159-1"
     LEASE,
     WAIT,
     MAX,
+    BY,
+    several=True,
     answers=(
-        success("Reserved", DELIVERY),
+        success("Reserved", DELIVERY, queue=TAKEN_FROM),
         success(
             "ReservedMany",
             {"messages": list_of(fields(DELIVERY), "The reservations, each with the fields above.")},
             when="with `max`",
+            queue=TAKEN_FROM,
         ),
         NOTHING,
     ),
     errors=("empty", "paused", *WAITING_ERRORS),
     example=Example(
         {"success": True, "id": HELD_ID, "message": "hello", "deliveries": 1, "deadline": 1795489594.022},
-        {"lease": 60},
+        {"lease": 60, "by": "worker-1"},
     ),
 )
-def reserve(request: Request, queue: ReliableQueue, lease: float, wait: float, max: int | None) -> Answer:
+def reserve(
+    request: Request, queues: list[ReliableQueue], lease: float, wait: float, max: int | None, by: str | None
+) -> Answer:
     """Take the next message, or a batch, for a limited time.
 
     Without an `ack` a message returns to the front of the queue within a second after its lease ends, even if no client
     calls. After `MAX_DELIVERIES` deliveries it becomes a dead letter instead.
+
+    `POST /api/queue/urgent,normal,low/reserve` takes from the first of these queues that has a message and is not
+    paused, or waits for the first message of any of them. The answer names the `queue`, to which the `ack` must go. Up
+    to 10 queues can be named, each once. With `max` all messages come from the same queue. The error is `paused` only
+    if all of them are paused.
     """
 
-    def give_back(deliveries: list[Delivery]) -> None:
+    def give_back(queue: ReliableQueue, deliveries: list[Delivery]) -> None:
         queue.release(*(delivery.id for delivery in deliveries))
 
     try:
-        batch = take(request, queue, wait, lambda: queue.reserve(lease, max or 1), give_back)
+        batch = take(request, queues, wait, lambda queue: queue.reserve(lease, max or 1, by or ""), give_back, by)
     except Paused:
         return nothing("paused", max)
     return batch_or_one(
+        request,
         [
             {"id": one.id, "message": decode_message(one), "deliveries": one.deliveries, "deadline": one.deadline}
             for one in batch.messages

@@ -91,6 +91,7 @@ PREVIEW = {
 }
 REASON = text("Why it failed last, if it failed.")
 FAILED = unix_time("When it failed last, if it failed.")
+TAKEN_FROM = text("The queue that it was taken from, if the path names several.")
 DELIVERY = {
     "id": text("Id of the reservation, for `ack`, `release` and `extend`."),
     "message": message(),
@@ -142,6 +143,7 @@ SHARED: dict[str, Schema] = {
         },
         message=message(),
         **PREVIEW,
+        by=text("Who reserved it last, if it sent `by`."),
         reason=REASON,
         failed=FAILED,
     ),

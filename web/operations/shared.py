@@ -1,6 +1,6 @@
 """What several operations share: their parameters, and how they take messages and answer."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from flask import Response
@@ -10,7 +10,7 @@ from broker.queue import ReliableQueue
 from web.access.auth import session_watch
 from web.errors import ERRORS
 from web.input.body import JSON
-from web.input.parameters import Flag, Integer, Number, Text, TextList
+from web.input.parameters import ConsumerName, Flag, Integer, Number, Text, TextList
 from web.live.disconnects import ClientConnection
 from web.live.feed import EventStreams, F, Reader
 from web.live.long_poll import ANSWER_TIMEOUT, MAX_WAIT, M
@@ -47,6 +47,7 @@ WAIT = Number(
     unit="seconds",
 )
 LEASE = Number("lease", "Lease duration, from now.", default=30, minimum=1, maximum=MAX_LEASE, unit="seconds")
+BY = ConsumerName("by", "Who takes the message, such as `host:pid`. `reserved` and `consumers` show it.")
 PREVIEW = Integer(
     "preview",
     "Return the first characters and the size of each message instead of the message.",
@@ -65,22 +66,31 @@ WAITING_ERRORS = ("too_many_blocked_clients",)
 
 def take(
     request: Request,
-    queue: ReliableQueue,
+    queues: Sequence[ReliableQueue],
     wait: float,
-    attempt: Callable[[], Batch[M]],
-    give_back: Callable[[list[M]], object] | None,
+    attempt: Callable[[ReliableQueue], Batch[M]],
+    give_back: Callable[[ReliableQueue, list[M]], object] | None,
+    by: str | None,
 ) -> Batch[M]:
-    """Return the batch that `attempt` takes, waiting up to `wait` seconds. A client that disconnects takes nothing."""
-    return request.services.long_poll.take(queue, wait, attempt, give_back, ClientConnection(request.environ))
+    """Return the batch that `attempt` takes, waiting up to `wait` seconds. A client that disconnects takes nothing.
+
+    It comes from the first of the queues that gives any; if there are several, `request.taken_from` is that queue.
+    """
+    client = ClientConnection(request.environ)
+    queue, batch = request.services.long_poll.take(queues, wait, attempt, give_back, client, by or "")
+    if len(queues) > 1 and batch.messages:
+        request.taken_from = queue.name
+    return batch
 
 
-def batch_or_one(found: list[dict[str, Any]], max: int | None) -> Answer:
-    """Return the answer with the messages taken: a list if `max` was sent."""
+def batch_or_one(request: Request, found: list[dict[str, Any]], max: int | None) -> Answer:
+    """Return the answer with the messages taken, a list if `max` was sent, and their queue if several were named."""
     if not found:
         return nothing("empty", max)
+    queue = {"queue": request.taken_from} if request.taken_from else {}
     if max is None:
-        return {"success": True, **found[0]}
-    return {"success": True, "messages": [one["message"] if len(one) == 1 else one for one in found]}
+        return {"success": True, **found[0], **queue}
+    return {"success": True, "messages": [one["message"] if len(one) == 1 else one for one in found], **queue}
 
 
 def nothing(error: str, max: int | None = None) -> Answer:

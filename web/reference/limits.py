@@ -5,7 +5,7 @@ from broker.listing import LIST_TIMEOUT, MAX_QUEUES
 from broker.queue.settle import RESULT_SECONDS
 from settings import Settings
 from web.input.body import BODY_TIMEOUT, MAX_FORM_FIELDS, MIN_BYTES_PER_SECOND
-from web.input.parameters import MessageList
+from web.input.parameters import MAX_NAMES, MessageList
 from web.input.raw_json import MAX_DEPTH, MAX_VALUES
 from web.live.long_poll import ANSWER_TIMEOUT, MAX_WAIT
 from web.operations.operation import MAX_FIELDS_BYTES
@@ -21,6 +21,7 @@ def size(number: int) -> str:
 
 LIMITS = [
     ("Queue name", NAME_RULE.rpartition(": ")[0] + f": `{NAME_RULE.rpartition(': ')[2]}`", "", "`bad_name`"),
+    ("Queues in the path of one `pop` or `reserve`", str(MAX_NAMES), "", "`bad_name`"),
     ("Message", f"1 byte to {size(Settings.max_message_bytes)}", "`MAX_MESSAGE_BYTES`", "`message_too_large`"),
     ("Body with messages", size(Settings.max_body_bytes), "`MAX_BODY_BYTES`", "`body_too_large`"),
     ("Body without messages", size(MAX_FIELDS_BYTES), "", "`body_too_large`"),

@@ -12,7 +12,16 @@ from web import __version__
 from web.access.auth import PUBLIC_ENDPOINTS
 from web.errors import ERRORS, Raised
 from web.input.body import BYTES, FORM, JSON, TEXT
-from web.input.parameters import VISIBLE_ASCII, Message, MessageList, MessageParameter, Parameter, QueueName, TextList
+from web.input.parameters import (
+    MAX_NAMES,
+    VISIBLE_ASCII,
+    Message,
+    MessageList,
+    MessageParameter,
+    Parameter,
+    QueueName,
+    TextList,
+)
 from web.input.raw_json import NDJSON
 from web.operations.operation import Answer, Example, Operation, operation
 from web.operations.schemas import NOTHING, SHARED, JsonAnswer, Schema, ref, text
@@ -112,7 +121,9 @@ def parameters(operation: Operation, is_named: bool) -> Iterator[dict[str, Any]]
     """Yield the parameters in the path, the query string and the headers."""
     if is_named:
         name = {"name": "name", "in": "path", "required": True, "description": "Name of the queue."}
-        yield {**name, "schema": QueueName("name").schema()}
+        if operation.several:
+            name["description"] = f"Name of the queue, or up to {MAX_NAMES} names in order, separated by commas."
+        yield {**name, "schema": QueueName("name").schema(MAX_NAMES if operation.several else 1)}
     is_get = operation.method == "GET"
     for parameter in operation.parameters:
         if parameter.in_query:

@@ -8,9 +8,10 @@ local function is_delayed(id) return string.sub(id, -2) == '-d' end
 local function schedule_of(id) return is_delayed(id) and delayed or reserved end
 local function body_field(id) return is_delayed(id) and string.sub(id, 1, -3) or id end
 local function failure_field(id) return body_field(id) .. ':failure' end
+local function by_field(id) return body_field(id) .. ':by' end
 
 -- Remove everything that is kept of a reservation or delay. Return whether it was there.
 local function forget(id)
-  call('HDEL', bodies, body_field(id), failure_field(id))
+  call('HDEL', bodies, body_field(id), failure_field(id), by_field(id))
   return call('ZREM', schedule_of(id), id) == 1
 end

@@ -5,11 +5,16 @@
  * @typedef {{preview: Message, bytes: number}} Preview the beginning of a message, and its whole size
  * @typedef {{count: number, reserved: number, delayed: number, dead: number, waiters: number, paused: boolean}} Counts
  *     count: messages that wait; waiters: clients that wait for one
- * @typedef {{id: string, message: Message, deliveries: number, deadline: number}} Reservation
+ * @typedef {{id: string, message: Message, deliveries: number, deadline: number, queue?: string}} Reservation
+ *     queue: the one it was taken from, if several were named
  * @typedef {{deliveries: number, reason?: string, failed?: number, died?: number}} Details
  *     reason: why it last failed; failed: when it last failed; died: when it became a dead letter
  * @typedef {Preview & {id: string, message?: Message, deliveries: number, deadline: number, reason?: string,
- *           failed?: number}} InFlight a message that is reserved or delayed until its deadline
+ *           failed?: number, by?: string}} InFlight
+ *     a message that is reserved or delayed until its deadline; by: who reserved it last
+ * @typedef {{by: string, reserved: number, oldest: number | null, waiting: number}} Consumer
+ *     by: "" for all that gave no name; oldest: how long it has held the oldest of its messages; waiting: its requests
+ *     that wait for a message
  * @typedef {Preview & {position: number, message?: Message}} Found a message that contains the text searched for
  * @typedef {{at: number, step: number, max: (number | null)[], count: (number | null)[], in: (number | null)[],
  *            out: (number | null)[]}} History

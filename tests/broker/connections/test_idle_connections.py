@@ -161,10 +161,10 @@ def test_a_long_poll_is_served_even_if_redis_accepts_no_more_connections(
     raw.config_set("maxclients", len(raw.client_list()))
     process = long_poll_on(client, connect(store.url, blocking=True))
     with ThreadPoolExecutor(1) as pool:
-        taken = pool.submit(process.take, queue, 20, queue.pop_batch, None, FakeClient())
+        taken = pool.submit(process.take, [queue], 20, lambda queue: queue.pop_batch(), None, FakeClient())
         until(lambda: queue.state().counts.waiters == 1)
         raw.lpush(queue.key, "a")
-        assert taken.result().messages == [b"a"]
+        assert taken.result()[1].messages == [b"a"]
 
 
 def test_blocked_connections_are_limited_and_the_next_is_refused_at_once(valkey: Store, name: str) -> None:

@@ -37,6 +37,10 @@ class Recording:
         return found
 
 
+def pop(queue: ReliableQueue) -> Batch[bytes]:
+    return queue.pop_batch()
+
+
 class Process:
     """A process without HTTP, whose clients wait on one queue, each in a thread."""
 
@@ -61,17 +65,23 @@ class Process:
         before = self.number()
         attempt: Callable[[], Batch[Any]] = self.queue.pop_batch if operation == "pop" else self.queue.reserve
 
-        def counted() -> Batch[Any]:
+        def counted(_: ReliableQueue) -> Batch[Any]:
             self.attempts += 1
             return attempt()
 
         self.clients.append(FakeClient(lambda: number in self.gone, self.check_interval))
         client = self.clients[-1]
-        future = self.pool.submit(lambda: self.long_poll.take(self.queue, seconds, counted, None, client).messages)
+        future = self.pool.submit(lambda: self.take(seconds, counted, client))
         until(lambda: self.number() > before or future.done())
         is_settled = self.blocked if isinstance(self.tracker, NoNotifications) else self.is_quiet
         until(lambda: is_settled() or future.done())
         return future
+
+    def take(
+        self, seconds: float, attempt: Callable[[ReliableQueue], Batch[Any]] = pop, client: FakeClient | None = None
+    ) -> list[Any]:
+        """Wait in this thread, and return the messages."""
+        return self.long_poll.take([self.queue], seconds, attempt, None, client or FakeClient())[1].messages
 
     @property
     def waiters(self) -> Waiters | None:
@@ -249,7 +259,7 @@ def test_waiting_on_quiet_queues_costs_redis_nothing(
     with ThreadPoolExecutor(40) as pool:
         for number, each in enumerate(clients):
             queue = ReliableQueue(client, f"{name}-{number % 20}")
-            pool.submit(waiting.take, queue, 60, queue.pop_batch, None, each)
+            pool.submit(waiting.take, [queue], 60, pop, None, each)
         until(lambda: len(waiting._queues) == 20 and all(one.is_quiet for one in waiting._queues.values()))
         until(lambda: waiting.tracker.is_live and all(one.retry_delay() > 10 for one in waiting._queues.values()))
         until(lambda: not [each for each in client.client_list() if "b" in each["flags"]])
@@ -269,13 +279,13 @@ def test_a_message_that_arrives_while_a_queue_becomes_quiet_is_not_missed(
     monkeypatch.setattr(NoNotifications, "is_live", True)
     pushed: list[int] = []
 
-    def attempt() -> Batch[bytes]:
+    def attempt(_: ReliableQueue) -> Batch[bytes]:
         batch = process.queue.pop_batch()
         if process.blocking.seconds and not pushed:
             pushed.append(process.queue.push(b"a"))
         return batch
 
-    assert process.long_poll.take(process.queue, 20, attempt, None, FakeClient()).messages == [b"a"]
+    assert process.take(20, attempt) == [b"a"]
 
 
 def test_a_queue_is_not_quiet_while_messages_arrive(notified: Process) -> None:
@@ -300,13 +310,13 @@ def test_a_disconnect_is_noticed_at_once_though_the_queue_is_quiet(notified: Pro
 def test_a_change_is_tried_by_the_next_client_if_the_first_one_fails(notified: Process) -> None:
     fails = threading.Event()
 
-    def attempt() -> Batch[bytes]:
+    def attempt(_: ReliableQueue) -> Batch[bytes]:
         if fails.is_set():
             fails.clear()
             raise NotSent
         return notified.queue.pop_batch()
 
-    first = notified.pool.submit(notified.long_poll.take, notified.queue, 60, attempt, None, FakeClient())
+    first = notified.pool.submit(notified.take, 60, attempt)
     until(notified.is_quiet)
     second = notified.wait()
     fails.set()
@@ -450,7 +460,7 @@ def test_a_server_that_cannot_block_is_polled_at_intervals(name: str) -> None:
 
     queue = ReliableQueue(FakeRedis(), name)
     made = long_poll_on(queue.client, Counting())
-    assert made.take(queue, 0.1, queue.pop_batch, None, FakeClient()).messages == []
+    assert made.take([queue], 0.1, pop, None, FakeClient())[1].messages == []
     assert 1 <= asked <= 6
 
 
@@ -513,6 +523,6 @@ def test_a_wait_in_a_full_redis_gets_what_comes_back(own_store: Callable[..., St
     process.queue.reserve(1000)
     process.queue.extend(ends_soon.id, 0.3)
     process.queue.client.config_set("maxmemory", 1)
-    assert process.long_poll.take(process.queue, 10, process.queue.pop_batch, None, FakeClient()).messages == [b"a"]
-    assert process.long_poll.take(process.queue, 0.1, process.queue.pop_batch, None, FakeClient()).messages == []
+    assert process.take(10) == [b"a"]
+    assert process.take(0.1) == []
     process.end()
