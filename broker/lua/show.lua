@@ -107,7 +107,7 @@ if command == 'consumers' then
     if not records[by] then held[#held + 1], records[by] = record, record end
     record[2], record[3] = record[2] + 1, math.max(record[3], now - reserved_at)
   end
-  local last = #fields == MAX_ARGUMENTS and {ids[#ids - 1], ids[#ids]} or {}
+  local last = #fields == MAX_RESERVATIONS and {ids[#ids - 1], ids[#ids]} or {}
   return {DONE, held, last, reports}
 end
 
