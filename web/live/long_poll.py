@@ -41,6 +41,7 @@ BLOCK_SECONDS = 1.0  # of one BLMOVE, and until a queue without a message is qui
 QUIET_RETRY_INTERVAL = 30.0  # seconds between two attempts on a quiet queue, in case a notification was lost
 WATCHED_KEYS = ("paused", "reserved", "delayed")  # beside the list of a quiet queue
 POLL_INTERVAL = 0.25  # seconds between two reads of a result, or of several queues, where Redis sends no notices
+LINGER_SECONDS = 5.0  # for which notifications go on when nobody waits: most clients soon wait again
 REPORT_INTERVAL = 0.1  # seconds between two checks whether the number of waiting clients has changed
 REPORT_TTL = 30.0  # seconds until a reported number expires unless it is reported again
 
@@ -61,6 +62,7 @@ class Waiters:
         self.watched_keys: list[bytes] = []  # those that are notified now
         self.idle_since = time.monotonic()  # when the last message was taken
         self.may_have_more = False  # whether the last attempt took messages: then the next one need not block first
+        self.left_at = 0.0  # when the last of them left, monotonic
         self.is_quiet = False  # then changes of `watched_keys` are notified
         self.changes = 0  # the number of notifications,
         self.tried_changes = 0  # and of those before the last attempt
@@ -294,6 +296,7 @@ class LongPoll:
                     waiters.names[by] -= 1
                     if not waiters.names[by]:
                         del waiters.names[by]
+                    waiters.left_at = time.monotonic()
                     if waiters.order:
                         waiters.first.wake()
 
@@ -304,9 +307,9 @@ class LongPoll:
         while True:
             with self._lock:
                 for waiters in self._queues.values():
-                    if not waiters.order:  # so late, because the next client may come at once
+                    if not waiters.order and time.monotonic() - waiters.left_at >= LINGER_SECONDS:
                         self._set_quiet(waiters, False)
-                kept = {key: waiters for key, waiters in self._queues.items() if waiters.order or waiters.reported}
+                kept = {key: one for key, one in self._queues.items() if one.order or one.reported or one.is_quiet}
                 self._queues = kept
                 if not kept:
                     self._reporter = None

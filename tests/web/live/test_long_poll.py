@@ -121,6 +121,7 @@ def notified(request: pytest.FixtureRequest, name: str, monkeypatch: pytest.Monk
     """A process whose queue is quiet soon, and for which only a notification leads to another attempt then."""
     monkeypatch.setattr(long_poll, "BLOCK_SECONDS", 0.05)
     monkeypatch.setattr(long_poll, "QUIET_RETRY_INTERVAL", 1000.0)
+    monkeypatch.setattr(long_poll, "LINGER_SECONDS", 0.2)
     store: Store = request.getfixturevalue(getattr(request, "param", "valkey"))
     made = Process(store, name, tracker=ChangeNotifications(store.client(), "queue:"))
     yield made

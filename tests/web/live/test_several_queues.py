@@ -212,14 +212,16 @@ def test_waiting_on_several_queues_blocks_no_connection_and_costs_redis_nothing(
     process.end()
 
 
-def test_requests_one_after_another_keep_the_connection_for_notifications(process: Process) -> None:
+def test_notifications_go_on_for_a_while_when_nobody_waits(process: Process, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(long_poll, "REPORT_INTERVAL", 0.01)
     future = process.wait()
-    thread = process.tracker._thread
-    for _ in range(5):
-        process.low.push(b"a")
-        assert future.result() == ("low", [b"a"])
-        future = process.wait()
-    assert process.tracker._thread is thread
+    process.low.push(b"a")
+    assert future.result() == ("low", [b"a"])
+    until(lambda: all(not line.reported for line in process.long_poll._queues.values()))
+    assert process.tracker.is_live and process.tracker._observers
+    monkeypatch.setattr(long_poll, "LINGER_SECONDS", 0.0)
+    until(lambda: not process.long_poll._queues)
+    assert not process.tracker._observers
 
 
 def test_without_notifications_the_queues_are_polled(valkey: Store, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
