@@ -14,7 +14,7 @@ local FIRST = 7 -- in ARGV
 local MAX_ARGUMENTS = 1000 -- to unpack at once; Lua fails near 8,000
 
 if command == 'store_result' then
-  store_result(ARGV[3], ARGV[4])
+  store_result(extra, ARGV[3], ARGV[4])
   return {DONE}
 end
 

@@ -23,14 +23,14 @@ local function reserve(messages, deadline, deliveries)
     call('HSET', bodies, id, message, unpack(ARGV[6] and {id .. ':by', ARGV[6]} or {}))
     records[i] = {id, delivery, message}
   end
-  return {DONE, -1, records, deadline, 0}
+  return {DONE, -1, records, deadline, 0, max_deliveries}
 end
 
 local number, deadline = tonumber(ARGV[3]), command == 'reserve' and now + ARGV[4]
 if deadline then
   read_clock()
-  check_type('ZCARD', reserved)
-  check_type('HLEN', bodies)
+  call('ZCARD', reserved) -- like check_type, but sooner
+  call('HLEN', bodies)
   if is_current(deadline) and call('EXISTS', paused, redeliveries) == 0 then
     local messages = take(number, 'RPOP', list)
     if #messages > 0 then return reserve(messages, deadline, {}) end

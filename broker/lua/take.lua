@@ -3,7 +3,8 @@
 -- pop      Input:  number, digest of an Idempotency-Key, fingerprint of its request; extra keys: those of answers
 --          Output: milliseconds until more may come (-1: unknown), messages, 1 if this answer was saved, 1 if paused
 -- reserve  Input:  number, lease in milliseconds, a random text that makes ids unguessable, who reserves (or none)
---          Output: milliseconds until one is due (-1: unknown), {id, deliveries, message}..., deadline, 1 if paused
+--          Output: milliseconds until one is due (-1: unknown), {id, deliveries, message}..., deadline, 1 if paused;
+--                  with messages, the deliveries after which one is buried
 -- move     Input:  number; extra key: the list to move to
 --          Output: the number of messages moved
 --

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from broker.models import Delivery, Search
+from broker.models import Ack, Delivery, Extend, Release, Search
 from broker.queue import ReliableQueue
 
 
@@ -77,8 +77,11 @@ def each_operation(
         "release": lambda: queue.release(id, delayed),
         "release later": lambda: queue.release(id, delayed, delay=9, reason="why"),
         "bury": lambda: queue.release(id, delayed, dead=True),
-        "extend": lambda: queue.extend(id, 30),
+        "bury with a job": lambda: queue.release(id, dead=True, reason="why", job="job"),
+        "extend": lambda: queue.extend([id, delayed], 30),
         "extend a delay": lambda: queue.extend(delayed, 30),
+        "settle by an ack": lambda: queue.settle([Ack(id, "job", b"result")], [Release(delayed)]),
+        "settle by a release": lambda: queue.settle([], [Release(id, dead=True, job="job")], [Extend(delayed)]),
         "sweep": lambda: queue.sweep(),
         "store a result": lambda: queue.store_result("job", b"result"),
         "remove": lambda: queue.remove(0, b"a"),
@@ -100,6 +103,12 @@ def each_operation(
         "report waiters": lambda: queue.report_waiters("process", 1, 30),
         "consumers": lambda: queue.consumers(),
     }
+
+
+def settlement(acked: str, buried: str, extended: str) -> tuple[list[Ack], list[Release], list[Extend]]:
+    """Return the arguments of a `settle` of three reservations, whose jobs are "done" and "failed"."""
+    ack = Ack(acked, "done", b"result")
+    return [ack], [Release(buried, dead=True, reason="why", job="failed")], [Extend(extended, 100)]
 
 
 def use_every_operation(queue: ReliableQueue) -> None:
@@ -135,6 +144,8 @@ def use_every_operation(queue: ReliableQueue) -> None:
     queue.push(b"done")
     queue.ack_with(reserve(queue)[0].id, "job", b"result")
     queue.store_result("other", b"result")
+    queue.push(*numbered(3, 200))
+    queue.settle(*settlement(*(one.id for one in reserve(queue, 3))))
     queue.find("1", 5, 5, Search(), details=True)
     queue.find_and_move(dead.name, "10", 1, Search())
     dead.move_one(queue.name, 0, dead.all(0, 1)[0])

@@ -9,7 +9,7 @@ import itertools
 import math
 import os
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, field
 from hashlib import sha1
 from typing import Any
@@ -20,7 +20,19 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 from broker.connections.connection import connect
-from broker.models import Conflict, Delivery, LeaseExpired, NotFound, Pushed, QueueCounts, Search
+from broker.models import (
+    Ack,
+    Conflict,
+    Delivery,
+    Extend,
+    LeaseExpired,
+    NotFound,
+    Pushed,
+    QueueCounts,
+    Release,
+    Search,
+    Settled,
+)
 from broker.queue import ReliableQueue
 from broker.scan import iter_messages
 from RedisQueue import RedisQueue
@@ -205,7 +217,10 @@ class Model:
 
     def release(self, ids: Sequence[str], delay: int, bury: bool, reason: str) -> int:
         self.raise_if_expired(list(dict.fromkeys(ids)))
-        for id in dict.fromkeys(ids):
+        return self.release_each([(id, delay, bury) for id in dict.fromkeys(ids)], reason)
+
+    def release_each(self, items: Sequence[tuple[str, int, bool]], reason: str) -> int:
+        for id, delay, bury in items:
             if bury or id in self.reserved:
                 self.in_flight()[id].reason = reason
             if id in self.delayed and not bury:
@@ -213,9 +228,34 @@ class Model:
             elif delay and not bury and not self.is_last(id):
                 self.delayed[id + "-d"] = self.reserved.pop(id)
                 self.delayed[id + "-d"].units_left = delay
-        now = [id for id in ids if id in self.in_flight() and (bury or id in self.reserved)]
+        now = [id for id, _, bury in items if id in self.in_flight() and (bury or id in self.reserved)]
         due = sorted(id for id, each in self.delayed.items() if each.is_due() and id not in now)
-        return self.return_messages(now + due, set(now) if bury else set())
+        return self.return_messages(now + due, {id for id, _, bury in items if bury})
+
+    def settle(
+        self, acks: Sequence[str], releases: Sequence[tuple[str, int, bool]], extends: Sequence[str], lease: int
+    ) -> Settled:
+        """Settle each for itself. The first of `acks` has a result, and all releases a job that fails."""
+        stale: list[str] = []
+        left, acked_before = self.alive(), set(self.acked)
+
+        def is_held(id: str, others: Set[str] = frozenset()) -> bool:
+            held = id in left or id in others
+            left.discard(id)
+            stale.extend([] if held else [id])
+            return held
+
+        acked = [(number, id) for number, id in enumerate(acks) if is_held(id, acked_before)]
+        released = [item for item in releases if is_held(item[0])]
+        extended = [id for id in extends if is_held(id)]
+        for number, id in acked:
+            self.ack([id])
+            self.results |= {"j1": b"done"} if number == 0 else {}
+        for id in extended:
+            self.in_flight()[id].units_left = lease
+        dead = self.release_each(released, "why")
+        self.results |= {"j2": b"why"} if dead else {}
+        return Settled(len(acked), len(released), dead, len(extended), stale)
 
     def extend(self, id: str, lease: int) -> None:
         self.raise_if_expired([id])
@@ -278,6 +318,7 @@ NAMES = st.sampled_from(["", "w1", "w2"])
 MAX = st.integers(1, 4)
 LEASES = st.integers(1, 3)
 PICKS = st.lists(st.integers(0, 7), min_size=1, max_size=3)  # which of the ids so far, 0 the latest; 7 is an unknown id
+RELEASES = st.lists(st.tuples(st.integers(0, 7), st.integers(0, 2), st.booleans()), max_size=3)
 
 _numbers = itertools.count()
 
@@ -418,6 +459,7 @@ class EveryOperation(RuleBasedStateMachine):
     def result(self, q: str, job: str) -> None:
         found = self.queue(q).result(job)
         assert (found.result if found else None) == self.model(q).results.get(job)
+        assert not found or found.failed == ("why" if found.result == b"why" else None)
 
     @rule(q=QUEUES, picks=PICKS, delay=st.integers(0, 2), bury=st.booleans(), reason=st.sampled_from(["", "a: b"]))
     def release(self, q: str, picks: list[int], delay: int, bury: bool, reason: str) -> None:
@@ -436,6 +478,22 @@ class EveryOperation(RuleBasedStateMachine):
             assert real * 1000 == pytest.approx(self.client.zscore(place, id))
         else:
             assert real == expected
+
+    @rule(q=QUEUES, acks=PICKS, releases=RELEASES, extends=PICKS, lease=LEASES)
+    def settle(
+        self, q: str, acks: list[int], releases: list[tuple[int, int, bool]], extends: list[int], lease: int
+    ) -> None:
+        model, acked, extended = self.up_to_date(q), self.pick_ids(q, acks), self.pick_ids(q, extends)
+        released = [(self.pick_ids(q, [pick])[0], delay, bury) for pick, delay, bury in releases]
+        messages = {id: one.message for id, one in model.in_flight().items()}
+        found = self.queue(q).settle(
+            [Ack(id, None if number else "j1", b"done") for number, id in enumerate(acked)],
+            [Release(id, delay * UNIT_SECONDS, bury, "why", "j2") for id, delay, bury in released],
+            [Extend(id, lease * UNIT_SECONDS) for id in extended],
+        )
+        assert found == model.settle(acked, released, extended, lease)
+        self.taken.update(messages[id] for id in dict.fromkeys(acked) if id in messages)
+        self.ids[q] += [id for id in model.delayed if id not in self.ids[q]]
 
     @rule(q=QUEUES, position=st.integers(0, 5), other=st.sampled_from([None, b"a"]))
     def remove(self, q: str, position: int, other: bytes | None) -> None:

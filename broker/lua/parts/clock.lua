@@ -36,6 +36,7 @@ local function announce_due(due)
   last_due = math.max(due + CLOCK_INTERVAL, last_due)
   local value = whole(now) .. ':' .. whole(next_due) .. ':' .. whole(last_due)
   call('SET', clock, value, 'PX', whole(math.max(last_due - now, 1000)))
+  last_begun = now
 end
 
 -- If the clock of the server was set back, move all deadlines back with it, or leases would last longer by as much.
