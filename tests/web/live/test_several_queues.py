@@ -234,6 +234,16 @@ def test_without_notifications_the_queues_are_polled(valkey: Store, name: str, m
     process.end()
 
 
+def test_without_notifications_the_clients_in_line_do_not_poll_one_after_another(valkey: Store, name: str) -> None:
+    process = Process(valkey.url, name, is_notified=False)
+    futures = [process.pool.submit(process.take) for _ in range(5)]
+    until(lambda: process.number() == 5)
+    process.low.push(*[b"%d" % number for number in range(5)])
+    process.long_poll._record_changes(None)  # as the time to poll does
+    assert sorted(int(future.result()[1][0]) for future in futures) == list(range(5))
+    process.end()
+
+
 def test_notifications_that_stop_are_replaced_by_polling(process: Process, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(long_poll, "POLL_INTERVAL", 0.02)
     future = process.wait()
