@@ -69,7 +69,7 @@ def _freeing(*files: str) -> Script:
 
 # Each file lists its commands.
 POP_ONE = Script("pop_one.lua", flags="allow-oom")
-TAKE = _freeing("leases.lua", "take.lua")
+TAKE = _freeing("leases.lua", "limits.lua", "take.lua")
 SETTLE = _freeing("leases.lua", "settle.lua")
 TIDY = _freeing("leases.lua", "tidy.lua")
 SHOW = _freeing("leases.lua", "show.lua")

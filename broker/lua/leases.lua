@@ -23,6 +23,11 @@ end
 
 local function is_paused() return call('EXISTS', paused) == 1 end
 
+-- The setting of a queue replaces MAX_DELIVERIES. Read it before messages return.
+local function read_max_deliveries()
+  max_deliveries = tonumber(call('HGET', settings, 'max_deliveries') or max_deliveries)
+end
+
 local function is_last_delivery(id) return not is_delayed(id) and deliveries_of(id) >= max_deliveries end
 
 local function should_bury(id)
@@ -104,6 +109,7 @@ local function return_due()
   local delays = call('ZRANGEBYSCORE', delayed, '-inf', now, 'LIMIT', 0, MAX_MOVES)
   if #due + #delays == 0 then return false end
   for _, id in ipairs(delays) do due[#due + 1] = id end
+  read_max_deliveries()
   check_types_to_return()
   return return_messages(due)
 end

@@ -58,6 +58,7 @@ if command == 'release' then
   if return_due() then return {AGAIN} end
   local expired = expired_ids(6)
   if #expired > 0 then return {DONE, expired, 0, 0} end
+  read_max_deliveries()
   check_types_to_return()
   local due, bury, reason = now + ARGV[3], ARGV[4] == '1', ARGV[5]
   local ending, buried = {}, 0

@@ -23,7 +23,7 @@ local MAX_WALK_BYTES = 1024 * 1024 -- of messages that one call shows
 local MAX_END = 4096 -- bytes at each end of a message that its summary covers
 
 local list, reserved, delayed, bodies, redeliveries, dead, acked, waiters = unpack(KEYS)
-local clock, paused, failure_reasons, dead_reasons, counters, extra = unpack(KEYS, 9)
+local clock, paused, failure_reasons, dead_reasons, counters, rate, settings, extra = unpack(KEYS, 9)
 local command, max_deliveries = ARGV[1], tonumber(ARGV[2])
 local call = redis.call
 local time = call('TIME')

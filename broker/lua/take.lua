@@ -1,13 +1,14 @@
 -- Take the oldest messages: for good, for a lease, or to another queue. Due messages return first.
 --
 -- pop      Input:  number, digest of an Idempotency-Key, fingerprint of its request; extra keys: those of answers
---          Output: milliseconds until more may come (-1: unknown), messages, 1 if this answer was saved, 1 if paused
+--          Output: milliseconds until more may come (-1: unknown), messages, 1 if this answer was saved, HELD
 -- reserve  Input:  number, lease in milliseconds, a random text that makes ids unguessable
---          Output: milliseconds until one is due (-1: unknown), {id, deliveries, message}..., deadline, 1 if paused
+--          Output: milliseconds until more may come (-1: unknown), {id, deliveries, message}..., deadline, HELD
 -- move     Input:  number; extra key: the list to move to
 --          Output: the number of messages moved
 --
--- A batch ends once it reaches MAX_BATCH_BYTES.
+-- HELD is why nothing was taken: -1 if the queue is paused; milliseconds after which to try again if its limits are
+-- reached; 0 otherwise. A batch ends once it reaches MAX_BATCH_BYTES.
 
 -- Take messages by a command that takes one.
 local function take(number, ...)
@@ -25,7 +26,12 @@ if return_due() then return {AGAIN} end
 local number = tonumber(ARGV[3])
 local saved = command == 'pop' and saved_answer(ARGV[4], ARGV[5])
 if saved then return saved[1] == DONE and {DONE, -1, saved[2], 1, 0} or saved end
-if command ~= 'move' and is_paused() then return {DONE, until_next_due(), {}, 0, 1} end
+if command ~= 'move' and call('EXISTS', paused, settings) > 0 then
+  if is_paused() then return {DONE, until_next_due(), {}, 0, -1} end
+  local next_allowed, retry
+  number, next_allowed, retry = limit(number)
+  if number == 0 and call('LLEN', list) > 0 then return {DONE, next_allowed, {}, 0, retry} end
+end
 
 -- Read first what changes with the messages: that checks the types too.
 local entries = front_entries(number)
@@ -40,6 +46,7 @@ end
 
 if command == 'reserve' then check_type('HLEN', bodies) end
 local messages = take(number, 'RPOP', list)
+spend(#messages)
 local deliveries = remove_entries(entries, messages)
 if #messages == 0 then return {DONE, until_next_due(), {}, 0, 0} end
 

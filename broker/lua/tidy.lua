@@ -10,6 +10,7 @@
 --           Output: the number of messages restored; 0 if nothing is kept; 1 if some are left for another call
 -- pause     Input:  none; extra key: a list on which clients block until the queue is resumed
 -- resume    Input:  none; extra key: as of pause
+-- set       Input:  the name and the value of each setting to change, '' to remove it
 
 local UNDO_SECONDS = 3600 -- how long what was removed can be restored
 local RESUMED_SECONDS = 60
@@ -25,6 +26,17 @@ if command == 'resume' then
     call('DEL', extra)
     call('RPUSH', extra, '1')
     call('EXPIRE', extra, RESUMED_SECONDS)
+  end
+  return {DONE}
+end
+
+if command == 'set' then
+  for i = 3, #ARGV, 2 do
+    if ARGV[i + 1] == '' then
+      call('HDEL', settings, ARGV[i])
+    else
+      call('HSET', settings, ARGV[i], ARGV[i + 1])
+    end
   end
   return {DONE}
 end
