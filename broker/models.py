@@ -179,6 +179,12 @@ class QueueSettings:
     per_second: float = 0  # maximum number of messages that are popped or reserved
     max_deliveries: int = 0  # instead of MAX_DELIVERIES
 
+    @classmethod
+    def from_reply(
+        cls, at_once: bytes | None, per_second: bytes | None, max_deliveries: bytes | None
+    ) -> "QueueSettings":
+        return cls(int(at_once or 0), float(per_second or 0), int(max_deliveries or 0))
+
     def as_dict(self) -> dict[str, float]:
         """Return the settings by name."""
         return dict(vars(self))

@@ -5,6 +5,7 @@
 -- than a second's tokens and a full bucket. `rate` is when the bucket is full, in microseconds; it is missing while full.
 
 local BURST_SECONDS = 0.1
+local MAX_INTERVAL = 1e15 -- microseconds, some thirty years: a number that a time of Redis can be added to
 local MAX_RETRY = 1000 -- milliseconds; an ack can free a place at any time
 
 local interval, full_at -- microseconds a token, and when the bucket is full; nil without `per_second`
@@ -20,7 +21,7 @@ local function limit(number)
   end
   if not per_second then return number end
   local moment = time[1] * 1000000 + time[2]
-  interval = 1000000 / per_second
+  interval = math.min(1000000 / per_second, MAX_INTERVAL)
   local capacity = math.max(interval, BURST_SECONDS * 1000000)
   full_at = math.max(moment, tonumber(call('GET', rate) or 0))
   -- Above that only if the clock was set back, or the setting raised.

@@ -11,6 +11,7 @@
 -- pause     Input:  none; extra key: a list on which clients block until the queue is resumed
 -- resume    Input:  none; extra key: as of pause
 -- set       Input:  the name and the value of each setting to change, '' to remove it
+--           Output: at_once, per_second and max_deliveries as they are now; nil for none
 
 local UNDO_SECONDS = 3600 -- how long what was removed can be restored
 local RESUMED_SECONDS = 60
@@ -38,7 +39,7 @@ if command == 'set' then
       call('HSET', settings, ARGV[i], ARGV[i + 1])
     end
   end
-  return {DONE}
+  return {DONE, call('HMGET', settings, 'at_once', 'per_second', 'max_deliveries')}
 end
 
 -- Keep a message that is about to be removed, its history, and the message ahead of it.

@@ -1,4 +1,4 @@
-"""Settings: the limits of a queue. Scripts that take messages or return them apply them (`broker/lua/limits.lua`)."""
+"""Settings: the limits of a queue. The scripts that take and return messages apply them (`broker/lua/limits.lua`)."""
 
 from broker import script
 from broker.models import QueueSettings
@@ -10,11 +10,10 @@ class SettingsOperations(ScriptedQueue):
 
     def settings(self) -> QueueSettings:
         """Return the settings."""
-        names = list(vars(QueueSettings()))
-        found = self.client.hmget(self.key_prefix + "settings", names)
-        return QueueSettings(*(kind(value or 0) for kind, value in zip((int, float, int), found, strict=True)))
+        names = list(QueueSettings().as_dict())
+        return QueueSettings.from_reply(*self.client.hmget(self.key_prefix + "settings", names))
 
-    def set_settings(self, **settings: float) -> None:
-        """Change the settings that are named; 0 removes one. Waiting clients notice at once."""
+    def set_settings(self, **settings: float) -> QueueSettings:
+        """Change the settings that are named, 0 removes one, and return all. Waiting clients notice it at once."""
         values = [part for name, value in settings.items() for part in (name, value or "")]
-        self._run(script.TIDY, "set", *values)
+        return QueueSettings.from_reply(*self._run(script.TIDY, "set", *values)[0])

@@ -65,7 +65,7 @@ class Model:
     answers: dict[str, tuple[Any, Any]] = field(default_factory=dict)  # Idempotency-Key -> request, answer
     cleared: dict[str, list[bytes]] = field(default_factory=dict)
     waiters: dict[str, int] = field(default_factory=dict)
-    settings: QueueSettings = QueueSettings()
+    settings: QueueSettings = field(default_factory=QueueSettings)
 
     def push(self, messages: Sequence[bytes], front: bool) -> int:
         if front:

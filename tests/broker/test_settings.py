@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from broker.connections.connection import connect
-from broker.models import Batch, Delivery, QueueSettings
+from broker.models import Batch, QueueSettings
 from broker.queue import ReliableQueue
 from tests.broker.helpers import counts, dead_letters, end_leases, numbered, reserve
 from tests.servers import Store, until
@@ -257,7 +257,6 @@ def test_the_place_of_a_worker_that_crashed_returns_with_its_lease(store: Store,
     worker = multiprocessing.get_context("spawn").Process(target=crash, args=(store.url, name))
     worker.start()
     worker.join(60)
-    found: list[Delivery] = []
-    until(lambda: found.extend(reserve(queue)) or found)
-    assert (worker.exitcode, found, found[0].deliveries) == (-signal.SIGKILL, [b"a"], 2)
+    found = until(lambda: reserve(queue))[0]
+    assert (worker.exitcode, found, found.deliveries) == (-signal.SIGKILL, b"a", 2)
     assert queue.reserve().limited

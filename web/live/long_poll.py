@@ -9,6 +9,9 @@ A queue is quiet once it has had no message for a second. Then the first client 
 for a change notification (`broker/changes/notifications.py`); it retries every 30 seconds, in case one was lost. If all
 connections for blocking are in use, it does the same. Where Redis sends no notifications, the first client keeps
 blocking, for a second at a time.
+
+A queue whose limits are reached is quiet at once, and its list is not watched: the first client tries again when a
+reservation ends, when the rate allows another message, or when the settings change.
 """
 
 import contextlib
@@ -27,7 +30,7 @@ import redis
 from broker.changes.notifications import ChangeNotifications
 from broker.changes.sweeper import Sweeper
 from broker.connections.errors import NotSent, Recovery, find_fault, is_transient, needs_reconnect
-from broker.models import Batch, Paused, Result
+from broker.models import Batch, Limited, Paused, Result
 from broker.queue import ReliableQueue
 from web.live.disconnects import ClientConnection
 from web.live.wait import Slots, Waiter
@@ -36,7 +39,7 @@ MAX_WAIT = 60.0  # seconds, the longest wait that a request can ask for
 ANSWER_TIMEOUT = 54.0  # seconds after which any wait is answered: proxies cut off answers that are silent for 60
 BLOCK_SECONDS = 1.0  # of one BLMOVE, and until a queue without a message is quiet
 QUIET_RETRY_INTERVAL = 30.0  # seconds between two attempts on a quiet queue, in case a notification was lost
-WATCHED_KEYS = ("reserved", "delayed", "paused")  # beside the list of a quiet queue
+WATCHED_KEYS = ("reserved", "delayed", "paused", "settings")  # beside the list of a quiet queue
 RESULT_POLL_INTERVAL = 0.25  # seconds between two reads of a result where Redis sends no notices
 REPORT_INTERVAL = 0.1  # seconds between two checks whether the number of waiting clients has changed
 REPORT_TTL = 30.0  # seconds until a reported number expires unless it is reported again
@@ -57,6 +60,9 @@ class Waiters:
         self.idle_since = time.monotonic()  # when the last message was taken
         self.may_have_more = False  # whether the last attempt took messages: then the next one need not block first
         self.is_quiet = False  # then changes of these keys are notified
+        self.is_limited = (
+            False  # whether the last attempt found the limits of the queue reached; then pushes are ignored
+        )
         self.changes = 0  # the number of notifications,
         self.tried_changes = 0  # and of those before the last attempt
         self.retry_at = 0.0  # when to attempt again without a notification, monotonic
@@ -107,6 +113,7 @@ class LongPoll:
         Raises:
             ApiError: too many clients are waiting (429).
             Paused: the queue is paused, and was not resumed in time.
+            Limited: the limits of the queue are reached, and no message was allowed in time.
         """
         if seconds and client.is_disconnected():
             return Batch([])
@@ -115,6 +122,8 @@ class LongPoll:
             batch = self._wait_and_take(queue, seconds, attempt, client, batch)
         if batch.paused:
             raise Paused
+        if batch.limited:
+            raise Limited(batch.retry_after)
         if seconds and batch.messages and give_back and client.confirm_disconnected():
             give_back(batch.messages)
             return Batch([])
@@ -173,7 +182,7 @@ class LongPoll:
     def _attempt(self, waiters: Waiters, attempt: Callable[[], Batch[M]]) -> Batch[M]:
         """Attempt to take messages; retry once if the server refused because another may have taken over."""
         changes = waiters.changes
-        waiters.may_have_more = False  # also after an error
+        waiters.may_have_more = waiters.is_limited = False  # also after an error
         try:
             batch = attempt()
         except redis.RedisError as error:
@@ -182,6 +191,7 @@ class LongPoll:
             batch = attempt()
         now = time.monotonic()
         waiters.may_have_more = bool(batch.messages)
+        waiters.is_limited = batch.limited
         waiters.tried_changes = changes
         waiters.retry_at = now + _until_due(batch, QUIET_RETRY_INTERVAL)
         if batch.messages:
@@ -198,12 +208,13 @@ class LongPoll:
             NotSent: the connection broke. Nothing was taken, so no outcome is unknown.
         """
         seconds = min(waiter.seconds_left, _until_due(last, BLOCK_SECONDS))
+        if last.limited:
+            self._wait_quietly(waiters, waiter, seconds)
+            return
         try:
             waiters.queue.wait(seconds, self.client, last.paused)
         except redis.MaxConnectionsError:  # no connection is left
-            self._set_quiet(waiters, True)
-            if not self.tracker.is_live:
-                waiter.wait(seconds)
+            self._wait_quietly(waiters, waiter, seconds)
         except redis.RedisError as error:
             fault = find_fault(error)
             if fault and fault.recovery is not Recovery.REPAIR:
@@ -214,6 +225,12 @@ class LongPoll:
                 raise NotSent(str(error)) from error
             else:
                 raise
+
+    def _wait_quietly(self, waiters: Waiters, waiter: Waiter, seconds: float) -> None:
+        """Receive notifications for a queue; while there are none, wait without a connection."""
+        self._set_quiet(waiters, True)
+        if not self.tracker.is_live:
+            waiter.wait(seconds)
 
     def _set_quiet(self, waiters: Waiters, is_quiet: bool) -> None:
         """Start or stop receiving notifications for a queue."""
@@ -235,7 +252,8 @@ class LongPoll:
         """Wake the first client of each queue that has one of these keys; of every queue if the keys are not known."""
         with self._lock:
             for key in list(self._quiet) if keys is None else keys:
-                if waiters := self._quiet.get(key):
+                waiters = self._quiet.get(key)
+                if waiters and not (waiters.is_limited and keys and key == waiters.keys[0]):
                     waiters.changes += 1
                     waiters.first.wake()
 

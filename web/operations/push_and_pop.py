@@ -4,7 +4,7 @@ from functools import partial
 
 from flask import Response
 
-from broker.models import Paused, Pushed
+from broker.models import Limited, Paused, Pushed
 from broker.queue import ReliableQueue
 from web.errors import ApiError
 from web.input.body import BYTES, TEXT, iter_body, lines_kind
@@ -23,7 +23,7 @@ from web.operations.shared import (
     WAIT,
     WAITING_ERRORS,
     batch_or_one,
-    nothing,
+    held,
     prefers,
     take,
 )
@@ -143,7 +143,7 @@ def push_stream(request: Request, queue: ReliableQueue, kind: str, key: str | No
         NOTHING,
     ),
     media=(TEXT, BYTES),
-    errors=("empty", "paused", "conflict", *WAITING_ERRORS),
+    errors=("empty", "paused", "limited", "conflict", *WAITING_ERRORS),
     example=Example({"success": True, "message": "hello"}, {"wait": 5}),
 )
 def pop(request: Request, queue: ReliableQueue, key: str | None, wait: float, max: int | None) -> Result:
@@ -159,8 +159,8 @@ def pop(request: Request, queue: ReliableQueue, key: str | None, wait: float, ma
     as_text = max is None and prefers(request, TEXT)
     try:
         batch = take(request, queue, wait, lambda: queue.pop_batch(max or 1, key), give_back)
-    except Paused:
-        return text_answer([]) if as_text else nothing("paused", max)
+    except (Paused, Limited) as error:
+        return text_answer([]) if as_text else held(error, max)
     answer = (
         text_answer(batch.messages)
         if as_text

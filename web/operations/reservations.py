@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from broker.models import Delivery, Paused
+from broker.models import Delivery, Limited, Paused
 from broker.queue import ReliableQueue
 from web.errors import ApiError
 from web.input.codec import decode_message
@@ -21,7 +21,7 @@ from web.operations.shared import (
     WAIT,
     WAITING_ERRORS,
     batch_or_one,
-    nothing,
+    held,
     take,
 )
 from web.request import Request
@@ -44,7 +44,7 @@ HELD_ID = "1795489534022053-0001-c6c635c30e138159-1"
         ),
         NOTHING,
     ),
-    errors=("empty", "paused", *WAITING_ERRORS),
+    errors=("empty", "paused", "limited", *WAITING_ERRORS),
     example=Example(
         {"success": True, "id": HELD_ID, "message": "hello", "deliveries": 1, "deadline": 1795489594.022},
         {"lease": 60},
@@ -62,8 +62,8 @@ def reserve(request: Request, queue: ReliableQueue, lease: float, wait: float, m
 
     try:
         batch = take(request, queue, wait, lambda: queue.reserve(lease, max or 1), give_back)
-    except Paused:
-        return nothing("paused", max)
+    except (Paused, Limited) as error:
+        return held(error, max)
     return batch_or_one(
         [
             {"id": one.id, "message": decode_message(one), "deliveries": one.deliveries, "deadline": one.deadline}

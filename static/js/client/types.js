@@ -10,6 +10,9 @@
  *     reason: why it last failed; failed: when it last failed; died: when it became a dead letter
  * @typedef {Preview & {id: string, message?: Message, deliveries: number, deadline: number, reason?: string,
  *           failed?: number}} InFlight a message that is reserved or delayed until its deadline
+ * @typedef {{at_once: number, per_second: number, max_deliveries: number}} Settings
+ *     at_once: maximum number of reservations at a time; per_second: maximum number of messages popped or reserved per
+ *     second; max_deliveries: deliveries after which a message becomes a dead letter, instead of the server's
  * @typedef {Preview & {position: number, message?: Message}} Found a message that contains the text searched for
  * @typedef {{at: number, step: number, max: (number | null)[], count: (number | null)[], in: (number | null)[],
  *            out: (number | null)[]}} History
