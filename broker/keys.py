@@ -31,8 +31,7 @@ share a Cluster slot. Times are in milliseconds by the Redis clock. A digest is 
     {queue:jobs}:paused            string  exists while the queue is paused
     {queue:jobs}:resumed           list    wakes up the clients that wait for the end of a pause; a minute
     {queue:jobs}:settings          hash    at_once, per_second, max_deliveries: those of them that are set
-    {queue:jobs}:rate              string  when as many messages can be taken at once as `per_second` ever allows, in
-                                           microseconds; lives until then
+    {queue:jobs}:rate              string  when the token bucket of `per_second` is full, in microseconds; until then
 
   Answers that are kept
     {queue:jobs}:answers:<number>  hash    digest of an Idempotency-Key -> fingerprint of its request and the answer, as

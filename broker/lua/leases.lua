@@ -25,7 +25,7 @@ local function is_paused() return call('EXISTS', paused) == 1 end
 
 -- The setting of a queue replaces MAX_DELIVERIES. Read it before messages return.
 local function read_max_deliveries()
-  max_deliveries = tonumber(call('HGET', settings, 'max_deliveries') or max_deliveries)
+  max_deliveries = tonumber(call('HGET', settings, 'max_deliveries')) or max_deliveries
 end
 
 local function is_last_delivery(id) return not is_delayed(id) and deliveries_of(id) >= max_deliveries end

@@ -60,9 +60,7 @@ class Waiters:
         self.idle_since = time.monotonic()  # when the last message was taken
         self.may_have_more = False  # whether the last attempt took messages: then the next one need not block first
         self.is_quiet = False  # then changes of these keys are notified
-        self.is_limited = (
-            False  # whether the last attempt found the limits of the queue reached; then pushes are ignored
-        )
+        self.is_limited = False  # whether the last attempt found the limits reached: then pushes are ignored
         self.changes = 0  # the number of notifications,
         self.tried_changes = 0  # and of those before the last attempt
         self.retry_at = 0.0  # when to attempt again without a notification, monotonic
