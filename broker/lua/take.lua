@@ -10,59 +10,29 @@
 -- HELD is why nothing was taken: -1 if the queue is paused; milliseconds after which to try again if its limits are
 -- reached; 0 otherwise. A batch ends once it reaches MAX_BATCH_BYTES.
 
--- Take messages by a command that takes one.
-local function take(number, ...)
-  local messages, bytes = {}, 0
-  for i = 1, number do
-    local message = bytes < MAX_BATCH_BYTES and call(...)
-    if not message then break end
-    messages[i], bytes = message, bytes + #message
-  end
-  return messages
-end
+if return_due(due_ids()) then return {AGAIN} end
 
-if return_due() then return {AGAIN} end
-
-local number = tonumber(ARGV[3])
 local saved = command == 'pop' and saved_answer(ARGV[4], ARGV[5])
 if saved then return saved[1] == DONE and {DONE, -1, saved[2], 1, 0} or saved end
 if command ~= 'move' and call('EXISTS', paused, settings) > 0 then
-  if is_paused() then return {DONE, until_next_due(), {}, 0, -1} end
+  if call('EXISTS', paused) == 1 then return {DONE, until_next_due(), {}, 0, -1} end
   local next_allowed, retry
   number, next_allowed, retry = limit(number)
   if number == 0 and call('LLEN', list) > 0 then return {DONE, next_allowed, {}, 0, retry} end
 end
 
 -- Read first what changes with the messages: that checks the types too.
-local entries = front_entries(number)
-local has_reasons = command ~= 'reserve' and has_failure_reasons()
-
-if command == 'move' then
-  local messages = take(number, 'LMOVE', list, extra, 'RIGHT', 'LEFT')
-  remove_entries(entries, messages)
-  if has_reasons then remove_failure_reasons(messages) end
-  return {DONE, #messages}
-end
-
-if command == 'reserve' then check_type('HLEN', bodies) end
-local messages = take(number, 'RPOP', list)
+local entries, has_reasons = front_entries(number), command ~= 'reserve' and has_failure_reasons()
+local messages = command == 'move' and take(number, 'LMOVE', list, extra, 'RIGHT', 'LEFT') or take(number, 'RPOP', list)
 spend(#messages)
 local deliveries = remove_entries(entries, messages)
+if has_reasons then remove_failure_reasons(messages) end
+if command == 'move' then return {DONE, #messages} end
 if #messages == 0 then return {DONE, until_next_due(), {}, 0, 0} end
-
-if command == 'pop' then
-  if has_reasons then remove_failure_reasons(messages) end
-  if extra then save_answer(ARGV[4], ARGV[5], unpack(messages)) end
-  return {DONE, -1, messages, 0, 0}
+if command == 'reserve' then
+  local answer = reserve(messages, deadline, deliveries)
+  announce_due(deadline)
+  return answer
 end
-
-local deadline, records = now + ARGV[4], {}
-for i, message in ipairs(messages) do
-  local delivery = deliveries[i] + 1
-  local id = string.format('%016.0f-%04d-%s-%d', time[1] * 1000000 + time[2], i, ARGV[5], delivery)
-  call('ZADD', reserved, deadline, id)
-  call('HSET', bodies, id, message)
-  records[i] = {id, delivery, message}
-end
-announce_due(deadline)
-return {DONE, -1, records, deadline, 0}
+if extra then save_answer(ARGV[4], ARGV[5], unpack(messages)) end
+return {DONE, -1, messages, 0, 0}

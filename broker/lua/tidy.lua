@@ -125,7 +125,7 @@ local function restore_cleared()
   return messages, messages < kept and 1 or 0
 end
 
-if return_due() then return {AGAIN} end
+if return_due(due_ids()) then return {AGAIN} end
 
 if command == 'remove' or command == 'move_one' then
   local position, message, mark = tonumber(ARGV[3]), ARGV[4], ARGV[5]

@@ -1,4 +1,4 @@
-"""Settings: the limits of a queue. The scripts that take and return messages apply them (`broker/lua/limits.lua`)."""
+"""Settings: the limits of a queue, which `broker/lua/parts/limits.lua` applies when messages are taken."""
 
 from broker import script
 from broker.models import QueueSettings

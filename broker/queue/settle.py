@@ -16,8 +16,9 @@ class SettleOperations(ScriptedQueue):
         Raises:
             LeaseExpired: some leases have ended; nothing was changed.
         """
-        _raise_if_expired(self._run(script.SETTLE, "ack", *ids)[0])
-        return len(set(ids))
+        unique = dict.fromkeys(ids)
+        _raise_if_expired(self._run(script.SETTLE, "ack", *unique)[0])
+        return len(unique)
 
     def ack_with(self, id: str, job: str, result: bytes, keep: float = RESULT_SECONDS) -> None:
         """Acknowledge a message and store the result of its job, in one step.

@@ -18,8 +18,9 @@ def end_delays(queue: ReliableQueue, *ids: str) -> None:
 
 
 def _end(queue: ReliableQueue, kind: str, *ids: str) -> None:
-    """Move time by rewriting the deadlines."""
+    """Move time by rewriting the deadlines, of which the clock would know."""
     key = queue.key_prefix + kind
+    queue.client.delete(queue.key_prefix + "clock")
     if ended := [id.encode() for id in ids] or queue.client.zrange(key, 0, -1):
         queue.client.zadd(key, {id: number for number, id in enumerate(ended, 1)})
 

@@ -198,7 +198,7 @@ class Model:
             raise LeaseExpired(expired)
 
     def ack(self, ids: Sequence[str]) -> int:
-        self.raise_if_expired(ids, self.acked)
+        self.raise_if_expired(list(dict.fromkeys(ids)), self.acked)
         for id in ids:
             if one := self.place_of(id).pop(id, None):
                 self.remove_failure_reasons([one.message])
@@ -255,6 +255,7 @@ class Stored:
     delays: list[tuple[bytes, float]]
     redeliveries: list[bytes]
     failure_reasons: dict[bytes, bytes]
+    none_ends_before: int  # of the clock; 0 if there is none
     lifetimes: set[int]
     cleared: dict[str, list[bytes]]
 
@@ -591,10 +592,15 @@ class EveryOperation(RuleBasedStateMachine):
     @rule(units=st.integers(1, 3))
     def time_passes(self, units: int) -> None:
         """Let each lease and delay end earlier, as if the clock of Redis had advanced."""
+        milliseconds = units * UNIT_SECONDS * 1000
         for q, model in self.models.items():
+            key = self.queue(q).key_prefix + "clock"
+            if clock := self.client.get(key):
+                earlier = ":".join(str(int(time) - milliseconds) for time in clock.split(b":"))
+                self.client.set(key, earlier, keepttl=True)
             for kind, place in (("reserved", model.reserved), ("delayed", model.delayed)):
                 for id, reservation in place.items():
-                    self.client.zincrby(self.queue(q).key_prefix + kind, -units * UNIT_SECONDS * 1000, id)
+                    self.client.zincrby(self.queue(q).key_prefix + kind, -milliseconds, id)
                     reservation.units_left -= units
 
     @invariant()
@@ -614,6 +620,8 @@ class EveryOperation(RuleBasedStateMachine):
                 assert left == {id: max(0, each.units_left) for id, each in place.items()}
                 for id, end in stored_ends:
                     place[id.decode()].deadline = end
+            ends = [end for _, end in (*found.leases, *found.delays)]
+            assert found.none_ends_before <= min(ends, default=math.inf), "what the clock says"
             expected = [(digest_of(each), deliveries, reason) for each, deliveries, reason in model.redeliveries]
             entries = [[*entry.decode().split(":", 4), "", ""] for entry in found.redeliveries]
             redeliveries = [(digest, int(deliveries), reason) for digest, deliveries, _, _, reason, *_ in entries]
@@ -659,6 +667,7 @@ class EveryOperation(RuleBasedStateMachine):
             pipeline.zrange(queue.key_prefix + "delayed", 0, -1, withscores=True)
             pipeline.lrange(queue.key_prefix + "redeliveries", 0, -1)
             pipeline.hgetall(queue.key_prefix + "failure_reasons")
+            pipeline.get(queue.key_prefix + "clock")
             for key in (queue.key, *(queue.key_prefix + each for each in ("reserved", "delayed", "bodies"))):
                 pipeline.ttl(key)
             for undo in model.cleared:
@@ -667,9 +676,12 @@ class EveryOperation(RuleBasedStateMachine):
         seconds, microseconds = next(replies)
         stored = {}
         for q, model in self.models.items():
-            waiting, bodies, leases, delays, redeliveries, reasons, *lifetimes = itertools.islice(replies, 10)
+            waiting, bodies, leases, delays, redeliveries, reasons, clock, *lifetimes = itertools.islice(replies, 11)
             cleared = {undo: next(replies)[::-1] for undo in model.cleared}
-            stored[q] = Stored(waiting[::-1], bodies, leases, delays, redeliveries, reasons, set(lifetimes), cleared)
+            soonest = int(clock.split(b":")[1]) if clock else 0
+            stored[q] = Stored(
+                waiting[::-1], bodies, leases, delays, redeliveries, reasons, soonest, set(lifetimes), cleared
+            )
         return seconds * 1000 + microseconds // 1000, stored
 
     def keys(self) -> list[bytes]:

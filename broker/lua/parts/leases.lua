@@ -1,27 +1,14 @@
--- Comes after shared.lua in most scripts: reservations and delays, and the return of messages that are due.
---
--- An id is '<microseconds>-<number>-<random>-<deliveries>', so ids sort by age. `deliveries` includes this one; it is 0
--- for a message that was pushed with a delay. The deadline of a reservation is in `reserved`. The id of a delayed
--- message ends in '-d', and its deadline is in `delayed`. The message is in `bodies`, under the id without '-d'.
+-- The end of leases and delays: messages that are due return to the list or become dead letters.
 
-local MAX_BATCH_BYTES = 16 * 1024 * 1024 -- a batch ends once it reaches this: a thousand messages can be a gigabyte
-local MAX_DUE = 10000 -- due messages that one call looks at; if there are more, dead letters may change their order
-local MAX_MOVES = 1000 -- due messages that one call moves
 local MAX_STALE_REASONS = 1000 -- reasons of dead letters that other clients removed
 local COUNTERS_SECONDS = 24 * 3600 -- how long the totals for /metrics outlive the messages of a queue
 
-local function is_delayed(id) return string.sub(id, -2) == '-d' end
-local function schedule_of(id) return is_delayed(id) and delayed or reserved end
-local function body_field(id) return is_delayed(id) and string.sub(id, 1, -3) or id end
-local function failure_field(id) return body_field(id) .. ':failure' end
 local function deliveries_of(id) return tonumber(string.match(body_field(id), '%d+$') or 0) end
 
 -- A failure is '<when>:<reason>', with '!' in front if the message is to be buried. Without one the lease has expired.
 local function record_failure(id, reason, bury)
   call('HSET', bodies, failure_field(id), (bury and '!' or '') .. whole(now) .. ':' .. reason)
 end
-
-local function is_paused() return call('EXISTS', paused) == 1 end
 
 -- The setting of a queue replaces MAX_DELIVERIES. Read it before messages return.
 local function read_max_deliveries()
@@ -75,8 +62,7 @@ local function return_messages(ids)
       if not failure and not is_delayed(id) then increment('expired') end
       moves, bytes = moves + 1, bytes + #message
     end
-    call('ZREM', schedule_of(id), id)
-    call('HDEL', bodies, body_field(id), failure_field(id))
+    forget(id)
     return moves >= MAX_MOVES or bytes >= MAX_BATCH_BYTES
   end
   local delivered, returning = {}, {}
@@ -102,24 +88,10 @@ local function return_messages(ids)
   return #returning > 0
 end
 
--- Return the messages whose lease or delay has ended. Return whether there are more.
-local function return_due()
-  sync_clock()
-  local due = call('ZREVRANGEBYSCORE', reserved, now, '-inf', 'LIMIT', 0, MAX_DUE)
-  local delays = call('ZRANGEBYSCORE', delayed, '-inf', now, 'LIMIT', 0, MAX_MOVES)
-  if #due + #delays == 0 then return false end
-  for _, id in ipairs(delays) do due[#due + 1] = id end
+-- Return the messages that due_ids found. Return whether there are more.
+local function return_due(due)
+  if #due == 0 then return false end
   read_max_deliveries()
   check_types_to_return()
   return return_messages(due)
-end
-
--- Milliseconds until the next lease or delay ends; -1 if there is none.
-local function until_next_due()
-  local next_due = math.huge
-  for _, schedule in ipairs({reserved, delayed}) do
-    local first = call('ZRANGE', schedule, 0, 0, 'WITHSCORES')
-    if #first > 0 then next_due = math.min(next_due, tonumber(first[2])) end
-  end
-  return next_due == math.huge and -1 or math.max(1, next_due - now)
 end

@@ -1,4 +1,4 @@
--- Comes before take.lua: the limits of a queue that has settings.
+-- The limits of a queue that has settings.
 --
 -- `at_once` limits how many messages are reserved. `per_second` is a token bucket, from which each message takes a token.
 -- It fills at that rate and holds BURST_SECONDS of tokens, at least one. So no period of a second sees more messages
