@@ -252,6 +252,7 @@ def test_waiting_on_quiet_queues_costs_redis_nothing(
             queue = ReliableQueue(client, f"{name}-{number % 20}")
             pool.submit(waiting.take, queue, 60, queue.pop_batch, None, each)
         until(lambda: len(waiting._queues) == 20 and all(one.is_quiet for one in waiting._queues.values()))
+        until(lambda: all(one.reported == 2 for one in waiting._queues.values()))
         until(lambda: waiting.tracker.is_live and all(one.retry_delay() > 10 for one in waiting._queues.values()))
         until(lambda: not [each for each in client.client_list() if "b" in each["flags"]])
         client.config_resetstat()
