@@ -252,7 +252,7 @@ class Settings:
         5,
         1,
         1_000_000,
-        "the number of deliveries after which a message that was not acked becomes a dead letter",
+        "the deliveries after which a message that was not acked becomes a dead letter, unless its queue sets another",
     )
     max_blocked_clients: int = _number(
         "MAX_BLOCKED_CLIENTS",

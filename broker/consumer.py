@@ -138,7 +138,8 @@ def _next(queue: ReliableQueue, lease: float, wait: float) -> Delivery | None:
         batch = queue.reserve(lease)
         if batch.messages:
             return batch.messages[0]
-        queue.wait(min(wait, batch.next_due or wait), paused=batch.paused)
+        seconds = batch.retry_after or batch.next_due or wait
+        queue.wait(min(wait, seconds), paused=batch.paused or batch.limited)
     except redis.RedisError as error:
         if not is_transient(error):
             raise

@@ -31,6 +31,8 @@ share a Cluster slot. Times are in milliseconds by the Redis clock. A digest is 
                                            " <by> <number>" for each name that they gave; a minute
     {queue:jobs}:paused            string  exists while the queue is paused
     {queue:jobs}:resumed           list    wakes up the clients that wait for the end of a pause; a minute
+    {queue:jobs}:settings          hash    at_once, per_second, max_deliveries: those of them that are set
+    {queue:jobs}:rate              string  when the token bucket of `per_second` is full, in microseconds; until then
 
   Answers that are kept
     {queue:jobs}:answers:<number>  hash    digest of an Idempotency-Key -> fingerprint of its request and the answer, as
@@ -60,9 +62,10 @@ from RedisQueue import list_key
 SCRIPT_KEYS = (
     *("reserved", "delayed", "bodies", "redeliveries", "dead", "acked", "waiters"),
     *("clock", "paused", "failure_reasons", "dead:failure_reasons", "counters"),
+    *("rate", "settings"),
 )
 ANSWER_KEYS = tuple(f"answers:{number}" for number in range(7))
-POP_ONE_KEYS = ("reserved", "delayed", "redeliveries", "paused", "failure_reasons")
+POP_ONE_KEYS = ("reserved", "delayed", "redeliveries", "paused", "failure_reasons", "settings")
 
 DEAD_SUFFIX = ".dead"
 # Even the longest name can have .dead behind it. The page uses this in HTML, where an unescaped - is an error.

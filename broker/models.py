@@ -34,6 +34,14 @@ class Paused(Exception):
     """The queue is paused."""
 
 
+class Limited(Exception):
+    """The limits in the settings of the queue are reached; try again after `retry_after` seconds."""
+
+    def __init__(self, retry_after: float) -> None:
+        super().__init__(retry_after)
+        self.retry_after = retry_after
+
+
 class Delivery(bytes):
     """A reserved message: its bytes, and the reservation."""
 
@@ -208,7 +216,32 @@ class Batch(Generic[M]):
     messages: list[M]
     next_due: float | None = None
     paused: bool = False  # nothing was taken because the queue is paused
+    retry_after: float = 0  # seconds; set if nothing was taken because the limits of the queue are reached
     is_repeated: bool = False  # this answer was saved for the Idempotency-Key; nothing was taken again
+
+    @property
+    def limited(self) -> bool:
+        """Whether nothing was taken because the limits of the queue are reached."""
+        return self.retry_after > 0
+
+
+@dataclass(frozen=True)
+class QueueSettings:
+    """The settings of a queue; 0 is none."""
+
+    at_once: int = 0  # maximum number of reservations at a time
+    per_second: float = 0  # maximum number of messages that are popped or reserved
+    max_deliveries: int = 0  # instead of MAX_DELIVERIES
+
+    @classmethod
+    def from_reply(
+        cls, at_once: bytes | None, per_second: bytes | None, max_deliveries: bytes | None
+    ) -> "QueueSettings":
+        return cls(int(at_once or 0), float(per_second or 0), int(max_deliveries or 0))
+
+    def as_dict(self) -> dict[str, float]:
+        """Return the settings by name."""
+        return dict(vars(self))
 
 
 @dataclass(frozen=True)

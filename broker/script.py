@@ -73,7 +73,7 @@ _SETTLE = ("reservations", "failure_reasons", "ack", "clock", "results", *_RETUR
 _PUSH = ("clock", "failure_reasons", "redeliveries", "answers", "results", "push")
 _LOOK = ("clock", "reservations", "failure_reasons", *_RETURN)
 POP_ONE = Script("pop_one", flags="allow-oom")
-TAKE = _freeing("reserve", *_LOOK, "answers", "take")
+TAKE = _freeing("reserve", *_LOOK, "answers", "limits", "take")
 SETTLE = _freeing(*_SETTLE)
 TIDY = _freeing(*_LOOK, "tidy")
 SHOW = _freeing(*_LOOK, "walk", "show")

@@ -261,6 +261,10 @@ class World:
     def drop_connections(self) -> None:
         self.proxy.drop()
 
+    def change_the_limits(self) -> None:
+        settings: dict[str, Any] = {"at_once": self.dice.choice([0, 1, 5]), "per_second": self.dice.choice([0, 300])}
+        Api(self.app.url).call_until_answered("settings", **settings)
+
     def end(self) -> None:
         for process in self.producers + [process for _, process in self.consumers]:
             process.terminate()
@@ -270,7 +274,7 @@ class World:
 def disasters(world: World, number: int) -> list[Callable[[], None]]:
     """Return `number` disasters of all kinds, in random order."""
     kills = [world.kill_a_consumer, world.kill_a_worker, world.kill_the_store, world.reload_the_app]
-    kinds = [*kills, world.drop_connections, *[world.cut_a_reply] * 10]
+    kinds = [*kills, world.drop_connections, world.change_the_limits, *[world.cut_a_reply] * 9]
     found = [kinds[n % len(kinds)] for n in range(number)]
     world.dice.shuffle(found)
     return found

@@ -19,7 +19,19 @@ REFERENCE = (ROOT / "docs/api.md").read_text(encoding="utf-8")
 STORY = (
     *("events", "push", "count", "all", "reserve", "reserved", "consumers", "extend", "release", "delayed"),
     *("push", "reserve", "ack", "push", "remove", "push", "clear", "restore", "pop", "push", "move"),
-    *("queues", "pause", "resume", "store_result", "get_result", "healthz", "metrics", "openapi", "queues_events"),
+    *(
+        "queues",
+        "pause",
+        "resume",
+        "set_settings",
+        "get_settings",
+        "store_result",
+        "get_result",
+        "healthz",
+        "metrics",
+        "openapi",
+        "queues_events",
+    ),
 )
 CHANGING = ("id", "undo", "deadline", "at", "failed", "oldest")  # fields that differ each time
 

@@ -172,6 +172,10 @@ def test_dead_letters(recipe: Recipe) -> None:
     check(recipe.section, recipe.app, recipe.folder)
 
 
+def test_limits(recipe: Recipe) -> None:
+    check(recipe.section, recipe.app, recipe.folder)
+
+
 def test_results(recipe: Recipe) -> None:
     with recipe.running(recipe.program("python", 1)):
         assert recipe.run("python") == "6\n"

@@ -49,6 +49,11 @@ REQUEST_ERRORS = {  # code -> row
         "The queue is paused: no messages are delivered until it is resumed.",
         "Wait with `wait`, or `resume` the queue.",
     ),
+    "limited": ErrorCode(
+        200,
+        "The limits of the queue are reached: no messages are delivered until they allow it.",
+        "Wait with `wait`, or try again after `retry_after` seconds.",
+    ),
     "no_result": ErrorCode(200, "No result yet, or it has expired.", "Wait for it with `wait`."),
     "bad_request": ErrorCode(400, "The request is not valid HTTP.", "Use an HTTP client.", ANY),
     "bad_name": ErrorCode(400, f"A queue name has {NAME_RULE}", "Rename the queue.", ANY),

@@ -1,5 +1,5 @@
--- Pop one message with a plain RPOP. This works for a queue that is not paused and has no reservations, delays or
--- history. take.lua pops from any queue, at several times the cost.
+-- Pop one message with a plain RPOP. This works for a queue that is not paused and has no settings, reservations, delays
+-- or history. take.lua pops from any queue, at several times the cost.
 --
 -- KEYS: list, then POP_ONE_KEYS of broker/keys.py.
 -- Output: the message; 0 if there is none, and no lease or delay will return one; 1 if take.lua must pop

@@ -1,5 +1,5 @@
--- The first part of take.lua, with all that a reservation needs if nothing is due and the queue is neither paused nor
--- has a history. Most reservations end here.
+-- The first part of take.lua, with all that a reservation needs if nothing is due and the queue is not paused and has
+-- neither a history nor settings. Most reservations end here.
 
 -- Take messages by a command that takes one.
 local function take(number, ...)
@@ -31,7 +31,7 @@ if deadline then
   read_clock()
   call('ZCARD', reserved) -- like check_type, but sooner
   call('HLEN', bodies)
-  if is_current(deadline) and call('EXISTS', paused, redeliveries) == 0 then
+  if is_current(deadline) and call('EXISTS', paused, redeliveries, settings) == 0 then
     local messages = take(number, 'RPOP', list)
     if #messages > 0 then return reserve(messages, deadline, {}) end
   end

@@ -68,6 +68,7 @@ local function end_released()
 end
 
 if return_due(due_ids()) then return {AGAIN} end
+read_max_deliveries()
 check_types_to_return()
 
 if command == 'release' then

@@ -10,6 +10,8 @@
 --           Output: the number of messages restored; 0 if nothing is kept; 1 if some are left for another call
 -- pause     Input:  none; extra key: a list on which clients block until the queue is resumed
 -- resume    Input:  none; extra key: as of pause
+-- set       Input:  the name and the value of each setting to change, '' to remove it
+--           Output: at_once, per_second and max_deliveries as they are now; nil for none
 
 local UNDO_SECONDS = 3600 -- how long what was removed can be restored
 local RESUMED_SECONDS = 60
@@ -27,6 +29,17 @@ if command == 'resume' then
     call('EXPIRE', extra, RESUMED_SECONDS)
   end
   return {DONE}
+end
+
+if command == 'set' then
+  for i = 3, #ARGV, 2 do
+    if ARGV[i + 1] == '' then
+      call('HDEL', settings, ARGV[i])
+    else
+      call('HSET', settings, ARGV[i], ARGV[i + 1])
+    end
+  end
+  return {DONE, call('HMGET', settings, 'at_once', 'per_second', 'max_deliveries')}
 end
 
 -- Keep a message that is about to be removed, its history, and the message ahead of it.

@@ -8,7 +8,7 @@ from redis.exceptions import OutOfMemoryError
 
 from broker import script
 from broker.keys import digest_of
-from broker.models import Batch, Delivery
+from broker.models import Batch, Delivery, M
 from broker.queue.base import ScriptedQueue, to_milliseconds, to_seconds
 
 MIN_BLOCK_SECONDS = 0.02  # minimum duration of a wait on a server that cannot block
@@ -38,8 +38,8 @@ class TakeOperations(ScriptedQueue):
         if idempotency_key is not None:
             arguments += [digest_of(idempotency_key.encode()), digest_of(b"pop", str(max).encode())]
         keys = () if idempotency_key is None else self._answer_keys
-        next_due, messages, repeated, paused = self._run(script.TAKE, "pop", *arguments, extra=keys, large=max > 1)
-        return Batch(messages, to_seconds(next_due), paused == 1, repeated == 1)
+        next_due, messages, repeated, held = self._run(script.TAKE, "pop", *arguments, extra=keys, large=max > 1)
+        return _batch(messages, next_due, held, repeated == 1)
 
     def reserve(self, lease: float = 30, max: int = 1, by: str = "") -> Batch[Delivery]:
         """Reserve up to `max` messages for `lease` seconds. `by` names the consumer, for `reserved` and `consumers`.
@@ -48,9 +48,9 @@ class TakeOperations(ScriptedQueue):
         """
         arguments = (max, to_milliseconds(lease), secrets.token_hex(8), *filter(None, [by]))
         found = self._run(script.TAKE, "reserve", *arguments, large=max > 1)
-        next_due, records, deadline, paused, *max_deliveries = found
+        next_due, records, deadline, held, *max_deliveries = found
         deliveries = [Delivery.from_reply(deadline, *max_deliveries, *record) for record in records]
-        return Batch(deliveries, to_seconds(next_due), paused == 1)
+        return _batch(deliveries, next_due, held)
 
     def wait(self, seconds: float, client: Any = None, paused: bool = False) -> None:
         """Block until the queue is not empty, or for `seconds`. No message is taken, so a lost reply loses none.
@@ -65,3 +65,8 @@ class TakeOperations(ScriptedQueue):
                 time.sleep(max(0.0, min(MIN_BLOCK_SECONDS, seconds) - (time.monotonic() - started)))
         except OutOfMemoryError:
             time.sleep(min(seconds, FULL_POLL_INTERVAL))
+
+
+def _batch(messages: list[M], next_due: int, held: int, is_repeated: bool = False) -> Batch[M]:
+    """Return the batch of an answer; `held` says why nothing was taken, as in take.lua."""
+    return Batch(messages, to_seconds(next_due), held == -1, max(0, held) / 1000, is_repeated)

@@ -11,10 +11,11 @@
  *
  * A message is text, or {base64: "..."} for bytes that are not UTF-8. Bytes (a buffer, a view of one, a Blob) can be
  * pushed as they are; a value that JSON would change, such as a Map or NaN, is refused with the code "bad_message". Every failure rejects with a QueueError. While a
- * queue is paused, pop and reserve reject with the code "paused", so that it is not mistaken for an empty queue.
+ * queue is paused, or its limits are reached, pop and reserve reject with the code "paused" or "limited", so that it is
+ * not mistaken for an empty queue; `error.answer.retry_after` of the latter is when to try again, in seconds.
  *
- * @import { Connection, Consumer, Counts, Details, Found, InFlight, Message, Preview, QueueList, QueueListChange, QueueState,
- *           Reservation } from "./client/types.js"
+ * @import { Connection, Consumer, Counts, Details, Found, InFlight, Message, Preview, QueueList,
+ *           QueueListChange, QueueState, Reservation, Settings } from "./client/types.js"
  */
 import { chunksOf } from "./client/answers.js";
 import { QueueError as Failure } from "./client/errors.js";
@@ -286,6 +287,24 @@ export class QueueClient {
   /** Resume delivery; clients that wait get their messages at once. */
   resume() {
     return this.#post("resume");
+  }
+
+  /**
+   * Return the queue's settings; 0 stands for none.
+   * @returns {Promise<Settings>}
+   */
+  async settings() {
+    const { at_once, per_second, max_deliveries } = await this.#get("settings");
+    return { at_once, per_second, max_deliveries };
+  }
+
+  /**
+   * Change settings of the queue, and return all; 0 removes one.
+   * @param {Partial<Settings>} settings @returns {Promise<Settings>}
+   */
+  async setSettings(settings) {
+    const { at_once, per_second, max_deliveries } = await this.#post("settings", { body: settings });
+    return { at_once, per_second, max_deliveries };
   }
 
   // --- results

@@ -102,6 +102,8 @@ def each_operation(
         "stats": lambda: queue.stats(),
         "report waiters": lambda: queue.report_waiters("process", 1, 30),
         "consumers": lambda: queue.consumers(),
+        "settings": lambda: queue.settings(),
+        "set the settings": lambda: queue.set_settings(at_once=1000, per_second=100_000, max_deliveries=0),
     }
 
 
@@ -157,6 +159,8 @@ def use_every_operation(queue: ReliableQueue) -> None:
     queue.pause()
     queue.pop_batch(1, "paused")
     queue.resume()
+    queue.release(reserve(queue)[0].id)
+    queue.set_settings(at_once=1000, per_second=0.001, max_deliveries=9)
     queue.release(reserve(queue)[0].id)
     queue.client.set(queue.key_prefix + "paused", 1)  # to leave this key behind as well
     queue.state(9, 0, 9)

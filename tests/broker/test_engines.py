@@ -12,7 +12,7 @@ from broker.changes.notifications import ChangeNotifications
 from broker.connections.connection import connect
 from broker.connections.health import check_server, find_mistake, find_warning
 from broker.listing import ListedQueue, QueueLister
-from broker.models import Conflict, LeaseExpired, QueueCounts
+from broker.models import Conflict, LeaseExpired, QueueCounts, QueueSettings
 from broker.queue import ReliableQueue
 from broker.scan import iter_messages
 from tests.broker.helpers import (
@@ -69,6 +69,17 @@ def test_a_reservation_is_acked_returned_or_buried(queue: ReliableQueue) -> None
     assert with_one_delivery(queue).release(buried.id) == 1
     assert dead_letters(queue).all() == [b"1"]
     assert dead_letters(queue).move(queue.name, 9) == 1  # they share a slot
+
+
+def test_the_limits_of_a_queue_hold(queue: ReliableQueue) -> None:
+    queue.push(*numbered(9))
+    assert queue.set_settings(at_once=2, per_second=0.5, max_deliveries=1) == QueueSettings(2, 0.5, 1)
+    [delivery] = reserve(queue, 9)
+    assert queue.pop_batch(9).limited
+    assert queue.set_settings(per_second=0) == queue.settings() == QueueSettings(2, 0, 1)
+    assert (len(reserve(queue, 9)), queue.reserve().limited) == (1, True)
+    assert queue.release(delivery.id) == 1
+    assert not queue.reserve().limited
 
 
 def test_messages_are_removed_put_back_cleared_and_restored(queue: ReliableQueue) -> None:

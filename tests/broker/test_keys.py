@@ -29,7 +29,7 @@ def documented() -> dict[str, str]:
     rows = re.findall(
         r"^ +(\{queue:jobs\}:\S+[a-z>]|queue:jobs) +(list|zset|hash|string) ", str(broker.keys.__doc__), re.MULTILINE
     )
-    assert len(rows) == 16, rows
+    assert len(rows) == 18, rows
     return {re.sub("<[a-z]+>", "[0-9a-f]+", re.escape(key)): kind for key, kind in rows}
 
 
@@ -51,6 +51,8 @@ def test_every_key_is_on_the_map_and_lives_as_long_as_it_says(queue: ReliableQue
         kind = text.partition("}:")[2].partition(":")[0]
         if kind == "clock":
             assert 0 < backend.ttl(key) <= 1001, text  # as long as the longest lease or delay
+        elif kind == "rate":
+            assert 0 < backend.ttl(key) <= 1000, text  # until a thousandth of a message a second is allowed again
         elif kind in LIFETIMES:
             assert LIFETIMES[kind] - 60 < backend.ttl(key) <= LIFETIMES[kind], text
         else:

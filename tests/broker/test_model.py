@@ -29,6 +29,7 @@ from broker.models import (
     NotFound,
     Pushed,
     QueueCounts,
+    QueueSettings,
     Release,
     Search,
     Settled,
@@ -78,6 +79,7 @@ class Model:
     answers: dict[str, tuple[Any, Any]] = field(default_factory=dict)  # Idempotency-Key -> request, answer
     cleared: dict[str, list[bytes]] = field(default_factory=dict)
     waiters: dict[str, tuple[int, str]] = field(default_factory=dict)  # process -> number, who
+    settings: QueueSettings = field(default_factory=QueueSettings)
 
     def push(self, messages: Sequence[bytes], front: bool) -> int:
         if front:
@@ -132,7 +134,7 @@ class Model:
         return len(dead)
 
     def is_last(self, id: str) -> bool:
-        return self.reserved[id].deliveries >= MAX_DELIVERIES
+        return self.reserved[id].deliveries >= (self.settings.max_deliveries or MAX_DELIVERIES)
 
     def bury(self, one: Reservation) -> None:
         """Add a dead letter to this queue; equal ones share the latest failure reason."""
@@ -175,10 +177,16 @@ class Model:
         taken, self.waiting[:] = self.waiting[:max], self.waiting[max:]
         return taken
 
+    def allowed(self, max: int) -> int:
+        """Return how many of `max` messages the settings allow to be taken."""
+        if not self.settings.at_once:
+            return max
+        return min(max, self.settings.at_once - min(self.settings.at_once, len(self.reserved)))
+
     def pop(self, max: int) -> list[bytes]:
         if self.paused:
             return []
-        return self.take(max)
+        return self.take(self.allowed(max))
 
     def take(self, max: int) -> list[bytes]:
         """Take messages for good, paused or not."""
@@ -427,7 +435,8 @@ class EveryOperation(RuleBasedStateMachine):
         batch = self.queue(q).reserve(lease * UNIT_SECONDS, max, by)
         found: list[Delivery] = batch.messages
         assert batch.paused == model.paused
-        messages = [] if model.paused else model.pop_up_to(max)
+        assert batch.limited == (not model.paused and model.waiting != [] and model.allowed(max) == 0)
+        messages = [] if model.paused else model.pop_up_to(model.allowed(max))
         deliveries = [before + 1 for before in model.remove_redeliveries(messages)]
         assert [(bytes(each), each.deliveries) for each in found] == list(zip(messages, deliveries, strict=True))
         for delivery in found:
@@ -607,6 +616,12 @@ class EveryOperation(RuleBasedStateMachine):
         (self.queue(q).pause if paused else self.queue(q).resume)()
         self.model(q).paused = paused
 
+    @rule(q=QUEUES, at_once=st.integers(0, 3), max_deliveries=st.integers(0, 4))
+    def set_settings(self, q: str, at_once: int, max_deliveries: int) -> None:
+        self.queue(q).set_settings(at_once=at_once, max_deliveries=max_deliveries)
+        self.model(q).settings = QueueSettings(at_once=at_once, max_deliveries=max_deliveries)
+        assert self.queue(q).settings() == self.model(q).settings
+
     @rule(q=QUEUES, offset=st.integers(0, 5), heads=st.integers(0, 5))
     def state(self, q: str, offset: int, heads: int) -> None:
         model, state = self.up_to_date(q), self.queue(q).state(heads, offset, 2)
@@ -705,6 +720,7 @@ class EveryOperation(RuleBasedStateMachine):
                 "acked": model.acked,
                 "failure_reasons": model.failure_reasons,
                 "paused": model.paused,
+                "settings": model.settings != QueueSettings(),
             }
             keys |= {queue.key_prefix + key for key, value in {**kinds, "waiters": model.waiters}.items() if value}
             keys |= {queue.key} if found.waiting else set()

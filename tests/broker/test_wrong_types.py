@@ -28,7 +28,7 @@ def damage(queue: ReliableQueue, key: str) -> str:
     """Store a value of the wrong type under one of the queue's keys, and return that key."""
     damaged = key_of(queue, key)
     queue.client.delete(damaged)
-    if key == "clock":  # the only one that is a string
+    if key in ("clock", "rate"):  # these are strings
         queue.client.lpush(damaged, "a list")
     else:
         queue.client.set(damaged, "a string")
@@ -55,6 +55,7 @@ class Filled:
         queue.release(delayed.id, delay=1000)
         queue.stats()
         queue.report_waiters("process", 1, 60)
+        queue.set_settings(at_once=1000, per_second=1000)
         self.operations = each_operation(queue, reserved.id, delayed.id + "-d", cleared, removed)
         self.keys = [key_of(queue, key) for key in KEYS]
         self.keys += [queue._cleared_key(cleared), queue._cleared_key(removed)]

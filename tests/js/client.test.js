@@ -138,6 +138,25 @@ test("a paused queue rejects, so that it is not mistaken for an empty one", asyn
   await assert.rejects(client.reserve(), { code: "paused" });
 });
 
+test("a limited queue rejects, and says when to try again", async () => {
+  const limited = { success: false, error: "limited", message: "The limits are reached.", retry_after: 0.5 };
+  const { client } = clientOf(limited, { ...limited, messages: [] });
+  for (const taken of [client.reserve(), client.pop({ max: 2 })]) {
+    await assert.rejects(taken, (error) => error.code === "limited" && error.answer.retry_after === 0.5);
+  }
+});
+
+test("the settings of a queue are read and changed", async () => {
+  const settings = { at_once: 3, per_second: 0.5, max_deliveries: 0 };
+  const { client, asked } = clientOf({ success: true, ...settings }, { success: true, ...settings });
+  assert.deepEqual(await client.settings(), settings);
+  assert.deepEqual(await client.setSettings({ at_once: 3, max_deliveries: 0 }), settings);
+  assert.deepEqual(asked.map(({ method, url, body }) => [method, url, body]), [
+    ["GET", "/api/queue/jobs/settings", undefined],
+    ["POST", "/api/queue/jobs/settings", '{"at_once":3,"max_deliveries":0}'],
+  ]);
+});
+
 test("a result that does not exist yet is null", async () => {
   const { client } = clientOf({ success: false, error: "no_result", message: "None." }, { success: true, job: "j", result: "r", at: 1 });
   assert.equal(await client.result("j"), null);

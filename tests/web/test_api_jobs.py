@@ -166,6 +166,62 @@ def test_a_paused_queue_is_listed_even_if_it_is_empty(named_api: Api) -> None:
     assert (queue["name"], queue["count"], queue["paused"]) == (named_api.name, 0, True)
 
 
+# --- settings
+
+
+NO_SETTINGS = {"success": True, "at_once": 0, "per_second": 0, "max_deliveries": 0}
+LIMITED = {
+    "success": False,
+    "error": "limited",
+    "message": "The limits of the queue are reached: no messages are delivered until they allow it.",
+}
+
+
+def test_the_settings_are_changed_one_by_one_and_removed_by_0_or_an_empty_text(api: Api) -> None:
+    assert api.get("settings").json == NO_SETTINGS
+    changed = {"success": True, "at_once": 100_000, "per_second": 0.25, "max_deliveries": 1}
+    assert api.post("settings", json={"at_once": 100_000, "max_deliveries": 1}).json == {**changed, "per_second": 0}
+    assert api.post("settings", {"per_second": "0.25"}).json == api.get("settings").json == changed
+    assert api.post("settings", {"at_once": "", "per_second": "0"}).json == {**NO_SETTINGS, "max_deliveries": 1}
+    assert api.post("settings?max_deliveries=").json == api.post("settings").json == NO_SETTINGS
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("at_once", value) for value in ("-1", "100001", "1.5", "many", "1_0")),
+        *(("per_second", value) for value in ("-0.1", "100000.1", "nan", "inf", "fast")),
+        *(("max_deliveries", value) for value in ("-1", "1001", "0.5")),
+    ],
+)
+def test_a_setting_out_of_range_is_refused_and_none_is_changed(api: Api, name: str, value: str) -> None:
+    others = {other: "1" for other in ("at_once", "per_second", "max_deliveries") if other != name}
+    answer = api.post("settings", {**others, name: value})
+    assert (answer.status_code, answer.json["error"], answer.json["parameter"]) == (400, "bad_parameter", name)
+    assert api.get("settings").json == NO_SETTINGS
+
+
+@pytest.mark.parametrize("rate", [5e-324, 1e-9])
+def test_the_smallest_rate_allows_one_message_and_no_other_for_years(api: Api, rate: float) -> None:
+    push(api, "a", "b")
+    api.post("settings", json={"per_second": rate})
+    assert api.post("pop").json["message"] == "a"
+    assert api.post("pop").json["retry_after"] > 1e6
+
+
+def test_a_limited_queue_says_so_and_when_to_try_again(api: Api) -> None:
+    push(api, "a", "b")
+    api.post("settings", {"per_second": 0.01})
+    assert api.post("reserve").json["message"] == "a"
+    for operation in ("pop", "reserve", "reserve?wait=0.05", "pop?max=5", "reserve?max=5"):
+        answer = api.post(operation).json
+        assert 90 < answer.pop("retry_after") <= 100
+        assert answer == {**LIMITED, **({"messages": []} if "max" in operation else {})}
+    text = api.post("pop", headers={"Accept": "text/plain"})
+    assert (text.status_code, text.data) == (204, b"")
+    assert api.messages() == [b"b"]
+
+
 # --- results
 
 

@@ -1,4 +1,4 @@
-"""Pause and results under gunicorn: who waits is woken at once, whichever process did it."""
+"""Pause, limits and results under gunicorn: who waits is woken at once, whichever process did it."""
 
 import http.client
 import json
@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from broker.queue import ReliableQueue
+from tests.broker.helpers import numbered, reserve
 from tests.servers import App, Store, until
 from tests.web.live.test_long_poll_over_http import answer, ask, waiters
 
@@ -33,6 +34,20 @@ def test_those_who_wait_on_a_paused_queue_get_a_message_each_at_a_resume(
     assert (waiters(site, name), queue.all()) == (2, [b"a", b"b"])
     assert answer(ask(site, f"/api/queue/{name}/resume"))[1]["paused"] is False
     assert sorted(answer(one)[1]["message"] for one in (early, late)) == ["a", "b"]
+
+
+def test_each_place_that_becomes_free_serves_one_of_those_who_wait(site: App, valkey: Store, name: str) -> None:
+    queue = ReliableQueue(valkey.client(), name)
+    queue.push(*numbered(9))
+    assert answer(ask(site, f"/api/queue/{name}/settings?at_once=1"))[1]["at_once"] == 1
+    reserve(queue)
+    waiting = [ask(site, f"/api/queue/{name}/reserve?wait=60") for _ in range(8)]  # on both workers
+    until(lambda: waiters(site, name) == 8)
+    for left in range(7, -1, -1):
+        [held] = queue.in_flight("reserved", 9, 9)
+        assert answer(ask(site, f"/api/queue/{name}/ack?id={held.id}"))[0] == 200
+        until(lambda left=left: waiters(site, name) == left)  # type: ignore[misc]
+    assert sorted(answer(one)[1]["message"] for one in waiting) == sorted(map(str, range(1, 9)))
 
 
 @pytest.mark.parametrize("way", ["stored", "acked", "acked over HTTP"])

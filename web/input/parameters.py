@@ -32,6 +32,7 @@ class Parameter:
     required: bool = False
     in_query: bool = True  # False: only the body can hold it
     in_body: bool = True  # False: only the query string can hold it
+    empty: str = ""  # what an empty text stands for
 
     def parse(self, value: str) -> Any:
         raise NotImplementedError
@@ -299,7 +300,7 @@ def _value(request: Request, parameter: Parameter, fields: Mapping[str, Any], li
         if isinstance(value, RawJson):
             value = parameter.from_json(value)
         if value is not None:
-            return parameter.parse(value)
+            return parameter.parse(parameter.empty if value == "" else value)
     if parameter.required:
         raise parameter.error(f"Missing parameter: {name}.")
     return parameter.default

@@ -12,6 +12,9 @@ blocking, for a second at a time.
 
 A client that waits on several queues is in the line of each. It blocks on none of them: where it is the first in line,
 it waits for notifications at once. So each request has one attempt at a time, whichever of its queues has news.
+
+A queue whose limits are reached is quiet at once, and its list is not watched: the first client tries again when a
+reservation ends, when the rate allows another message, or when the settings change.
 """
 
 import contextlib
@@ -22,7 +25,7 @@ import secrets
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import redis
@@ -30,7 +33,7 @@ import redis
 from broker.changes.notifications import ChangeNotifications
 from broker.changes.sweeper import Sweeper
 from broker.connections.errors import NotSent, Recovery, find_fault, is_transient, needs_reconnect
-from broker.models import Batch, Paused, Result
+from broker.models import Batch, Limited, Paused, Result
 from broker.queue import ReliableQueue
 from web.live.disconnects import ClientConnection
 from web.live.wait import Slots, Waiter
@@ -39,7 +42,7 @@ MAX_WAIT = 60.0  # seconds, the longest wait that a request can ask for
 ANSWER_TIMEOUT = 54.0  # seconds after which any wait is answered: proxies cut off answers that are silent for 60
 BLOCK_SECONDS = 1.0  # of one BLMOVE, and until a queue without a message is quiet
 QUIET_RETRY_INTERVAL = 30.0  # seconds between two attempts on a quiet queue, in case a notification was lost
-WATCHED_KEYS = ("paused", "reserved", "delayed")  # beside the list of a quiet queue
+WATCHED_KEYS = ("paused", "settings", "reserved", "delayed")  # beside the list of a quiet queue
 POLL_INTERVAL = 0.25  # seconds between two reads of a result, or of several queues, where Redis sends no notices
 LINGER_SECONDS = 5.0  # for which notifications go on when nobody waits: most clients soon wait again
 REPORT_INTERVAL = 0.1  # seconds between two checks whether the number of waiting clients has changed
@@ -64,6 +67,7 @@ class Waiters:
         self.may_have_more = False  # whether the last attempt took messages: then the next one need not block first
         self.left_at = 0.0  # when the last of them left, monotonic
         self.is_quiet = False  # then changes of `watched_keys` are notified
+        self.is_limited = False  # whether the last attempt found the limits reached: then pushes are ignored
         self.changes = 0  # the number of notifications,
         self.tried_changes = 0  # and of those before the last attempt
         self.retry_at = 0.0  # when to attempt again without a notification, monotonic
@@ -74,6 +78,10 @@ class Waiters:
     def first(self) -> Waiter:
         """The waiter that attempts to take messages."""
         return self.order[0]
+
+    def ignores(self, key: bytes) -> bool:
+        """Return whether a change of a key makes no attempt worthwhile: a push while the limits are reached."""
+        return self.is_limited and key == self.keys[0]
 
     def retry_delay(self) -> float:
         """Return the seconds until the next attempt on a quiet queue."""
@@ -117,6 +125,7 @@ class LongPoll:
         Raises:
             ApiError: too many clients are waiting (429).
             Paused: all of the queues are paused, and none was resumed in time.
+            Limited: the limits of all that are not paused are reached, and no message was allowed in time.
         """
         queue, batch = queues[-1], Batch[M]([])
         if seconds and client.is_disconnected():
@@ -130,6 +139,8 @@ class LongPoll:
                     queue, batch = self._wait_on_several(lines, waiter, attempt, batch)
         if batch.paused:
             raise Paused
+        if batch.limited:
+            raise Limited(batch.retry_after)
         if seconds and batch.messages and give_back and client.confirm_disconnected():
             give_back(queue, batch.messages)
             return queue, Batch([])
@@ -187,7 +198,8 @@ class LongPoll:
         while not batch.messages and waiter.is_waiting():
             leading = [line for line in lines if line.first is waiter]
             for line in leading:
-                self._set_quiet(line, True, line.keys[:2])  # the sweeper returns to the list what is due
+                # The sweeper returns to the list what is due.
+                self._set_quiet(line, True, line.keys if line.is_limited else line.keys[:3])
             if (delay := min((line.retry_delay() for line in leading), default=math.inf)) > 0:
                 waiter.wait(delay)
                 continue
@@ -197,7 +209,7 @@ class LongPoll:
                     queue, last[line] = line.queue, self._attempt(line, attempt)
                     if last[line].messages:
                         return queue, last[line]
-            batch = Batch([], paused=all(one.paused for one in last.values()))
+            batch = _none(last.values())
         return queue, batch
 
     def _attempt_and_adapt(self, waiters: Waiters, attempt: Callable[[ReliableQueue], Batch[M]]) -> Batch[M]:
@@ -212,7 +224,7 @@ class LongPoll:
     def _attempt(self, waiters: Waiters, attempt: Callable[[ReliableQueue], Batch[M]]) -> Batch[M]:
         """Attempt to take messages; retry once if the server refused because another may have taken over."""
         changes = waiters.changes
-        waiters.may_have_more = False  # also after an error
+        waiters.may_have_more = waiters.is_limited = False  # also after an error
         try:
             batch = attempt(waiters.queue)
         except redis.RedisError as error:
@@ -221,6 +233,7 @@ class LongPoll:
             batch = attempt(waiters.queue)
         now = time.monotonic()
         waiters.may_have_more = bool(batch.messages)
+        waiters.is_limited = batch.limited
         waiters.tried_changes = changes
         waiters.retry_at = now + _until_due(batch, QUIET_RETRY_INTERVAL if self.tracker.is_live else POLL_INTERVAL)
         if batch.messages:
@@ -234,12 +247,12 @@ class LongPoll:
             NotSent: the connection broke. Nothing was taken, so no outcome is unknown.
         """
         seconds = min(waiter.seconds_left, _until_due(last, BLOCK_SECONDS))
+        if last.limited:
+            return self._wait_quietly(waiters, waiter, seconds)
         try:
             waiters.queue.wait(seconds, self.client, last.paused)
         except redis.MaxConnectionsError:  # no connection is left
-            self._set_quiet(waiters, True, waiters.keys)
-            if not self.tracker.is_live:
-                waiter.wait(seconds)
+            self._wait_quietly(waiters, waiter, seconds)
         except redis.RedisError as error:
             fault = find_fault(error)
             if fault and fault.recovery is not Recovery.REPAIR:
@@ -251,10 +264,16 @@ class LongPoll:
             else:
                 raise
 
+    def _wait_quietly(self, waiters: Waiters, waiter: Waiter, seconds: float) -> None:
+        """Receive notifications for a queue; while there are none, wait without a connection."""
+        self._set_quiet(waiters, True, waiters.keys)
+        if not self.tracker.is_live:
+            waiter.wait(seconds)
+
     def _set_quiet(self, waiters: Waiters, is_quiet: bool, keys: Sequence[bytes] = ()) -> None:
         """Start or stop receiving notifications of these keys of a queue."""
         with self._lock:
-            if is_quiet == waiters.is_quiet:
+            if is_quiet == waiters.is_quiet and list(keys) == waiters.watched_keys:
                 return
             had_any = bool(self._quiet)
             waiters.is_quiet = is_quiet
@@ -270,7 +289,7 @@ class LongPoll:
         """Wake the first client of each queue that has one of these keys; of every queue if the keys are not known."""
         with self._lock:
             changed = list(self._quiet) if keys is None else keys
-            found = {self._quiet[key] for key in changed if key in self._quiet}
+            found = {one for key in changed if (one := self._quiet.get(key)) and not (keys and one.ignores(key))}
             for waiters in found:
                 waiters.changes += 1
             for waiters in found:  # only now, as a client can be the first in several lines
@@ -336,13 +355,21 @@ class LongPoll:
 def _first_batch(
     queues: Sequence[ReliableQueue], attempt: Callable[[ReliableQueue], Batch[M]]
 ) -> tuple[ReliableQueue, Batch[M]]:
-    """Return the first batch that has messages, and its queue; if none has, whether all queues are paused."""
+    """Return the first batch that has messages, and its queue; if none has, why."""
     batches = []
     for queue in queues:
         batches.append(attempt(queue))
         if batches[-1].messages:
             return queue, batches[-1]
-    return queues[-1], batches[0] if len(queues) == 1 else Batch([], paused=all(one.paused for one in batches))
+    return queues[-1], batches[0] if len(queues) == 1 else _none(batches)
+
+
+def _none(batches: Collection[Batch[M]]) -> Batch[M]:
+    """Return the batch of several queues that gave none: paused if all are, limited if all others are."""
+    if all(batch.paused for batch in batches):
+        return Batch([], paused=True)
+    held = [batch.retry_after for batch in batches if batch.limited]
+    return Batch([], retry_after=min(held) if all(one.paused or one.limited for one in batches) else 0)
 
 
 def _until_due(batch: Batch[M], most: float) -> float:

@@ -5,7 +5,7 @@ from functools import partial
 
 from flask import Response
 
-from broker.models import Paused, Pushed
+from broker.models import Limited, Paused, Pushed
 from broker.queue import ReliableQueue
 from web.errors import ApiError
 from web.input.body import BYTES, TEXT, iter_body, lines_kind
@@ -25,7 +25,7 @@ from web.operations.shared import (
     WAIT,
     WAITING_ERRORS,
     batch_or_one,
-    nothing,
+    held,
     prefers,
     take,
 )
@@ -147,7 +147,7 @@ def push_stream(request: Request, queue: ReliableQueue, kind: str, key: str | No
         NOTHING,
     ),
     media=(TEXT, BYTES),
-    errors=("empty", "paused", "conflict", *WAITING_ERRORS),
+    errors=("empty", "paused", "limited", "conflict", *WAITING_ERRORS),
     example=Example({"success": True, "message": "hello"}, {"wait": 5}),
 )
 def pop(
@@ -169,8 +169,8 @@ def pop(
     as_text = max is None and prefers(request, TEXT)
     try:
         batch = take(request, queues, wait, lambda queue: queue.pop_batch(max or 1, key), give_back, by)
-    except Paused:
-        return text_answer([], "") if as_text else nothing("paused", max)
+    except (Paused, Limited) as error:
+        return text_answer([], "") if as_text else held(error, max)
     answer = (
         text_answer(batch.messages, request.taken_from)
         if as_text

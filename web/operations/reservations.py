@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from broker.models import Delivery, Paused
+from broker.models import Delivery, Limited, Paused
 from broker.queue import ReliableQueue
 from web.errors import ApiError
 from web.input.codec import decode_message
@@ -22,7 +22,7 @@ from web.operations.shared import (
     WAIT,
     WAITING_ERRORS,
     batch_or_one,
-    nothing,
+    held,
     take,
 )
 from web.request import Request
@@ -48,7 +48,7 @@ HELD_ID = "1795489534022053-0001-c6c635c30e138159-1"
         ),
         NOTHING,
     ),
-    errors=("empty", "paused", *WAITING_ERRORS),
+    errors=("empty", "paused", "limited", *WAITING_ERRORS),
     example=Example(
         {"success": True, "id": HELD_ID, "message": "hello", "deliveries": 1, "deadline": 1795489594.022},
         {"lease": 60, "by": "worker-1"},
@@ -73,8 +73,8 @@ def reserve(
 
     try:
         batch = take(request, queues, wait, lambda queue: queue.reserve(lease, max or 1, by or ""), give_back, by)
-    except Paused:
-        return nothing("paused", max)
+    except (Paused, Limited) as error:
+        return held(error, max)
     return batch_or_one(
         request,
         [

@@ -72,6 +72,7 @@ NOTHING = JsonAnswer(
                 "message": {"type": "string"},
             },
             messages={"type": "array", "items": {}, "maxItems": 0},
+            retry_after={"type": "number", "description": "With `limited`: seconds after which to try again."},
         ),
         "description": "There is nothing to return, which is not an error. With `max`, `messages` is an empty list.",
     },

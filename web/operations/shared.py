@@ -5,7 +5,7 @@ from typing import Any
 
 from flask import Response
 
-from broker.models import Batch
+from broker.models import Batch, Limited, Paused
 from broker.queue import ReliableQueue
 from web.access.auth import session_watch
 from web.errors import ERRORS
@@ -24,7 +24,7 @@ GROUPS = {  # of operations, in the order of the reference -> what they are for
     READING: "Look into a queue without taking anything.",
     RESERVATIONS: "Take messages for a limited time: at-least-once delivery, retries and dead letters.",
     RESULTS: "Hand the result of a job back to its producer.",
-    TIDYING: "Remove, clear, restore and move messages; pause and resume delivery.",
+    TIDYING: "Remove, clear, restore and move messages; pause, resume and limit delivery.",
     SERVICE: "Everything that is not about one queue.",
 }
 
@@ -97,6 +97,13 @@ def nothing(error: str, max: int | None = None) -> Answer:
     """Return the answer for nothing to return: `success` is false, but the status is 200."""
     answer: Answer = {"success": False, "error": error, "message": ERRORS[error].sentence}
     return answer if max is None else {**answer, "messages": []}
+
+
+def held(error: Paused | Limited, max: int | None) -> Answer:
+    """Return the answer of a queue that is paused, or whose limits are reached."""
+    if isinstance(error, Paused):
+        return nothing("paused", max)
+    return {**nothing("limited", max), "retry_after": error.retry_after}
 
 
 def stream_answer(

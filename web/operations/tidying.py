@@ -1,4 +1,4 @@
-"""remove, clear, restore, move, pause and resume: what an operator does to a queue."""
+"""remove, clear, restore, move, pause, resume and settings: what an operator does to a queue."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -10,7 +10,7 @@ from broker.queue import ReliableQueue
 from web.answers import search_turn
 from web.errors import ApiError, from_redis
 from web.input.codec import decode_message
-from web.input.parameters import Flag, Integer, Message, QueueName, Text
+from web.input.parameters import Flag, Integer, Message, Number, QueueName, Text
 from web.operations.operation import Answer, Example, operation
 from web.operations.schemas import flag, message, success, text, whole
 from web.operations.shared import CONTAINS, MAX_BATCH, MESSAGE_ERRORS, RAW, TIDYING
@@ -183,3 +183,69 @@ def resume(request: Request, queue: ReliableQueue) -> Answer:
     """
     queue.resume()
     return {"success": True, "paused": False}
+
+
+SETTINGS = (
+    "Settings",
+    {
+        "at_once": whole("Maximum number of messages reserved at a time."),
+        "per_second": {"type": "number", "description": "Maximum number of messages popped or reserved per second."},
+        "max_deliveries": whole("Deliveries after which a message becomes a dead letter, instead of `MAX_DELIVERIES`."),
+    },
+)
+
+
+@operation(
+    "GET",
+    TIDYING,
+    name="settings",
+    id="get_settings",
+    answers=(success(*SETTINGS),),
+    example=Example({"success": True, "at_once": 3, "per_second": 0.5, "max_deliveries": 0}),
+)
+def get_settings(request: Request, queue: ReliableQueue) -> Answer:
+    """Return the limits of a queue; 0 stands for none."""
+    return {"success": True, **queue.settings().as_dict()}
+
+
+@operation(
+    "POST",
+    TIDYING,
+    Integer("at_once", "Maximum number of messages reserved at a time.", maximum=100_000, empty="0"),
+    Number(
+        "per_second",
+        "Maximum number of messages popped or reserved per second, such as 0.5.",
+        maximum=100_000,
+        empty="0",
+    ),
+    Integer(
+        "max_deliveries",
+        "Deliveries after which a message becomes a dead letter, instead of `MAX_DELIVERIES`.",
+        maximum=1000,
+        empty="0",
+    ),
+    name="settings",
+    id="set_settings",
+    answers=(success(*SETTINGS),),
+    example=Example(
+        {"success": True, "at_once": 3, "per_second": 0.5, "max_deliveries": 0}, {"at_once": 3, "per_second": 0.5}
+    ),
+)
+def set_settings(
+    request: Request, queue: ReliableQueue, at_once: int | None, per_second: float | None, max_deliveries: int | None
+) -> Answer:
+    """Limit how fast a queue is consumed.
+
+    Settings that are not sent stay as they are; 0, or an empty text, removes one. A queue keeps its settings when it is
+    empty. Its dead letters, `<name>.dead`, have settings of their own.
+
+    While `at_once` messages are reserved, and for messages that come faster than `per_second`, `pop` and `reserve`
+    answer `limited` with `retry_after`, and waiting clients keep waiting. A batch holds what the limits allow. The ack,
+    release or expiry of a reservation makes room for another. Clients that use the Redis list directly are not limited.
+
+    The rate is a token bucket that holds the messages of a tenth of a second, at least one. So in any second, at most
+    `per_second` and that many are delivered.
+    """
+    sent: dict[str, float | None] = {"at_once": at_once, "per_second": per_second, "max_deliveries": max_deliveries}
+    changed = {name: value for name, value in sent.items() if value is not None}
+    return {"success": True, **queue.set_settings(**changed).as_dict()}

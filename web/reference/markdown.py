@@ -188,9 +188,8 @@ def errors_of(operation: Operation) -> str:
     errors = [f"`{code}`" for code in operation.errors if ERRORS[code].status != 200]
     parts = []
     if nothing:
-        parts.append(
-            f"If there is nothing to return, the status is 200, `success` false and `error` {' or '.join(nothing)}."
-        )
+        codes = " or ".join(filter(None, (", ".join(nothing[:-1]), nothing[-1])))
+        parts.append(f"If there is nothing to return, the status is 200, `success` false and `error` {codes}.")
     if errors:
         parts.append(f"Errors: {', '.join(errors)}.")
     return " ".join(parts)

@@ -10,6 +10,11 @@ local function record_failure(id, reason, bury)
   call('HSET', bodies, failure_field(id), (bury and '!' or '') .. whole(now) .. ':' .. reason)
 end
 
+-- The setting of a queue replaces MAX_DELIVERIES. Read it before messages return.
+local function read_max_deliveries()
+  max_deliveries = tonumber(call('HGET', settings, 'max_deliveries')) or max_deliveries
+end
+
 local function is_last_delivery(id) return not is_delayed(id) and deliveries_of(id) >= max_deliveries end
 
 local function should_bury(id)
@@ -86,6 +91,7 @@ end
 -- Return the messages that due_ids found. Return whether there are more.
 local function return_due(due)
   if #due == 0 then return false end
+  read_max_deliveries()
   check_types_to_return()
   return return_messages(due)
 end

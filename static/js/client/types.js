@@ -15,6 +15,9 @@
  * @typedef {{by: string, reserved: number, oldest: number | null, waiting: number}} Consumer
  *     by: "" for all that gave no name; oldest: how long it has held the oldest of its messages; waiting: its requests
  *     that wait for a message
+ * @typedef {{at_once: number, per_second: number, max_deliveries: number}} Settings
+ *     at_once: maximum number of reservations at a time; per_second: maximum number of messages popped or reserved per
+ *     second; max_deliveries: deliveries after which a message becomes a dead letter, instead of the server's
  * @typedef {Preview & {position: number, message?: Message}} Found a message that contains the text searched for
  * @typedef {{at: number, step: number, max: (number | null)[], count: (number | null)[], in: (number | null)[],
  *            out: (number | null)[]}} History

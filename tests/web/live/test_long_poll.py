@@ -13,8 +13,9 @@ import redis
 from broker.changes.notifications import ChangeNotifications
 from broker.connections.connection import connect
 from broker.connections.errors import NotSent
-from broker.models import Batch
+from broker.models import Batch, Delivery, Limited
 from broker.queue import ReliableQueue
+from tests.broker.helpers import counts
 from tests.servers import FakeRedis, Store, until
 from tests.web.live.fakes import FakeClient, NoNotifications, long_poll_on
 from web.errors import ApiError, from_redis
@@ -262,6 +263,7 @@ def test_waiting_on_quiet_queues_costs_redis_nothing(
             queue = ReliableQueue(client, f"{name}-{number % 20}")
             pool.submit(waiting.take, [queue], 60, pop, None, each)
         until(lambda: len(waiting._queues) == 20 and all(one.is_quiet for one in waiting._queues.values()))
+        until(lambda: all(one.reported == {"": 2} for one in waiting._queues.values()))
         until(lambda: waiting.tracker.is_live and all(one.retry_delay() > 10 for one in waiting._queues.values()))
         until(lambda: not [each for each in client.client_list() if "b" in each["flags"]])
         client.config_resetstat()
@@ -526,4 +528,102 @@ def test_a_wait_in_a_full_redis_gets_what_comes_back(own_store: Callable[..., St
     process.queue.client.config_set("maxmemory", 1)
     assert process.take(10) == [b"a"]
     assert process.take(0.1) == []
+    process.end()
+
+
+# --- a queue whose limits are reached
+
+FREED: dict[str, Callable[[ReliableQueue, Delivery], Any]] = {
+    "ack": lambda queue, held: queue.ack(held.id),
+    "release with a delay": lambda queue, held: queue.release(held.id, delay=100),
+    "end of the lease": lambda queue, held: [queue.extend(held.id, 0.1), until(lambda: counts(queue)[1] == 0)],
+    "setting": lambda queue, held: queue.set_settings(at_once=2),
+    "raw ZREM": lambda queue, held: queue.client.zrem(queue.key_prefix + "reserved", held.id),
+}
+
+
+def limited(process: Process) -> Delivery:
+    """Let the queue hold one reservation, which is all that its settings allow, and return it."""
+    process.queue.set_settings(at_once=1)
+    process.queue.push(b"a")
+    return process.queue.reserve().messages[0]
+
+
+@pytest.mark.parametrize("notified", ["valkey", "redis7"], indirect=True)
+@pytest.mark.parametrize("way", FREED)
+def test_every_way_to_free_a_place_wakes_a_client(notified: Process, way: str) -> None:
+    queue, held = notified.queue, limited(notified)
+    queue.push(b"b")
+    future = notified.wait("reserve")
+    FREED[way](queue, held)
+    assert future.result() == [b"a" if way == "end of the lease" else b"b"]
+    assert notified.blocking.seconds == []
+
+
+def test_the_places_that_become_free_serve_the_clients_in_order(notified: Process) -> None:
+    queue, held = notified.queue, limited(notified)
+    queue.push(*[b"%d" % number for number in range(5)])
+    futures = [notified.wait("reserve") for _ in range(5)]
+    for number, future in enumerate(futures):
+        queue.ack(held.id)
+        [held] = future.result()
+        assert held == b"%d" % number
+
+
+def test_a_rate_serves_waiting_clients_one_after_the_other(notified: Process) -> None:
+    notified.queue.set_settings(per_second=10)
+    notified.queue.push(*[b"%d" % number for number in range(5)])
+    futures = [notified.wait() for _ in range(5)]
+    assert [future.result() for future in futures] == [[b"%d" % number] for number in range(5)]
+    assert notified.attempts <= 4 * 5  # it has come, joined the line, and tried when it was first and when it was time
+
+
+def test_a_push_does_not_wake_the_clients_of_a_limited_queue(notified: Process) -> None:
+    queue, held = notified.queue, limited(notified)
+    queue.push(b"b")
+    future = notified.wait("reserve")
+    before = notified.attempts
+    for _ in range(50):
+        queue.push(b"c")
+    queue.ack(held.id)
+    assert future.result() == [b"b"]
+    assert notified.attempts - before <= 2
+
+
+def test_a_limited_client_tries_at_intervals_where_redis_sends_no_notifications(
+    process: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(long_poll, "BLOCK_SECONDS", 0.1)
+    held = limited(process)
+    process.queue.push(b"b")
+    future = process.pool.submit(process.take, 60, lambda queue: queue.reserve())
+    until(lambda: process.waiters and process.waiters.is_limited)
+    process.queue.ack(held.id)
+    assert future.result() == [b"b"]
+
+
+def test_a_wait_on_a_limited_queue_ends_when_its_time_is_up(notified: Process) -> None:
+    limited(notified)
+    notified.queue.push(b"b")
+    with pytest.raises(Limited) as caught:
+        notified.wait("reserve", seconds=0.1).result()
+    assert 0 < caught.value.retry_after <= 1
+
+
+def test_waiting_on_a_limited_queue_costs_redis_nothing(
+    own_store: Callable[..., Store], name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(long_poll, "REPORT_TTL", 1000.0)
+    store = own_store()
+    process = Process(store, name, tracker=ChangeNotifications(store.client(), "queue:"))
+    process.queue.set_settings(at_once=1, per_second=0.001)
+    process.queue.push(b"a", b"b")
+    process.queue.reserve()
+    for operation in ("pop", "reserve") * 10:
+        process.wait(operation)
+    client = store.client()
+    until(lambda: process.waiters and process.waiters.reported == {"": 20})
+    client.config_resetstat()
+    time.sleep(0.5)  # that nothing happens can only be seen by waiting
+    assert client.info("commandstats").keys() <= {"cmdstat_info", "cmdstat_config|resetstat"}
     process.end()
