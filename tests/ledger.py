@@ -1,9 +1,10 @@
 """A ledger of a busy queue: which process pushed, received and acked each message, while anything can fail.
 
-Producers and consumers are processes that use this app over HTTP (one consumer uses broker.consumer.consume), with two
-gunicorn workers, and a proxy between them and Valkey. Consumers, workers and the store are killed with SIGKILL and
-replaced, replies are lost, connections dropped; clients disconnect before they have read an answer, or hold a lease too
-long. Each process writes a line to its own file before and after every operation, so a killed one leaves its lines too.
+Producers and consumers are processes that use this app over HTTP (one consumer uses broker.consumer.consume, and one
+takes from an urgent queue first), with two gunicorn workers, and a proxy between them and Valkey. Consumers, workers
+and the store are killed with SIGKILL and replaced, replies are lost, connections dropped; clients disconnect before
+they have read an answer, or hold a lease too long. Each process writes a line to its own file before and after every
+operation, so a killed one leaves its lines too.
 
     python -m tests.ledger     a long run; SOAK_MESSAGES, SOAK_EVENTS (disasters) and SOAK_CONSUMERS set its size
 """
@@ -32,7 +33,7 @@ from broker.models import LeaseExpired
 from broker.queue import ReliableQueue
 from tests.servers import ROOT, App, Proxy, Store, running, until
 
-QUEUE = "ledger"
+QUEUE, URGENT = "ledger", "ledger-urgent"
 LEASE = 1.0  # seconds
 MAX_DELIVERIES = 1000  # so that no message becomes a dead letter
 # With everysec the store can hold back a write while it syncs the one before, and SIGKILL loses it.
@@ -86,8 +87,10 @@ class Book:
 
 def produce(url: str, book: Book, dice: random.Random, name: str, number: str) -> None:
     """Push `number` messages, each once: with a key, and repeated until there is an answer."""
-    api, left = Api(url), [f"{name}-{n}" for n in range(int(number))]
+    left = [f"{name}-{n}" for n in range(int(number))]
+    apis = [Api(url), Api(url), Api(url, URGENT)]
     while left:
+        api = dice.choice(apis)
         size = dice.choice([1, 1, 1, 5])
         some, left = left[:size], left[size:]
         fields: dict[str, Any] = {"messages": some} if size > 1 else {"message": some[0]}
@@ -101,11 +104,13 @@ def produce(url: str, book: Book, dice: random.Random, name: str, number: str) -
             book.write("pushed" if status == 200 else f"unexpected push {status} {answer}", text)
 
 
-def consume(url: str, book: Book, dice: random.Random) -> None:
+def consume(url: str, book: Book, dice: random.Random, names: str = QUEUE) -> None:
     """Reserve, work, ack; now and then disconnect, release a message, or hold it for too long."""
-    api = Api(url)
+    line, apis = Api(url, names), {name: Api(url, name) for name in names.split(",")}
     while True:
-        status, answer = api.call("reserve", hang_up=dice.random() < 0.02, lease=LEASE, wait=5, max=dice.randint(1, 5))
+        options: dict[str, Any] = {"lease": LEASE, "wait": 5, "max": dice.randint(1, 5), "by": names}
+        status, answer = line.call("reserve", hang_up=dice.random() < 0.02, **options)
+        api = apis[answer.get("queue", QUEUE)]
         if status == 503:
             time.sleep(0.05)
         elif status not in (0, 200):
@@ -150,7 +155,16 @@ def consume_in_python(url: str, book: Book, dice: random.Random) -> None:
             time.sleep(LEASE * 1.2 if dice.random() < 0.005 else 0.002)
 
 
-ROLES: dict[str, Callable[..., None]] = {"produce": produce, "consume": consume, "python": consume_in_python}
+def consume_urgent_first(url: str, book: Book, dice: random.Random) -> None:
+    consume(url, book, dice, f"{URGENT},{QUEUE}")
+
+
+ROLES: dict[str, Callable[..., None]] = {
+    "produce": produce,
+    "consume": consume,
+    "urgent": consume_urgent_first,
+    "python": consume_in_python,
+}
 
 
 @dataclass
@@ -300,12 +314,13 @@ def run(
         for _ in range(consumers):
             world.add_consumer("consume")
         world.add_consumer("python")
+        world.add_consumer("urgent")
         halves = messages // 2, messages - messages // 2
         world.producers = [world.start("produce", f"p{n}", str(half)) for n, half in enumerate(halves)]
-        api = Api(world.app.url)
+        apis = [Api(world.app.url, name) for name in (QUEUE, URGENT)]
         for done, disaster in enumerate(disasters(world, events), 1):
             due = messages * 0.95 * done / events  # disasters are spread over the messages, not over time
-            until(lambda due=due: ledger.read().operations["acked"] >= due or finished(world, api), 120)  # type: ignore[misc]
+            until(lambda due=due: ledger.read().operations["acked"] >= due or finished(world, apis), 120)  # type: ignore[misc]
             disaster()
             if done % max(1, events // 20) == 0:
                 report(f"{time.monotonic() - begin:6.1f} s, {done} of {events} disasters: {dict(ledger.operations)}")
@@ -313,24 +328,26 @@ def run(
         for producer in world.producers:
             assert producer.wait(120) == 0, (folder / "processes.log").read_text()
         report(f"{time.monotonic() - begin:6.1f} s, all messages are pushed")
-        until(lambda: drained(api), 120)
+        until(lambda: drained(apis), 120)
         report(f"{time.monotonic() - begin:6.1f} s, all messages are acked")
         ended = [process.args for _, process in world.consumers if process.poll() is not None]
         assert not ended, (ended, (folder / "processes.log").read_text())
         figures = ledger.read().figures()
-        figures.dead = api.call_until_answered("count")[1]["dead"]
+        figures.dead = sum(api.call_until_answered("count")[1]["dead"] for api in apis)
     figures.seconds = time.monotonic() - begin
     return figures
 
 
-def finished(world: World, api: Api) -> bool:
+def finished(world: World, apis: list[Api]) -> bool:
     """Return whether nothing is left to do. Lost messages are never acked, so waiting for acks alone would not end."""
-    return all(producer.poll() == 0 for producer in world.producers) and drained(api)
+    return all(producer.poll() == 0 for producer in world.producers) and drained(apis)
 
 
-def drained(api: Api) -> bool:
-    status, answer = api.call("count")
-    return status == 200 and answer["count"] == answer["reserved"] == answer["delayed"] == 0
+def drained(apis: list[Api]) -> bool:
+    counts = [api.call("count") for api in apis]
+    return all(
+        status == 200 and answer["count"] == answer["reserved"] == answer["delayed"] == 0 for status, answer in counts
+    )
 
 
 def main() -> None:

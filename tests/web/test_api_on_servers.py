@@ -57,8 +57,10 @@ def test_every_operation_works_on_real_servers(server: App, name: str) -> None:
     assert get("all?offset=1&limit=1&preview=1") == {"messages": [{"preview": "b", "bytes": 1}], "count": 5}
     assert post("pop") == {"message": "a"}
     assert post("pop", max=1) == {"messages": ["b"]}
-    first = post("reserve", lease=60)
+    first = post("reserve", lease=60, by="worker")
     assert (first["message"], first["deliveries"]) == ("c", 1)
+    [consumer] = get("consumers")["consumers"]
+    assert (consumer["by"], consumer["reserved"], consumer["waiting"]) == ("worker", 1, 0)
     assert post("extend", id=first["id"], lease=100)["deadline"] > first["deadline"]
     assert post("ack", id=first["id"]) == {"acked": 1}
     second = post("reserve", max=5, wait=1)["messages"]
@@ -69,7 +71,8 @@ def test_every_operation_works_on_real_servers(server: App, name: str) -> None:
     assert cleared["cleared"] == 1
     assert post("restore", undo=cleared["undo"]) == {"restored": 1}
     assert post("move", to=name + "x", max=10) == {"moved": 1}
-    assert call(server, f"/api/queue/{name}x/pop", {}) == (200, {"success": True, "message": "d"})
+    popped = {"success": True, "message": "d", "queue": name + "x"}
+    assert call(server, f"/api/queue/{name}-,{name}x,{name}/pop", {"wait": 1}) == (200, popped)
     assert call(server, f"/api/queue/{name}/pop", {}) == (200, EMPTY)
     assert call(server, f"/api/queue/{name}/ack", {"id": second[0]["id"]})[0] == 409
 

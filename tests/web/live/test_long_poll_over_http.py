@@ -12,9 +12,9 @@ import pytest
 from tests.servers import App, Store, until
 
 
-def ask(app: App, path: str) -> http.client.HTTPConnection:
+def ask(app: App, path: str, fields: dict[str, Any] | None = None) -> http.client.HTTPConnection:
     connection = http.client.HTTPConnection("127.0.0.1", app.port, timeout=60)
-    connection.request("POST", path, headers={"Content-Length": "0"})
+    connection.request("POST", path, json.dumps(fields) if fields else "", {"Content-Type": "application/json"})
     return connection
 
 
@@ -25,8 +25,8 @@ def answer(connection: http.client.HTTPConnection) -> tuple[int, dict[str, Any]]
     return found
 
 
-def call(app: App, path: str) -> tuple[int, dict[str, Any]]:
-    return answer(ask(app, path))
+def call(app: App, path: str, fields: dict[str, Any] | None = None) -> tuple[int, dict[str, Any]]:
+    return answer(ask(app, path, fields))
 
 
 def waiters(app: App, name: str) -> int:
@@ -43,6 +43,13 @@ def test_a_waiting_client_is_counted_and_served(site: App, valkey: Store, name: 
     status, found = answer(asked)
     assert (status, found["success"], found["message"]) == (200, True, "a")
     until(lambda: waiters(site, name) == 0)
+
+
+def test_a_delay_that_begins_meanwhile_ends_for_a_client_on_several_queues(site: App, name: str) -> None:
+    asked = ask(site, f"/api/queue/{name},{name}x/pop?wait=50")
+    until(lambda: waiters(site, f"{name}x") == 1)
+    assert call(site, f"/api/queue/{name}x/push?delay=0.5", {"message": "a"})[0] == 200
+    assert answer(asked)[1] == {"success": True, "message": "a", "queue": f"{name}x"}
 
 
 @pytest.mark.slow

@@ -170,6 +170,20 @@ def test_a_request_makes_one_attempt_at_a_time_and_takes_once(process: Process) 
     assert sum(queue.count() for queue in process.queues.values()) == 5
 
 
+def test_a_queue_without_news_is_not_tried_again(process: Process) -> None:
+    tried: list[str] = []
+
+    def attempt(queue: ReliableQueue) -> Batch[bytes]:
+        tried.append(queue.name)
+        return queue.pop_batch()
+
+    future = process.wait(attempt=attempt)
+    tried.clear()
+    process.low.push(b"a")
+    assert future.result() == ("low", [b"a"])
+    assert set(tried) == {process.low.name}
+
+
 def test_clients_on_one_queue_and_on_several_are_served_in_the_order_they_came(process: Process) -> None:
     for order in (["urgent", "urgent,normal"], ["urgent,normal", "urgent"]):
         futures = [process.wait(names) for names in order]
