@@ -128,7 +128,7 @@ def test_a_command_that_was_queued_too_long_is_not_sent(
 ) -> None:
     client = connect(proxy.url)
     futures = queue_commands(proxy, client, threads, [lambda: client.lpush(name, "x"), lambda: client.lpush(name, "y")])
-    monkeypatch.setattr(batching, "QUEUE_TIMEOUT", -1.0)
+    monkeypatch.setattr(batching, "MAX_QUEUE_CHECKS", 0)
     proxy.resume()
     for future in futures[1:]:
         with pytest.raises(redis.MaxConnectionsError):
