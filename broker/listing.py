@@ -20,8 +20,8 @@ from broker.models import QueueCounts
 from broker.queue import ReliableQueue
 
 LIST_TIMEOUT = 1.5  # seconds; queues that were not scanned and counted by then are left out
-SCAN_COUNT = 200  # keys of queues a step, which takes this process some milliseconds
-MAX_SCAN_COUNT = 1000  # keys of any kind a step, which takes Redis a millisecond or two
+SCAN_COUNT = 1000  # keys a step, which takes Redis a millisecond or two
+COUNT_BATCH = 200  # queues counted at once, which takes this process some milliseconds
 MAX_QUEUES = 10_000  # in a listing, which then has a few MiB
 CACHE_TTL = 1.0  # seconds
 HOLDING_KEYS = ("reserved", "delayed", "dead", "paused")  # with any of these a queue is listed, even without a list
@@ -67,6 +67,7 @@ class QueueLister:
         self._cache: dict[str, tuple[float, Future[Listing]]] = {}  # pattern -> expiry (monotonic), listing
         self._lock = threading.Lock()
         self._known: set[str] = set()  # found before, so that an incomplete scan does not lose them
+        self._scanned_to = 0, 0  # where the last scan ran out of time: the number of the server, and the cursor
         name = f"{re.escape(prefix)}({NAME_PATTERN.pattern})"
         self._list_key = re.compile(name.encode())
         self._tagged_key = tagged_key_pattern(prefix)
@@ -109,26 +110,36 @@ class QueueLister:
         """
         matches = re.compile(fnmatch.translate(match)).match
         found: list[ListedQueue] = []
-        seen: set[str | bytes] = set()
+        reached, counted, seen = self._known.copy(), set[str](), set[bytes]()
         unnamed, complete = 0, False
         end = time.monotonic() + (LIST_TIMEOUT if timeout is None else timeout)
-        for batch in batched([name for name in self._known.copy() if matches(name)], SCAN_COUNT):
-            found += self._count(batch)
-            seen.update(batch)
-            if time.monotonic() > end:
-                break
-        for keys, is_last in self._scan():
+
+        def count(names: Iterable[str]) -> bool:
+            """Count the queues that match; return whether time was enough for all of them."""
+            left = [name for name in names if matches(name) and name not in counted]
+            while left:
+                batch, left = left[:COUNT_BATCH], left[COUNT_BATCH:]
+                found.extend(self._count(batch))
+                counted.update(batch)
+                if is_over():
+                    break
+            return not left
+
+        def is_over() -> bool:
+            return len(found) > MAX_QUEUES or time.monotonic() > end
+
+        all_counted = count(reached)
+        for keys, is_whole in self._scan():
             names, others = self._sort_keys(keys, HOLDING_KEYS)
-            names = {name for name in names if matches(name)} - seen
             others = {key for key in others if matches(self._shown(key))} - seen
-            found += self._count(names)
             unnamed += self._number_of_lists(others)
-            seen |= names | others
-            complete = is_last and len(found) <= MAX_QUEUES
-            if len(found) > MAX_QUEUES or time.monotonic() > end:
+            seen |= others
+            reached |= names
+            all_counted = all_counted and count(names)
+            complete = is_whole and all_counted and len(found) <= MAX_QUEUES
+            if is_over():
                 break
-        empty = seen - {queue.name for queue in found}
-        self._known = set(list((self._known | {queue.name for queue in found}) - empty)[:MAX_QUEUES])
+        self._known = set(list((self._known | reached) - (counted - {queue.name for queue in found}))[:MAX_QUEUES])
         return Listing(sorted(found[:MAX_QUEUES], key=lambda queue: queue.name), complete, unnamed)
 
     def names_of(self, keys: Iterable[bytes]) -> set[str]:
@@ -141,37 +152,43 @@ class QueueLister:
         Raises:
             redis.RedisError: a server is unavailable.
         """
-        return [queue for batch in batched(names, SCAN_COUNT) for queue in self._count(batch, partly=False)]
+        return [queue for batch in batched(names, COUNT_BATCH) for queue in self._count(batch, partly=False)]
 
     def _scan(self) -> Iterator[tuple[list[bytes], bool]]:
-        """Yield the keys of all servers in steps, and whether the step is the last and no server was left out.
+        """Yield the keys of all servers in steps, and whether that is all of them: the last step, no server left out.
+
+        It begins where the last scan was broken off, so that scans that run out of time find all queues together.
 
         Raises:
             redis.RedisError: no server answered. Servers of a cluster that do not answer are left out.
         """
         escaped = re.sub(r"([*?\[\]\\^])", r"\\\1", self.prefix)
         servers = each_primary(self.client)
-        errors: list[redis.RedisError] = []
-        for number, server in enumerate(servers, 1):
-            cursor: int | None = None
-            count = SCAN_COUNT
-            while cursor != 0:
-                try:
-                    cursor, keys = server.scan(cursor or 0, match=f"*{escaped}*", count=count)
-                except redis.RedisError as error:
-                    errors.append(error)
-                    break
-                if len(keys) <= SCAN_COUNT // 2:  # most keys are foreign
-                    count = min(2 * count, MAX_SCAN_COUNT)
-                elif len(keys) > SCAN_COUNT:
-                    count = max(count // 2, SCAN_COUNT)
-                yield keys, cursor == 0 and number == len(servers) and not errors
-        if errors and len(errors) == len(servers):
-            raise errors[0]
+        number, cursor = self._scanned_to if self._scanned_to[0] < len(servers) else (0, 0)
+        is_whole, errors = (number, cursor) == (0, 0), list[redis.RedisError]()
+        while True:
+            keys = None
+            try:
+                cursor, keys = servers[number].scan(cursor, match=f"*{escaped}*", count=SCAN_COUNT)
+            except redis.RedisError as error:
+                errors.append(error)
+                cursor = 0
+            number += cursor == 0
+            is_end = number == len(servers)
+            self._scanned_to = (0, 0) if is_end else (number, cursor)
+            if keys is not None:
+                yield keys, is_end and is_whole and not errors
+            if len(errors) == len(servers):
+                raise errors[0]
+            if is_end and is_whole:
+                return
+            if is_end:
+                number, is_whole, errors = 0, True, []
 
     def _sort_keys(self, keys: Iterable[bytes], kinds: Sequence[str]) -> tuple[set[str], set[bytes]]:
         """Return the queues that have these keys (lists, or keys of these kinds), and the keys of no queue."""
         names, others = set(), set()
+        ends = tuple(f":{kind}".encode() for kind in kinds)  # a cheap check: a million results are no holding keys
         for key in keys:
             if plain := self._list_key.fullmatch(key):
                 name = plain[1].decode()
@@ -179,7 +196,7 @@ class QueueLister:
                     names.add(name)
                 else:
                     others.add(key)  # the dead letters of a queue have another key
-            elif (tagged := self._tagged_key.fullmatch(key.decode(errors="replace"))) and tagged[3] in kinds:
+            elif key.endswith(ends) and (tagged := self._tagged_key.fullmatch(key.decode(errors="replace"))):
                 names.add(queue_of(tagged))
             elif key.startswith(self._prefix) and not self._own_key.match(key):
                 others.add(key)

@@ -1,12 +1,15 @@
 """The pages: of a queue, of all queues, of the API reference, and for signing in, in the language of the visitor."""
 
 import json
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from flask import Blueprint, after_this_request, current_app, redirect, render_template, request, url_for
 from werkzeug import Response
+from werkzeug.datastructures import LanguageAccept
 from werkzeug.exceptions import HTTPException
+from werkzeug.http import parse_accept_header
 from werkzeug.routing import BaseConverter
 
 from broker.keys import DEAD_SUFFIX, NAME_PATTERN, is_name, parent_name
@@ -29,6 +32,7 @@ LANGUAGES = {"en": "English", "pt-BR": "Português", "es": "Español"}
 CATALOGUES: dict[str, dict[str, Any]] = {
     code: json.loads((ROOT / "translations" / f"{code}.json").read_text(encoding="utf-8")) for code in LANGUAGES
 }
+MAX_ACCEPT_LANGUAGE = 500  # characters that are read: a header can have 64 KiB, and each takes long to compare
 LINKED_PAGES = ("pages.home", "pages.queues", "pages.docs")  # pages that a sign-in can return to
 DOCS_TEXTS = ("docs.waiting", "docs.stopped", "error.offline")  # texts that docs.js shows
 
@@ -48,8 +52,18 @@ def language() -> str:
     chosen = request.cookies.get("lang", "")
     if chosen in LANGUAGES:
         return chosen
+    return best_language(request.headers.get("Accept-Language", "")[:MAX_ACCEPT_LANGUAGE])
+
+
+@lru_cache(maxsize=100)
+def best_language(accepted: str) -> str:
+    """Return the best match for an Accept-Language: the first language we have, in any region; English without one."""
     short = {code.split("-")[0]: code for code in LANGUAGES}
-    return short[request.accept_languages.best_match(list(short), "en")]
+    for wanted, quality in parse_accept_header(accepted, LanguageAccept):
+        primary = wanted.lower().split("-")[0]
+        if quality > 0 and primary in short:
+            return short[primary]
+    return "en"
 
 
 def t(key: str, **values: str) -> str:

@@ -9,7 +9,6 @@ reply can be large.
 
 import contextlib
 import threading
-import time
 from collections import deque
 from collections.abc import Generator
 from copy import copy
@@ -26,7 +25,8 @@ BATCHED_COMMANDS = frozenset({"LPUSH", "RPUSH", "LLEN", "EVALSHA"})
 MAX_COMMAND_BYTES = 16 << 10  # a larger command is sent alone
 MAX_BATCH_COMMANDS = 128
 MANY_ARGUMENTS = 10  # a command with more is packed by _pack_many
-QUEUE_TIMEOUT = 5.0  # seconds after which a queued command is not sent any more
+MAX_QUEUE_CHECKS = 5  # waits of BREAKER_TIMEOUT in the queue after which a command is not sent any more; time in
+# which this process did not run, as during `docker pause`, ends one wait at most
 ENDED = "The caller that sends this command was ended."
 
 
@@ -36,7 +36,7 @@ _LENGTHS = [b"\r\n$%d\r\n" % length for length in range(1024)]
 class _Call:
     """A command of one caller. It is claimed once, by whoever sends it or makes sure that nobody does."""
 
-    __slots__ = ("claims", "error", "is_done", "is_queued", "packed", "queued_at", "reply", "run", "thread", "wakeup")
+    __slots__ = ("checks", "claims", "error", "is_done", "is_queued", "packed", "reply", "run", "thread", "wakeup")
 
     def __init__(self, packed: bytes) -> None:
         self.packed = packed
@@ -45,7 +45,7 @@ class _Call:
         self.is_done = False
         self.is_queued = False
         self.claims: dict[str, _Call] = {}
-        self.queued_at = time.monotonic()
+        self.checks = 0  # how often it has waited for BREAKER_TIMEOUT
         self.thread = threading.get_ident()  # with gevent, the greenlet
         self.run: Generator[None, None, None] | None = None
         self.wakeup: threading.Lock | None = None  # released when the caller must look again
@@ -152,6 +152,7 @@ class BatchingClient(redis.Redis):
         Raises:
             NotSent: the server does not respond.
         """
+        call.checks += 1
         try:
             self.breaker.check()
         except NotSent:
@@ -183,13 +184,12 @@ class BatchingClient(redis.Redis):
 
     def _lead(self, leader: _Call) -> None:
         """Execute the first calls of the queue, then let the next one lead."""
-        end = time.monotonic() - QUEUE_TIMEOUT
         batch: list[_Call] = []
         expired: list[_Call] = []
         try:
             for call in tuple(self._queue)[:MAX_BATCH_COMMANDS]:
                 if call is leader or (call.is_alive and call.claim(leader)):
-                    (batch if call.queued_at >= end else expired).append(call)
+                    (batch if call.checks < MAX_QUEUE_CHECKS else expired).append(call)
             _fail(expired, redis.MaxConnectionsError("No connection available."))
             self._execute(batch)
         finally:

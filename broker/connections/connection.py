@@ -30,6 +30,7 @@ MAX_CONNECTIONS = 10  # open at once for ordinary commands, in each process; fur
 MAX_BLOCKED_CONNECTIONS = 24  # for blocking commands, in each process; two processes leave room in a Redis for 100
 REPLY_TIMEOUT = 5.0  # seconds for a reply, and for connecting
 DISCOVERY_TIMEOUT = 1.0  # the same, when asking which server to use, as others can be asked
+MAX_LATENESS = 0.25  # seconds; a timeout that comes later says that this process was not running meanwhile
 MAX_PATH_BYTES = 103  # of a unix socket: the kernel's limit is 104 on macOS and 108 on Linux, with a final zero
 
 
@@ -99,17 +100,31 @@ class AtMostOnce:
         self.sent_at = time.monotonic()
         super().send_packed_command(*args, **options)  # type: ignore[misc]
 
-    def read_response(self, *args: Any, **options: Any) -> Any:
+    def read_response(self, *args: Any, disconnect_on_error: bool = True, **options: Any) -> Any:
         try:
-            reply = super().read_response(*args, **options)  # type: ignore[misc]
-        except redis.RedisError as error:
-            self.has_timed_out = isinstance(error, redis.TimeoutError)
-            self.is_outdated = self.is_outdated or self.has_timed_out or needs_reconnect(error)
+            reply = self._read_awake(*args, **options)
+        except BaseException as error:
+            if disconnect_on_error and not isinstance(error, redis.ResponseError):
+                self.disconnect()  # type: ignore[attr-defined]
+            if isinstance(error, redis.RedisError):
+                self.has_timed_out = isinstance(error, redis.TimeoutError)
+                self.is_outdated = self.is_outdated or self.has_timed_out or needs_reconnect(error)
             if isinstance(error, redis.ResponseError):
                 self.sent_at = 0.0
             raise
         self.sent_at = 0.0
         return reply
+
+    def _read_awake(self, *args: Any, **options: Any) -> Any:
+        """Read a reply. After `docker pause`, Ctrl-Z and `fg`, or a machine's sleep, the time to wait begins anew."""
+        while True:
+            began = time.monotonic()
+            try:
+                return super().read_response(*args, disconnect_on_error=False, **options)  # type: ignore[misc]
+            except redis.TimeoutError:
+                seconds: Any = options.get("timeout", self.socket_timeout)  # type: ignore[attr-defined]
+                if time.monotonic() - began <= seconds + MAX_LATENESS:
+                    raise
 
 
 def _reason(error: redis.RedisError) -> str:

@@ -17,7 +17,8 @@ import redis
 from broker.connections.circuit_breaker import BREAKER_TIMEOUT, CircuitBreaker
 from broker.connections.sentinel import ask_once
 
-POOL_TIMEOUT = 5.0  # seconds that a command waits for a free connection
+MAX_POOL_CHECKS = 5  # waits of BREAKER_TIMEOUT for a free connection; time in which this process did not run, as
+# during `docker pause`, ends one wait at most
 IDLE_TIMEOUT = 3.0  # seconds after which an idle connection is closed
 CLOSE_INTERVAL = 1.0  # seconds between two checks for idle connections
 MAX_MADE = 1 << 31  # redis-py's own limit: out of the way, as permits limit the connections in use
@@ -26,7 +27,7 @@ MAX_MADE = 1 << 31  # redis-py's own limit: out of the way, as permits limit the
 class FairPool(redis.ConnectionPool):
     """A connection pool that serves commands first come, first served, behind a circuit breaker.
 
-    `get_connection` raises redis.MaxConnectionsError if no connection becomes free within POOL_TIMEOUT. With
+    `get_connection` raises redis.MaxConnectionsError if no connection becomes free within MAX_POOL_CHECKS waits. With
     `fail_fast` it raises it at once, and ignores the circuit breaker.
     """
 
@@ -125,11 +126,11 @@ class FairPool(redis.ConnectionPool):
                 raise redis.MaxConnectionsError("No connection available.")
             granted = threading.Event()
             self._waiting[permit] = granted
-        if granted.wait(min(BREAKER_TIMEOUT, POOL_TIMEOUT)):
-            return
-        self.breaker.check()
-        if not granted.wait(POOL_TIMEOUT - BREAKER_TIMEOUT):
-            raise redis.MaxConnectionsError("No connection available.")
+        for _ in range(MAX_POOL_CHECKS):
+            if granted.wait(BREAKER_TIMEOUT):
+                return
+            self.breaker.check()
+        raise redis.MaxConnectionsError("No connection available.")
 
     def _release_permit(self, permit: object) -> None:
         """Take a permit back, or the wish for one, and give permits to those that wait. Twice does no harm."""

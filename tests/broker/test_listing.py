@@ -20,7 +20,7 @@ from broker.models import QueueCounts
 from broker.queue import ReliableQueue
 from tests.broker.helpers import end_leases, use_every_operation
 from tests.engines import Cluster
-from tests.servers import App, Store
+from tests.servers import App, Store, until
 
 MANY = 300_000
 UNNAMED = ["a space", "a/slash", "caf\u00e9", "\u961f", "", "a\nline", "{braces}", "x" * 129]
@@ -290,23 +290,65 @@ def test_a_queue_that_was_found_before_does_not_vanish_from_an_incomplete_listin
     assert names(lister.list_now("*.3", 0)) == [f"{name}.3"]
 
 
+def test_listings_that_run_out_of_time_find_all_queues_together(own_store: Callable[..., Store], name: str) -> None:
+    """Each goes on where the one before stopped, also for the queues that it was not asked for."""
+    client = own_store().client()
+    queues = [f"{name}.{number}" for number in range(30)]
+    fill(client, [f"queue:{queue}" for queue in queues])
+    client.mset({f"foreign:{name}:{number}": "x" for number in range(20_000)})
+    lister = QueueLister(client, "queue:", 5)
+    listings = [lister.list_now(match, timeout=0) for match in ("none", f"{name}.*") * listing.SCAN_COUNT]
+    found = [set(names(one)) for one in listings[1::2]]
+    at = found.index(set(queues))
+    assert at <= 2 * 20_000 // listing.SCAN_COUNT
+    assert all(one == set(queues) for one in found[at:])
+    assert not any(one.complete for one in listings)
+    answer = lister.list_now(timeout=60)  # it begins in the middle, and then scans all keys
+    assert (set(names(answer)), answer.complete) == (set(queues), True)
+    client.lpush(f"queue:{name}.new", "x")
+    assert f"{name}.new" in names(lister.list_now(timeout=60))
+
+
+def test_a_scan_goes_on_with_the_primary_of_a_cluster_where_it_stopped(cluster: Cluster, name: str) -> None:
+    client = connect(cluster.url)
+    queues = [f"{name}.{number}" for number in range(30)]
+    fill(client, [f"queue:{queue}" for queue in queues])
+    lister = QueueLister(client, "queue:", 5)
+    for _ in range(100):
+        answer = lister.list_now(f"{name}.*", timeout=0)
+        assert not answer.complete
+        if names(answer) == sorted(queues):
+            break
+    assert names(answer) == sorted(queues)
+    lister._scanned_to = 2, 0
+    answer = lister.list_now(f"{name}.*", timeout=60)
+    assert (names(answer), answer.complete) == (sorted(queues), True)
+    lister._scanned_to = 7, 123  # of a primary that has left
+    assert lister.list_now(f"{name}.*", timeout=60).complete
+
+
 @pytest.mark.slow
-def test_a_million_foreign_keys_do_not_hide_queues(own_store: Callable[..., Store], name: str) -> None:
+@pytest.mark.parametrize("key", ["key", "{queue:jobs}:result"])
+def test_a_million_other_keys_do_not_hide_queues(own_store: Callable[..., Store], name: str, key: str) -> None:
+    """Keys of strangers, and results of jobs."""
     client = own_store("valkey", "--enable-debug-command", "yes").client()
-    client.execute_command("DEBUG", "POPULATE", 1_000_000)
-    fill(client, [f"queue:{name}.{number}" for number in range(5)])
+    client.execute_command("DEBUG", "POPULATE", 1_000_000, key)
+    queues = [f"{name}.{number}" for number in range(5)]
+    fill(client, [f"queue:{queue}" for queue in queues])
     client.config_resetstat()
-    assert len(QueueLister(client, "queue:", 5).list_now(timeout=60).queues) == 5
-    assert client.info("commandstats")["cmdstat_scan"]["calls"] < 1500
+    lister = QueueLister(client, "queue:", 5)
+    until(lambda: set(queues) <= set(names(lister.list_now())))
+    assert client.info("commandstats")["cmdstat_scan"]["calls"] < 2500
+    until(lambda: lister.list_now(timeout=60).complete)
 
 
-def test_counting_ends_in_time_too(client: Any, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_counting_ends_in_time_too(empty: Any) -> None:
     """Scanning is a small part: the counts of each queue are read as well."""
-    fill(client, [f"queue:{name}.{number}" for number in range(listing.SCAN_COUNT * 3)])
-    monkeypatch.setattr(listing, "LIST_TIMEOUT", -1.0)
-    answer = list_queues(client, f"{name}.*")
-    assert not answer.complete
-    assert len(answer.queues) < listing.SCAN_COUNT * 3
+    fill(empty, [f"queue:n{number}" for number in range(listing.COUNT_BATCH * 3)])
+    lister = QueueLister(empty, "queue:", 5)
+    lister.list_now(timeout=0)  # scans
+    answer = lister.list_now(timeout=0)
+    assert (len(answer.queues), answer.complete) == (listing.COUNT_BATCH, False)
 
 
 def test_a_listing_has_a_maximum_number_of_queues(client: Any, name: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,7 +27,8 @@ def call(app: App, path: str, data: bytes | None = None) -> Any:
 
 def push(app: App, *messages: str) -> None:
     for message in messages:
-        assert call(app, "push", b"message=" + message.encode())["success"]
+        answer = call(app, "push", b"message=" + message.encode())
+        assert answer["success"], answer
 
 
 def pop(app: App) -> str | None:

@@ -23,11 +23,14 @@ def waiters(app: App, number: int) -> int:
     return int(call(app, f"/api/queue/fresh{number}/count")["waiters"])
 
 
-def test_a_pause_of_all_processes_ends_no_worker_and_no_request(serve: Callable[..., App]) -> None:
+@pytest.mark.parametrize("with_store", [True, False])
+def test_a_pause_of_all_processes_ends_no_worker_and_no_request(serve: Callable[..., App], with_store: bool) -> None:
+    """Without the store it is what Ctrl-Z and `fg` stop: the embedded server has a session of its own."""
     app = serve(GUNICORN_CMD_ARGS=f"--timeout {TIMEOUT}")
     workers = app.workers()
     redis = connect(f"unix://{app.folder}/valkey.sock")
-    processes = [app.process.pid, supervisor_of(app.folder), server_of(app.folder), *workers]
+    store = [supervisor_of(app.folder), server_of(app.folder)] if with_store else []
+    processes = [app.process.pid, *store, *workers]
     address = "127.0.0.1", app.port
     with (
         ThreadPoolExecutor(20) as pool,

@@ -26,6 +26,7 @@ from web.errors import ApiError
 from web.fairness import STALL_SECONDS, BodyMemory, HeldBody
 from web.input import body, codec
 from web.input import raw_json as raw_json
+from web.input.parameters import MessageList
 from web.operations.operation import MAX_FIELDS_BYTES
 from web.pages import MAX_LOGIN_BYTES
 
@@ -273,6 +274,42 @@ def test_a_form_is_read_in_pieces_as_in_one(monkeypatch: pytest.MonkeyPatch, pie
             assert body._unquote(text.encode(), lambda: None) == unquote_plus(text, errors="strict")
 
 
+@pytest.mark.parametrize("field", [b"%d=" + b"%%41" * 5000, b"%d" + b"%%41" * 5000 + b"=1", b"%d=" + b"x" * 15_000])
+def test_a_form_of_many_fields_has_checkpoints(field: bytes) -> None:
+    checkpoints: list[int] = []
+    form = b"&".join(field % number for number in range(body.MAX_FORM_FIELDS))
+    body._read_form(form, body.ESCAPED_BY_ANY, lambda: checkpoints.append(1))
+    assert len(checkpoints) >= len(form) // body.UNQUOTE_SIZE
+
+
+HEAD_BYTES = 57_000  # nearly as many as all headers together can have
+HEADERS = [
+    ("Accept", "text/a,"),
+    ("Accept", "text/plain;a=b;"),
+    ("Accept-Encoding", "es,"),
+    ("Accept-Language", "es-"),
+    ("Accept-Language", "fr,"),
+    ("Accept-Language", "text/a,"),
+    ("Cookie", "a=1;"),
+    ("Cookie", 'lang="\\012\\'),
+    ("If-None-Match", 'W/"a",'),
+    ("Range", "bytes=0-1,"),
+    ("X-Forwarded-For", "127.0.0.1,"),
+]
+
+
+@pytest.mark.parametrize(("name", "repeated"), HEADERS)
+@pytest.mark.parametrize("path", ["/login", "/q/jobs", "/api/queue/jobs/all", "/metrics"])
+def test_the_longest_header_takes_little_time(api: Api, path: str, name: str, repeated: str) -> None:
+    app = api.with_settings(api_tokens=(TOKEN.encode(),))
+    headers = {name: repeated * (HEAD_BYTES // len(repeated))}
+    if path != "/login":
+        headers["Authorization"] = f"Bearer {TOKEN}"
+    began = time.process_time()
+    assert app.http.get(path, headers=headers).status_code in (200, 302)
+    assert time.process_time() - began < 1  # seconds; what compares each part with the others takes many
+
+
 DRIPS = [
     "POST /api/queue/push HTTP/1.1\r\nHost: localhost\r\nContent-Length: 999999\r\n\r\n",
     "POST /login HTTP/1.1\r\nHost: localhost\r\nContent-Length: 999999\r\n\r\n",
@@ -341,10 +378,13 @@ def test_an_answer_is_made_in_small_parts(size: int, character: str) -> None:
 # --- JSON
 
 
+LIST = MessageList("messages")
+
+
 def parse(data: bytes) -> ApiError | None:
     """Read a list of messages as push does."""
     try:
-        codec.encode_messages(raw_json.compact_json(data), codec.Limits(16 << 20), lambda: None)
+        LIST.encode(body.RawJson(raw_json.compact_json(data)), codec.Limits(16 << 20), lambda: None)
     except ApiError as error:
         return error
     return None
@@ -357,6 +397,14 @@ def test_values_are_counted_before_they_are_made(value: bytes) -> None:
     error = parse(b"[" + value * (raw_json.MAX_VALUES + 20_000) + b"1]")
     assert error is not None
     assert (error.status, error.error, error.details["limit"]) == (413, "too_many_values", raw_json.MAX_VALUES)
+
+
+@pytest.mark.parametrize("value", [b"1,", b'"a",', b'{"a":1},', b'{"base64":"YQ=="},'])
+def test_messages_are_counted_before_they_are_encoded(monkeypatch: pytest.MonkeyPatch, value: bytes) -> None:
+    monkeypatch.setattr(codec, "encode_message", pytest.fail)
+    monkeypatch.setattr(codec, "validate_messages", pytest.fail)
+    error = parse(b"[" + value * LIST.maximum + value.removesuffix(b",") + b"]")
+    assert error is not None and (error.status, error.error) == (413, "too_many_messages")
 
 
 @pytest.mark.parametrize("text", [b",[{" * 1_000_000, b'\\"' * 1_000_000, b"\\\\" * 1_000_000, b"\\u005b" * 300_000])
@@ -394,5 +442,6 @@ def test_levels_are_counted_exactly_also_beside_others(opening: bytes, levels: i
 
 def test_a_long_list_has_many_checkpoints() -> None:
     checkpoints = []
-    codec.encode_messages(b"[" + b'{"a":1},' * 50_000 + b"1]", codec.Limits(1 << 20), lambda: checkpoints.append(1))
+    value = body.RawJson(b"[" + b'{"a":1},' * 50_000 + b"1]")
+    LIST.encode(value, codec.Limits(1 << 20), lambda: checkpoints.append(1))
     assert len(checkpoints) >= 100

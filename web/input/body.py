@@ -180,17 +180,22 @@ def _read_form(data: bytes, escaped: bytes, checkpoint: Callable[[], object]) ->
     fields = data.split(b"&", MAX_FORM_FIELDS)
     if len(fields) > MAX_FORM_FIELDS:
         raise ApiError("bad_form", f"The form has more than {MAX_FORM_FIELDS} fields.")
-    pairs = [field.partition(b"=") for field in fields]
+    pairs = []
     try:
-        return _unique([(_unquote(name, checkpoint), _value(value, escaped, checkpoint)) for name, _, value in pairs])
+        for field in fields:
+            if len(data) > UNQUOTE_SIZE:
+                checkpoint()
+            name, _, value = field.partition(b"=")
+            pairs.append((_unquote(name, checkpoint), _value(value, escaped, checkpoint)))
     except UnicodeDecodeError:
         raise ApiError("bad_utf8", "The form is not valid UTF-8.") from None
+    return _unique(pairs)
 
 
 def _value(raw: bytes, escaped: bytes, checkpoint: Callable[[], object]) -> str:
     """Return the text of a form's value: `Unescaped` if it changed and is not what an encoder of forms writes."""
     text = _unquote(raw, checkpoint)
-    if b"+" not in raw and not ESCAPE.search(raw):
+    if text.encode() == raw:
         return text
     is_unescaped = bool(raw.translate(None, escaped) or STRAY_PERCENT.search(raw))
     if escaped is ESCAPED_BY_CURL and b"%" not in raw:

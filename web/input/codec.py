@@ -81,18 +81,21 @@ def validate_json_message(data: bytes, limits: Limits) -> bytes:
     return data
 
 
-def encode_messages(text: bytes, limits: Limits, checkpoint: Callable[[], object]) -> list[bytes]:
+def encode_messages(text: bytes, limits: Limits, maximum: int, checkpoint: Callable[[], object]) -> list[bytes]:
     """Return the messages for the values of a compact JSON list, calling `checkpoint` between parts of the work.
 
     Raises:
-        ApiError: as in `encode_message`, or the list has too many values (413).
+        ApiError: as in `encode_message`, or the list has more than `maximum` messages, or too many values (413).
     """
     check_number_of_values(text)
     texts = read_strings(text)
+    values = read_list(text) if texts is None else []
+    if len(texts or values) > maximum:
+        raise ApiError("too_many_messages", limit=maximum)
     if texts is not None:
         return validate_messages([one.encode() for one in texts], limits)
     messages: list[bytes] = []
-    for one in read_list(text):
+    for one in values:
         if messages and len(messages) % MESSAGES_AT_ONCE == 0:
             checkpoint()
         messages.append(encode_message(one, limits))

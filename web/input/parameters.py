@@ -252,10 +252,7 @@ class MessageList(MessageParameter):
     def encode(self, value: RawJson | bytes | str, limits: Limits, checkpoint: Callable[[], object]) -> list[bytes]:
         if not isinstance(value, RawJson) or not value.startswith(b"[") or value == b"[]":
             raise ApiError("bad_message", f"{self.name} must be a list of at least one message.")
-        found = encode_messages(value, limits, checkpoint)
-        if len(found) > self.maximum:
-            raise ApiError("too_many_messages", limit=self.maximum)
-        return found
+        return encode_messages(value, limits, self.maximum, checkpoint)
 
     def schema(self) -> dict[str, Any]:
         items = {"$ref": "#/components/schemas/NewMessage"}

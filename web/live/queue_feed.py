@@ -101,7 +101,7 @@ class QueueReader(Reader):
 
     def next_event(self) -> str:
         version, event = self.feed.version, self.feed.event
-        is_new_step = self.with_history and self._checked_step < self.feed.polled_step <= self._last_step()
+        is_new_step = self.with_history and self._checked_step < min(self.feed.polled_step, self._last_step())
         if event is None or (version == self._version and not is_new_step):
             return ""
         self._version = version

@@ -43,7 +43,8 @@ def queues(request: Request, match: str) -> Answer:
     """List the queues that hold something, or are paused.
 
     The list is not complete if the scan of the keys takes more than 1.5 seconds, if there are more than 10,000 queues,
-    or if a primary of a Cluster does not reply. It is cached for a second.
+    or if a primary of a Cluster does not reply. The next list has the queues of those before it, and goes on with the
+    scan where time ran out. It is cached for a second.
     """
     return {"success": True, **request.services.lister.list_queues(match or "*").as_dict()}
 

@@ -127,8 +127,9 @@ def test_a_command_that_was_queued_too_long_is_not_sent(
     proxy: Proxy, threads: ThreadPoolExecutor, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client = connect(proxy.url)
+    monkeypatch.setattr(batching, "BREAKER_TIMEOUT", 0.01)
     futures = queue_commands(proxy, client, threads, [lambda: client.lpush(name, "x"), lambda: client.lpush(name, "y")])
-    monkeypatch.setattr(batching, "QUEUE_TIMEOUT", -1.0)
+    until(lambda: all(call.checks >= batching.MAX_QUEUE_CHECKS for call in list(client._queue)[1:]))
     proxy.resume()
     for future in futures[1:]:
         with pytest.raises(redis.MaxConnectionsError):

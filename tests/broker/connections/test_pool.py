@@ -45,7 +45,7 @@ def test_an_outage_leaks_no_permit(proxy: Proxy) -> None:
 
 
 def test_a_command_that_gets_no_connection_in_time_fails(valkey: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pool, "POOL_TIMEOUT", 0.05)
+    monkeypatch.setattr(pool, "BREAKER_TIMEOUT", 0.01)
     client = connect(valkey.url)
     held = [client.connection_pool.get_connection() for _ in range(MAX_CONNECTIONS)]
     with pytest.raises(redis.MaxConnectionsError):

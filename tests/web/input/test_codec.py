@@ -158,7 +158,7 @@ def test_any_lines_read_at_once_are_the_same_as_read_one_by_one(lines: list[byte
 @pytest.mark.parametrize("text", [b'["a","b"]', b'["a",1,{"a":[]},{"base64":"AA=="}]', b"[[],[1]]"])
 def test_a_list_becomes_the_messages_of_its_values(text: bytes) -> None:
     expected = [encode_message(compact(value).encode(), LIMITS) for value in json.loads(text)]
-    assert encode_messages(text, LIMITS, lambda: None) == expected
+    assert encode_messages(text, LIMITS, 1000, lambda: None) == expected
 
 
 @given(st.binary(min_size=1, max_size=60), st.integers(1, 20))

@@ -134,6 +134,25 @@ def test_a_stream_has_the_history_and_then_each_step_in_which_something_happened
         assert "history" not in data_of(other)
 
 
+def test_a_step_is_sent_also_if_the_queue_is_polled_again_before_the_stream_wakes(watched: Watched) -> None:
+    """Under load a poll of the next step, which finds nothing new, can come before each stream's own wake-up."""
+    feed = QueueFeed(watched.queue, NoNotifications(), watched.history)
+    reader = QueueReader(feed, with_history=True)
+    feed.poll(1)
+    assert reader.next_event()
+    watched.queue.push(b"a", b"b", b"c")
+    feed.poll(1)
+    assert '"count":3' in reader.next_event()
+    watched.pass_step()
+    feed.poll(1)
+    assert '"in":[3]' in reader.next_event()
+    assert reader.next_event() == ""
+    for _ in range(3):  # steps in which nothing happens are not sent
+        watched.pass_step()
+        feed.poll(1)
+        assert reader.next_event() == ""
+
+
 def test_streams_share_one_feed_which_ends_with_the_last(watched: Watched) -> None:
     until(lambda: pollers() == 0)  # those of earlier tests
     streams = [watched.stream() for _ in range(20)]
