@@ -13,7 +13,7 @@
  * pushed as they are; a value that JSON would change, such as a Map or NaN, is refused with the code "bad_message". Every failure rejects with a QueueError. While a
  * queue is paused, pop and reserve reject with the code "paused", so that it is not mistaken for an empty queue.
  *
- * @import { Connection, Counts, Details, Found, InFlight, Message, Preview, QueueList, QueueListChange, QueueState,
+ * @import { Aged, Connection, Counts, Details, Found, InFlight, Message, Preview, QueueList, QueueListChange, QueueState,
  *           Reservation } from "./client/types.js"
  */
 import { chunksOf } from "./client/answers.js";
@@ -127,7 +127,7 @@ export class QueueClient {
 
   // --- reading
 
-  /** Count the queue's messages and the clients that wait. @returns {Promise<Counts>} */
+  /** Count the queue's messages and the clients that wait. @returns {Promise<Counts & Aged>} */
   count() {
     return this.#get("count");
   }
