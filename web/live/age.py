@@ -25,11 +25,6 @@ class Arrival:
     since: float
     at_least: bool = False
 
-    def age(self, now: float) -> Age | None:
-        """Return the age as in answers; None if nothing is known."""
-        seconds = max(0, int(now - self.since))
-        return None if self.at_least and not seconds else {"seconds": seconds, "at_least": self.at_least}
-
 
 class _Interval(NamedTuple):
     """What happened from one reading of the depth to the next."""
@@ -84,6 +79,12 @@ class _Past:
         )
 
 
+def age_of(arrival: Arrival | None, history: History) -> Age | None:
+    """Return the present age of a message as in answers; None if nothing is known."""
+    seconds = max(0, int(history.now() - arrival.since)) if arrival else 0
+    return {"seconds": seconds, "at_least": arrival.at_least} if arrival and (seconds or not arrival.at_least) else None
+
+
 def record_state(history: History, queue: str, state: State, watched: bool = False) -> Arrival | None:
     """Record the state of a queue, and return when its next message came; None if there is none."""
     next_message = state.next_message
@@ -93,8 +94,7 @@ def record_state(history: History, queue: str, state: State, watched: bool = Fal
 
 def find_age(history: History, queue: str, waiting: int) -> Age | None:
     """Return the age of the first of the messages that wait now; None if it is unknown, or there is none."""
-    found = find_arrival(history, queue, waiting)
-    return found.age(history.now()) if found else None
+    return age_of(find_arrival(history, queue, waiting), history)
 
 
 def find_arrival(history: History, queue: str, waiting: int, next_message: NextMessage | None = None) -> Arrival | None:

@@ -13,7 +13,7 @@ from broker.changes.notifications import ChangeNotifications, Subscription
 from broker.queue import ReliableQueue
 from web.errors import from_redis
 from web.input.codec import compact, preview
-from web.live.age import Arrival, record_state
+from web.live.age import Arrival, age_of, record_state
 from web.live.feed import Feed, Reader
 from web.live.history import History
 
@@ -110,8 +110,7 @@ class QueueReader(Reader):
         is_new, self._text = event.text != self._text, event.text
         more = ""
         if event.kind == "queue":
-            age = event.arrival.age(self.history.now()) if event.arrival else None
-            more = f',"age":{compact(age)}'
+            more = f',"age":{compact(age_of(event.arrival, self.history))}'
             heads = event.heads_text(self.max_next)
             if heads != self._heads:
                 is_new, self._heads = True, heads

@@ -17,7 +17,7 @@ from broker.listing import ListedQueue, Listing
 from broker.models import QueueCounts, QueueStats
 from web import __version__
 from web.counters import BOUNDS, MAX_QUEUES, OTHERS, Key
-from web.live.age import record_state
+from web.live.age import age_of, record_state
 from web.services import Services
 
 REDIS_UP = "1 if Redis answered this scrape."
@@ -140,7 +140,7 @@ class Metrics:
                 raise
             return None  # one broken queue must not hide the others
         arrival = record_state(history, name, state)
-        age = arrival.age(history.now()) if arrival else {"seconds": 0}
+        age = age_of(arrival, history) if arrival else {"seconds": 0}
         return _Queue(name, state.counts, stats, age["seconds"] if age else None)
 
     def _gauges(self, queues: list[_Queue], others: list[ListedQueue]) -> Iterator[Metric]:

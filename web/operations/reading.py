@@ -1,19 +1,20 @@
 """count, all, reserved, delayed and events: look into a queue without taking anything."""
 
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from itertools import chain
 from typing import Any
 
 from flask import Response
 
+from broker.models import QueueCounts
 from broker.queue import ReliableQueue
 from web import answers
 from web.input.body import JSON
 from web.input.parameters import Flag, Integer
 from web.input.raw_json import NDJSON
-from web.live.age import record_state
+from web.live.age import age_of, record_state
 from web.live.queue_feed import MAX_NEXT, QueueReader
 from web.operations.operation import Answer, Example, operation
 from web.operations.schemas import AGE, COUNTS, list_of, message, ref, success, text, whole
@@ -27,7 +28,6 @@ HELD = {
     "deliveries": 1,
     "deadline": 1795489594.022,
 }
-NO_OTHERS = {"reserved": 0, "delayed": 0, "dead": 0, "waiters": 0, "paused": False}
 
 
 @operation(
@@ -35,7 +35,7 @@ NO_OTHERS = {"reserved": 0, "delayed": 0, "dead": 0, "waiters": 0, "paused": Fal
     READING,
     answers=(success("Counts", {"message": text("`count` as text.", pattern="^[0-9]+$"), **COUNTS, "age": AGE}),),
     example=Example(
-        {"success": True, "message": "1", "count": 1, **NO_OTHERS, "age": {"seconds": 402, "at_least": False}}
+        {"success": True, "message": "1", **QueueCounts(1).as_dict(), "age": {"seconds": 402, "at_least": False}}
     ),
 )
 def count(request: Request, queue: ReliableQueue) -> Answer:
@@ -44,11 +44,9 @@ def count(request: Request, queue: ReliableQueue) -> Answer:
     `age` says how long the next message has waited, as far as this instance knows from the last half hour.
     docs/guarantees.md says when it is exact.
     """
-    history = request.services.history
-    state = queue.state(1)
-    arrival = record_state(history, queue.name, state)
-    age = arrival.age(history.now()) if arrival else None
-    return {"success": True, "message": str(state.counts.count), **asdict(state.counts), "age": age}
+    state, history = queue.state(1), request.services.history
+    age = age_of(record_state(history, queue.name, state), history)
+    return {"success": True, "message": str(state.counts.count), **state.counts.as_dict(), "age": age}
 
 
 @operation(

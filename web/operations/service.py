@@ -5,6 +5,7 @@ from functools import partial
 from flask import Response
 
 from broker.connections.health import check_server, find_warning
+from broker.models import QueueCounts
 from web import __version__
 from web.input.body import TEXT
 from web.input.parameters import Flag, Text
@@ -12,7 +13,7 @@ from web.live.age import find_age
 from web.live.queue_list_feed import QueueListReader
 from web.metrics import exposition as metrics
 from web.operations.operation import Answer, Example, operation
-from web.operations.reading import EVENTS, NO_OTHERS
+from web.operations.reading import EVENTS
 from web.operations.schemas import AGE, COUNTS, fields, flag, list_of, success, text, whole
 from web.operations.shared import SERVICE, WAITING_ERRORS, stream_answer
 from web.request import Request
@@ -40,7 +41,7 @@ MATCH = Text("match", "Only queues whose name matches this pattern of `*`, `?` a
     example=Example(
         {
             "success": True,
-            "queues": [{"name": "jobs", "count": 1, **NO_OTHERS, "age": None}],
+            "queues": [{"name": "jobs", **QueueCounts(1).as_dict(), "age": None}],
             "complete": True,
             "unnamed": 0,
         },

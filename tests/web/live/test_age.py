@@ -15,7 +15,7 @@ from tests.conftest import Api
 from tests.servers import App, Store, until
 from tests.web.helpers import push
 from tests.web.live.fakes import START, Clock
-from web.live.age import Age, find_age, record_state
+from web.live.age import Age, age_of, find_age, record_state
 from web.live.history import MAX_SILENT_STEPS, MAX_STEPS, STEP_SECONDS, History
 
 
@@ -81,8 +81,7 @@ class Simulation:
             returned = None if since is None else self.now - since
             next_message = NextMessage(b"%d" % id(first), returned, first.deliveries, in_front)
         counts = QueueCounts(len(self.waiting))
-        found = record_state(self.history, "jobs", State(counts, [], None, next_message))
-        return found.age(self.now) if found else None
+        return age_of(record_state(self.history, "jobs", State(counts, [], None, next_message)), self.history)
 
     def check(self, steps: int = 1) -> Age | None:
         """Check that the age claims nothing that is not so, and return it. It may be too low by some steps."""
