@@ -90,12 +90,12 @@ def encode_messages(text: bytes, limits: Limits, checkpoint: Callable[[], object
     check_number_of_values(text)
     texts = read_strings(text)
     if texts is not None:
-        return validate_messages([one.encode() for one in texts], limits)
+        return validate_messages([string.encode() for string in texts], limits)
     messages: list[bytes] = []
-    for one in read_list(text):
+    for value in read_list(text):
         if messages and len(messages) % MESSAGES_AT_ONCE == 0:
             checkpoint()
-        messages.append(encode_message(one, limits))
+        messages.append(encode_message(value, limits))
     return messages
 
 
