@@ -134,7 +134,7 @@ class History:
         if at and number and not is_delayed and (cell := self._cell(queue)):
             cell[at] += number
             if event == "reserved":
-                deliveries = answer.get("messages") or [answer]
+                deliveries = fields.get("messages", [fields])
                 cell[RETAKEN] += sum(delivery["deliveries"] > 1 for delivery in deliveries)
         if operation in COUNTING_OPERATIONS and "count" in fields:
             self.record_depth(queue, fields["count"])
@@ -174,7 +174,7 @@ class History:
     def memo(self) -> dict[str, Any]:
         """Return a place for what is derived from the steps of a queue that have ended. Each step empties it."""
         if self._memo_in != self.current_step():
-            self._memo, self._memo_in = {}, self.current_step()
+            self._memo, self._memo_in, self._opened_at = {}, self.current_step(), -math.inf
         return self._memo
 
     def _ended_steps(self, queue: str) -> list[Step]:
