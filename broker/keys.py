@@ -22,9 +22,8 @@ share a Cluster slot. Times are in milliseconds by the Redis clock. A digest is 
     {queue:jobs}:dead:...                  the other keys of the queue `jobs.dead`: reserved, bodies, ...
     {queue:jobs}:failure_reasons   hash    of a queue of dead letters, so {queue:jobs}:dead:failure_reasons:
                                            digest of a message -> "<number>:<deliveries>:<when>:<reason>"
-    {queue:jobs}:counters          hash    totals for /metrics: expired, buried; and which message has been at the head
-                                           since when; a day after the last change, or after the last
-                                           scrape of /metrics at which the queue held something
+    {queue:jobs}:counters          hash    totals for /metrics: expired, buried; a day after the last change, or the
+                                           last scrape of /metrics at which the queue held something
 
   Consumers
     {queue:jobs}:waiters           hash    process -> "<number of its clients that wait>:<valid until>", then

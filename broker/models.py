@@ -188,16 +188,31 @@ class Consumer:
 
 
 @dataclass(frozen=True)
+class NextMessage:
+    """What is known of the message that will be popped next."""
+
+    summary: bytes  # its size and the bytes at its ends, which stand for it
+    returned: float | None = None  # seconds since it was put in front of others; None if it was not, or is not known
+    deliveries: int = 0  # so far, if it came back
+    redeliveries: int = 0  # messages that were put in front, this one included; an upper bound
+
+    @classmethod
+    def from_reply(cls, summary: bytes, returned: int, deliveries: int, redeliveries: int) -> "NextMessage":
+        return cls(summary, None if returned < 0 else returned / 1000, deliveries, redeliveries)
+
+
+@dataclass(frozen=True)
 class State:
     """The counts of a queue, and the first messages in pop order, each as its first bytes and its size.
 
     `next_change` is the number of seconds until a count changes because a lease, a delay or a report of waiters ends;
-    None if there is none.
+    None if there is none. `next_message` is set if messages from the first one on were requested.
     """
 
     counts: QueueCounts
     heads: list[tuple[bytes, int]]
     next_change: float | None
+    next_message: NextMessage | None = None
 
 
 @dataclass(frozen=True)
@@ -246,11 +261,7 @@ class QueueSettings:
 
 @dataclass(frozen=True)
 class QueueStats:
-    """Totals of a queue, which reset after 30 days without a change, and the age of its head.
-
-    `head_age` is the number of seconds since a call first saw the message that is next now; 0 for an empty queue.
-    """
+    """Totals of a queue, which reset a day after it held something."""
 
     expired: int  # leases
     buried: int  # messages
-    head_age: float

@@ -2,7 +2,9 @@
 --
 -- state           Input:  number of messages, offset, bytes of each
 --                 Output: {waiting, reserved, delayed, dead, clients that wait, 1 if paused}, {first bytes, size}... in
---                         pop order, milliseconds until a count changes by itself (-1: never)
+--                         pop order, milliseconds until a count changes by itself (-1: never), and with the message
+--                         that is next {its size and ends, milliseconds since it was put in front (-1: it was not),
+--                         its deliveries, messages that were put in front}
 -- details         Input:  as of state
 --                 Output: {first bytes, size, {deliveries, when it failed, reason, 1 if it died}}... in pop order
 -- in_flight       Input:  'reserved' or 'delayed', offset, id and deadline of the last message read before (or ''),
@@ -12,13 +14,14 @@
 --                 Output: {by, number of the next 1,000 reservations, milliseconds since the oldest of them was made}...,
 --                         id and deadline of the last of them (none if there are no more), and in the first call
 --                         '<number of clients of a process that wait>[ <by> <number of them>]...'...
--- stats           Output: leases expired, messages buried, milliseconds for which the same message has been next
+-- stats           Output: leases expired, messages buried
 -- sweep           Output: milliseconds until the next lease or delay ends (-1: there is none)
 -- report_waiters  Input:  a process, the number of its clients that wait, milliseconds for which that is valid,
 --                         ' <by> <number>' for each of their names
 
 local WAITERS_SECONDS = 60
 local MAX_RESERVATIONS = 1000 -- that one call looks at; Lua fails to unpack near 8,000
+local SUMMARY_END = 500 -- bytes at each end of a message that stand for it
 
 if command == 'report_waiters' then
   if ARGV[4] == '0' then
@@ -62,7 +65,14 @@ if command == 'state' then
   for i = #messages, 1, -1 do heads[#heads + 1] = {string.sub(messages[i], 1, ARGV[5]), #messages[i]} end
   local counts = {call('LLEN', list), call('ZCARD', reserved), call('ZCARD', delayed), call('LLEN', dead)}
   counts[5], counts[6] = waiting_clients, call('EXISTS', paused)
-  return {DONE, counts, heads, next_change}
+  local next_message = offset == 0 and messages[#messages]
+  if not next_message then return {DONE, counts, heads, next_change} end
+  local summary = #next_message .. string.sub(next_message, 1, SUMMARY_END) .. string.sub(next_message, -SUMMARY_END)
+  local entries = front_entries(1)
+  local found = match_entries(entries, {next_message})[1]
+  if not found then return {DONE, counts, heads, next_change, {summary, -1, 0, 0}} end
+  local deliveries, since = string.match(entries[found], '^%x*:(%d+):(%d+)')
+  return {DONE, counts, heads, next_change, {summary, now - since, tonumber(deliveries), call('LLEN', redeliveries)}}
 end
 
 if command == 'details' then
@@ -111,24 +121,11 @@ if command == 'consumers' then
   return {DONE, held, last, reports}
 end
 
--- Equal messages look like one that stays, unless fewer wait than before. A call that finds nothing new writes nothing.
 if command == 'stats' then
-  local seen = call('HMGET', counters, 'expired', 'buried', 'head', 'head_count', 'head_since')
-  local expired, buried = tonumber(seen[1] or 0), tonumber(seen[2] or 0)
-  local message, count, since = call('LINDEX', list, -1), call('LLEN', list), now
-  if message then
-    local head = summary_of(message)
-    local stays = seen[3] == head and count >= tonumber(seen[4]) and tonumber(seen[5]) <= now
-    since = stays and tonumber(seen[5]) or now
-    if not stays or count ~= tonumber(seen[4]) then
-      call('HSET', counters, 'head', head, 'head_count', count, 'head_since', whole(since))
-    end
-  elseif seen[3] then
-    call('HDEL', counters, 'head', 'head_count', 'head_since')
-  end
-  local is_empty = not message and call('EXISTS', reserved, delayed, dead) == 0
+  local expired, buried = unpack(call('HMGET', counters, 'expired', 'buried'))
+  local is_empty = call('EXISTS', list, reserved, delayed, dead) == 0
   if not is_empty and call('TTL', counters) < COUNTERS_SECONDS / 2 then call('EXPIRE', counters, COUNTERS_SECONDS) end
-  return {DONE, expired, buried, now - since}
+  return {DONE, tonumber(expired or 0), tonumber(buried or 0)}
 end
 
 return redis.error_reply('ERR unknown command ' .. command)

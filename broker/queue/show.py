@@ -5,7 +5,7 @@ from types import MappingProxyType
 from typing import Any
 
 from broker import script
-from broker.models import Consumer, Details, Found, InFlight, QueueCounts, QueueStats, Search, State
+from broker.models import Consumer, Details, Found, InFlight, NextMessage, QueueCounts, QueueStats, Search, State
 from broker.queue.base import ScriptedQueue, to_milliseconds, to_seconds
 from broker.queue.consumers import find_consumers, format_names
 
@@ -15,9 +15,11 @@ class ShowOperations(ScriptedQueue):
 
     def state(self, heads: int = 0, offset: int = 0, head_bytes: int = 0) -> State:
         """Return the counts, and the first `head_bytes` bytes of `heads` messages after the first `offset`."""
-        counts, found, next_change = self._run(script.SHOW, "state", heads, offset, head_bytes, large=heads > 0)
+        arguments = (heads, offset, head_bytes)
+        counts, found, next_change, *rest = self._run(script.SHOW, "state", *arguments, large=heads * head_bytes > 0)
         shown = [(head, size) for head, size in found]
-        return State(QueueCounts(*[*counts[:5], counts[5] == 1]), shown, to_seconds(next_change))
+        next_message = NextMessage.from_reply(*rest[0]) if rest else None
+        return State(QueueCounts(*[*counts[:5], counts[5] == 1]), shown, to_seconds(next_change), next_message)
 
     def details(self, heads: int, offset: int, head_bytes: int) -> list[tuple[bytes, int, Details]]:
         """Return the first bytes, the size and the history of up to `heads` messages after the first `offset`.
@@ -59,9 +61,8 @@ class ShowOperations(ScriptedQueue):
         return found, Search(position, tuple(mark), is_over == 1, tuple(part))
 
     def stats(self) -> QueueStats:
-        """Return the totals that Redis keeps, and record which message is next."""
-        expired, buried, head_age = self._run(script.SHOW, "stats")
-        return QueueStats(expired, buried, head_age / 1000)
+        """Return the totals that Redis keeps."""
+        return QueueStats(*self._run(script.SHOW, "stats"))
 
     def consumers(self) -> tuple[list[Consumer], bool]:
         """Return who has reserved messages and who waits for one, those with the oldest reservation first.

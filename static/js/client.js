@@ -14,7 +14,7 @@
  * queue is paused, or its limits are reached, pop and reserve reject with the code "paused" or "limited", so that it is
  * not mistaken for an empty queue; `error.answer.retry_after` of the latter is when to try again, in seconds.
  *
- * @import { Connection, Consumer, Counts, Details, Found, InFlight, Message, Preview, QueueList,
+ * @import { Aged, Connection, Consumer, Counts, Details, Found, InFlight, Message, Preview, QueueList,
  *           QueueListChange, QueueState, Reservation, Settings } from "./client/types.js"
  */
 import { chunksOf } from "./client/answers.js";
@@ -130,7 +130,7 @@ export class QueueClient {
 
   // --- reading
 
-  /** Count the queue's messages and the clients that wait. @returns {Promise<Counts>} */
+  /** Count the queue's messages and the clients that wait. @returns {Promise<Counts & Aged>} */
   count() {
     return this.#get("count");
   }

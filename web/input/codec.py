@@ -93,12 +93,12 @@ def encode_messages(text: bytes, limits: Limits, maximum: int, checkpoint: Calla
     if len(texts or values) > maximum:
         raise ApiError("too_many_messages", limit=maximum)
     if texts is not None:
-        return validate_messages([one.encode() for one in texts], limits)
+        return validate_messages([string.encode() for string in texts], limits)
     messages: list[bytes] = []
-    for one in values:
+    for value in values:
         if messages and len(messages) % MESSAGES_AT_ONCE == 0:
             checkpoint()
-        messages.append(encode_message(one, limits))
+        messages.append(encode_message(value, limits))
     return messages
 
 

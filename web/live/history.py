@@ -10,6 +10,7 @@ import math
 import mmap
 import os
 import time
+import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -22,14 +23,16 @@ STEP_SECONDS = 10
 MAX_STEPS = 180
 MAX_QUEUES = 500  # that a process records
 MAX_SILENT_STEPS = 6  # between two readings of a depth; what happened between readings further apart is unknown
+MAX_INDEX_AGE = 1.0  # seconds until a process notices a queue that another one has begun to record
 COUNTING_OPERATIONS = ("push", "count", "all")  # their answers have the number of waiting messages
 
 # A file has a table of names, then a row of cells for each name, one cell per step. It is sparse: rows that are not in
 # use take no disk space.
 NAME_BYTES = 136  # "/", which is in no name, the name, and zeros
 # The numbers of a cell. START: the depth when the step began, derived at the first reading. Until then, times are 0.
-CELL_NUMBERS = 8
-STEP, PUSHED, TAKEN, START, START_AT, LAST, LAST_AT, MOST = range(CELL_NUMBERS)
+# RETAKEN: messages taken that had been taken before. NEXT: stands for the message that was next at the last reading.
+CELL_NUMBERS = 10
+STEP, PUSHED, TAKEN, START, START_AT, LAST, LAST_AT, MOST, RETAKEN, NEXT = range(CELL_NUMBERS)
 ROW_NUMBERS = MAX_STEPS * CELL_NUMBERS
 ROWS_START = MAX_QUEUES * NAME_BYTES
 FILE_BYTES = ROWS_START + MAX_QUEUES * ROW_NUMBERS * 8
@@ -45,7 +48,7 @@ class Step(NamedTuple):
 
 
 @dataclass
-class _Cell:
+class Cell:
     """The records of one step, combined from all processes."""
 
     pushed: int = 0
@@ -55,6 +58,8 @@ class _Cell:
     last: int = 0
     last_at: float = 0
     most: int = 0
+    retaken: int = 0
+    next: int = 0  # 0: unknown, or none
 
     def add(self, numbers: Sequence[float]) -> None:
         """Add the record of one process."""
@@ -64,7 +69,9 @@ class _Cell:
             self.start, self.start_at = int(numbers[START]), numbers[START_AT]
         if numbers[LAST_AT] > self.last_at:
             self.last, self.last_at = int(numbers[LAST]), numbers[LAST_AT]
+            self.next = int(numbers[NEXT]) or self.next
         self.most = max(self.most, int(numbers[MOST]))
+        self.retaken += int(numbers[RETAKEN])
 
 
 class History:
@@ -83,10 +90,18 @@ class History:
         self._free = [row for row in range(MAX_QUEUES) if not self._map[row * NAME_BYTES]]
         self._cached: dict[str, list[Step]] = {}  # the ended steps of queues, as they were in the step `_cached_in`
         self._cached_in = 0
+        self._memo: dict[str, Any] = {}
+        self._memo_in = 0
+        self._others: list[tuple[mmap.mmap, dict[bytes, int]]] = []  # the files of other processes, opened at
+        self._opened_at = -math.inf
         self._rows: OrderedDict[str, tuple[int, float]] = OrderedDict()  # queue -> row, last use; least recent first
         for row in set(range(MAX_QUEUES)).difference(self._free):
             name = self._map[row * NAME_BYTES : (row + 1) * NAME_BYTES].strip(b"/\0").decode()
             self._rows[name] = row, 0.0
+
+    def now(self) -> float:
+        """Return the time by the clock of the history."""
+        return self._clock()
 
     def current_step(self) -> int:
         """Return the number of the current step."""
@@ -96,14 +111,19 @@ class History:
         """Return the seconds until the current step ends."""
         return STEP_SECONDS - self._clock() % STEP_SECONDS
 
-    def record_depth(self, queue: str, count: int, watched: bool = False) -> None:
-        """Record the number of waiting messages. If all rows are in use, a `watched` queue takes that of another."""
+    def record_depth(self, queue: str, count: int, watched: bool = False, summary: bytes = b"") -> None:
+        """Record the number of waiting messages, and the summary of the next one if it is known.
+
+        If all rows are in use, a `watched` queue takes that of another.
+        """
         if cell := self._cell(queue, watched):
             now = self._clock()
             if not cell[START_AT]:
                 cell[START], cell[START_AT] = count - cell[PUSHED] + cell[TAKEN], now
                 self._cached.pop(queue, None)  # the first reading in a step also shows what happened before it
             cell[LAST], cell[LAST_AT], cell[MOST] = count, now, max(cell[MOST], count)
+            if summary or not count:
+                cell[NEXT] = number_of(summary)
 
     def add_answer(self, operation: str, queue: str, answer: Any) -> None:
         """Record the numbers in an answer: messages that came in or went out, and messages waiting."""
@@ -113,6 +133,9 @@ class History:
         at = {"pushed": PUSHED, "popped": TAKEN, "reserved": TAKEN}.get(event)
         if at and number and not is_delayed and (cell := self._cell(queue)):
             cell[at] += number
+            if event == "reserved":
+                deliveries = fields.get("messages", [fields])
+                cell[RETAKEN] += sum(delivery["deliveries"] > 1 for delivery in deliveries)
         if operation in COUNTING_OPERATIONS and "count" in fields:
             self.record_depth(queue, fields["count"])
         elif fields.get("error") == "empty":
@@ -135,15 +158,32 @@ class History:
         at = (first + skipped) * STEP_SECONDS
         return {"at": at, "step": STEP_SECONDS, "max": most, "count": depth, "in": enqueued, "out": dequeued}
 
+    def cells(self, queue: str, number: int = MAX_STEPS) -> list[Cell]:
+        """Return the records of all processes for the last steps, the current one last; [] if there are none."""
+        rows = list(self._rows_of(queue))
+        now = self.current_step()
+        cells = [Cell() for _ in range(number)] if rows else []
+        for data, row in rows:
+            numbers = memoryview(data)[ROWS_START:].cast("d")[row * ROW_NUMBERS : (row + 1) * ROW_NUMBERS]
+            for step, cell in enumerate(cells, now - number + 1):
+                at = step % MAX_STEPS * CELL_NUMBERS
+                if numbers[at + STEP] == step:
+                    cell.add(numbers[at : at + CELL_NUMBERS].tolist())
+        return cells
+
+    def memo(self) -> dict[str, Any]:
+        """Return a place for what is derived from the steps of a queue that have ended. Each step empties it."""
+        if self._memo_in != self.current_step():
+            self._memo, self._memo_in, self._opened_at = {}, self.current_step(), -math.inf
+        return self._memo
+
     def _ended_steps(self, queue: str) -> list[Step]:
         """Return the steps that have ended. They are read once per step, however many streams follow the queue."""
         now = self.current_step()
         if self._cached_in != now:
             self._cached, self._cached_in = {}, now
         if queue not in self._cached:
-            cells = self._cells(queue)
-            ages = range(MAX_STEPS - 1, -1, -1)
-            self._cached[queue] = derive_steps(cells.get(now - age, _Cell()) for age in ages)[:-1]
+            self._cached[queue] = derive_steps(self.cells(queue))[:-1]
         return self._cached[queue]
 
     def _cell(self, queue: str, watched: bool = False) -> "memoryview[float] | None":
@@ -194,28 +234,28 @@ class History:
             self._numbers[row * ROW_NUMBERS : (row + 1) * ROW_NUMBERS] = memoryview(zeros).cast("d")
         self._map[row * NAME_BYTES : (row + 1) * NAME_BYTES] = _entry(queue)
 
-    def _cells(self, queue: str) -> dict[int, _Cell]:
-        """Return the records of all processes for a queue, by step."""
-        found: dict[int, _Cell] = {}
-        for data in self._maps():
-            entry = data.find(_entry(queue), 0, ROWS_START)
-            if entry >= 0:
-                start = ROWS_START + entry // NAME_BYTES * ROW_NUMBERS * 8
-                numbers = memoryview(data[start : start + ROW_NUMBERS * 8]).cast("d").tolist()
-                for at in range(0, ROW_NUMBERS, CELL_NUMBERS):
-                    found.setdefault(int(numbers[at + STEP]), _Cell()).add(numbers[at : at + CELL_NUMBERS])
-        return found
+    def _rows_of(self, queue: str) -> Iterator[tuple[mmap.mmap, int]]:
+        """Yield the file and the row of each process that records a queue."""
+        if queue in self._rows:
+            yield self._map, self._rows[queue][0]
+        if not 0 <= self._clock() - self._opened_at < MAX_INDEX_AGE:
+            self._others, self._opened_at = list(self._open_others()), self._clock()
+        for data, rows in self._others:
+            row = rows.get(_entry(queue))
+            if row is not None and _name_in(data, row) == _entry(queue):
+                yield data, row
 
-    def _maps(self) -> Iterator[mmap.mmap]:
-        yield self._map
+    def _open_others(self) -> Iterator[tuple[mmap.mmap, dict[bytes, int]]]:
+        """Open the files of the other processes. Yield each with its table of names."""
         for file in self._file.parent.glob("*" + self._file.suffix) if self._file else ():
             with contextlib.suppress(OSError, ValueError):  # it is being made, or cannot be read
                 if file != self._file:
-                    with file.open("rb") as opened, mmap.mmap(opened.fileno(), FILE_BYTES, prot=mmap.PROT_READ) as data:
-                        yield data
+                    with file.open("rb") as opened:
+                        data = mmap.mmap(opened.fileno(), FILE_BYTES, prot=mmap.PROT_READ)
+                    yield data, {_name_in(data, row): row for row in range(MAX_QUEUES) if data[row * NAME_BYTES]}
 
 
-def derive_steps(cells: Iterable[_Cell]) -> list[Step]:
+def derive_steps(cells: Iterable[Cell]) -> list[Step]:
     """Return the steps that follow from the cells.
 
     The numbers of messages in and out are lower bounds: those that this instance counted, plus those that the depths
@@ -244,8 +284,17 @@ def derive_steps(cells: Iterable[_Cell]) -> list[Step]:
     return steps + unknown
 
 
+def number_of(summary: bytes) -> int:
+    """Return the number that stands for a message in a cell; 0 for b""."""
+    return zlib.crc32(summary)
+
+
 def _entry(queue: str) -> bytes:
     return b"/" + queue.encode().ljust(NAME_BYTES - 1, b"\0")
+
+
+def _name_in(data: mmap.mmap, row: int) -> bytes:
+    return data[row * NAME_BYTES : (row + 1) * NAME_BYTES]
 
 
 def _map(file: int) -> mmap.mmap:

@@ -13,6 +13,7 @@ from broker.changes.notifications import ChangeNotifications, Subscription
 from broker.queue import ReliableQueue
 from web.errors import from_redis
 from web.input.codec import compact, preview
+from web.live.age import Arrival, age_of, record_state
 from web.live.feed import Feed, Reader
 from web.live.history import History
 
@@ -32,6 +33,7 @@ class Event:
     kind: str
     data: dict[str, Any]
     heads: list[dict[str, Any]] = field(default_factory=list)
+    arrival: Arrival | None = field(default=None, compare=False)  # of its next message; an age that grows is no news
     _head_texts: dict[int, str] = field(default_factory=dict, compare=False)
 
     @cached_property
@@ -69,10 +71,10 @@ class QueueFeed(Feed):
         except redis.RedisError as error:
             self.publish_fault(error)
             raise
-        self.history.record_depth(self.queue.name, state.counts.count, watched=True)
+        arrival = record_state(self.history, self.queue.name, state, watched=True)
         self.polled_step = self.history.current_step()
         heads = [preview(head, size, PREVIEW_CHARACTERS) for head, size in state.heads]
-        self._publish(Event("queue", {"name": self.queue.name, **state.counts.as_dict()}, heads))
+        self._publish(Event("queue", {"name": self.queue.name, **state.counts.as_dict()}, heads, arrival))
         if not self.tracker.is_live:
             return max(POLL_INTERVAL, feeds / MAX_POLLS)
         quiet = max(QUIET_POLL_INTERVAL, feeds / MAX_QUIET_POLLS) * random.uniform(0.8, 1)
@@ -82,8 +84,8 @@ class QueueFeed(Feed):
         self._publish(Event("fault", from_redis(error, reading=True).answer()))
 
     def _publish(self, event: Event) -> None:
-        if event != self.event:
-            self.event = event
+        is_new, self.event = event != self.event, event
+        if is_new:
             self.wake_streams()
 
 
@@ -108,6 +110,7 @@ class QueueReader(Reader):
         is_new, self._text = event.text != self._text, event.text
         more = ""
         if event.kind == "queue":
+            more = f',"age":{compact(age_of(event.arrival, self.history))}'
             heads = event.heads_text(self.max_next)
             if heads != self._heads:
                 is_new, self._heads = True, heads

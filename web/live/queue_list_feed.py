@@ -11,6 +11,7 @@ import threading
 import time
 from collections import ChainMap, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import redis
 
@@ -19,6 +20,7 @@ from broker.keys import DEAD_SUFFIX
 from broker.listing import MAX_QUEUES, ListedQueue, QueueLister
 from web.errors import from_redis
 from web.input.codec import compact
+from web.live.age import find_age
 from web.live.feed import Feed, Reader
 from web.live.history import History
 
@@ -75,14 +77,17 @@ class QueueListFeed(Feed):
         if version == 0 or len(missed) < self.version - version:
             found = [self._queues[name] for name in sorted(self._queues) if matches(name)]
             histories = self._histories(found) if with_history else {}
-            queues = [queue.as_dict() | histories.get(queue.name, {}) for queue in found]
+            queues = [self._shown(queue) | histories.get(queue.name, {}) for queue in found]
             return f"event: queues\ndata: {compact({'queues': queues, **facts})}\n\n"
         changes = dict(ChainMap(*reversed(missed)))
-        queues = [queue.as_dict() for name, queue in changes.items() if queue and matches(name)]
+        queues = [self._shown(queue) for name, queue in changes.items() if queue and matches(name)]
         removed = [name for name, queue in changes.items() if not queue and matches(name)]
         if changes and not queues and not removed:
             return ""
         return f"event: changed\ndata: {compact({'queues': queues, 'removed': removed, **facts})}\n\n"
+
+    def _shown(self, queue: ListedQueue) -> dict[str, Any]:
+        return {**queue.as_dict(), "age": find_age(self.history, queue.name, queue.counts.count)}
 
     def _histories(self, found: Sequence[ListedQueue]) -> dict[str, dict[str, object]]:
         """Return the recent history, where known, of the queues that are most likely to be in trouble."""

@@ -14,23 +14,24 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 
 from broker.connections.errors import is_transient
 from broker.listing import ListedQueue, Listing
-from broker.models import QueueStats, State
+from broker.models import QueueCounts, QueueStats
 from web import __version__
 from web.counters import BOUNDS, MAX_QUEUES, OTHERS, Key
+from web.live.age import age_of, record_state
 from web.services import Services
 
 REDIS_UP = "1 if Redis answered this scrape."
-# Gauges of each queue: metric -> help, and its value from the state and the stats in Redis.
-GAUGES: dict[str, tuple[str, Callable[[State, QueueStats], float]]] = {
-    "queue_waiting_messages": ("Waiting messages.", lambda state, _: state.counts.count),
-    "queue_reserved_messages": ("Reserved messages.", lambda state, _: state.counts.reserved),
-    "queue_delayed_messages": ("Delayed messages.", lambda state, _: state.counts.delayed),
-    "queue_paused": ("1 if the queue is paused.", lambda state, _: state.counts.paused),
-    "queue_dead_messages": ("Dead letters.", lambda state, _: state.counts.dead),
-    "queue_waiters": ("Clients waiting for a message.", lambda state, _: state.counts.waiters),
+# Gauges of each queue: metric -> help, and its value, None if it is unknown.
+GAUGES: dict[str, tuple[str, Callable[["_Queue"], float | None]]] = {
+    "queue_waiting_messages": ("Waiting messages.", lambda queue: queue.counts.count),
+    "queue_reserved_messages": ("Reserved messages.", lambda queue: queue.counts.reserved),
+    "queue_delayed_messages": ("Delayed messages.", lambda queue: queue.counts.delayed),
+    "queue_paused": ("1 if the queue is paused.", lambda queue: queue.counts.paused),
+    "queue_dead_messages": ("Dead letters.", lambda queue: queue.counts.dead),
+    "queue_waiters": ("Clients waiting for a message.", lambda queue: queue.counts.waiters),
     "queue_head_age_seconds": (
-        "Seconds since scrapes first saw the message that is next to be popped.",
-        lambda _, stats: stats.head_age,
+        "Seconds for which the next message has waited, or at least that many. Missing if it is unknown.",
+        lambda queue: queue.age,
     ),
 }
 REDIS_COUNTERS: dict[str, tuple[str, Callable[[QueueStats], float]]] = {
@@ -51,8 +52,9 @@ COUNTERS = {  # of this instance's processes: metric -> help, event, labels
 @dataclass(frozen=True)
 class _Queue:
     name: str
-    state: State
+    counts: QueueCounts
     stats: QueueStats
+    age: int | None  # of the next message; 0 if there is none
 
 
 def render(services: Services, accept: str) -> tuple[bytes, str]:
@@ -130,15 +132,16 @@ class Metrics:
         return [name for name in dict.fromkeys(names) if name != OTHERS][:MAX_QUEUES]
 
     def _measure(self, name: str) -> _Queue | None:
-        queue = self.services.queue(name)
+        queue, history = self.services.queue(name), self.services.history
         try:
-            found = _Queue(name, queue.state(), queue.stats())
+            state, stats = queue.state(1), queue.stats()
         except redis.ResponseError as error:
             if is_transient(error):
                 raise
             return None  # one broken queue must not hide the others
-        self.services.history.record_depth(name, found.state.counts.count)
-        return found
+        arrival = record_state(history, name, state)
+        age = age_of(arrival, history) if arrival else {"seconds": 0}
+        return _Queue(name, state.counts, stats, age["seconds"] if age else None)
 
     def _gauges(self, queues: list[_Queue], others: list[ListedQueue]) -> Iterator[Metric]:
         rest = {
@@ -149,7 +152,8 @@ class Metrics:
         for metric, (about, value_of) in GAUGES.items():
             family = GaugeMetricFamily(metric, about, labels=["queue"])
             for queue in queues:
-                family.add_metric([queue.name], value_of(queue.state, queue.stats))
+                if (value := value_of(queue)) is not None:
+                    family.add_metric([queue.name], value)
             if others and metric in rest:
                 family.add_metric([OTHERS], rest[metric])
             yield family

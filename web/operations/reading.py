@@ -8,14 +8,16 @@ from typing import Any
 
 from flask import Response
 
+from broker.models import QueueCounts
 from broker.queue import ReliableQueue
 from web import answers
 from web.input.body import JSON
 from web.input.parameters import Flag, Integer
 from web.input.raw_json import NDJSON
+from web.live.age import age_of, record_state
 from web.live.queue_feed import MAX_NEXT, QueueReader
 from web.operations.operation import Answer, Example, operation
-from web.operations.schemas import COUNTS, fields, flag, list_of, message, ref, success, text, whole
+from web.operations.schemas import AGE, COUNTS, fields, flag, list_of, message, ref, success, text, whole
 from web.operations.shared import CONTAINS, READING, WAITING_ERRORS, WINDOW, prefers, stream_answer
 from web.request import Request
 
@@ -27,19 +29,25 @@ HELD = {
     "deadline": 1795489594.022,
     "by": "worker-1",
 }
-NO_OTHERS = {"reserved": 0, "delayed": 0, "dead": 0, "waiters": 0, "paused": False}
 
 
 @operation(
     "GET",
     READING,
-    answers=(success("Counts", {"message": text("`count` as text.", pattern="^[0-9]+$"), **COUNTS}),),
-    example=Example({"success": True, "message": "1", "count": 1, **NO_OTHERS}),
+    answers=(success("Counts", {"message": text("`count` as text.", pattern="^[0-9]+$"), **COUNTS, "age": AGE}),),
+    example=Example(
+        {"success": True, "message": "1", **QueueCounts(1).as_dict(), "age": {"seconds": 402, "at_least": False}}
+    ),
 )
 def count(request: Request, queue: ReliableQueue) -> Answer:
-    """Count the messages of a queue, and the clients that wait for one."""
-    counts = queue.state().counts
-    return {"success": True, "message": str(counts.count), **asdict(counts)}
+    """Count the messages of a queue, and the clients that wait for one.
+
+    `age` says how long the next message has waited, as far as this instance knows from the last half hour.
+    docs/guarantees.md says when it is exact.
+    """
+    state, history = queue.state(1), request.services.history
+    age = age_of(record_state(history, queue.name, state), history)
+    return {"success": True, "message": str(state.counts.count), **state.counts.as_dict(), "age": age}
 
 
 @operation(
@@ -214,14 +222,16 @@ def consumers(request: Request, queue: ReliableQueue) -> Answer:
     errors=WAITING_ERRORS,
     example=Example(
         "retry: 1000\n\nevent: queue\n"
-        'data: {"name":"default","count":0,"reserved":0,"delayed":0,"dead":0,"waiters":0,"paused":false,"next":[]}\n'
+        'data: {"name":"default","count":0,"reserved":0,"delayed":0,"dead":0,"waiters":0,"paused":false,"age":null,'
+        '"next":[]}\n'
     ),
 )
 def events(request: Request, queue: ReliableQueue, next: int, history: bool) -> Response:
     """Follow a queue: its state as server-sent events, at once and after every change, whoever made it.
 
     `event: queue` has one line of JSON: `name`, the fields of `count`, and `next`, the previews of the first messages.
-    `next` is left out while it is the same as in the event before. `event: fault` reports, with `error` and `message`,
+    `next` is left out while it is the same as in the event before. `age` is that of the moment when the event is sent:
+    as it grows, no event follows. `event: fault` reports, with `error` and `message`,
     that Redis is unavailable or refuses commands. After 15 seconds without an event, a comment line is sent.
 
     With `history=1` the first event has `history`, and later events have the steps that have ended since. `at` is when

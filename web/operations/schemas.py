@@ -86,6 +86,11 @@ COUNTS = {
     "waiters": whole("Clients blocked in `pop` or `reserve`."),
     "paused": flag("Whether the queue is paused."),
 }
+AGE = {
+    "anyOf": [ref("Age"), {"type": "null"}],
+    "description": "How long the next message has waited: `seconds`, and `at_least` if it may be any longer. Null if "
+    "nothing is known, or if no message waits.",
+}
 PREVIEW = {
     "preview": message("With `preview`: the first characters, instead of `message`."),
     "bytes": whole("With `preview`: the size of the whole message."),
@@ -123,6 +128,12 @@ SHARED: dict[str, Schema] = {
         "description": "A string is the message itself. Any other value is stored as its JSON text, without white "
         'space between tokens. `{"base64": "..."}` is raw bytes. null and "" are refused.',
     },
+    "Age": fields(
+        {
+            "seconds": whole("How long the message has waited, rounded down by 10 seconds or so."),
+            "at_least": flag("Whether it may have waited for any longer."),
+        }
+    ),
     "ListedMessage": {
         **fields(
             {},

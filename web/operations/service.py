@@ -5,14 +5,16 @@ from functools import partial
 from flask import Response
 
 from broker.connections.health import check_server, find_warning
+from broker.models import QueueCounts
 from web import __version__
 from web.input.body import TEXT
 from web.input.parameters import Flag, Text
+from web.live.age import find_age
 from web.live.queue_list_feed import QueueListReader
 from web.metrics import exposition as metrics
 from web.operations.operation import Answer, Example, operation
-from web.operations.reading import EVENTS, NO_OTHERS
-from web.operations.schemas import COUNTS, fields, flag, list_of, success, text, whole
+from web.operations.reading import EVENTS
+from web.operations.schemas import AGE, COUNTS, fields, flag, list_of, success, text, whole
 from web.operations.shared import SERVICE, WAITING_ERRORS, stream_answer
 from web.request import Request
 
@@ -28,14 +30,21 @@ MATCH = Text("match", "Only queues whose name matches this pattern of `*`, `?` a
         success(
             "Queues",
             {
-                "queues": list_of(fields({"name": text("Name of the queue."), **COUNTS}), "The queues, by name."),
+                "queues": list_of(
+                    fields({"name": text("Name of the queue."), **COUNTS, "age": AGE}), "The queues, by name."
+                ),
                 "complete": flag("False if queues may be missing."),
                 "unnamed": whole("Number of matching lists that cannot be opened: their names are not valid here."),
             },
         ),
     ),
     example=Example(
-        {"success": True, "queues": [{"name": "jobs", "count": 1, **NO_OTHERS}], "complete": True, "unnamed": 0},
+        {
+            "success": True,
+            "queues": [{"name": "jobs", **QueueCounts(1).as_dict(), "age": None}],
+            "complete": True,
+            "unnamed": 0,
+        },
         {"match": "job*"},
     ),
 )
@@ -46,7 +55,11 @@ def queues(request: Request, match: str) -> Answer:
     or if a primary of a Cluster does not reply. The next list has the queues of those before it, and goes on with the
     scan where time ran out. It is cached for a second.
     """
-    return {"success": True, **request.services.lister.list_queues(match or "*").as_dict()}
+    services = request.services
+    found = services.lister.list_queues(match or "*").as_dict()
+    for queue in found["queues"]:
+        queue["age"] = find_age(services.history, queue["name"], queue["count"])
+    return {"success": True, **found}
 
 
 @operation(
@@ -124,8 +137,11 @@ def prometheus(request: Request) -> Response:
     """Return the metrics in the text format of Prometheus, or as OpenMetrics if `Accept` asks for it.
 
     From Redis, so the same in every instance: `queue_waiting_messages`, `queue_reserved_messages`,
-    `queue_delayed_messages`, `queue_paused`, `queue_dead_messages`, `queue_waiters`, `queue_head_age_seconds` (how long
-    the same message has been at the front, as seen by scrapes), `queue_expired_total`, `queue_buried_total`.
+    `queue_delayed_messages`, `queue_paused`, `queue_dead_messages`, `queue_waiters`, `queue_expired_total`,
+    `queue_buried_total`.
+
+    From the history of this instance: `queue_head_age_seconds`, how long the next message has waited, or at least that
+    long (`age` of `count`); 0 for an empty queue, missing where it is unknown.
 
     Counted by the processes of this instance, to be summed over instances: `queue_pushed_total`, `queue_popped_total`,
     `queue_reserved_total`, `queue_acked_total`, `queue_released_total`, `queue_requests_total` (by `operation` and

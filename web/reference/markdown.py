@@ -40,7 +40,7 @@ def reference(operations: Sequence[Operation]) -> str:
 
 def index(operations: Sequence[Operation]) -> str:
     """Return a table of the operations, with a link to each."""
-    rows = [(heading_link(one), one.about[0].rstrip(".").partition(": ")[0]) for one in operations]
+    rows = [(heading_link(operation), operation.about[0].rstrip(".").partition(": ")[0]) for operation in operations]
     return table(("operation", ""), rows)
 
 
@@ -48,7 +48,7 @@ def sections(operations: Sequence[Operation]) -> Iterator[str]:
     """Yield the section of each group of operations."""
     for group, about in GROUPS.items():
         yield f"## {group}\n\n{about}\n"
-        yield from (section(one) for one in operations if one.group == group)
+        yield from (section(operation) for operation in operations if operation.group == group)
 
 
 def section(operation: Operation) -> str:
@@ -93,11 +93,13 @@ def wrap(text: str) -> str:
 def parameter_table(parameters: tuple[Parameter, ...]) -> str:
     """Return a table of the parameters of an operation."""
     rows = []
-    for one in parameters:
-        default = "required" if one.required else written(one.default)
-        kind = words(one.schema(), getattr(one, "unit", ""))
-        where = "" if one.in_query else " In the body only." if one.in_body else " In the query string only."
-        rows.append((f"`{one.name}`", "1 or 0" if kind == "boolean" else kind, default, one.doc + where))
+    for parameter in parameters:
+        default = "required" if parameter.required else written(parameter.default)
+        kind = words(parameter.schema(), getattr(parameter, "unit", ""))
+        where = (
+            "" if parameter.in_query else " In the body only." if parameter.in_body else " In the query string only."
+        )
+        rows.append((f"`{parameter.name}`", "1 or 0" if kind == "boolean" else kind, default, parameter.doc + where))
     return table(("parameter", "type", "default", ""), rows)
 
 
@@ -163,20 +165,20 @@ def answer_tables(operation: Operation) -> Iterator[str]:
 
 def field_rows(schema: Schema, listed: set[str], path: str = "") -> Iterator[tuple[str, str, str]]:
     """Yield a row for each field of an object, and of the objects in its lists unless they are `listed` already."""
-    for name, one in schema.get("properties", {}).items():
+    for name, field in schema.get("properties", {}).items():
         if name == "success":
             continue
         listed.add(name)
-        yield f"`{path}{name}`", words(one), one.get("description", "")
-        inner = object_in(one.get("items", {}))
+        yield f"`{path}{name}`", words(field), field.get("description", "")
+        inner = object_in(field.get("items", {}))
         if not inner.get("properties", {}).keys() <= listed:
             yield from field_rows(inner, listed, f"{name}[].")
 
 
 def object_in(schema: Schema) -> Schema:
     """Return the object schema that a schema is, refers to, or has as an alternative; {} if there is none."""
-    for one in schema.get("anyOf", [schema]):
-        found = SHARED[one["$ref"].rpartition("/")[2]] if "$ref" in one else one
+    for option in schema.get("anyOf", [schema]):
+        found = SHARED[option["$ref"].rpartition("/")[2]] if "$ref" in option else option
         if found.get("type") == "object":
             return found
     return {}
@@ -213,7 +215,7 @@ def curl(operation: Operation, base: str = f"localhost:{Settings.port}") -> str:
     if operation.method == "GET":
         url = f"'{url}?{urlencode(example.sent, safe='*')}'" if example.sent else url
     else:
-        texts = {one.name for one in operation.parameters if isinstance(one, Message) or one.name == "reason"}
+        texts = {field.name for field in operation.parameters if isinstance(field, Message) or field.name == "reason"}
         options = [
             f"{'--data-urlencode' if name in texts else '-d'} {shell(f'{name}={value}')}"
             for name, value in example.sent.items()

@@ -167,7 +167,7 @@ def request_body(operation: Operation) -> dict[str, Any] | None:
     }
     if operation.example and operation.example.sent:
         content[JSON]["example"] = operation.example.sent
-    if lists := [one.name for one in operation.parameters if isinstance(one, TextList)]:
+    if lists := [field.name for field in operation.parameters if isinstance(field, TextList)]:
         content[FORM]["encoding"] = {name: {"style": "form", "explode": False} for name in lists}
     if operation.raw_body:
         content[TEXT] = {"schema": {"type": "string", "minLength": 1}}
@@ -181,33 +181,35 @@ def request_body(operation: Operation) -> dict[str, Any] | None:
 
 def body_schemas(operation: Operation) -> dict[str, Schema]:
     """Return the schemas of a body by name: as a form, and as JSON, where a list of messages has its own."""
-    fields = [one for one in operation.parameters if one.in_body]
+    fields = [field for field in operation.parameters if field.in_body]
     if operation.method == "GET" or not fields:
         return {}
     name = "".join(word.capitalize() for word in operation.id.split("_"))
-    lists = [one for one in fields if isinstance(one, MessageList)]
-    others = [one for one in fields if one not in lists]
+    lists = [field for field in fields if isinstance(field, MessageList)]
+    others = [field for field in fields if field not in lists]
     found = {
         name + "Form": object_schema(others, operation.streams, is_form=True),
         name: object_schema(others, operation.streams),
     }
     if lists:
-        beside = [one for one in others if not isinstance(one, Message)]
+        beside = [field for field in others if not isinstance(field, Message)]
         found[name + "Many"] = object_schema(lists + beside, operation.streams)
     return found
 
 
 def object_schema(fields: Sequence[Parameter], needs_messages: bool, is_form: bool = False) -> Schema:
     """Return the schema of an object of parameters. One that can be in the query string is not required here."""
-    required = [one.name for one in fields if isinstance(one, MessageParameter) and (one.required or needs_messages)]
+    required = [
+        field.name for field in fields if isinstance(field, MessageParameter) and (field.required or needs_messages)
+    ]
     return {
         "type": "object",
         "properties": {
-            one.name: {
-                **({"type": "string", "minLength": 1} if is_form and isinstance(one, Message) else schema_of(one)),
-                "description": about(one),
+            field.name: {
+                **({"type": "string", "minLength": 1} if is_form and isinstance(field, Message) else schema_of(field)),
+                "description": about(field),
             }
-            for one in fields
+            for field in fields
         },
         **({"required": required} if required else {}),
         "additionalProperties": False,

@@ -7,6 +7,8 @@
  *     count: messages that wait; waiters: clients that wait for one
  * @typedef {{id: string, message: Message, deliveries: number, deadline: number, queue?: string}} Reservation
  *     queue: the one it was taken from, if several were named
+ * @typedef {{age: {seconds: number, at_least: boolean} | null}} Aged
+ *     age: how long the next message has waited; null: unknown, or there is none
  * @typedef {{deliveries: number, reason?: string, failed?: number, died?: number}} Details
  *     reason: why it last failed; failed: when it last failed; died: when it became a dead letter
  * @typedef {Preview & {id: string, message?: Message, deliveries: number, deadline: number, reason?: string,
@@ -23,8 +25,8 @@
  *            out: (number | null)[]}} History
  *     a queue's last minutes in steps of `step` seconds, the first of which began at `at`: the greatest depth and the
  *     last one in each step, and the numbers of messages that came in and went out; null: unknown
- * @typedef {Counts & {name: string, next: Preview[], history?: History}} QueueState next: the first messages
- * @typedef {Counts & {name: string, history?: Pick<History, "at" | "step" | "count" | "out">}} ListedQueue
+ * @typedef {Counts & Aged & {name: string, next: Preview[], history?: History}} QueueState next: the first messages
+ * @typedef {Counts & Aged & {name: string, history?: Pick<History, "at" | "step" | "count" | "out">}} ListedQueue
  * @typedef {{queues: ListedQueue[], complete: boolean, unnamed: number}} QueueList
  *     complete: whether these are all; unnamed: the number of lists in Redis with invalid queue names
  * @typedef {QueueList & {removed: string[]}} QueueListChange

@@ -7,8 +7,24 @@ from broker.changes.notifications import ChangeNotifications
 from broker.changes.sweeper import Sweeper
 from broker.queue import ReliableQueue
 from web.live.disconnects import ClientConnection
+from web.live.history import STEP_SECONDS
 from web.live.long_poll import LongPoll
 from web.live.wait import Slots
+
+START = 1_000_000 * STEP_SECONDS
+
+
+class Clock:
+    """The clock of a history."""
+
+    def __init__(self) -> None:
+        self.now = float(START)
+
+    def __call__(self) -> float:
+        return self.now
+
+    def pass_steps(self, steps: float = 1) -> None:
+        self.now += steps * STEP_SECONDS
 
 
 class FakeClient(ClientConnection):

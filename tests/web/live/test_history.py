@@ -8,20 +8,8 @@ import pytest
 
 from tests.conftest import Api
 from tests.web.helpers import NDJSON, TEXT, push
+from tests.web.live.fakes import START, Clock
 from web.live.history import MAX_QUEUES, MAX_SILENT_STEPS, MAX_STEPS, STEP_SECONDS, History
-
-START = 1_000_000 * STEP_SECONDS
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = float(START)
-
-    def __call__(self) -> float:
-        return self.now
-
-    def pass_steps(self, steps: float = 1) -> None:
-        self.now += steps * STEP_SECONDS
 
 
 @pytest.fixture
@@ -37,7 +25,7 @@ def test_depths_and_counts_are_kept_by_step(clock: Clock) -> None:
     clock.pass_steps()
     kept.add_answer("push", "jobs", {"success": True, "pushed": 5, "count": 9})
     kept.add_answer("pop", "jobs", {"success": True, "message": "a"})
-    kept.add_answer("reserve", "jobs", {"success": True, "messages": ["b", "c"]})
+    kept.add_answer("reserve", "jobs", {"success": True, "messages": [{"deliveries": 1}, {"deliveries": 3}]})
     kept.record_depth("jobs", 6)
     clock.pass_steps()
     assert kept.steps("jobs") == {

@@ -153,6 +153,27 @@ def test_a_step_is_sent_also_if_the_queue_is_polled_again_before_the_stream_wake
         assert reader.next_event() == ""
 
 
+def test_an_age_that_grows_is_no_event_but_in_the_next_one(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+    def push() -> None:
+        answer = {"success": True, "message": "a", "count": watched.queue.push(b"a")}
+        watched.history.add_answer("push", watched.queue.name, answer)
+
+    with closing(watched.stream()) as stream:
+        assert data_of(stream)["age"] is None
+        push()
+        assert data_of(stream)["age"] == {"seconds": 0, "at_least": False}
+        for _ in range(4):
+            watched.pass_step()
+        monkeypatch.setattr(feed, "HEARTBEAT_INTERVAL", 0.1)
+        assert [next(stream)[:1] for _ in range(3)] == [":"] * 3
+        with closing(watched.stream()) as other:
+            assert data_of(other)["age"] == {"seconds": 30, "at_least": False}
+        push()
+        while (event := next(stream)).startswith(":"):
+            pass
+        assert '"count":2' in event and '"age":{"seconds":30,"at_least":false}' in event
+
+
 def test_streams_share_one_feed_which_ends_with_the_last(watched: Watched) -> None:
     until(lambda: pollers() == 0)  # those of earlier tests
     streams = [watched.stream() for _ in range(20)]

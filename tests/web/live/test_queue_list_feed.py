@@ -19,7 +19,7 @@ from broker.queue import ReliableQueue
 from tests.engines import Cluster
 from tests.servers import App, FakeRedis, Store, until
 from tests.web.helpers import NO_OTHERS
-from tests.web.live.fakes import FakeClient, NoNotifications
+from tests.web.live.fakes import Clock, FakeClient, NoNotifications
 from tests.web.live.test_events_over_http import Stream
 from web.live import feed, queue_list_feed
 from web.live.feed import EventStreams
@@ -234,6 +234,17 @@ def test_a_list_has_the_history_of_the_queues_in_most_trouble(monkeypatch: pytes
     known = {"at": 1_000_000, "step": 10, "count": [1, 4, 6], "out": [0, 0, 0]}
     assert histories == {"few": None, "dead": known, "many": {**known, "count": [10, 40, 60]}}
     assert "history" not in board.news(0, "*")[1] + board.news(1, "*", True)[1]
+
+
+def test_a_list_and_each_change_have_the_ages_of_their_moment() -> None:
+    clock = Clock()
+    board = list_feed(History(clock=clock))
+    for count in (1, 2):
+        board.history.add_answer("push", "jobs", {"success": True, "message": "a", "count": count})
+        board._publish({"jobs": counts_of("jobs", count, 0)}, True, 0)
+        clock.pass_steps(3)
+    ages = [json.loads(board.news(version, "*")[1].partition("data: ")[2])["queues"][0]["age"] for version in (0, 1)]
+    assert ages == [{"seconds": 50, "at_least": False}] * 2
 
 
 def list_feed(history: History) -> QueueListFeed:

@@ -18,8 +18,10 @@ from tests.broker.helpers import end_leases
 from tests.conftest import Api, AppOn
 from tests.servers import App, FakeRedis, Proxy, Store, until
 from tests.web.helpers import NDJSON, TEXT, check_error, push
+from tests.web.live.fakes import Clock
 from web import counters
 from web.counters import MAX_QUEUES, OTHERS, Counters
+from web.live.history import History
 from web.metrics.exposition import COUNTERS, GAUGES, REDIS_COUNTERS
 
 Values = dict[tuple[str, ...], float]
@@ -46,6 +48,14 @@ def api(named_api: Api) -> Api:
     return named_api
 
 
+@pytest.fixture
+def clock(api: Api) -> Clock:
+    """The clock of the history."""
+    clock = Clock()
+    api.app.extensions["queue"].history = History(clock=clock)
+    return clock
+
+
 def test_gauges_show_the_state_of_a_queue(api: Api) -> None:
     push(api, "a", "b", "c", "d")
     api.post("reserve")
@@ -56,9 +66,20 @@ def test_gauges_show_the_state_of_a_queue(api: Api) -> None:
     assert found["queue_reserved_messages", "jobs"] == 1
     assert found["queue_dead_messages", "jobs"] == 1
     assert found["queue_waiters", "jobs"] == 3
-    assert found["queue_head_age_seconds", "jobs"] == 0
     assert found["queue_redis_up",] == found["queue_listing_complete",] == 1
     assert (found["queue_queues",], found["queue_queues_unlabelled",]) == (1, 0)
+
+
+def test_the_age_of_the_next_message_is_a_gauge_where_it_is_known(api: Api, clock: Clock) -> None:
+    api.client.lpush(api.key, "raw")
+    assert ("queue_head_age_seconds", "jobs") not in scrape(api)
+    clock.pass_steps(3)
+    assert scrape(api)["queue_head_age_seconds", "jobs"] == 30  # or more
+    api.post("pop")
+    assert scrape(api)["queue_head_age_seconds", "jobs"] == 0
+    push(api, "a")
+    clock.pass_steps(5)
+    assert scrape(api)["queue_head_age_seconds", "jobs"] == 40
 
 
 def test_an_emptied_queue_is_still_shown(api: Api) -> None:
