@@ -93,7 +93,7 @@ def follow_the_rules(
     if operation.name == "ack" and not {"id", "job", "result"} <= query.keys() | fields.keys():
         drop("job", "result")
     needed = {one.name for one in operation.parameters if one.required and one.in_query}
-    if operation.name in ("ack", "release") and "ids" not in query and "ids" not in fields:
+    if operation.name in ("ack", "release", "extend") and "ids" not in query and "ids" not in fields:
         needed.add("id")
     query.update({name: REQUIRED[name] for name in needed - query.keys() - fields.keys()})
     for sent in (query, fields):
