@@ -45,6 +45,7 @@ BAD: list[tuple[Any, str, str]] = [
     ({"acks": HELD}, "bad_parameter", "acks"),
     ({"acks": [HELD, 7]}, "bad_parameter", "acks[1]"),
     ({"acks": [HELD, None]}, "bad_parameter", "acks[1]"),
+    ({"acks": [HELD, ""]}, "bad_parameter", "acks[1].id"),
     ({"acks": [HELD, {}]}, "bad_parameter", "acks[1].id"),
     ({"acks": [HELD, HELD]}, "bad_parameter", "acks"),
     ({"acks": [HELD], "extends": [HELD]}, "bad_parameter", "acks"),

@@ -8,7 +8,7 @@ from web.errors import ApiError, quoted
 from web.input.body import RawJson
 from web.input.codec import Limits
 from web.input.parameters import MessageParameter, Parameter, convert
-from web.input.raw_json import check_number_of_values, read_list, read_object, read_string
+from web.input.raw_json import check_number_of_values, read_list, read_object
 
 
 @dataclass(frozen=True)
@@ -31,11 +31,9 @@ class ObjectList(MessageParameter):
 
     def _item(self, number: int, text: bytes, limits: Limits, checkpoint: Callable[[], object]) -> dict[str, Any]:
         place = f"{self.name}[{number}]"
-        if text.startswith(b'"'):
-            return {"id": read_string(text)}
-        if not text.startswith(b"{"):
+        if not text.startswith((b'"', b"{")):
             raise ApiError("bad_parameter", f"{place} must be an id or an object.", parameter=place)
-        fields = read_object(text)
+        fields = read_object(text) if text.startswith(b"{") else {"id": text}
         if unknown := fields.keys() - {field.name for field in self.fields}:
             sentence = f"Unknown field {quoted(min(unknown))} in {place}."
             raise ApiError("unknown_parameter", sentence, parameter=place)

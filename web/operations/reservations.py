@@ -261,7 +261,7 @@ def settle(
         for number, item in enumerate(items):
             _check_item(item, f"{name}[{number}]")
     found = queue.settle(
-        [Ack(**(item | {"result": item.get("result") or b""})) for item in acks],
+        [Ack(**(item | {"result": item["result"] or b""})) for item in acks],
         [Release(**item) for item in releases],
         [Extend(**item) for item in extends],
     )

@@ -166,7 +166,7 @@ def request_body(operation: Operation) -> dict[str, Any] | None:
         }
     if operation.streams:
         content[NDJSON] = {"schema": {"type": "string", "description": "A stream of JSON values, one per line."}}
-    return {"required": any("required" in schema for schema in schemas.values()), "content": content}
+    return {"required": not forms or any("required" in schema for schema in schemas.values()), "content": content}
 
 
 def body_schemas(operation: Operation) -> dict[str, Schema]:
