@@ -41,30 +41,35 @@ if command == 'extend' then
   return {DONE, expired, now + ARGV[3]}
 end
 
-local ending = {} -- ids that are released now
+local ending, failures = {}, {} -- ids that are released now, and why
 
 -- Release an id that is held; a delay of -1 buries it. Return whether it is buried. Call end_released after the last.
 -- A reservation that is released with a delay gets another id. Releasing a delayed message records no failure.
 local function release(id, delay, reason)
   local is_buried = delay < 0 or is_last_delivery(id)
-  if delay < 0 or not is_delayed(id) then record_failure(id, reason, delay < 0) end
+  local failure = (delay < 0 or not is_delayed(id)) and new_failure(reason, delay < 0)
   if is_buried or delay == 0 then
-    call('ZADD', schedule_of(id), now, id) -- a sweep returns those that are left
-    ending[#ending + 1] = id
+    ending[#ending + 1], failures[id] = id, failure or nil
     return is_buried
   end
+  if failure then call('HSET', bodies, failure_field(id), failure) end
   call('ZADD', delayed, now + delay, body_field(id) .. '-d')
   if not is_delayed(id) then call('ZREM', reserved, id) end
   announce_due(now + delay)
   return false
 end
 
--- Return the messages that were released now. Return 1 if some are left for a sweep.
+-- Return the messages that were released now. Those that are too many for one call are due. Return 1 if there are any.
 local function end_released()
-  table.sort(ending)
-  local are_left = return_messages(ending)
-  if are_left then announce_due(now) end
-  return are_left and 1 or 0
+  if not return_messages(ending, failures) then return 0 end
+  for _, id in ipairs(ending) do
+    if call('ZSCORE', schedule_of(id), id) then
+      if failures[id] then call('HSET', bodies, failure_field(id), failures[id]) end
+      call('ZADD', schedule_of(id), now, id)
+    end
+  end
+  announce_due(now)
+  return 1
 end
 
 if return_due(due_ids()) then return {AGAIN} end

@@ -5,7 +5,7 @@ local MAX_MOVES = 1000 -- due messages that one call moves
 
 -- Publish a notice to all processes. Nothing depends on it, and the Redis user may have no permission.
 local function publish(kind, value)
-  redis.pcall('PUBLISH', string.gsub(clock, 'clock$', 'notices'), kind .. ' ' .. value)
+  redis.pcall('PUBLISH', string.sub(clock, 1, -#'clock' - 1) .. 'notices', kind .. ' ' .. value)
 end
 
 -- When the next lease or delay ends; math.huge if there is none.

@@ -5,10 +5,14 @@
  * @typedef {{preview: Message, bytes: number}} Preview the beginning of a message, and its whole size
  * @typedef {{count: number, reserved: number, delayed: number, dead: number, waiters: number, paused: boolean}} Counts
  *     count: messages that wait; waiters: clients that wait for one
- * @typedef {{id: string, message: Message, deliveries: number, deadline: number, queue?: string}} Reservation
- *     queue: the one it was taken from, if several were named
  * @typedef {{age: {seconds: number, at_least: boolean} | null}} Aged
  *     age: how long the next message has waited; null: unknown, or there is none
+ * @typedef {{id: string, message: Message, deliveries: number, max_deliveries: number, deadline: number,
+ *            queue?: string}} Reservation
+ *     max_deliveries: after that many, it becomes a dead letter; queue: the one it was taken from, if several were named
+ * @typedef {{acks?: Array<string | {id: string, job?: string, result?: any}>,
+ *           releases?: Array<string | {id: string, delay?: number, dead?: boolean, reason?: string, job?: string}>,
+ *           extends?: Array<string | {id: string, lease?: number}>}} Settlement
  * @typedef {{deliveries: number, reason?: string, failed?: number, died?: number}} Details
  *     reason: why it last failed; failed: when it last failed; died: when it became a dead letter
  * @typedef {Preview & {id: string, message?: Message, deliveries: number, deadline: number, reason?: string,
