@@ -73,7 +73,6 @@ TAKE = _freeing("leases.lua", "take.lua")
 SETTLE = _freeing("leases.lua", "settle.lua")
 TIDY = _freeing("leases.lua", "tidy.lua")
 SHOW = _freeing("leases.lua", "show.lua")
-FIND = _freeing("find.lua")
 REQUEUE = _freeing("push.lua")
 # These store something new, so a full server rejects them.
 PUSH = Script("shared.lua", "push.lua", flags="")

@@ -7,13 +7,13 @@
 -- move     Input:  number; extra key: the list to move to
 --          Output: the number of messages moved
 --
--- A batch ends once it reaches MAX_BATCH_BYTES.
+-- A batch ends once it reaches MAX_BATCH_BYTES, or MAX_MOVED_BYTES in `move`.
 
 -- Take messages by a command that takes one.
-local function take(number, ...)
+local function take(number, max_bytes, ...)
   local messages, bytes = {}, 0
   for i = 1, number do
-    local message = bytes < MAX_BATCH_BYTES and call(...)
+    local message = bytes < max_bytes and call(...)
     if not message then break end
     messages[i], bytes = message, bytes + #message
   end
@@ -32,14 +32,14 @@ local entries = front_entries(number)
 local has_reasons = command ~= 'reserve' and has_failure_reasons()
 
 if command == 'move' then
-  local messages = take(number, 'LMOVE', list, extra, 'RIGHT', 'LEFT')
+  local messages = take(number, MAX_MOVED_BYTES, 'LMOVE', list, extra, 'RIGHT', 'LEFT')
   remove_entries(entries, messages)
   if has_reasons then remove_failure_reasons(messages) end
   return {DONE, #messages}
 end
 
 if command == 'reserve' then check_type('HLEN', bodies) end
-local messages = take(number, 'RPOP', list)
+local messages = take(number, MAX_BATCH_BYTES, 'RPOP', list)
 local deliveries = remove_entries(entries, messages)
 if #messages == 0 then return {DONE, until_next_due(), {}, 0, 0} end
 

@@ -5,15 +5,14 @@ from dataclasses import replace
 
 import redis
 
-from broker.models import Search
 from broker.queue import ReliableQueue
-from web.answers import search_turn
+from web.answers import in_turns
 from web.errors import ApiError, from_redis
 from web.input.codec import decode_message
 from web.input.parameters import Flag, Integer, Message, QueueName, Text
 from web.operations.operation import Answer, Example, operation
 from web.operations.schemas import flag, message, success, text, whole
-from web.operations.shared import CONTAINS, MAX_BATCH, MESSAGE_ERRORS, RAW, TIDYING
+from web.operations.shared import CONTAINS, MESSAGE_ERRORS, RAW, TIDYING
 from web.request import Request
 
 UNDO = "bc5d3c2e8a97e73a"
@@ -157,12 +156,7 @@ def batches(queue: ReliableQueue, to: str, left: int, contains: str | None) -> I
             left -= batch
             yield batch
         return
-    search = Search()
-    while left > 0 and not search.is_over:
-        with search_turn():
-            batch, search = queue.find_and_move(to, contains, min(left, MAX_BATCH), search)
-        left -= batch
-        yield batch
+    yield from in_turns(queue.find_and_move(to, contains, left))
 
 
 @operation("POST", TIDYING, answers=(PAUSED,), example=Example({"success": True, "paused": True}))
