@@ -1,5 +1,6 @@
 """Remove, clear, restore and move."""
 
+import itertools
 from collections.abc import Callable
 
 import pytest
@@ -98,6 +99,53 @@ def test_a_dead_letter_that_is_restored_keeps_its_reason(queue: ReliableQueue) -
     undo = dead.remove(1, b"b", undo=True)
     dead.restore(str(undo))
     assert dead.details(2, 0, 9) == before
+
+
+def test_many_removed_messages_go_back_to_the_front_with_their_history(queue: ReliableQueue) -> None:
+    queue.push(*[b"%d%s" % (number, b" x" * (number % 2)) for number in range(8)])
+    queue.release(*(each.id for each in reserve(queue, 4)), reason="why")
+    undo, steps = queue.find_and_remove("X")
+    assert (sum(steps), queue.all()) == (4, [b"0", b"2", b"4", b"6"])
+    for key in queue._removed_keys(undo):
+        assert HOUR - 60 < queue.client.ttl(key) <= HOUR
+    queue.push(b"new")
+    assert queue.restore(undo) == 4
+    found = [(head, history.deliveries, history.reason) for head, _, history in queue.details(9, 0, 9)]
+    old = [(b"%d%s" % (number, b" x" * (number % 2)), int(number < 4), "why" * (number < 4)) for number in range(8)]
+    assert found == [*old[1::2], *old[::2], (b"new", 0, "")]
+    assert not queue.client.exists(*queue._removed_keys(undo))
+    with pytest.raises(NotFound):
+        queue.restore(undo)
+
+
+def test_many_dead_letters_that_are_restored_keep_their_reasons(queue: ReliableQueue) -> None:
+    queue.push(b"a", b"b", b"b", b"c")
+    for each in reserve(queue, 4):
+        queue.release(each.id, dead=True, reason=f"why {bytes(each).decode()}")
+    dead = dead_letters(queue)
+    before = dead.details(9, 0, 9)
+    undo, steps = dead.remove_many([(0, b"a"), (1, b"b"), (2, b"b")])
+    assert (sum(steps), dead.all()) == (3, [b"c"])
+    assert queue.client.hlen(dead.key_prefix + "failure_reasons") == 1
+    assert (dead.restore(undo), dead.details(9, 0, 9)) == (3, before)
+
+
+def test_many_messages_are_removed_in_bounded_steps(queue: ReliableQueue) -> None:
+    """In order, and what the steps so far have removed can be restored."""
+    texts = [b"%d" % number + b"x" * (number % 7 == 0) for number in range(7000)]
+    queue.push(*texts[:3500])
+    queue.push(*texts[3500:])
+    undo, steps = queue.find_and_remove("x")
+    sizes = list(itertools.takewhile(lambda _: queue.client.llen(queue._cleared_key(undo)) < 500, steps))
+    assert max(sizes) <= 250
+    kept = queue.client.llen(queue._cleared_key(undo))
+    steps.close()  # type: ignore[attr-defined]
+    assert queue.restore(undo) == kept
+    undo, steps = queue.find_and_remove("x")
+    assert (sum(steps), queue.all()) == (1000, [text for text in texts if b"x" not in text])
+    queue.restore(undo)
+    found = [text for text in texts if b"x" in text]
+    assert queue.all()[:kept] == found[:kept] and sorted(queue.all()) == sorted(texts)
 
 
 @pytest.mark.parametrize("pushed_since", [1, 2, 5])
