@@ -154,7 +154,7 @@ local function find_many(max_shift)
   for i = 5, #ARGV, 2 do
     local position, message = tonumber(ARGV[i]), ARGV[i + 1]
     local at = position + shift
-    if at <= last or call('LINDEX', list, -1 - at) ~= message then
+    if call('LINDEX', list, -1 - at) ~= message then
       near, at = near or read_near(position, max_shift), nil
       for _, other in ipairs(near[message] or {}) do
         if other > last then at = at or other end

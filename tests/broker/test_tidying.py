@@ -130,6 +130,16 @@ def test_many_dead_letters_that_are_restored_keep_their_reasons(queue: ReliableQ
     assert (dead.restore(undo), dead.details(9, 0, 9)) == (3, before)
 
 
+def test_of_a_long_list_of_messages_those_that_are_still_at_their_positions_are_removed(queue: ReliableQueue) -> None:
+    queue.push(*numbered(1000))
+    undo, steps = queue.remove_many(
+        [(at, message) for at, message in enumerate(numbered(1000)) if at % 3] + [(3, b"4")]
+    )
+    assert ([*steps], queue.all()) == ([249, 250, 167], numbered(1000)[::3])
+    assert queue.restore(undo) == 666
+    assert queue.all() == [message for at, message in enumerate(numbered(1000)) if at % 3] + numbered(1000)[::3]
+
+
 def test_many_messages_are_removed_in_bounded_steps(queue: ReliableQueue) -> None:
     """In order, and what the steps so far have removed can be restored."""
     texts = [b"%d" % number + b"x" * (number % 7 == 0) for number in range(7000)]
