@@ -71,7 +71,7 @@ def remove(
         sentence = "Send either position and message, or contains, or messages."
         raise ApiError("bad_parameter", sentence, parameter=chosen[-1])
     if contains is not None:
-        token, steps = queue.find_and_remove(contains)
+        token, steps = queue.find_and_remove(contains, queue.count())  # not those that producers add all the time
         return removed_many(token, in_turns(steps))
     if messages is not None:
         return removed_many(*queue.remove_many(messages))
