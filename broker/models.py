@@ -104,16 +104,6 @@ class Found:
 
 
 @dataclass(frozen=True)
-class Search:
-    """Where a search continues: at a position, behind the last messages it has seen (`mark`, their summaries)."""
-
-    position: int = 0
-    mark: tuple[bytes, ...] = ()
-    is_over: bool = False
-    part: tuple[int, bytes] = (0, b"")  # of a large message: the number of bytes searched, and its summary
-
-
-@dataclass(frozen=True)
 class Result:
     """The result of a job, or why it failed, and when that was stored."""
 

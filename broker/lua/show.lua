@@ -7,6 +7,8 @@
 --                         its deliveries, messages that were put in front}
 -- details         Input:  as of state
 --                 Output: {first bytes, size, {deliveries, when it failed, reason, 1 if it died}}... in pop order
+-- details_of      Input:  an offset and the digest of a message behind it, of each message
+--                 Output: {deliveries, when it failed, reason, 1 if it died}...
 -- in_flight       Input:  'reserved' or 'delayed', offset, id and deadline of the last message read before (or ''),
 --                         number, bytes of each; with an id the list continues behind that message
 --                 Output: {id, deadline, first bytes, size, deliveries, when it failed (0: never), reason, by}...
@@ -60,27 +62,35 @@ if command == 'state' then
     waiting_clients = waiting_clients + clients
     if next_change < 0 or left < next_change then next_change = left end
   end)
-  local heads = {}
-  local messages = number > 0 and call('LRANGE', list, -offset - number, -offset - 1) or {}
-  for i = #messages, 1, -1 do heads[#heads + 1] = {string.sub(messages[i], 1, ARGV[5]), #messages[i]} end
+  local heads, next_message = {}, nil
+  walk(offset, number, function(message)
+    if offset == 0 and #heads == 0 then next_message = message end
+    heads[#heads + 1] = {string.sub(message, 1, ARGV[5]), #message}
+  end)
   local counts = {call('LLEN', list), call('ZCARD', reserved), call('ZCARD', delayed), call('LLEN', dead)}
   counts[5], counts[6] = waiting_clients, call('EXISTS', paused)
-  local next_message = offset == 0 and messages[#messages]
   if not next_message then return {DONE, counts, heads, next_change} end
   local summary = #next_message .. string.sub(next_message, 1, SUMMARY_END) .. string.sub(next_message, -SUMMARY_END)
   local entries = front_entries(1)
-  local found = match_entries(entries, {next_message})[1]
+  local found = match_entries(entries, 1, function() return digest_of(next_message) end)[1]
   if not found then return {DONE, counts, heads, next_change, {summary, -1, 0, 0}} end
   local deliveries, since = string.match(entries[found], '^%x*:(%d+):(%d+)')
   return {DONE, counts, heads, next_change, {summary, now - since, tonumber(deliveries), call('LLEN', redeliveries)}}
 end
 
 if command == 'details' then
-  local messages, shown = {}, {}
-  walk(tonumber(ARGV[4]), tonumber(ARGV[3]), MAX_WALK_BYTES, function(message) messages[#messages + 1] = message end)
-  for i, details in ipairs(details_of(messages, tonumber(ARGV[4]))) do
-    shown[i] = {string.sub(messages[i], 1, ARGV[5]), #messages[i], details}
-  end
+  local digests, shown = {}, {}
+  walk(tonumber(ARGV[4]), tonumber(ARGV[3]), function(message)
+    digests[#digests + 1] = digest_of(message)
+    shown[#shown + 1] = {string.sub(message, 1, ARGV[5]), #message}
+  end)
+  for i, details in ipairs(details_of(digests, tonumber(ARGV[4]))) do shown[i][3] = details end
+  return {DONE, shown}
+end
+
+if command == 'details_of' then
+  local shown = {}
+  for i = 3, #ARGV, 2 do shown[#shown + 1] = details_of({ARGV[i + 1]}, tonumber(ARGV[i]))[1] end
   return {DONE, shown}
 end
 

@@ -9,7 +9,7 @@
 --          Output: the number of messages moved
 --
 -- HELD is why nothing was taken: -1 if the queue is paused; milliseconds after which to try again if its limits are
--- reached; 0 otherwise. A batch ends once it reaches MAX_BATCH_BYTES.
+-- reached; 0 otherwise. A batch ends once it reaches MAX_BATCH_BYTES, or MAX_MOVED_BYTES in `move`.
 
 if return_due(due_ids()) then return {AGAIN} end
 
@@ -24,7 +24,8 @@ end
 
 -- Read first what changes with the messages: that checks the types too.
 local entries, has_reasons = front_entries(number), command ~= 'reserve' and has_failure_reasons()
-local messages = command == 'move' and take(number, 'LMOVE', list, extra, 'RIGHT', 'LEFT') or take(number, 'RPOP', list)
+local messages = command == 'move' and take(number, MAX_MOVED_BYTES, 'LMOVE', list, extra, 'RIGHT', 'LEFT')
+  or take(number, MAX_BATCH_BYTES, 'RPOP', list)
 spend(#messages)
 local deliveries = remove_entries(entries, messages)
 if has_reasons then remove_failure_reasons(messages) end

@@ -32,6 +32,10 @@ class ScriptedQueue(RedisQueue):
     def _cleared_key(self, undo: str) -> str:
         return self.key_prefix + "cleared:" + undo
 
+    def _removed_keys(self, undo: str) -> list[str]:
+        """Return the keys of messages that were removed, and of their history."""
+        return [self._cleared_key(undo), self._cleared_key(undo) + ":history"]
+
     def _list_key_of(self, name: str) -> str:
         """Return the key of another queue's list."""
         return queue_keys(name, self.prefix)[0]

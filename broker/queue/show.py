@@ -1,25 +1,41 @@
-"""Show: read the state of a queue and search it. The scripts are `broker/lua/show.lua` and `find.lua`."""
+"""Show: read the state of a queue and search it. The script is `broker/lua/show.lua`.
 
-from collections.abc import Mapping
+What Redis copies for a script takes ten times as long as what it copies into a reply. So messages are searched here,
+not in a script.
+"""
+
+from collections.abc import Iterator, Mapping
 from types import MappingProxyType
-from typing import Any
 
 from broker import script
-from broker.models import Consumer, Details, Found, InFlight, NextMessage, QueueCounts, QueueStats, Search, State
+from broker.keys import message_digest
+from broker.models import Consumer, Details, Found, InFlight, NextMessage, QueueCounts, QueueStats, State
 from broker.queue.base import ScriptedQueue, to_milliseconds, to_seconds
 from broker.queue.consumers import find_consumers, format_names
+from broker.scan import Scan, contains
+
+MAX_FOUND = 100  # messages that one call returns the details of
+MAX_SHIFT = 50  # messages in front of a found one that may leave before its details are read
 
 
 class ShowOperations(ScriptedQueue):
     """The operations that read, and take nothing."""
 
     def state(self, heads: int = 0, offset: int = 0, head_bytes: int = 0) -> State:
-        """Return the counts, and the first `head_bytes` bytes of `heads` messages after the first `offset`."""
+        """Return the counts, and the first `head_bytes` bytes of `heads` messages after the first `offset`.
+
+        Heads of large messages are read in several calls, between which the queue can change.
+        """
         arguments = (heads, offset, head_bytes)
-        counts, found, next_change, *rest = self._run(script.SHOW, "state", *arguments, large=heads * head_bytes > 0)
-        shown = [(head, size) for head, size in found]
+        counts, shown, next_change, *rest = self._run(script.SHOW, "state", *arguments, large=heads * head_bytes > 0)
         next_message = NextMessage.from_reply(*rest[0]) if rest else None
-        return State(QueueCounts(*[*counts[:5], counts[5] == 1]), shown, to_seconds(next_change), next_message)
+        found = shown
+        while found and len(shown) < min(heads, counts[0] - offset):
+            left = heads - len(shown)
+            found = self._run(script.SHOW, "state", left, offset + len(shown), head_bytes, large=True)[1]
+            shown += found
+        heads_shown = [(head, size) for head, size in shown]
+        return State(QueueCounts(*[*counts[:5], counts[5] == 1]), heads_shown, to_seconds(next_change), next_message)
 
     def details(self, heads: int, offset: int, head_bytes: int) -> list[tuple[bytes, int, Details]]:
         """Return the first bytes, the size and the history of up to `heads` messages after the first `offset`.
@@ -40,25 +56,39 @@ class ShowOperations(ScriptedQueue):
         found = self._run(script.SHOW, "in_flight", kind, offset, *last, max, head_bytes, large=True)[0]
         return [InFlight.from_reply(*record) for record in found]
 
-    def find(
-        self, text: str, max: int, head_bytes: int, search: Search, details: bool = False
-    ) -> tuple[list[Found], Search]:
-        """Search the next messages, up to 1,000 or 64 KiB, for a text; ASCII letters match in either case.
+    def find(self, text: str, head_bytes: int, offset: int = 0, details: bool = False) -> Iterator[list[Found]]:
+        """Search all messages after the first `offset` for a text; ASCII letters match in either case.
 
-        Return up to `max` messages that contain it, with their first `head_bytes` bytes, and where to continue.
+        Yield those that contain it, with their first `head_bytes` bytes: a list for each chunk of the queue, which can
+        be empty. A message that waits throughout is found once, unless an equal one waits too.
         """
-        found, search = self._find("find", text, max, head_bytes, search, int(details))
-        return [
-            Found(position, head, size, Details.from_reply(*history[0]) if history else None)
-            for position, size, head, *history in found
-        ], search
+        scan = Scan(self, offset)
+        for chunk, indexes in self._search(scan, text):
+            start = scan.position - len(chunk)
+            found = [(start + index, chunk[index]) for index in indexes]
+            histories = self._details_of(found) if details else [None] * len(found)
+            yield [
+                Found(position, message[:head_bytes], len(message), history)
+                for (position, message), history in zip(found, histories, strict=True)
+            ]
 
-    def _find(
-        self, command: str, text: str, max: int, argument: Any, search: Search, details: int = 0, **options: Any
-    ) -> tuple[list[Any], Search]:
-        arguments = [text.encode().lower(), search.position, max, argument, details, *search.part, *search.mark]
-        position, is_over, found, mark, part = self._run(script.FIND, command, *arguments, large=True, **options)
-        return found, Search(position, tuple(mark), is_over == 1, tuple(part))
+    def _search(self, scan: Scan, text: str) -> Iterator[tuple[list[bytes], list[int]]]:
+        """Yield each chunk of the queue, and the indexes of the messages in it that contain the text."""
+        lower = text.encode().lower()
+        while chunk := scan.read():
+            yield chunk, [index for index, message in enumerate(chunk) if contains(message, lower)]
+
+    def _details_of(self, found: list[tuple[int, bytes]]) -> list[Details]:
+        """Return the history of each message, by its position and the message."""
+        details = list[Details]()
+        for start in range(0, len(found), MAX_FOUND):
+            arguments = [
+                argument
+                for position, message in found[start : start + MAX_FOUND]
+                for argument in (max(0, position - MAX_SHIFT), message_digest(message))
+            ]
+            details += [Details.from_reply(*one) for one in self._run(script.SHOW, "details_of", *arguments)[0]]
+        return details
 
     def stats(self) -> QueueStats:
         """Return the totals that Redis keeps."""

@@ -41,7 +41,7 @@ def test_each_operation_is_one_command_and_none_is_sent_twice(
     proxy.end()
 
 
-COSTS = {"push once": 11, "pop": 9, "reserve": 11, "ack": 8, "release": 27, "extend": 6, "state": 14}
+COSTS = {"push once": 11, "pop": 9, "reserve": 11, "ack": 8, "release": 27, "extend": 6, "state": 15}
 
 
 @pytest.mark.parametrize("operation", COSTS)

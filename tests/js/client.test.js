@@ -31,7 +31,7 @@ test("pop returns the message, null if there is none, and a list with max", asyn
 
 test("every operation has its own path", async () => {
   const ok = { success: true, messages: [], id: "1" };
-  const { client, asked } = clientOf(...Array.from({ length: 14 }, () => ok));
+  const { client, asked } = clientOf(...Array.from({ length: 17 }, () => ok));
   await client.count();
   await client.all({ offset: 5, limit: 2, preview: 80 });
   await client.reserve({ lease: 9 });
@@ -41,6 +41,8 @@ test("every operation has its own path", async () => {
   await client.extend("7", 60);
   await client.extend(["7", "8"], 60);
   await client.remove(3, "x", { undo: true });
+  await client.remove({ contains: "x" });
+  await client.remove({ messages: [{ position: 3, message: "x" }] });
   await client.clear();
   await client.restore("u");
   await client.move("other", { max: 5 });
@@ -58,6 +60,8 @@ test("every operation has its own path", async () => {
       'POST /api/queue/jobs/extend {"id":"7","lease":60}',
       'POST /api/queue/jobs/extend {"ids":["7","8"],"lease":60}',
       'POST /api/queue/jobs/remove {"position":3,"message":"x","undo":true}',
+      'POST /api/queue/jobs/remove {"contains":"x"}',
+      'POST /api/queue/jobs/remove {"messages":[{"position":3,"message":"x"}]}',
       "POST /api/queue/jobs/clear",
       'POST /api/queue/jobs/restore {"undo":"u"}',
       'POST /api/queue/jobs/move {"to":"other","max":5}',

@@ -44,7 +44,7 @@ end
 -- End reservations and delays. Messages that must be buried become dead letters, the oldest first. Those that were
 -- never delivered go to the back of the list, in the order of `ids`; all others to the front, the oldest foremost.
 -- `failures` has those that are not recorded yet: id -> failure.
--- Return whether some are left because MAX_MOVES or MAX_BATCH_BYTES was reached.
+-- Return whether some are left because MAX_MOVES or MAX_MOVED_BYTES was reached.
 local function return_messages(ids, failures)
   local moves, bytes, buried, expired = 0, 0, 0, 0
   local function failure_of(id) return failures[id] or call('HGET', bodies, failure_field(id)) end
@@ -66,7 +66,7 @@ local function return_messages(ids, failures)
       moves, bytes = moves + 1, bytes + #message
     end
     forget(id)
-    return moves >= MAX_MOVES or bytes >= MAX_BATCH_BYTES
+    return moves >= MAX_MOVES or bytes >= MAX_MOVED_BYTES
   end
   local function move_all()
     local delivered, returning = {}, {}

@@ -37,15 +37,15 @@ local function find_entry(entries, top, digest, n)
   end
 end
 
--- Match consecutive messages with their entries; that of the first is at the top of `entries`, or
--- below entries of messages that other clients removed. A message without an entry has never come back, so neither have
--- those behind it.
+-- Match a number of consecutive messages, each by its digest, with their entries; that of the first is at the top of
+-- `entries`, or below entries of messages that other clients removed. A message without an entry has never come back, so
+-- neither have those behind it.
 -- Return the positions of the entries, the last of them, and whether some message has none.
-local function match_entries(entries, messages)
+local function match_entries(entries, number, digest_at)
   local found, top = {}, #entries
-  for i, message in ipairs(messages) do
+  for i = 1, number do
     if top == 0 then break end
-    found[i] = find_entry(entries, top, digest_of(message), 1)
+    found[i] = find_entry(entries, top, digest_at(i), 1)
     if not found[i] then return found, 0, true end
     top = found[i] - 1
   end
@@ -58,7 +58,7 @@ local function front_entries(number) return call('LRANGE', redeliveries, -number
 -- Remove the entries of messages that were taken from the front. Return the number of earlier deliveries of each.
 local function remove_entries(entries, messages)
   local deliveries = {}
-  local found, top, is_new = match_entries(entries, messages)
+  local found, top, is_new = match_entries(entries, #messages, function(i) return digest_of(messages[i]) end)
   for i = 1, #messages do deliveries[i] = found[i] and tonumber(string.match(entries[found[i]], ':(%d+)')) or 0 end
   if is_new or (#entries > 0 and call('EXISTS', list) == 0) then
     call('DEL', redeliveries)

@@ -13,6 +13,7 @@
 
 local DONE, AGAIN, CONFLICT = 0, 1, 2
 local MAX_BATCH_BYTES = 16 * 1024 * 1024 -- a batch ends once it reaches this: a thousand messages can be a gigabyte
+local MAX_MOVED_BYTES = 2 * 1024 * 1024 -- a batch of messages that only change their place ends once it reaches this
 local MIN_CLOCK_STEP = 1000 -- milliseconds; smaller corrections of a clock are normal
 local CLOCK_INTERVAL = 100 -- milliseconds between two writes of the clock
 
