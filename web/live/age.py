@@ -86,19 +86,19 @@ def age_of(arrival: Arrival | None, history: History) -> Age | None:
 
 
 def record_state(history: History, queue: str, state: State, watched: bool = False) -> Arrival | None:
-    """Record the state of a queue, and return when its next message came; None if there is none."""
+    """Record the state of a queue, and return when its next message came; None if that is not known at all."""
     next_message = state.next_message
     history.record_depth(queue, state.counts.count, watched, next_message.summary if next_message else b"")
     return find_arrival(history, queue, state.counts.count, next_message)
 
 
 def find_age(history: History, queue: str, waiting: int) -> Age | None:
-    """Return the age of the first of the messages that wait now; None if it is unknown, or there is none."""
+    """Return the age of the first of the messages that wait now; None if it is unknown."""
     return age_of(find_arrival(history, queue, waiting), history)
 
 
 def find_arrival(history: History, queue: str, waiting: int, next_message: NextMessage | None = None) -> Arrival | None:
-    """Return when the first of the messages that wait now came; None if there is none."""
+    """Return when the first of the messages that wait now came; None if none waits, or the queue is not recorded."""
     now, memo = history.now(), history.memo()
     if not waiting or not (current := history.cells(queue, 1)):
         return None

@@ -93,7 +93,7 @@ class History:
         self._memo: dict[str, Any] = {}
         self._memo_in = 0
         self._others: list[tuple[mmap.mmap, dict[bytes, int]]] = []  # the files of other processes, opened at
-        self._opened_at = -math.inf
+        self._opened_at = 0.0
         self._rows: OrderedDict[str, tuple[int, float]] = OrderedDict()  # queue -> row, last use; least recent first
         for row in set(range(MAX_QUEUES)).difference(self._free):
             name = self._map[row * NAME_BYTES : (row + 1) * NAME_BYTES].strip(b"/\0").decode()
@@ -174,7 +174,7 @@ class History:
     def memo(self) -> dict[str, Any]:
         """Return a place for what is derived from the steps of a queue that have ended. Each step empties it."""
         if self._memo_in != self.current_step():
-            self._memo, self._memo_in, self._opened_at = {}, self.current_step(), -math.inf
+            self._memo, self._memo_in = {}, self.current_step()
         return self._memo
 
     def _ended_steps(self, queue: str) -> list[Step]:
@@ -238,8 +238,10 @@ class History:
         """Yield the file and the row of each process that records a queue."""
         if queue in self._rows:
             yield self._map, self._rows[queue][0]
-        if not 0 <= self._clock() - self._opened_at < MAX_INDEX_AGE:
-            self._others, self._opened_at = list(self._open_others()), self._clock()
+        now = self._clock()
+        is_new_step = now // STEP_SECONDS != self._opened_at // STEP_SECONDS
+        if is_new_step or not 0 <= now - self._opened_at < MAX_INDEX_AGE:
+            self._others, self._opened_at = list(self._open_others()), now
         for data, rows in self._others:
             row = rows.get(_entry(queue))
             if row is not None and _name_in(data, row) == _entry(queue):

@@ -140,7 +140,7 @@ class Metrics:
                 raise
             return None  # one broken queue must not hide the others
         arrival = record_state(history, name, state)
-        age = age_of(arrival, history) if arrival else {"seconds": 0}
+        age = age_of(arrival, history) if state.counts.count else {"seconds": 0}
         return _Queue(name, state.counts, stats, age["seconds"] if age else None)
 
     def _gauges(self, queues: list[_Queue], others: list[ListedQueue]) -> Iterator[Metric]:

@@ -187,3 +187,18 @@ def test_the_answers_of_the_app_are_recorded(named_api: Api, noted: Callable[[],
     api.post("pop?max=10")
     api.post("pop")  # empty
     assert noted() == {"max": 5, "count": 0, "in": 0, "out": 5}
+
+
+def test_a_queue_that_another_process_began_to_record_at_the_end_of_a_step_is_not_missed(
+    clock: Clock, tmp_path: Path
+) -> None:
+    one, two = (History(tmp_path / f"{number}.history", clock) for number in range(2))
+    clock.now += STEP_SECONDS - 0.2
+    one.record_depth("jobs", 3)
+    assert one.steps("other") is None  # it has looked which queues the other process records
+    clock.now += 0.1
+    two.record_depth("jobs", 5)
+    clock.now += 0.2
+    for kept in (one, two):
+        steps = kept.steps("jobs")
+        assert steps and (steps["count"], steps["in"]) == ([5], [2])

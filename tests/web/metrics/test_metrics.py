@@ -21,6 +21,7 @@ from tests.web.helpers import NDJSON, TEXT, check_error, push
 from tests.web.live.fakes import Clock
 from web import counters
 from web.counters import MAX_QUEUES, OTHERS, Counters
+from web.live import history
 from web.live.history import History
 from web.metrics.exposition import COUNTERS, GAUGES, REDIS_COUNTERS
 
@@ -80,6 +81,15 @@ def test_the_age_of_the_next_message_is_a_gauge_where_it_is_known(api: Api, cloc
     push(api, "a")
     clock.pass_steps(5)
     assert scrape(api)["queue_head_age_seconds", "jobs"] == 40
+
+
+def test_the_age_is_missing_for_a_queue_that_is_not_recorded(api: Api, clock: Clock) -> None:
+    for number in range(history.MAX_QUEUES):
+        api.app.extensions["queue"].history.record_depth(f"other{number}", 1)
+    push(api, "a")
+    found = scrape(api)
+    assert ("queue_head_age_seconds", "jobs") not in found
+    assert found["queue_waiting_messages", "jobs"] == 1
 
 
 def test_an_emptied_queue_is_still_shown(api: Api) -> None:
