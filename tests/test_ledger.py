@@ -1,5 +1,5 @@
 """The guarantees, counted over HTTP with thousands of messages on real servers, while replies are lost and processes
-killed. tests/ledger.py holds the largest of these tests."""
+killed. tests/ledger/ holds the largest of these tests."""
 
 import os
 import random
@@ -15,8 +15,8 @@ import pytest
 from broker.connections.connection import connect
 from broker.queue import ReliableQueue
 from RedisQueue import RedisQueue
-from tests import ledger
 from tests.ledger import Api
+from tests.ledger.run import run
 from tests.servers import App, Proxy, Store, until
 
 pytestmark = pytest.mark.slow
@@ -42,7 +42,7 @@ def end_all_leases(store: Store, name: str) -> None:
 
 def test_the_ledger_balances_after_every_kind_of_disaster(folder: Path) -> None:
     (folder / "ledger").mkdir()
-    found = ledger.run(folder / "ledger", messages=1500, events=30)
+    found = run(folder / "ledger", messages=1500, events=30)
     print(found)
     assert (found.pushed, found.lost, found.invented, found.unexpected, found.dead) == (1500, 0, 0, 0, 0)
     assert (found.received_after_ack, found.same_delivery) == (0, 0)
