@@ -16,6 +16,7 @@ from broker.connections.connection import connect
 from broker.queue import ReliableQueue
 from RedisQueue import RedisQueue
 from tests.ledger import Api
+from tests.ledger.books import Figures
 from tests.ledger.run import run
 from tests.servers import App, Proxy, Store, until
 
@@ -40,13 +41,27 @@ def end_all_leases(store: Store, name: str) -> None:
         client.zadd(key, dict.fromkeys(ids, 1))
 
 
-def test_the_ledger_balances_after_every_kind_of_disaster(folder: Path) -> None:
-    (folder / "ledger").mkdir()
-    found = run(folder / "ledger", messages=1500, events=30)
-    print(found)
-    assert (found.pushed, found.lost, found.invented, found.unexpected, found.dead) == (1500, 0, 0, 0, 0)
+@pytest.mark.parametrize(("world", "messages", "disasters"), [("store", 800, 21), ("embedded", 300, 9)])
+def test_the_ledger_balances_after_every_kind_of_disaster(
+    folder: Path, name: str, world: str, messages: int, disasters: int
+) -> None:
+    found = ledger_of(folder / name, world, messages, disasters)
+    assert (found.pushed, found.lost, found.invented, found.unexpected, found.dead) == (messages, 0, 0, 0, 0)
     assert (found.received_after_ack, found.same_delivery) == (0, 0)
     assert found.doubled <= found.expired
+
+
+def test_a_planned_failover_loses_only_what_was_acknowledged_during_it(folder: Path, name: str) -> None:
+    found = ledger_of(folder / name, "sentinels", 800, 3)
+    assert found.pushed == 800
+    assert found.at_risk and found.balance()
+
+
+def ledger_of(folder: Path, world: str, messages: int, disasters: int) -> Figures:
+    folder.mkdir()
+    found = run(folder, messages, disasters, name=world)
+    print(found)
+    return found
 
 
 def test_a_thousand_idempotency_keys_pushed_several_times_are_a_thousand_messages(

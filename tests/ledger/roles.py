@@ -16,6 +16,7 @@ from tests.ledger.api import QUEUE, Api
 
 LEASE = 1.0  # seconds
 MAX_DELIVERIES = 1000  # so that no message becomes a dead letter
+POPPED = MAX_DELIVERIES + 1  # stands for the number of the delivery of a popped message, which pop does not say
 
 
 class Book:
@@ -94,4 +95,24 @@ def consume_in_python(url: str, book: Book, dice: random.Random) -> None:
             time.sleep(LEASE * 1.2 if dice.random() < 0.005 else 0.002)
 
 
-ROLES: dict[str, Callable[..., None]] = {"produce": produce, "consume": consume, "python": consume_in_python}
+def pop(url: str, book: Book, dice: random.Random) -> None:
+    """Pop each message with a key, and again until there is an answer: a process that does so must not be killed."""
+    api = Api(url)
+    while True:
+        key = f"{dice.random()}"
+        if dice.random() < 0.1:
+            api.call("pop", key, hang_up=True, wait=1)
+        status, answer = api.call_until_answered("pop", key, wait=1)
+        if "message" in answer and answer["success"]:
+            for operation in ("received", "acking", "acked"):
+                book.write(operation, key, answer["message"], POPPED)
+        elif status != 200 or answer["error"] != "empty":
+            book.write("unexpected", "pop", status, answer)
+
+
+ROLES: dict[str, Callable[..., None]] = {
+    "produce": produce,
+    "consume": consume,
+    "python": consume_in_python,
+    "pop": pop,
+}

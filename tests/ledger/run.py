@@ -1,25 +1,35 @@
-"""One run: messages go through a queue while disasters happen; the books are balanced at the end."""
+"""One run: messages go through a queue while disasters happen, and at the end the books are balanced."""
 
-import random
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.ledger.api import Api
+from broker.connections.connection import connect
+from broker.queue import ReliableQueue
+from tests.ledger.api import QUEUE, Api
 from tests.ledger.books import Figures, Ledger
 from tests.ledger.worlds import World, disasters, world_in
 from tests.servers import until
 
 
 def run(
-    folder: Path, messages: int, events: int, consumers: int = 3, report: Callable[[str], object] = print
+    folder: Path,
+    messages: int,
+    events: int,
+    consumers: int = 3,
+    report: Callable[[str], object] = print,
+    *,
+    name: str = "store",
+    seed: int = 1,
 ) -> Figures:
-    """Push and consume `messages` messages through `events` disasters; drain the queue, and return the figures."""
-    begin, dice, ledger = time.monotonic(), random.Random(1), Ledger(folder)
-    with world_in(folder, dice) as world:
+    """Push and consume `messages` messages through `events` disasters of the world `name`; return the figures."""
+    begin, ledger = time.monotonic(), Ledger(folder)
+    with world_in(name, ledger, seed) as world:
         for _ in range(consumers):
             world.add_consumer("consume")
         world.add_consumer("python")
+        world.poppers = [world.start("pop")]
         halves = messages // 2, messages - messages // 2
         world.producers = [world.start("produce", f"p{n}", str(half)) for n, half in enumerate(halves)]
         api = Api(world.app.url)
@@ -28,17 +38,21 @@ def run(
             until(lambda due=due: ledger.read().operations["acked"] >= due or finished(world, api), 120)  # type: ignore[misc]
             disaster()
             if done % max(1, events // 20) == 0:
-                report(f"{time.monotonic() - begin:6.1f} s, {done} of {events} disasters: {dict(ledger.operations)}")
-        world.proxy.heal()
+                text = f"{done} of {events} disasters, the last to {disaster.__name__}"
+                report(f"{time.monotonic() - begin:6.1f} s, {text}: {dict(ledger.operations)}")
+        world.heal()
         for producer in world.producers:
             assert producer.wait(120) == 0, (folder / "processes.log").read_text()
         report(f"{time.monotonic() - begin:6.1f} s, all messages are pushed")
         until(lambda: drained(api), 120)
         report(f"{time.monotonic() - begin:6.1f} s, all messages are acked")
-        ended = [process.args for _, process in world.consumers if process.poll() is not None]
+        ended = [process.args for process in world.clients() if process.poll()]
         assert not ended, (ended, (folder / "processes.log").read_text())
+        assert not re.search("Traceback|SIGBUS|SIGSEGV", log := world.app.log.read_text()), log
         figures = ledger.read().figures()
         figures.dead = api.call_until_answered("count")[1]["dead"]
+        queue = ReliableQueue(connect(world.url), QUEUE)
+        figures.expired = int(queue.client.hget(queue.key_prefix + "counters", "expired") or 0)
     figures.seconds = time.monotonic() - begin
     return figures
 
