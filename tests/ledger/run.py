@@ -44,7 +44,7 @@ def run(
         for producer in world.producers:
             assert producer.wait(120) == 0, (folder / "processes.log").read_text()
         report(f"{time.monotonic() - begin:6.1f} s, all messages are pushed")
-        until(lambda: drained(api), 120)
+        until(lambda: finished(world, api), 120)
         report(f"{time.monotonic() - begin:6.1f} s, all messages are acked")
         ended = [process.args for process in world.clients() if process.poll()]
         assert not ended, (ended, (folder / "processes.log").read_text())
@@ -59,6 +59,8 @@ def run(
 
 def finished(world: World, api: Api) -> bool:
     """Return whether nothing is left to do. Lost messages are never acked, so waiting for acks alone would not end."""
+    unexpected = [line for line in world.ledger.lines if line[0] == "unexpected"]
+    assert not unexpected, unexpected[:5]
     return all(producer.poll() == 0 for producer in world.producers) and drained(api)
 
 
