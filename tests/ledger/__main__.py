@@ -4,7 +4,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.ledger.roles import ROLES, Book
+from tests.ledger.mix import ROLES
+from tests.ledger.roles import Book
 from tests.ledger.run import run
 
 SHARES = {"store": 1.0, "embedded": 0.3, "sentinels": 0.1}  # of the messages and disasters, in each world

@@ -4,7 +4,7 @@ from collections import Counter
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from tests.ledger.roles import POPPED
+JUMP = 1800  # seconds by which the clock of the store is set: undos and acked ids are kept for an hour
 
 
 @dataclass
@@ -62,20 +62,24 @@ class Ledger:
         acked = {line[1] for line in self.lines if line[0] == "acked"}
         late = {line[1] for line in self.lines if line[0] == "late"}
         maybe_acked = {line[1] for line in self.lines if line[0] == "acking"} - late
-        received: dict[str, list[tuple[str, int]]] = {}
+        received: dict[str, list[tuple[str, int, int]]] = {}
         for line in self.lines:
             if line[0] == "received":
-                received.setdefault(line[2], []).append((line[1], int(line[3])))
+                received.setdefault(line[2], []).append((line[1], int(line[3]), int(line[4])))
         found = Figures(pushed=len(pushed), late=self.operations["late"], unexpected=self.operations["unexpected"])
         found.at_risk = self.at_risk
-        found.lost = sum(not any(id in maybe_acked for id, _ in received.get(text, ())) for text in pushed)
+        found.lost = sum(not any(id in maybe_acked for id, _, _ in received.get(text, ())) for text in pushed)
         found.invented = len(received.keys() - pushed)
         for deliveries in received.values():
-            found.redelivered += sum(1 < number < POPPED for _, number in deliveries)
-            found.doubled += max(0, sum(id not in released for id, _ in deliveries) - 1)
-            found.same_delivery += len(deliveries) - len(set(deliveries))
-            # An id begins with the time, but the clock may have been set back.
-            order = sorted((number, id) for id, number in deliveries)
-            done = [n for n, (_, id) in enumerate(order) if id in acked]
-            found.received_after_ack += len(order) - 1 - done[0] if done else 0
+            found.redelivered += sum(number > 1 for _, number, _ in deliveries)
+            found.doubled += max(0, sum(id not in released for id, _, _ in deliveries) - 1)
+            found.same_delivery += len(deliveries) - len({id for id, _, _ in deliveries})
+            done = [began(id, at) for id, _, at in deliveries if id in acked]
+            found.received_after_ack += sum(began(id, at) > min(done) for id, _, at in deliveries) if done else 0
         return found
+
+
+def began(id: str, received: int) -> int:
+    """Return when a delivery began by the right time, microseconds. Its id begins with the time of the store."""
+    time, jump = int(id.partition("-")[0]), JUMP * 1_000_000
+    return time - jump * round((time - received) / jump)

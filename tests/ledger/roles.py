@@ -3,7 +3,6 @@
 import os
 import random
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -16,7 +15,6 @@ from tests.ledger.api import QUEUE, Api
 
 LEASE = 1.0  # seconds
 MAX_DELIVERIES = 1000  # so that no message becomes a dead letter
-POPPED = MAX_DELIVERIES + 1  # stands for the number of the delivery of a popped message, which pop does not say
 
 
 class Book:
@@ -28,11 +26,15 @@ class Book:
     def write(self, operation: str, *details: object) -> None:
         os.write(self.file, (" ".join([operation, *map(str, details)]) + "\n").encode())
 
+    def received(self, id: str, message: str, deliveries: int) -> None:
+        self.write("received", id, message, deliveries, time.time_ns() // 1000)
 
-def produce(url: str, book: Book, dice: random.Random, name: str, number: str) -> None:
+
+def produce(url: str, book: Book, dice: random.Random, name: str, number: str, *queues: str) -> None:
     """Push `number` messages, each once: with a key, and repeated until there is an answer."""
-    api, left = Api(url), [f"{name}-{n}" for n in range(int(number))]
+    apis, left = [Api(url, queue) for queue in queues], [f"{name}-{n}" for n in range(int(number))]
     while left:
+        api = dice.choice(apis)
         size = dice.choice([1, 1, 1, 5])
         some, left = left[:size], left[size:]
         fields: dict[str, Any] = {"messages": some} if size > 1 else {"message": some[0]}
@@ -46,9 +48,9 @@ def produce(url: str, book: Book, dice: random.Random, name: str, number: str) -
             book.write("pushed" if status == 200 else f"unexpected push {status} {answer}", text)
 
 
-def consume(url: str, book: Book, dice: random.Random) -> None:
+def consume(url: str, book: Book, dice: random.Random, queue: str) -> None:
     """Reserve, work, ack; now and then disconnect, release a message, or hold it for too long."""
-    api = Api(url)
+    api = Api(url, queue)
     while True:
         status, answer = api.call("reserve", hang_up=dice.random() < 0.02, lease=LEASE, wait=5, max=dice.randint(1, 5))
         if status == 503:
@@ -56,7 +58,7 @@ def consume(url: str, book: Book, dice: random.Random) -> None:
         elif status not in (0, 200):
             book.write("unexpected", "reserve", status, answer)
         for taken in answer.get("messages", []) if status == 200 else []:
-            book.write("received", taken["id"], taken["message"], taken["deliveries"])
+            book.received(taken["id"], taken["message"], taken["deliveries"])
         ids = [taken["id"] for taken in answer.get("messages", [])] if status == 200 else []
         if ids and dice.random() < 0.02:
             book.write("released", id := ids.pop())
@@ -91,7 +93,7 @@ def consume_in_python(url: str, book: Book, dice: random.Random) -> None:
     queue = ReliableQueue(connect(url), QUEUE, max_deliveries=MAX_DELIVERIES)
     with mock.patch.object(ReliableQueue, "ack", ack):
         for message in consume_messages(queue, lease=LEASE, wait=5):
-            book.write("received", message.id, message.decode(), message.deliveries)
+            book.received(message.id, message.decode(), message.deliveries)
             time.sleep(LEASE * 1.2 if dice.random() < 0.005 else 0.002)
 
 
@@ -103,16 +105,10 @@ def pop(url: str, book: Book, dice: random.Random) -> None:
         if dice.random() < 0.1:
             api.call("pop", key, hang_up=True, wait=1)
         status, answer = api.call_until_answered("pop", key, wait=1)
-        if "message" in answer and answer["success"]:
-            for operation in ("received", "acking", "acked"):
-                book.write(operation, key, answer["message"], POPPED)
-        elif status != 200 or answer["error"] != "empty":
+        if status == 200 and answer["success"]:
+            id = f"{time.time_ns() // 1000}-{key}"  # begins with the time, as those of reservations do
+            book.received(id, answer["message"], 0)
+            book.write("acking", id)
+            book.write("acked", id)
+        elif status != 200:
             book.write("unexpected", "pop", status, answer)
-
-
-ROLES: dict[str, Callable[..., None]] = {
-    "produce": produce,
-    "consume": consume,
-    "python": consume_in_python,
-    "pop": pop,
-}

@@ -18,14 +18,13 @@ import redis
 from tests.clocked import ClockedStore, has_faketime
 from tests.embedded.helpers import server_of, supervisor_of
 from tests.engines import SentinelSet
-from tests.ledger.books import Ledger
+from tests.ledger.books import JUMP, Ledger
 from tests.ledger.roles import LEASE, MAX_DELIVERIES
 from tests.servers import ROOT, App, Proxy, Store, running, until
 from tests.small_disk import disk_if_permitted, fill
 
 # With everysec the store can hold back a write while it syncs the one before, and SIGKILL loses it.
 STORE = ("--appendonly", "yes", "--appendfsync", "always")
-JUMP = 1800  # seconds: acked ids, undos and the history of deliveries are kept for an hour
 COUNTS_DISK = 8  # MiB
 
 
@@ -37,8 +36,8 @@ class World:
         self.ledger, self.folder, self.seed, self.dice = ledger, ledger.folder, seed, random.Random(seed)
         self.number = 0
         self.producers: list[subprocess.Popen[bytes]] = []
-        self.poppers: list[subprocess.Popen[bytes]] = []
-        self.consumers: list[tuple[str, subprocess.Popen[bytes]]] = []
+        self.others: list[subprocess.Popen[bytes]] = []  # are not killed
+        self.consumers: list[tuple[tuple[str, ...], subprocess.Popen[bytes]]] = []
         self.disk, self.log, self.log_reader = disk, self.folder / "requests.log", -1
         os.mkfifo(self.log)
         self.open_the_log()
@@ -56,11 +55,11 @@ class World:
         with open(self.folder / "processes.log", "ab") as log:
             return subprocess.Popen([*command, seed, *arguments], cwd=ROOT, stdout=log, stderr=log)
 
-    def add_consumer(self, role: str) -> None:
-        self.consumers.append((role, self.start(role)))
+    def add_consumer(self, *role: str) -> None:
+        self.consumers.append((role, self.start(*role)))
 
     def clients(self) -> list[subprocess.Popen[bytes]]:
-        return [*self.producers, *self.poppers, *(process for _, process in self.consumers)]
+        return [*self.producers, *self.others, *(process for _, process in self.consumers)]
 
     def app_processes(self) -> list[int]:
         return [self.app.process.pid, *self.app.workers()]
@@ -79,7 +78,7 @@ class World:
         role, process = self.consumers.pop(self.dice.randrange(len(self.consumers)))
         process.kill()
         process.wait()
-        self.add_consumer(role)
+        self.add_consumer(*role)
 
     def kill_a_worker(self) -> None:
         how = self.dice.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGTERM])
@@ -137,7 +136,7 @@ class World:
 
     def end(self) -> None:
         for process in self.clients():
-            process.terminate()
+            process.kill()
             process.wait()
         self.app.end()
         self.close_the_log()
