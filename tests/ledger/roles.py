@@ -64,23 +64,28 @@ def consume(url: str, book: Book, dice: random.Random, queue: str) -> None:
             book.write("released", id := ids.pop())
             api.call_until_answered("release", id=id, delay=dice.choice([0, 0.2]), reason="tired")
         time.sleep(LEASE * 1.2 if dice.random() < 0.005 else 0.002)
-        while ids:
-            for id in ids:
-                book.write("acking", id)
-            status, answer = api.call_until_answered("ack", ids=ids)
-            stale = answer.get("stale", []) if status == 409 else []
-            for id in ids if status == 200 else stale:
-                book.write("acked" if status == 200 else "late", id)
-            if status not in (200, 409):
-                book.write("unexpected", "ack", status, answer)
-            ids = [] if status != 409 else [id for id in ids if id not in stale]
+        ack(api, book, ids)
+
+
+def ack(api: Api, book: Book, ids: list[str]) -> None:
+    """Ack reservations, without those whose lease has expired."""
+    while ids:
+        for id in ids:
+            book.write("acking", id)
+        status, answer = api.call_until_answered("ack", ids=ids)
+        stale = answer.get("stale", []) if status == 409 else []
+        for id in ids if status == 200 else stale:
+            book.write("acked" if status == 200 else "late", id)
+        if status not in (200, 409):
+            book.write("unexpected", "ack", status, answer)
+        ids = [] if status != 409 else [id for id in ids if id not in stale]
 
 
 def consume_in_python(url: str, book: Book, dice: random.Random) -> None:
     """Do the same with the broker's consumer."""
     original = ReliableQueue.ack
 
-    def ack(self: ReliableQueue, *ids: str) -> int:
+    def ack_and_write(self: ReliableQueue, *ids: str) -> int:
         book.write("acking", *ids)
         try:
             number = original(self, *ids)
@@ -91,7 +96,7 @@ def consume_in_python(url: str, book: Book, dice: random.Random) -> None:
         return number
 
     queue = ReliableQueue(connect(url), QUEUE, max_deliveries=MAX_DELIVERIES)
-    with mock.patch.object(ReliableQueue, "ack", ack):
+    with mock.patch.object(ReliableQueue, "ack", ack_and_write):
         for message in consume_messages(queue, lease=LEASE, wait=5):
             book.received(message.id, message.decode(), message.deliveries)
             time.sleep(LEASE * 1.2 if dice.random() < 0.005 else 0.002)

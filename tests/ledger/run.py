@@ -29,14 +29,14 @@ def run(
     with world_in(name, ledger, seed) as world:
         for _ in range(consumers):
             world.add_consumer("consume", QUEUE)
-            if "settle" in MIX:
+            if MIX:
                 world.add_consumer("settle")
         world.add_consumer("consume", URGENT)
         world.add_consumer("python")
         tidier = world.start("tidy")
         world.others = [world.start("pop"), tidier]
         halves = messages // 2, messages - messages // 2
-        queues = QUEUES if "settle" in MIX else (QUEUE,)
+        queues = QUEUES if MIX else (QUEUE,)
         world.producers = [world.start("produce", f"p{n}", str(half), *queues) for n, half in enumerate(halves)]
         apis = [Api(world.app.url, queue) for queue in QUEUES]
         for done, disaster in enumerate(disasters(world, events), 1):
