@@ -36,7 +36,7 @@ def settle(url: str, book: Book, dice: random.Random) -> None:
         name, hang_up = dice.choice(QUEUES), dice.random() < 0.02
         if "several" in MIX:
             status, answer = several.call("reserve", hang_up=hang_up, by=by, **fields)
-            name = answer.get("queue", "")
+            name = answer.get("queue", name)
         else:
             status, answer = apis[name].call("reserve", hang_up=hang_up, **fields)
         if status == 503:
@@ -85,7 +85,7 @@ def tidy(url: str, book: Book, dice: random.Random) -> None:
 
     def call(name: str, operation: str, **fields: Any) -> Any:
         status, answer = apis[name].call_until_answered(operation, **fields)
-        if status not in (200, 404, 409):  # it can have been undone by a request whose answer was lost
+        if status != 200 and operation != "restore":  # it can have been restored by a request whose answer was lost
             book.write("unexpected", operation, status, answer)
         book.write("tidied", operation)
         return answer
