@@ -1,11 +1,8 @@
 import os
-import random
 import sys
 import tempfile
 from pathlib import Path
 
-from tests.ledger.mix import ROLES
-from tests.ledger.roles import Book
 from tests.ledger.run import run
 
 SHARES = {"store": 1.0, "embedded": 0.3, "sentinels": 0.1}  # of the messages and disasters, in each world
@@ -29,8 +26,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 1:
-        role, url, path, seed, *arguments = sys.argv[1:]
-        ROLES[role](url, Book(Path(path)), random.Random(int(seed)), *arguments)
-    else:
-        main()
+    main()

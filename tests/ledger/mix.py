@@ -13,14 +13,13 @@ import os
 import random
 import signal
 import time
-from collections.abc import Callable
 from typing import Any
 
 from broker.connections.connection import connect
 from broker.models import NotFound
 from broker.queue import ReliableQueue
 from tests.ledger.api import QUEUE, Api
-from tests.ledger.roles import LEASE, Book, ack, consume, consume_in_python, pop, produce
+from tests.ledger.roles import LEASE, Book, ack
 
 URGENT = "ledger-urgent"
 QUEUES = (URGENT, QUEUE)
@@ -120,13 +119,3 @@ def undo_all(url: str, app_url: str) -> None:
         for key in list(queue.client.scan_iter(match=queue.key_prefix + "cleared:*", count=10_000)):
             with contextlib.suppress(NotFound):
                 queue.restore(key.decode().rpartition(":")[2])
-
-
-ROLES: dict[str, Callable[..., None]] = {
-    "produce": produce,
-    "consume": consume,
-    "python": consume_in_python,
-    "pop": pop,
-    "settle": settle,
-    "tidy": tidy,
-}

@@ -1,4 +1,4 @@
-"""What the processes of a run do: each is started with a URL, a book, dice and a role."""
+"""What the processes of a run do, each with a URL, a book and dice."""
 
 import os
 import random

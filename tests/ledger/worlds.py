@@ -50,7 +50,7 @@ class World:
     def start(self, role: str, *arguments: str) -> subprocess.Popen[bytes]:
         self.number += 1
         url = self.url if role == "python" else self.app.url
-        command = [sys.executable, "-m", "tests.ledger", role, url, str(self.folder / f"{self.number}.book")]
+        command = [sys.executable, "-m", "tests.ledger.process", role, url, str(self.folder / f"{self.number}.book")]
         seed = str(self.seed * 100_000 + self.number)
         with open(self.folder / "processes.log", "ab") as log:
             return subprocess.Popen([*command, seed, *arguments], cwd=ROOT, stdout=log, stderr=log)
