@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import random
 import time
 from typing import Any
 from urllib.parse import urlsplit
@@ -26,6 +27,7 @@ class Api:
             if not hang_up:
                 response = self.connection.getresponse()
                 return response.status, json.loads(response.read())
+            time.sleep(random.random() / 100)  # the app notices a client that has gone before it gives a message to it
         except TimeoutError:  # a missing answer is a fault
             raise
         except (OSError, http.client.HTTPException):

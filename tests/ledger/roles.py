@@ -107,7 +107,7 @@ def pop(url: str, book: Book, dice: random.Random) -> None:
     api = Api(url)
     while True:
         key = f"{dice.random()}"
-        if dice.random() < 0.1:
+        if dice.random() < 0.2:
             api.call("pop", key, hang_up=True, wait=1)
         status, answer = api.call_until_answered("pop", key, wait=1)
         if status == 200 and answer["success"]:
