@@ -20,7 +20,7 @@ class Api:
     def call(self, operation: str, key: str | None = None, hang_up: bool = False, **fields: Any) -> tuple[int, Any]:
         """Return the status and the answer; (0, {}) if there was none or it was not read: the outcome is unknown."""
         headers = {"Content-Type": "application/json"} | ({"Idempotency-Key": key} if key else {})
-        method, body = ("GET", None) if operation == "count" else ("POST", json.dumps(fields))
+        method, body = ("GET", None) if operation in ("count", "all") else ("POST", json.dumps(fields))
         try:
             self.connection = self.connection or http.client.HTTPConnection(self.netloc, timeout=30)
             self.connection.request(method, f"/api/queue/{self.queue}/{operation}", body, headers)

@@ -84,28 +84,33 @@ def tidy(url: str, book: Book, dice: random.Random) -> None:
 
     def call(name: str, operation: str, **fields: Any) -> Any:
         status, answer = apis[name].call_until_answered(operation, **fields)
-        if status != 200 and operation != "restore":  # it can have been restored by a request whose answer was lost
+        if status not in (200, 409):  # a message can have moved, or have been restored by a request without an answer
             book.write("unexpected", operation, status, answer)
         book.write("tidied", operation)
         return answer
 
     while not stop:
         name, other = dice.sample(QUEUES, 2)
-        kinds = ["pause", "move", "move", "clear", *MIX & {"limits", "remove"}]
-        kind = dice.choice(kinds)
+        kind = dice.choice(["pause", "move", "move", "clear", "remove one", *MIX & {"limits", "remove"}])
+        answer = {}
         if kind == "pause":
             call(name, "pause")
             time.sleep(0.05)
             call(name, "resume")
-        elif kind == "move":
-            call(name, "move", to=other, max=dice.randint(1, 50), **dice.choice([{}, {"contains": "7"}]))
         elif kind == "limits":
             call(name, "settings", at_once=dice.choice([0, 1, 20]), per_second=dice.choice([0, 0, 300]))
-        else:
-            answer = call(name, "clear") if kind == "clear" else call(name, "remove", contains="7")
-            time.sleep(dice.choice([0, 0.05]))
-            if undo := answer.get("undo"):
-                call(name, "restore", undo=undo)
+        elif kind == "move":
+            answer = call(name, "move", to=other, max=dice.randint(1, 50), **dice.choice([{}, {"contains": "7"}]))
+        elif kind == "clear":
+            answer = call(name, "clear")
+        elif kind == "remove":
+            answer = call(name, "remove", contains="7")
+        elif found := call(name, "all").get("messages"):
+            position = dice.randrange(len(found))
+            answer = call(name, "remove", position=position, message=found[position], undo=True)
+        time.sleep(dice.choice([0, 0.05]))
+        if undo := answer.get("undo"):
+            call(name, "restore", undo=undo)
         time.sleep(0.2)
 
 
