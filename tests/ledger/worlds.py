@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -213,15 +214,15 @@ class BehindSentinels(World):
     def fail_over(self) -> None:
         """Have the Sentinels promote a replica. Only what is acknowledged until all have named it may be lost."""
         before = self.begin_failover()
-        self.ledger.at_risk += len(self.ledger.read().lines) - before
+        self.ledger.at_risk += self.ledger.read().operations - before
 
     def fail_over_without_loss(self) -> None:
         self.begin_failover("COORDINATED")
 
-    def begin_failover(self, *how: str) -> int:
-        """Return the number of lines in the books before it. It ends when no client uses the old primary any more."""
+    def begin_failover(self, *how: str) -> Counter[str]:
+        """Wait until no client uses the old primary any more. Return the number of operations before."""
         until(self.is_settled, 120)
-        old, before = self.sentinels.primary(), len(self.ledger.read().lines)
+        old, before = self.sentinels.primary(), self.ledger.read().operations.copy()
         self.sentinels.sentinels[0].ask("SENTINEL", "FAILOVER", self.sentinels.SERVICE, *how)
         addresses = ("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self.sentinels.SERVICE)
         until(lambda: all(int(one.ask(*addresses)[1]) != old.port for one in self.sentinels.sentinels))
