@@ -6,13 +6,15 @@ own file before and after every operation, so a killed one leaves its lines too.
 
     store       a Valkey behind a proxy: it is killed, its clock is set, replies are lost and connections dropped
     embedded    the server that the app starts: it and its supervisor are killed
-    sentinels   a primary that planned failovers replace
+    sentinels   a primary that planned failovers replace; what is acknowledged during one may be lost
 
 In all of them consumers and workers are killed, the app is reloaded, its processes get SIGTERM or SIGKILL all at once,
-the disk on which they count is full, and their log is full or closed. In the first two everything is paused.
+the disk on which they count is full, and their log is full or closed. In the first two everything is paused. Meanwhile
+a process tidies up: it pauses, moves, clears, removes and restores (mix.py).
 
     python -m tests.ledger     a long run: SOAK_MESSAGES, SOAK_EVENTS (disasters) and SOAK_CONSUMERS set its size,
-                               SOAK_WORLDS (separated by commas) its worlds, SOAK_SEED the order of the disasters
+                               SOAK_WORLDS (separated by commas) its worlds, SOAK_SEED the order of the disasters,
+                               SOAK_MIX further operations (mix.py)
 """
 
 from tests.ledger.api import Api
