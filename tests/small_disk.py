@@ -10,17 +10,27 @@ import pytest
 
 
 @contextlib.contextmanager
-def small_disk(place: Path, mib: int) -> Iterator[Path]:
-    """Mount an empty disk of `mib` MiB at a new folder; skip the test where that is not permitted, except in CI."""
+def disk_if_permitted(place: Path, mib: int) -> Iterator[Path | None]:
+    """Mount an empty disk of `mib` MiB at a new folder; give None where that is not permitted, and fail in CI."""
     place.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", f"size={mib}m", "tmpfs", str(place)]
     if subprocess.run(mount, check=False).returncode:
         assert not os.environ.get("CI"), "a small disk cannot be mounted"
-        pytest.skip("a small disk cannot be mounted")
+        yield None
+        return
     try:
         yield place
     finally:
         subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+
+@contextlib.contextmanager
+def small_disk(place: Path, mib: int) -> Iterator[Path]:
+    """Mount an empty disk of `mib` MiB at a new folder; skip the test where that is not permitted, except in CI."""
+    with disk_if_permitted(place, mib) as disk:
+        if disk is None:
+            pytest.skip("a small disk cannot be mounted")
+        yield disk
 
 
 def fill(disk: Path) -> None:

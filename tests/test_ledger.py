@@ -1,5 +1,5 @@
 """The guarantees, counted over HTTP with thousands of messages on real servers, while replies are lost and processes
-killed. tests/ledger.py holds the largest of these tests."""
+killed. tests/ledger/ holds the largest of these tests."""
 
 import os
 import random
@@ -15,9 +15,10 @@ import pytest
 from broker.connections.connection import connect
 from broker.queue import ReliableQueue
 from RedisQueue import RedisQueue
-from tests import ledger
 from tests.broker.helpers import end_leases
 from tests.ledger import Api
+from tests.ledger.books import Figures
+from tests.ledger.run import run
 from tests.servers import App, Proxy, Store, until
 
 pytestmark = pytest.mark.slow
@@ -34,13 +35,30 @@ def in_parallel(operation: Callable[[Api, Any], Any], items: Any, site: App, nam
     return [answers[n % CLIENTS][n // CLIENTS] for n in range(sum(map(len, shares)))]
 
 
-def test_the_ledger_balances_after_every_kind_of_disaster(folder: Path) -> None:
-    (folder / "ledger").mkdir()
-    found = ledger.run(folder / "ledger", messages=1500, events=30)
-    print(found)
-    assert (found.pushed, found.lost, found.invented, found.unexpected, found.dead) == (1500, 0, 0, 0, 0)
+@pytest.mark.parametrize(
+    ("world", "messages", "disasters", "consumers"), [("store", 600, 21, 3), ("embedded", 300, 9, 1)]
+)
+def test_the_ledger_balances_after_every_kind_of_disaster(
+    folder: Path, name: str, world: str, messages: int, disasters: int, consumers: int
+) -> None:
+    found = ledger_of(folder / name, world, messages, disasters, consumers)
+    assert (found.pushed, found.lost, found.invented, found.unexpected, found.dead) == (messages, 0, 0, 0, 0)
     assert (found.received_after_ack, found.same_delivery) == (0, 0)
     assert found.doubled <= found.expired
+
+
+def test_a_planned_failover_loses_only_what_was_acknowledged_during_it(folder: Path, name: str) -> None:
+    found = ledger_of(folder / name, "sentinels", 800, 4, consumers=1, seed=5)  # the failovers come first
+    assert found.pushed == 800
+    assert found.at_risk
+    assert found.balance()
+
+
+def ledger_of(folder: Path, world: str, messages: int, disasters: int, consumers: int, seed: int = 1) -> Figures:
+    folder.mkdir()
+    found = run(folder, messages, disasters, consumers, name=world, seed=seed)
+    print(found)
+    return found
 
 
 def test_a_thousand_idempotency_keys_pushed_several_times_are_a_thousand_messages(

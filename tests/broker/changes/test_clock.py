@@ -1,51 +1,30 @@
 """The wall clock of the server jumps by an hour, while nobody calls."""
 
 import math
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from broker.queue import ReliableQueue
-from tests.servers import App, Store, running, until
+from tests.clocked import ClockedStore, has_faketime
+from tests.servers import App, running, until
 
 pytestmark = pytest.mark.slow
 
 HOUR = 3600  # seconds
-FAKETIME = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
-
-
-class Clocked(Store):
-    """A store whose wall clock can be set; its monotonic clock cannot."""
-
-    def __init__(self, folder: Path) -> None:
-        if FAKETIME is None:
-            pytest.skip("faketime is not installed")
-        folder.mkdir(parents=True)
-        self.control = folder / "clock"
-        self.control.write_text("+0")
-        switches = ("FAKETIME_NO_CACHE", "FAKETIME_DONT_FAKE_MONOTONIC", "DONT_FAKE_MONOTONIC")
-        env = {"LD_PRELOAD": str(FAKETIME), "FAKETIME_TIMESTAMP_FILE": str(self.control)}
-        super().__init__("valkey", folder, env={**env, **dict.fromkeys(switches, "1")})
-
-    def set_clock(self, seconds: int) -> None:
-        """Set the clock to `seconds` after the right time, and wait until the server sees it."""
-        new = self.control.with_suffix(".new")
-        new.write_text(f"{seconds:+d}")
-        new.rename(self.control)
-        read = "return redis.call('TIME')"
-        until(lambda: abs(int(self.client().eval(read, 0)[0]) - time.time() - seconds) < HOUR / 2)
 
 
 @pytest.fixture
-def store(folder: Path, name: str) -> Iterator[Clocked]:
-    with running(Clocked(folder / f"clock{name}")) as made:
+def store(folder: Path, name: str) -> Iterator[ClockedStore]:
+    if not has_faketime():
+        pytest.skip("faketime is not installed")
+    with running(ClockedStore(folder / f"clock{name}")) as made:
         yield made
 
 
 def test_what_is_due_after_a_jump_returns_though_nobody_asks(
-    store: Clocked, serve: Callable[..., App], name: str
+    store: ClockedStore, serve: Callable[..., App], name: str
 ) -> None:
     queue = ReliableQueue(store.client(), name)
     serve(REDIS_URL=store.url, WEB_CONCURRENCY="1")
@@ -59,7 +38,7 @@ def test_what_is_due_after_a_jump_returns_though_nobody_asks(
 
 @pytest.mark.parametrize("first", ["push later", "reserve", "extend", "release", "state", "sweeper"])
 def test_no_lease_lasts_longer_because_the_clock_was_set_back(
-    store: Clocked, serve: Callable[..., App], name: str, first: str
+    store: ClockedStore, serve: Callable[..., App], name: str, first: str
 ) -> None:
     """Whichever command is the first one afterwards."""
     queue = ReliableQueue(store.client(), name)
@@ -83,13 +62,13 @@ def test_no_lease_lasts_longer_because_the_clock_was_set_back(
     until(lambda: latest_due(store, queue) - store.client().time()[0] < HOUR / 2)
 
 
-def latest_due(store: Clocked, queue: ReliableQueue) -> float:
+def latest_due(store: ClockedStore, queue: ReliableQueue) -> float:
     """Return when the last lease or delay ends, in seconds."""
     found = [store.client().zrange(queue.key_prefix + key, -1, -1, withscores=True) for key in ("reserved", "delayed")]
     return max((pairs[0][1] / 1000 for pairs in found if pairs), default=math.inf)
 
 
-def test_the_waiters_of_a_queue_survive_a_clock_that_is_set_back(store: Clocked, name: str) -> None:
+def test_the_waiters_of_a_queue_survive_a_clock_that_is_set_back(store: ClockedStore, name: str) -> None:
     queue = ReliableQueue(store.client(), name)
     store.set_clock(HOUR)
     queue.report_waiters("killed", 3, 30)
@@ -98,7 +77,7 @@ def test_the_waiters_of_a_queue_survive_a_clock_that_is_set_back(store: Clocked,
     assert queue.state().counts.waiters == 1
 
 
-def test_the_last_acks_are_remembered_though_the_clock_was_set_back(store: Clocked, name: str) -> None:
+def test_the_last_acks_are_remembered_though_the_clock_was_set_back(store: ClockedStore, name: str) -> None:
     queue = ReliableQueue(store.client(), name)
     store.set_clock(HOUR)
     now = queue.client.time()[0] * 1000
