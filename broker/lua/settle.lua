@@ -90,7 +90,6 @@ if command == 'release' then
 end
 
 if command == 'settle' then
-  call('ZCARD', acked)
   local held, stale, is_seen, to_ack, buried = {ack = {}, release = {}, extend = {}}, {}, {}, {}, 0
   for i = 4, #ARGV, 5 do
     local kind, id, text, time_left, key = unpack(ARGV, i, i + 4)

@@ -121,6 +121,24 @@ def test_more_bytes_than_one_call_returns_are_all_released(queue: ReliableQueue)
     assert (queue.all(), counts(queue)) == (texts, (6, 0, 0))
 
 
+def test_messages_that_one_call_cannot_return_are_due_at_once(
+    queue: ReliableQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If the process that released them is killed, the next sweep of another one returns them."""
+    for number in range(6):
+        queue.push(b"%02d" % number + b"x" * 4_000_000)
+    ids = [one.id for _ in range(2) for one in reserve(queue, 5)]
+    with monkeypatch.context() as patched:
+        patched.setattr(queue, "sweep", lambda: None)
+        assert queue.release(*ids, dead=True, reason="why") == 6
+    _, none_ends_before, _ = queue.client.get(queue.key_prefix + "clock").split(b":")
+    assert int(none_ends_before) <= queue.client.time()[0] * 1000 + 1000
+    assert queue.client.llen(dead_letters(queue).key) < 6
+    queue.sweep()
+    found = [dead_letters(queue).details(1, offset, 9)[0] for offset in range(6)]
+    assert [details.reason for _, _, details in found] == ["why"] * 6
+
+
 def test_a_full_server_settles_all_but_results(own_store: Callable[..., Store]) -> None:
     queue = ReliableQueue(own_store().client(), "full")
     ids = reserve_ids(queue, 3)

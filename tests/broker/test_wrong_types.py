@@ -95,6 +95,18 @@ def test_an_operation_that_fails_has_changed_nothing(valkey_queue: ReliableQueue
     assert failed or key in REPLACED
 
 
+@pytest.mark.parametrize("key", ["reserved", "bodies"])
+def test_a_reserve_that_fails_on_a_queue_where_nothing_is_due_takes_nothing(
+    valkey_queue: ReliableQueue, key: str
+) -> None:
+    valkey_queue.push(b"a", b"b")
+    reserve(valkey_queue)
+    damage(valkey_queue, key)
+    with pytest.raises(redis.ResponseError, match="WRONGTYPE"):
+        valkey_queue.reserve()
+    assert valkey_queue.all() == [b"b"]
+
+
 @pytest.mark.parametrize("key", ["reserved", "delayed"])
 def test_a_clock_set_back_moves_all_deadlines_or_none(valkey_queue: ReliableQueue, key: str) -> None:
     filled, hour_ahead = Filled(valkey_queue), round(time.time() * 1000) + HOUR

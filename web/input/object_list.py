@@ -51,5 +51,5 @@ class ObjectList(MessageParameter):
         schemas = {field.name: field.schema() | {"description": field.doc} for field in self.fields}
         required = [field.name for field in self.fields if field.required]
         item = {"type": "object", "properties": schemas, "required": required, "additionalProperties": False}
-        either = {"title": "id or object", "anyOf": [{"type": "string", "minLength": 1}, item]}
+        either = {"title": "item", "anyOf": [{"type": "string", "minLength": 1}, item]}
         return {"type": "array", "items": either, "maxItems": self.maximum}
