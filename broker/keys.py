@@ -20,8 +20,9 @@ share a Cluster slot. Times are in milliseconds by the Redis clock. A digest is 
                                            an hour
     {queue:jobs}:dead              list    the dead letters: the waiting messages of the queue `jobs.dead`
     {queue:jobs}:dead:...                  the other keys of the queue `jobs.dead`: reserved, bodies, ...
-    {queue:jobs}:failure_reasons   hash    of a queue of dead letters, so {queue:jobs}:dead:failure_reasons:
-                                           digest of a message -> "<number>:<deliveries>:<when>:<reason>"
+    {queue:jobs}:failure_reasons   hash    digest of a message -> "<number>:<deliveries>:<when>:<reason>", of dead
+                                           letters that were moved back, for a week after the last move; those of
+                                           the dead letters themselves are in {queue:jobs}:dead:failure_reasons
     {queue:jobs}:counters          hash    totals for /metrics: expired, buried; and which message has been at the head
                                            since when; a day after the last change, or after the last
                                            scrape of /metrics at which the queue held something
@@ -38,6 +39,9 @@ share a Cluster slot. Times are in milliseconds by the Redis clock. A digest is 
     {queue:jobs}:cleared:<undo>    list    the messages that `clear` removed; an hour
                                    hash    the message that `remove` removed: message, position, ahead (the message
                                            before it), entry (of `redeliveries`), failure_reason; an hour
+
+    {queue:jobs}:moved:<undo>      hash    the messages that `move` moved: digest -> number; "!" is in front of it if a
+                                           failure reason was moved too; an hour
 
 A push that is too large for one command stages its messages in a list {queue:jobs}:staged:<random>, which exists only
 within one transaction.

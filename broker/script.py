@@ -71,9 +71,10 @@ def _freeing(*files: str) -> Script:
 POP_ONE = Script("pop_one.lua", flags="allow-oom")
 TAKE = _freeing("leases.lua", "take.lua")
 SETTLE = _freeing("leases.lua", "settle.lua")
-TIDY = _freeing("leases.lua", "tidy.lua")
+MOVE = _freeing("leases.lua", "carry.lua", "move.lua")
+TIDY = _freeing("leases.lua", "carry.lua", "tidy.lua")
 SHOW = _freeing("leases.lua", "show.lua")
-FIND = _freeing("find.lua")
+FIND = _freeing("carry.lua", "find.lua")
 REQUEUE = _freeing("push.lua")
 # These store something new, so a full server rejects them.
 PUSH = Script("shared.lua", "push.lua", flags="")

@@ -106,8 +106,8 @@ def iter_held(
         if not found:
             return
         yield [
-            {"id": one.id, **_content(one.head, one.size, characters), "deliveries": one.deliveries}
-            | {"deadline": one.deadline, **_failure("failed", one.failed, one.reason)}
+            {"id": one.id, **_content(one.head, one.size, characters)}
+            | {"deadline": one.deadline, **_details(one.details)}
             for one in found
         ]
         last, left = found[-1], left - len(found)
@@ -127,13 +127,9 @@ def _details(details: Details | None) -> dict[str, Any]:
     """Return the fields of a message's details; none if they were not requested."""
     if details is None:
         return {}
-    when = "died" if details.died else "failed"
-    return {"deliveries": details.deliveries, **_failure(when, details.failed, details.reason)}
-
-
-def _failure(when: str, failed: float | None, reason: str) -> dict[str, Any]:
-    """Return the fields of a message's last failure: `reason`, and its Unix time as the field `when`; {} if none."""
-    return {} if failed is None else {"reason": reason, when: failed}
+    times = {"failed": details.failed, "died": details.died}
+    known = {name: when for name, when in times.items() if when is not None}
+    return {"deliveries": details.deliveries, **({"reason": details.reason} if known else {}), **known}
 
 
 def as_ndjson(chunks: Iterable[list[Any]]) -> Iterator[bytes]:

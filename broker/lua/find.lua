@@ -5,8 +5,8 @@
 -- mark: the summaries of the last messages that it visited. A large message is searched in parts, one a call.
 --
 -- find           Input:  text in lower case, position, number to find, bytes of each, 1 for details, part seen, last mark
--- find_and_move  Input:  text in lower case, position, number to find, a random text to mark places, 0, part seen, last mark;
---                        extra key: the list to move to
+-- find_and_move  Input:  text in lower case, position, number to find, a random text to mark places, 0, part seen,
+--                        last mark; extra keys: those of carry.lua
 -- Output: position to continue at, 1 at the end of the queue, {position, size, first bytes, details}... in pop order,
 --         mark for the next call, part seen
 --
@@ -21,6 +21,8 @@ local MAX_READ = 8 * 1024 * 1024 -- bytes of messages read to find them
 local FIRST_MARK = 10 -- in ARGV
 
 local text, wanted, is_moving = ARGV[3], tonumber(ARGV[5]), command == 'find_and_move'
+
+if is_moving and has_failure_reasons() then wanted = math.min(wanted, MAX_WITH_REASONS) end
 
 local read = 0
 
@@ -90,17 +92,19 @@ for i = #ARGV, FIRST_MARK, -1 do -- fill it up with the end of the last mark
 end
 
 if is_moving and #found > 0 then
-  check_type('LLEN', extra, redeliveries)
-  local has_reasons = has_failure_reasons()
-  for _, one in ipairs(found) do call('LPUSH', extra, one[3]) end
+  check_type('LLEN', redeliveries)
+  check_types_to_carry()
+  local messages = {}
+  for i, one in ipairs(found) do
+    messages[i] = one[3]
+    call('LPUSH', extra, one[3])
+  end
   for i = #found, 1, -1 do -- from the back, so that the other positions stay right
     local _, index = entry_at(found[i][1], found[i][3])
     if index then remove_entry(index) end
   end
-  for _, one in ipairs(found) do
-    if has_reasons then remove_failure_reasons({one[3]}) end
-    call('LSET', list, -1 - one[1], ARGV[6])
-  end
+  carry(messages)
+  for _, one in ipairs(found) do call('LSET', list, -1 - one[1], ARGV[6]) end
   local is_near_front = 2 * stop < call('LLEN', list)
   call('LREM', list, is_near_front and -#found or #found, ARGV[6]) -- from the nearer end
   stop = stop - #found

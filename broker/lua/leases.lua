@@ -35,13 +35,14 @@ local function increment(counter)
   call('EXPIRE', counters, COUNTERS_SECONDS)
 end
 
--- Record why a message died. Reasons that other clients left behind are removed all at once when they are many.
+-- Record why a message died, and all its deliveries, if it had died before and was moved back. Reasons that other
+-- clients left behind are removed all at once when they are many.
 local function record_failure_reason(message, deliveries, failed, reason)
   local are_many = call('HLEN', dead_reasons) > 2 * call('LLEN', dead) + MAX_STALE_REASONS
   if are_many then redis.pcall('UNLINK', dead_reasons) end
   local digest = digest_of(message)
-  local number = tonumber(string.match(call('HGET', dead_reasons, digest) or '0', '^%d+')) + 1
-  call('HSET', dead_reasons, digest, number .. ':' .. deliveries .. ':' .. whole(failed) .. ':' .. reason)
+  local before = string.match(take_failure_reason(digest) or '0', '^%d+')
+  add_failure_reason(dead_reasons, digest, deliveries + before .. ':' .. whole(failed) .. ':' .. reason)
 end
 
 -- Check the types of the keys that return_messages writes; `reserved` and `delayed` have been read by then.

@@ -23,7 +23,7 @@ local MAX_WALK_BYTES = 1024 * 1024 -- of messages that one call shows
 local MAX_END = 4096 -- bytes at each end of a message that its summary covers
 
 local list, reserved, delayed, bodies, redeliveries, dead, acked, waiters = unpack(KEYS)
-local clock, paused, failure_reasons, dead_reasons, counters, extra = unpack(KEYS, 9)
+local clock, paused, failure_reasons, dead_reasons, counters, extra, to_reasons, moved = unpack(KEYS, 9)
 local command, max_deliveries = ARGV[1], tonumber(ARGV[2])
 local call = redis.call
 local time = call('TIME')
@@ -171,21 +171,42 @@ end
 -- == Failure reasons
 --
 -- Why dead letters died is a hash beside their list: digest -> '<number>:<deliveries>:<when>:<reason>'. Equal dead
--- letters share the latest reason; it is removed with the last of them.
+-- letters share the latest reason; it is removed with the last of them. If they are moved, it goes with them.
 
 local function has_failure_reasons() return call('HLEN', failure_reasons) > 0 end
 
+-- Remove the reason of one dead letter that has left this queue. Return '<deliveries>:<when>:<reason>', nil if there is
+-- none, or the key has another type.
+local function take_failure_reason(digest)
+  local record = redis.pcall('HGET', failure_reasons, digest)
+  local number, reason = string.match(type(record) == 'string' and record or '', '^(%d+):(.*)$')
+  if number == '1' then
+    call('HDEL', failure_reasons, digest)
+  elseif number then
+    call('HSET', failure_reasons, digest, (number - 1) .. ':' .. reason)
+  end
+  return reason
+end
+
+local function add_failure_reason(reasons, digest, reason)
+  local number = tonumber(string.match(call('HGET', reasons, digest) or '0', '^%d+')) + 1
+  call('HSET', reasons, digest, number .. ':' .. reason)
+end
+
 -- Remove the reasons of dead letters that have left this queue for good.
 local function remove_failure_reasons(messages)
-  for _, message in ipairs(messages) do
-    local digest = digest_of(message)
-    local number, rest = string.match(call('HGET', failure_reasons, digest) or '', '^(%d+)(:.*)$')
-    if number == '1' then
-      call('HDEL', failure_reasons, digest)
-    elseif number then
-      call('HSET', failure_reasons, digest, (number - 1) .. rest)
-    end
-  end
+  for _, message in ipairs(messages) do take_failure_reason(digest_of(message)) end
+end
+
+-- The history of a message: {deliveries, when it failed last, the reason, when it died}; times are milliseconds, 0 for
+-- never. The arguments are its deliveries and last failure since it joined this queue. A failure without a reason does
+-- not hide the one for which the message died.
+local function history_of(message, deliveries, failed, reason)
+  local record = call('HGET', failure_reasons, digest_of(message)) or ''
+  local before, died, why = string.match(record, '^%d+:(%d+):(%d+):(.*)$')
+  if not before then return {deliveries, failed, reason, 0} end
+  if reason == '' then failed, reason = 0, why end
+  return {deliveries + before, failed, reason, tonumber(died)}
 end
 
 -- == Answers and results
@@ -247,18 +268,16 @@ local function walk(position, limit, max_bytes, visit, first)
   return position
 end
 
--- The history of consecutive messages from an offset on: a list of {deliveries, when it failed last
--- in milliseconds (0: never), the reason, 1 if it died}.
+-- The history of consecutive messages from an offset on, each as in history_of.
 local function details_of(messages, offset)
   local has_reasons = has_failure_reasons()
   local entries = call('LRANGE', redeliveries, -offset - #messages - MAX_ENTRIES_SEARCHED, -offset - 1)
   local details, found = {}, match_entries(entries, messages)
   for i, message in ipairs(messages) do
-    local died = has_reasons and call('HGET', failure_reasons, digest_of(message))
-    local record = died or (found[i] and entries[found[i]]) or ''
-    local deliveries, rest = string.match(record, '^%x*:(%d+):(.*)$')
-    local failed, reason = string.match(rest or '', died and '^(%d+):(.*)$' or '^%d+:(%d+):(.*)$')
-    details[i] = {tonumber(deliveries or 0), tonumber(failed or 0), reason or '', died and 1 or 0}
+    local deliveries, rest = string.match(found[i] and entries[found[i]] or '', '^%x*:(%d+):%d+(.*)$')
+    local failed, reason = string.match(rest or '', '^:(%d+):(.*)$')
+    local known = {tonumber(deliveries or 0), tonumber(failed or 0), reason or '', 0}
+    details[i] = has_reasons and history_of(message, unpack(known)) or known
   end
   return details
 end

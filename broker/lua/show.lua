@@ -4,10 +4,10 @@
 --                 Output: {waiting, reserved, delayed, dead, clients that wait, 1 if paused}, {first bytes, size}... in
 --                         pop order, milliseconds until a count changes by itself (-1: never)
 -- details         Input:  as of state
---                 Output: {first bytes, size, {deliveries, when it failed, reason, 1 if it died}}... in pop order
+--                 Output: {first bytes, size, {deliveries, when it failed, reason, when it died}}... in pop order
 -- in_flight       Input:  'reserved' or 'delayed', offset, id and deadline of the last message read before (or ''),
 --                         number, bytes of each; with an id the list continues behind that message
---                 Output: {id, deadline, first bytes, size, deliveries, when it failed (0: never), reason}...
+--                 Output: {id, deadline, first bytes, size, {deliveries, when it failed, reason, when it died}}...
 -- stats           Output: leases expired, messages buried, milliseconds for which the same message has been next
 -- sweep           Output: milliseconds until the next lease or delay ends (-1: there is none)
 -- report_waiters  Input:  a process, the number of its clients that wait, milliseconds for which that is valid
@@ -64,7 +64,7 @@ if command == 'in_flight' then
     local rank = call('ZRANK', schedule, last_id)
     start = rank and rank + 1 or call('ZCOUNT', schedule, '-inf', '(' .. ARGV[6])
   end
-  local bytes, shown = 0, {}
+  local bytes, shown, has_reasons = 0, {}, has_failure_reasons()
   local ids = number > 0 and call('ZRANGE', schedule, start, start + number - 1, 'WITHSCORES') or {}
   for i = 1, #ids, 2 do
     local id = ids[i]
@@ -73,8 +73,10 @@ if command == 'in_flight' then
     message = message or ''
     bytes = bytes + #message
     local head = string.sub(message, 1, ARGV[8])
-    shown[#shown + 1] =
-      {id, tonumber(ids[i + 1]), head, #message, deliveries_of(id), tonumber(failed or 0), reason or ''}
+    local history = {0, tonumber(failed or 0), reason or '', 0}
+    if has_reasons then history = history_of(message, unpack(history)) end
+    history[1] = deliveries_of(id) -- since it joined this queue, for it counts towards a burial
+    shown[#shown + 1] = {id, tonumber(ids[i + 1]), head, #message, history}
     if bytes >= MAX_WALK_BYTES then break end
   end
   return {DONE, shown}

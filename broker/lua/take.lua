@@ -1,45 +1,30 @@
--- Take the oldest messages: for good, for a lease, or to another queue. Due messages return first.
+-- Take the oldest messages: for good or for a lease. Due messages return first.
 --
 -- pop      Input:  number, digest of an Idempotency-Key, fingerprint of its request; extra keys: those of answers
 --          Output: milliseconds until more may come (-1: unknown), messages, 1 if this answer was saved, 1 if paused
 -- reserve  Input:  number, lease in milliseconds, a random text that makes ids unguessable
 --          Output: milliseconds until one is due (-1: unknown), {id, deliveries, message}..., deadline, 1 if paused
--- move     Input:  number; extra key: the list to move to
---          Output: the number of messages moved
 --
 -- A batch ends once it reaches MAX_BATCH_BYTES.
-
--- Take messages by a command that takes one.
-local function take(number, ...)
-  local messages, bytes = {}, 0
-  for i = 1, number do
-    local message = bytes < MAX_BATCH_BYTES and call(...)
-    if not message then break end
-    messages[i], bytes = message, bytes + #message
-  end
-  return messages
-end
 
 if return_due() then return {AGAIN} end
 
 local number = tonumber(ARGV[3])
 local saved = command == 'pop' and saved_answer(ARGV[4], ARGV[5])
 if saved then return saved[1] == DONE and {DONE, -1, saved[2], 1, 0} or saved end
-if command ~= 'move' and is_paused() then return {DONE, until_next_due(), {}, 0, 1} end
+if is_paused() then return {DONE, until_next_due(), {}, 0, 1} end
 
 -- Read first what changes with the messages: that checks the types too.
 local entries = front_entries(number)
 local has_reasons = command ~= 'reserve' and has_failure_reasons()
 
-if command == 'move' then
-  local messages = take(number, 'LMOVE', list, extra, 'RIGHT', 'LEFT')
-  remove_entries(entries, messages)
-  if has_reasons then remove_failure_reasons(messages) end
-  return {DONE, #messages}
-end
-
 if command == 'reserve' then check_type('HLEN', bodies) end
-local messages = take(number, 'RPOP', list)
+local messages, bytes = {}, 0
+while #messages < number and bytes < MAX_BATCH_BYTES do
+  local message = call('RPOP', list)
+  if not message then break end
+  messages[#messages + 1], bytes = message, bytes + #message
+end
 local deliveries = remove_entries(entries, messages)
 if #messages == 0 then return {DONE, until_next_due(), {}, 0, 0} end
 

@@ -2,7 +2,7 @@
 --
 -- remove    Input:  position, message, a random text to mark the place; extra key, to allow undo: where it is kept
 --           Output: the number of messages removed: 0 if another one is at the position
--- move_one  Input:  as of remove; extra key: the list to move to
+-- move_one  Input:  as of remove; extra keys: those of carry.lua
 --           Output: the number of messages moved
 -- clear     Input:  none; extra key: where the list is kept
 --           Output: the number of messages removed
@@ -11,7 +11,6 @@
 -- pause     Input:  none; extra key: a list on which clients block until the queue is resumed
 -- resume    Input:  none; extra key: as of pause
 
-local UNDO_SECONDS = 3600 -- how long what was removed can be restored
 local RESUMED_SECONDS = 60
 local MAX_RESTORED = 1000 -- cleared messages that one call moves, which takes some milliseconds
 
@@ -120,12 +119,14 @@ if command == 'remove' or command == 'move_one' then
   local entry, entry_index = entry_at(position, message)
   local has_reasons = has_failure_reasons()
   if command == 'move_one' then
+    check_types_to_carry()
     call('LPUSH', extra, message)
-  elseif extra then
-    keep_removed(position, message, entry)
+    carry({message})
+  else
+    if extra then keep_removed(position, message, entry) end
+    if has_reasons then remove_failure_reasons({message}) end
   end
   if entry_index then remove_entry(entry_index) end
-  if has_reasons then remove_failure_reasons({message}) end
   call('LSET', list, -1 - position, mark) -- a list has no removal by position
   call('LREM', list, -1, mark)
   return {DONE, 1}

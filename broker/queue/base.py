@@ -32,10 +32,6 @@ class ScriptedQueue(RedisQueue):
     def _cleared_key(self, undo: str) -> str:
         return self.key_prefix + "cleared:" + undo
 
-    def _list_key_of(self, name: str) -> str:
-        """Return the key of another queue's list."""
-        return queue_keys(name, self.prefix)[0]
-
     def _run(
         self, commands: script.Script, command: str, *arguments: Any, extra: Sequence[Any] = (), large: bool = False
     ) -> list[Any]:

@@ -1,16 +1,14 @@
-"""Tidy up: remove, clear, restore and move messages, and pause the queue. The script is `broker/lua/tidy.lua`."""
+"""Tidy up: remove, clear and restore messages, and pause the queue. The script is `broker/lua/tidy.lua`."""
 
 import secrets
 from collections.abc import Iterator
 
 from broker import script
-from broker.models import NotFound, Search
-from broker.queue.show import ShowOperations
-
-MAX_BATCH = 1000  # messages a script call handles
+from broker.models import NotFound
+from broker.queue.move import MoveOperations
 
 
-class TidyOperations(ShowOperations):
+class TidyOperations(MoveOperations):
     """The operations of a person who tidies up."""
 
     def remove(self, position: int, message: bytes, undo: bool = False) -> str | None:
@@ -34,13 +32,13 @@ class TidyOperations(ShowOperations):
         return count, token if count else None
 
     def restore(self, undo: str) -> int:
-        """Put back what `clear` or `remove` removed, and return the number of messages.
+        """Put back what `clear` or `remove` removed, or what was moved, and return the number of messages.
 
         Cleared messages go to the front. A removed one goes back behind the message that was ahead of it, or to the
-        front if that has left.
+        front if that has left. Moved ones go to the front, if they still wait where they were moved to.
 
         Raises:
-            NotFound: it was restored before, or removed more than an hour ago.
+            NotFound: it was restored before, or removed or moved more than an hour ago.
         """
         return sum(self.restore_in_batches(undo))
 
@@ -48,8 +46,11 @@ class TidyOperations(ShowOperations):
         """Do as `restore`, and yield the size of each batch. What is left after an error can still be restored.
 
         Raises:
-            NotFound: it was restored before, or removed more than an hour ago.
+            NotFound: it was restored before, or removed or moved more than an hour ago.
         """
+        if self.is_undo_of_move(undo):
+            yield from self.move_back(undo)
+            return
         done, are_more = 0, 1
         while are_more:
             arguments = [secrets.token_hex(16)]
@@ -58,32 +59,6 @@ class TidyOperations(ShowOperations):
             if not done:
                 raise NotFound
             yield count
-
-    def move(self, to: str, max: int) -> int:
-        """Move up to `max` messages to the back of the queue `to`, oldest first, and return their number.
-
-        A call moves at most 1,000 messages, and ends once it has moved 16 MiB; 0 means that none is left.
-        """
-        return int(self._run(script.TAKE, "move", min(max, MAX_BATCH), extra=[self._list_key_of(to)])[0])
-
-    def move_one(self, to: str, position: int, message: bytes) -> None:
-        """Move this message at this position, 0 being next to be popped, to the back of the queue `to`.
-
-        Raises:
-            NotFound: another message, or none, is at the position.
-        """
-        arguments = (position, message, secrets.token_hex(16))
-        if not self._run(script.TIDY, "move_one", *arguments, extra=[self._list_key_of(to)])[0]:
-            raise NotFound
-
-    def find_and_move(self, to: str, text: str, max: int, search: Search) -> tuple[int, Search]:
-        """Move up to `max` messages that `find` would find to the back of the queue `to`.
-
-        Return their number and where to continue.
-        """
-        mark, key = secrets.token_hex(16), self._list_key_of(to)
-        found, search = self._find("find_and_move", text, max, mark, search, extra=[key])
-        return len(found), search
 
     def pause(self) -> None:
         """Let `pop` and `reserve` take nothing until `resume`. Other Redis clients can still pop."""

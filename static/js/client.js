@@ -251,7 +251,7 @@ export class QueueClient {
     return this.#post("clear");
   }
 
-  /** Undo a clear or a removal. @param {string} undo @returns {Promise<{restored: number}>} */
+  /** Undo a clear, a removal or a move. @param {string} undo @returns {Promise<{restored: number}>} */
   restore(undo) {
     return this.#post("restore", { body: { undo } });
   }
@@ -261,7 +261,8 @@ export class QueueClient {
    * @param {string} to @param {{max?: number, contains?: string, position?: number, message?: Message}} options
    *     max: the maximum number to move, all by default; contains: only messages that contain this text;
    *     position and message: the message at a position, if it is this very message; else QueueError "stale"
-   * @returns {Promise<{moved: number}>}
+   * @returns {Promise<{moved: number, undo: string | null}>}
+   *     undo: for an hour, `restore` of this queue moves back those that still wait
    */
   move(to, { max, contains, position, message } = {}) {
     return this.#post("move", { body: { to, max, contains, position, message } });

@@ -55,11 +55,16 @@ def with_one_delivery(queue: ReliableQueue) -> ReliableQueue:
 
 
 def each_operation(
-    queue: ReliableQueue, id: str = "1-1-a-1", delayed: str = "1-1-a-0-d", cleared: str = "c", removed: str = "r"
+    queue: ReliableQueue,
+    id: str = "1-1-a-1",
+    delayed: str = "1-1-a-0-d",
+    cleared: str = "c",
+    removed: str = "r",
+    moved: str = "m:x",
 ) -> dict[str, Callable[[], Any]]:
     """Return a call of every operation that is a script.
 
-    They work on a reservation `id`, a delayed message, and what `clear` and `remove` returned.
+    They work on a reservation `id`, a delayed message, what `clear` and `remove` returned, and the undo of a move.
     """
     to = queue.name + "x"
     return {
@@ -88,6 +93,7 @@ def each_operation(
         "move": lambda: queue.move(to, 2),
         "move one": lambda: queue.move_one(to, 0, b"a"),
         "find and move": lambda: queue.find_and_move(to, "a", 9, Search()),
+        "move back": lambda: queue.restore(moved),
         "pause": lambda: queue.pause(),
         "resume": lambda: queue.resume(),
         "state": lambda: queue.state(2, 0, 9),
@@ -136,6 +142,10 @@ def use_every_operation(queue: ReliableQueue) -> None:
     queue.find("1", 5, 5, Search(), details=True)
     queue.find_and_move(dead.name, "10", 1, Search())
     dead.move_one(queue.name, 0, dead.all(0, 1)[0])
+    undo = queue.new_undo(dead.name)
+    queue.move(dead.name, 1, undo)
+    queue.restore(undo)
+    queue.move(dead.name, 1, queue.new_undo(dead.name))
     queue.details(9, 0, 9)
     queue.in_flight("delayed", 9, 9)
     queue.pause()

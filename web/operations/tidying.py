@@ -78,16 +78,19 @@ def clear(request: Request, queue: ReliableQueue) -> Answer:
 @operation(
     "POST",
     TIDYING,
-    Text("undo", "The `undo` that `clear` or `remove` returned.", required=True),
+    Text("undo", "The `undo` that `clear`, `remove` or `move` returned.", required=True),
     answers=(success("Restored", {"restored": whole(f"Number of messages put back; {MIDWAY}.")}),),
     errors=("stale", "redis_full"),
     example=Example({"success": True, "restored": 1}, {"undo": UNDO}),
 )
 def restore(request: Request, queue: ReliableQueue, undo: str) -> Answer:
-    """Undo a `clear` or a `remove`.
+    """Undo a `clear`, a `remove` or a `move`.
 
     Cleared messages return ahead of everything pushed since. A removed message returns to its place behind the message
     that was ahead of it, or to the front if that one has left the queue.
+
+    Moved messages that still wait in the other queue return to the front, in their order; the others stay where they
+    are. Messages have no identity but their bytes, so an equal message that was pushed there since can return instead.
     """
     return {"success": True, "restored": add_up(queue.restore_in_batches(undo), "restored")}
 
@@ -101,9 +104,20 @@ def restore(request: Request, queue: ReliableQueue, undo: str) -> Answer:
     Integer("position", "Move only the message at this position; 0 is popped next. Not with `max` or `contains`."),
     Message("message", "With `position`: the message that should be there."),
     is_new=lambda _: False,
-    answers=(success("Moved", {"moved": whole(f"Number of messages moved; {MIDWAY}.")}),),
+    answers=(
+        success(
+            "Moved",
+            {
+                "moved": whole(f"Number of messages moved; {MIDWAY}."),
+                "undo": {
+                    "type": ["string", "null"],
+                    "description": "The token for `restore` of this queue; null if no message was moved.",
+                },
+            },
+        ),
+    ),
     errors=("same_queue", "stale", "cross_slot", "redis_full", *MESSAGE_ERRORS),
-    example=Example({"success": True, "moved": 1}, {"to": "jobs"}),
+    example=Example({"success": True, "moved": 1, "undo": f"{UNDO}:jobs"}, {"to": "jobs"}),
 )
 def move(
     request: Request,
@@ -116,8 +130,11 @@ def move(
 ) -> Answer:
     """Move messages to another queue, the oldest first, in order.
 
-    No message is lost or duplicated. To return the dead letters of `jobs`, move from `jobs.dead` to `jobs`. With
-    `position` and `message`, one message is moved, if it is still at that position.
+    No message is lost or duplicated. To return the dead letters of `jobs`, move from `jobs.dead` to `jobs`: they can
+    be delivered `MAX_DELIVERIES` times again, and `all` shows their earlier deliveries and reason until they succeed.
+    With `position` and `message`, one message is moved, if it is still at that position.
+
+    For an hour, `restore` of this queue moves back those that still wait in the other queue, up to 100,000.
     """
     if request.services.queue(to).key == queue.key:
         raise ApiError("same_queue", parameter="to")
@@ -126,18 +143,19 @@ def move(
             if value is not None:
                 raise ApiError("bad_parameter", f"A move of one message does not take {name}.", parameter=name)
         return move_one(queue, to, position, message)
-    left = queue.state().counts.count if max is None else max
-    return {"success": True, "moved": add_up(batches(queue, to, left, contains), "moved")}
+    left, undo = queue.state().counts.count if max is None else max, queue.new_undo(to)
+    moved = add_up(batches(queue, to, left, undo, contains), "moved", undo=undo)
+    return {"success": True, "moved": moved, "undo": undo if moved else None}
 
 
-def add_up(sizes: Iterator[int], field: str) -> int:
-    """Return the sum of the sizes of batches. An error that comes midway has it in a field."""
+def add_up(sizes: Iterator[int], field: str, **details: str) -> int:
+    """Return the sum of the sizes of batches. An error that comes midway has it in a field, and the details."""
     done = 0
     try:
         for size in sizes:
             done += size
     except redis.RedisError as error:
-        raise from_redis(error).with_details(**{field: done}) from error
+        raise from_redis(error).with_details(**{field: done}, **details) from error
     return done
 
 
@@ -146,21 +164,22 @@ def move_one(queue: ReliableQueue, to: str, position: int | None, message: bytes
     if position is None or message is None:
         name = "position" if position is None else "message"
         raise ApiError("bad_parameter", "To move one message, send its position and the message.", parameter=name)
-    queue.move_one(to, position, message)
-    return {"success": True, "moved": 1}
+    undo = queue.new_undo(to)
+    queue.move_one(to, position, message, undo)
+    return {"success": True, "moved": 1, "undo": undo}
 
 
-def batches(queue: ReliableQueue, to: str, left: int, contains: str | None) -> Iterator[int]:
+def batches(queue: ReliableQueue, to: str, left: int, undo: str, contains: str | None) -> Iterator[int]:
     """Move up to `left` messages in batches, and yield the size of each."""
     if contains is None:
-        while left > 0 and (batch := queue.move(to, left)):
+        while left > 0 and (batch := queue.move(to, left, undo)):
             left -= batch
             yield batch
         return
     search = Search()
     while left > 0 and not search.is_over:
         with search_turn():
-            batch, search = queue.find_and_move(to, contains, min(left, MAX_BATCH), search)
+            batch, search = queue.find_and_move(to, contains, min(left, MAX_BATCH), search, undo)
         left -= batch
         yield batch
 

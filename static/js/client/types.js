@@ -7,9 +7,10 @@
  *     count: messages that wait; waiters: clients that wait for one
  * @typedef {{id: string, message: Message, deliveries: number, deadline: number}} Reservation
  * @typedef {{deliveries: number, reason?: string, failed?: number, died?: number}} Details
- *     reason: why it last failed; failed: when it last failed; died: when it became a dead letter
+ *     reason: why it last failed; failed: when it last failed; died: when it became a dead letter, even if it was moved
+ *     back
  * @typedef {Preview & {id: string, message?: Message, deliveries: number, deadline: number, reason?: string,
- *           failed?: number}} InFlight a message that is reserved or delayed until its deadline
+ *           failed?: number, died?: number}} InFlight a message that is reserved or delayed until its deadline
  * @typedef {Preview & {position: number, message?: Message}} Found a message that contains the text searched for
  * @typedef {{at: number, step: number, max: (number | null)[], count: (number | null)[], in: (number | null)[],
  *            out: (number | null)[]}} History

@@ -1,0 +1,40 @@
+-- Comes after shared.lua in scripts that move messages to another queue: what goes with them.
+--
+-- Extra keys: the list to move to, its failure reasons, and, if the move can be undone, a hash of what was moved:
+-- digest -> number. A digest has '!' in front if a failure reason went with its message.
+
+local REASON_SECONDS = 7 * 24 * 3600 -- how long the reasons of dead letters that were moved back are kept
+local UNDO_SECONDS = 3600 -- how long what was moved, removed or cleared can be restored
+local MAX_UNDONE = 100000 -- messages of one move that can be moved back
+local MAX_WITH_REASONS = 250 -- messages that move in one call together with their failure reasons
+
+-- Check the types of the keys that `carry` writes.
+local function check_types_to_carry()
+  check_type('LLEN', extra)
+  check_type('HLEN', failure_reasons, to_reasons)
+  if moved then check_type('HLEN', moved) end
+end
+
+-- Let the failure reasons of messages that were moved go with them, and keep what was moved for an hour.
+local function carry(messages)
+  local has_reasons = has_failure_reasons()
+  local can_undo = moved and call('HLEN', moved) < MAX_UNDONE
+  if #messages == 0 or not (has_reasons or can_undo) then return end
+  local fields, numbers = {}, {}
+  for i, message in ipairs(messages) do
+    local digest = digest_of(message)
+    local reason = has_reasons and take_failure_reason(digest)
+    if reason then add_failure_reason(to_reasons, digest, reason) end
+    fields[i] = (reason and '!' or '') .. digest
+    numbers[fields[i]] = (numbers[fields[i]] or 0) + 1
+  end
+  if has_reasons and string.sub(extra, -5) ~= ':dead' then call('EXPIRE', to_reasons, REASON_SECONDS) end
+  if can_undo then
+    local before, pairs_of = call('HMGET', moved, unpack(fields)), {}
+    for i, field in ipairs(fields) do
+      pairs_of[2 * i - 1], pairs_of[2 * i] = field, numbers[field] + (before[i] or 0)
+    end
+    call('HSET', moved, unpack(pairs_of))
+    call('EXPIRE', moved, UNDO_SECONDS)
+  end
+end
