@@ -25,7 +25,10 @@ ROWS = {(one.method, one.name): one for one in OPERATIONS if not one.path}
 REQUIRED = {"id": "a", "undo": "a", "to": "elsewhere", "job": "a", "position": 0}
 addresses = itertools.count(int(ip_address("10.0.0.1")))
 # Of each pair only the second is kept.
-EXCLUSIVE = (("ids", "id"), ("front", "delay"), ("dead", "delay"), ("max", "position"), ("contains", "position"))
+EXCLUSIVE = (
+    *(("ids", "id"), ("front", "delay"), ("dead", "delay")),
+    *(("max", "position"), ("contains", "position"), ("reason", "position")),
+)
 
 
 @schemathesis.serializer(NDJSON)

@@ -17,11 +17,11 @@ from web.reference.markdown import curl, reference
 REFERENCE = (ROOT / "docs/api.md").read_text(encoding="utf-8")
 # An order in which each example answers what its row shows.
 STORY = (
-    *("events", "push", "count", "all", "reserve", "reserved", "extend", "release", "delayed"),
+    *("events", "push", "count", "all", "reserve", "reserved", "extend", "release", "delayed", "reasons"),
     *("push", "reserve", "ack", "push", "remove", "push", "clear", "restore", "pop", "push", "move"),
     *("queues", "pause", "resume", "store_result", "get_result", "healthz", "metrics", "openapi", "queues_events"),
 )
-CHANGING = ("id", "undo", "deadline", "at", "failed")  # fields that differ each time
+CHANGING = ("id", "undo", "deadline", "at", "failed", "first", "last")  # fields that differ each time
 
 
 def test_the_reference_is_up_to_date() -> None:

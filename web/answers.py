@@ -82,13 +82,22 @@ def search_turn() -> Iterator[None]:
 
 
 def iter_found(
-    queue: ReliableQueue, text: str, offset: int, limit: int | None, characters: int | None, details: bool
+    queue: ReliableQueue,
+    text: str | None,
+    reason: str | None,
+    offset: int,
+    limit: int | None,
+    characters: int | None,
+    details: bool,
 ) -> Iterator[list[dict[str, Any]]]:
-    """Yield the waiting messages that contain a text, with their positions, in chunks; a chunk can be empty."""
-    search, left = Search(offset), NO_LIMIT if limit is None else limit
+    """Yield the waiting messages that contain a text and failed for a reason, as far as these are given.
+
+    They have their positions, and come in chunks; a chunk can be empty.
+    """
+    search, left = Search(offset, reason=reason), NO_LIMIT if limit is None else limit
     while left > 0 and not search.is_over:
         with search_turn():
-            found, search = queue.find(text, min(left, PREVIEW_BATCH), _head_bytes(characters), search, details)
+            found, search = queue.find(text or "", min(left, PREVIEW_BATCH), _head_bytes(characters), search, details)
         yield [
             {"position": one.position, **_content(one.head, one.size, characters), **_details(one.details)}
             for one in found

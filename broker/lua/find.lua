@@ -4,13 +4,16 @@
 -- Other clients push and pop between two calls. So a call first finds the place at which the last one ended, by its
 -- mark: the summaries of the last messages that it visited. A large message is searched in parts, one a call.
 --
--- find           Input:  text in lower case, position, number to find, bytes of each, 1 for details, part seen, last mark
+-- find           Input:  text in lower case, position, number to find, bytes of each, 1 for details, part seen,
+--                        number of reasons, reasons, last mark
 -- find_and_move  Input:  text in lower case, position, number to find, a random text to mark places, 0, part seen,
---                        last mark; extra keys: those of carry.lua
+--                        number of reasons, reasons, last mark; extra keys: those of carry.lua
 -- Output: position to continue at, 1 at the end of the queue, {position, size, first bytes, details}... in pop order,
---         mark for the next call, part seen
+--         mark for the next call, part seen, reasons that the caller must judge
 --
--- The part seen is of the message at the position: the number of its bytes, 0 for none, and its summary.
+-- The part seen is of the message at the position: the number of its bytes, 0 for none, and its summary. The number of
+-- reasons is '' to find messages whatever their reason. Otherwise each reason is one that the caller has judged, with
+-- '+' in front if its messages are wanted. A search stops at a message whose reason has not been judged.
 
 local MAX_VISITED = 1000 -- messages in one call, which takes some milliseconds
 local MAX_VISITED_TO_MOVE = 2500 -- more, because removing what was found takes the same time for all
@@ -18,7 +21,9 @@ local MAX_SEARCHED = 64 * 1024 -- bytes searched in one call
 local MARK, MARK_BYTES = 24, 256 * 1024 -- summaries in a mark; fewer if their messages are larger than this together
 local MAX_SHIFT = 1000 -- messages popped or put in front between two calls
 local MAX_READ = 8 * 1024 * 1024 -- bytes of messages read to find them
-local FIRST_MARK = 10 -- in ARGV
+local MAX_JUDGED = 250 -- messages in one call whose reasons are compared
+local FIRST_REASON = 11 -- in ARGV
+local FIRST_MARK = FIRST_REASON + (tonumber(ARGV[10]) or 0)
 
 local text, wanted, is_moving = ARGV[3], tonumber(ARGV[5]), command == 'find_and_move'
 
@@ -64,8 +69,35 @@ else
 end
 local seen, seen_summary = 0, ''
 local max_visited = is_moving and MAX_VISITED_TO_MOVE or MAX_VISITED
+
+-- The history of the next messages, and the reasons among them that the caller has not judged.
+local is_wanted, details, unjudged, is_judged = {[''] = false}, {}, {}, true
+if ARGV[10] ~= '' then
+  for i = FIRST_REASON, FIRST_MARK - 1 do
+    is_wanted[string.sub(ARGV[i], 2)] = string.sub(ARGV[i], 1, 1) == '+'
+  end
+  local messages = {}
+  walk(start, MAX_JUDGED, MAX_SEARCHED, function(message) messages[#messages + 1] = message end, first)
+  details, max_visited = details_of(messages, start), #messages
+  local seen_reasons = {}
+  for _, history in ipairs(details) do
+    local reason = history[3]
+    if is_wanted[reason] == nil and not seen_reasons[reason] then
+      seen_reasons[reason], unjudged[#unjudged + 1] = true, reason
+    end
+  end
+end
+
 local stop = walk(start, max_visited, MAX_SEARCHED, function(message, position)
   if position > start then from = 1 end
+  if ARGV[10] ~= '' then
+    local wanted_here = is_wanted[details[position - start + 1][3]]
+    is_judged = wanted_here ~= nil
+    if not wanted_here then
+      if is_judged then last[#last + 1] = message end
+      return not is_judged
+    end
+  end
   local part = message
   if from > 1 or #message > MAX_SEARCHED then part = string.sub(message, from, from + MAX_SEARCHED + #text - 2) end
   local matches = string.find(string.lower(part), text, 1, true)
@@ -77,7 +109,7 @@ local stop = walk(start, max_visited, MAX_SEARCHED, function(message, position)
   if not (matches and is_moving) then last[#last + 1] = message end
   return #found == wanted
 end, first)
-if seen > 0 then stop = stop - 1 end
+if seen > 0 or not is_judged then stop = stop - 1 end
 
 local mark, bytes = {}, 0
 for i = #last, 1, -1 do
@@ -113,4 +145,4 @@ for _, one in ipairs(found) do
   if ARGV[7] == '1' then one[4] = details_of({one[3]}, one[1])[1] end
   one[3] = is_moving and '' or string.sub(one[3], 1, ARGV[6])
 end
-return {DONE, stop, stop >= call('LLEN', list) and 1 or 0, found, mark, {seen, seen_summary}}
+return {DONE, stop, stop >= call('LLEN', list) and 1 or 0, found, mark, {seen, seen_summary}, unjudged}

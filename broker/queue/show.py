@@ -5,6 +5,9 @@ from typing import Any
 from broker import script
 from broker.models import Details, Found, InFlight, QueueCounts, QueueStats, Search, State
 from broker.queue.base import ScriptedQueue, to_milliseconds, to_seconds
+from broker.reasons import mask
+
+MAX_JUDGED = 250  # reasons that are sent to a search again
 
 
 class ShowOperations(ScriptedQueue):
@@ -38,7 +41,7 @@ class ShowOperations(ScriptedQueue):
     def find(
         self, text: str, max: int, head_bytes: int, search: Search, details: bool = False
     ) -> tuple[list[Found], Search]:
-        """Search the next messages, up to 1,000 or 64 KiB, for a text; ASCII letters match in either case.
+        """Search the next messages, up to 1,000 or 64 KiB, for a text; "" matches all, ASCII letters in either case.
 
         Return up to `max` messages that contain it, with their first `head_bytes` bytes, and where to continue.
         """
@@ -51,9 +54,18 @@ class ShowOperations(ScriptedQueue):
     def _find(
         self, command: str, text: str, max: int, argument: Any, search: Search, details: int = 0, **options: Any
     ) -> tuple[list[Any], Search]:
-        arguments = [text.encode().lower(), search.position, max, argument, details, *search.part, *search.mark]
-        position, is_over, found, mark, part = self._run(script.FIND, command, *arguments, large=True, **options)
-        return found, Search(position, tuple(mark), is_over == 1, tuple(part))
+        reasons: list[Any] = [""]
+        if search.reason is not None:
+            judged = [(b"+" if is_wanted else b"-") + reason for reason, is_wanted in search.judged.items()]
+            reasons = [len(judged), *judged]
+        arguments = [text.encode().lower(), search.position, max, argument, details, *search.part, *reasons]
+        answer = self._run(script.FIND, command, *arguments, *search.mark, large=True, **options)
+        position, is_over, found, mark, part, unjudged = answer
+        known = search.judged
+        if search.reason is not None and unjudged:
+            new = {each: mask(each.decode(errors="replace")) == mask(search.reason) for each in unjudged}
+            known = new if len(known) > MAX_JUDGED else {**known, **new}
+        return found, Search(position, tuple(mark), is_over == 1, tuple(part), search.reason, known)
 
     def stats(self) -> QueueStats:
         """Return the totals that Redis keeps, and record which message is next."""

@@ -13,7 +13,7 @@
  * pushed as they are; a value that JSON would change, such as a Map or NaN, is refused with the code "bad_message". Every failure rejects with a QueueError. While a
  * queue is paused, pop and reserve reject with the code "paused", so that it is not mistaken for an empty queue.
  *
- * @import { Connection, Counts, Details, Found, InFlight, Message, Preview, QueueList, QueueListChange, QueueState,
+ * @import { Connection, Counts, Details, FailureReason, Found, InFlight, Message, Preview, QueueList, QueueListChange, QueueState,
  *           Reservation } from "./client/types.js"
  */
 import { chunksOf } from "./client/answers.js";
@@ -134,23 +134,26 @@ export class QueueClient {
 
   /**
    * List waiting messages without changing the queue; the next to be popped comes first.
-   * @param {{offset?: number, limit?: number, preview?: number, contains?: string, details?: boolean,
+   * @param {{offset?: number, limit?: number, preview?: number, contains?: string, reason?: string, details?: boolean,
    *          signal?: AbortSignal}} options
-   *     preview: return only this many characters of each, as {preview, bytes}; contains: only messages that contain
-   *     this text, each with its position; details: with the number of deliveries and the last failure of each
+   *     preview: return only this many characters of each, as {preview, bytes}; contains, reason: only messages that
+   *     contain this text, or failed for this reason of `reasons`, each with its position; details: with the number of
+   *     deliveries and the last failure of each
    * @returns {Promise<{messages: Array<Message | Preview | Found | Details>, count: number}>}
    */
-  all({ offset, limit, preview, contains, details, signal } = {}) {
-    return this.#get("all", { offset, limit, preview, contains, details }, signal);
+  all({ offset, limit, preview, contains, reason, details, signal } = {}) {
+    return this.#get("all", { offset, limit, preview, contains, reason, details }, signal);
   }
 
   /**
    * Search the whole queue for a text, and yield the messages as they are found, the next to be popped first.
-   * @param {string} contains @param {{limit?: number, preview?: number, signal?: AbortSignal}} options
+   * @param {string | undefined} contains
+   * @param {{reason?: string, limit?: number, preview?: number, signal?: AbortSignal}} options
+   *     reason: only messages that failed for this reason of `reasons`
    * @returns {AsyncGenerator<Found>}
    */
-  async *find(contains, { limit, preview = 200, signal } = {}) {
-    const body = await this.#http.lines(this.url("all", { contains, limit, preview }), signal);
+  async *find(contains, { reason, limit, preview = 200, signal } = {}) {
+    const body = await this.#http.lines(this.url("all", { contains, reason, limit, preview }), signal);
     let rest = "";
     for await (const text of chunksOf(body.pipeThrough(new TextDecoderStream()), signal)) {
       const lines = (rest + text).split("\n");
@@ -161,11 +164,12 @@ export class QueueClient {
 
   /**
    * Read all waiting messages as NDJSON, which `pushLines` accepts, and yield the bytes as they arrive.
-   * @param {{contains?: string, signal?: AbortSignal}} options contains: only messages that contain this text
+   * @param {{contains?: string, reason?: string, signal?: AbortSignal}} options
+   *     contains, reason: only messages that contain this text, or failed for this reason of `reasons`
    * @returns {AsyncGenerator<Uint8Array>}
    */
-  async *exportLines({ contains, signal } = {}) {
-    yield* chunksOf(await this.#http.lines(this.url("all", { contains }), signal), signal);
+  async *exportLines({ contains, reason, signal } = {}) {
+    yield* chunksOf(await this.#http.lines(this.url("all", { contains, reason }), signal), signal);
   }
 
   /**
@@ -185,6 +189,16 @@ export class QueueClient {
    */
   delayed({ offset, limit, preview, signal } = {}) {
     return this.#get("delayed", { offset, limit, preview }, signal);
+  }
+
+  /**
+   * Count why messages failed: the dead letters of the queue, and what waits to be retried.
+   * @param {{signal?: AbortSignal}} options
+   * @returns {Promise<{reasons: FailureReason[], complete: boolean}>}
+   *     the most frequent first; complete: whether all were counted
+   */
+  reasons({ signal } = {}) {
+    return this.#get("reasons", {}, signal);
   }
 
   // --- reservations
@@ -258,14 +272,16 @@ export class QueueClient {
 
   /**
    * Move messages to another queue, the oldest first.
-   * @param {string} to @param {{max?: number, contains?: string, position?: number, message?: Message}} options
-   *     max: the maximum number to move, all by default; contains: only messages that contain this text;
-   *     position and message: the message at a position, if it is this very message; else QueueError "stale"
+   * @param {string} to
+   * @param {{max?: number, contains?: string, reason?: string, position?: number, message?: Message}} options
+   *     max: the maximum number to move, all by default; contains, reason: only messages that contain this text, or
+   *     failed for this reason of `reasons`; position and message: the message at a position, if it is this very
+   *     message; else QueueError "stale"
    * @returns {Promise<{moved: number, undo: string | null}>}
    *     undo: for an hour, `restore` of this queue moves back those that still wait
    */
-  move(to, { max, contains, position, message } = {}) {
-    return this.#post("move", { body: { to, max, contains, position, message } });
+  move(to, { max, contains, reason, position, message } = {}) {
+    return this.#post("move", { body: { to, max, contains, reason, position, message } });
   }
 
   /** Pause delivery: pop and reserve return nothing. Redis clients that use the list directly are not affected. */

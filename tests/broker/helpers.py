@@ -94,6 +94,8 @@ def each_operation(
         "move one": lambda: queue.move_one(to, 0, b"a"),
         "find and move": lambda: queue.find_and_move(to, "a", 9, Search()),
         "move back": lambda: queue.restore(moved),
+        "reasons": lambda: queue.reasons(),
+        "find by reason": lambda: queue.find("", 9, 9, Search(reason="why")),
         "pause": lambda: queue.pause(),
         "resume": lambda: queue.resume(),
         "state": lambda: queue.state(2, 0, 9),
@@ -146,6 +148,7 @@ def use_every_operation(queue: ReliableQueue) -> None:
     queue.move(dead.name, 1, undo)
     queue.restore(undo)
     queue.move(dead.name, 1, queue.new_undo(dead.name))
+    queue.reasons()
     queue.details(9, 0, 9)
     queue.in_flight("delayed", 9, 9)
     queue.pause()

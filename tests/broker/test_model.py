@@ -516,6 +516,20 @@ class EveryOperation(RuleBasedStateMachine):
         for message in itertools.compress(messages, had_reason):
             model.add_failure_reason(message, *(target.take_failure_reason(message) or (0, "")))
 
+    @rule(q=QUEUES)
+    def reasons(self, q: str) -> None:
+        model = self.model(q)
+        found: Counter[str] = Counter()
+        dead = model if q == DEAD else model.dead()
+        for number, _, reason in dead.failure_reasons.values():
+            found[reason] += number
+        if q != DEAD:
+            found.update(reason for *_, reason in model.redeliveries if reason)
+            found.update(each.reason for each in model.delayed.values() if each.deliveries)
+        assert {each.reason: each.count for each in self.queue(q).reasons()[0] if each.reason} == {
+            reason: number for reason, number in found.items() if reason
+        }
+
     @rule(q=QUEUES, to=QUEUES, pick=st.integers(0, 5), other=st.sampled_from([None, None, b"a"]))
     def move_one(self, q: str, to: str, pick: int, other: bytes | None) -> None:
         """Move the message at a position, or another one, as a client with an outdated view does."""

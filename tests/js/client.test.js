@@ -100,6 +100,25 @@ test("the operations for jobs: delay, retry, bury, lists, search, pause and resu
   );
 });
 
+test("reasons are counted, and messages found and moved by their reason, with undo", async () => {
+  const { client, asked } = clientOf({ success: true, reasons: [{ reason: "r #", count: 2 }], complete: true }, { success: true, messages: [] }, { success: true, moved: 2, undo: "u:other" }, { success: true, restored: 2 }, "");
+  assert.deepEqual((await client.reasons()).reasons, [{ reason: "r #", count: 2 }]);
+  await client.all({ reason: "r #", details: true });
+  const { undo } = await client.move("other", { reason: "r #" });
+  await client.restore(undo);
+  for await (const _ of client.find(undefined, { reason: "r #" }));
+  assert.deepEqual(
+    asked.map(({ method, url, body }) => [method, url.replace("/api/queue/jobs/", ""), body ?? ""].join(" ").trim()),
+    [
+      "GET reasons",
+      "GET all?reason=r+%23&details=1",
+      'POST move {"to":"other","reason":"r #"}',
+      'POST restore {"undo":"u:other"}',
+      "GET all?reason=r+%23&preview=200",
+    ],
+  );
+});
+
 test("a paused queue rejects, so that it is not mistaken for an empty one", async () => {
   const paused = { success: false, error: "paused", message: "The queue is paused." };
   const { client } = clientOf(paused, { ...paused, messages: [] }, paused);

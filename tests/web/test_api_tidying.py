@@ -86,6 +86,7 @@ def test_move_of_one_message(api: Api) -> None:
         ({"message": "a"}, "position"),
         ({"position": 0, "message": "a", "max": 1}, "max"),
         ({"position": 0, "message": "a", "contains": "a"}, "contains"),
+        ({"position": 0, "message": "a", "reason": "a"}, "reason"),
     ],
     ids=str,
 )

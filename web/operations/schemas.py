@@ -125,7 +125,7 @@ SHARED: dict[str, Schema] = {
     "ListedMessage": {
         **fields(
             {},
-            position=whole("With `contains`: its position; 0 is popped next."),
+            position=whole("With `contains` or `reason`: its position; 0 is popped next."),
             message=message(),
             **PREVIEW,
             deliveries=whole("With `details`: number of deliveries so far, also those before it became a dead letter."),
@@ -146,6 +146,15 @@ SHARED: dict[str, Schema] = {
         reason=REASON,
         failed=FAILED,
         died=DIED,
+    ),
+    "FailureReason": fields(
+        {
+            "reason": text("The reason, with `#` for each number and `<id>` for each id."),
+            "count": whole("Number of messages."),
+            "first": unix_time("When the first of them failed, as far as it is known."),
+            "last": unix_time("When the last of them failed."),
+            "example": text("The latest of these reasons, as it was given."),
+        }
     ),
     "Error": {
         **fields(

@@ -13,7 +13,7 @@ from web.input.codec import decode_message
 from web.input.parameters import Flag, Integer, Message, QueueName, Text
 from web.operations.operation import Answer, Example, operation
 from web.operations.schemas import flag, message, success, text, whole
-from web.operations.shared import CONTAINS, MAX_BATCH, MESSAGE_ERRORS, RAW, TIDYING
+from web.operations.shared import CONTAINS, MAX_BATCH, MESSAGE_ERRORS, RAW, REASON, TIDYING
 from web.request import Request
 
 UNDO = "bc5d3c2e8a97e73a"
@@ -101,7 +101,8 @@ def restore(request: Request, queue: ReliableQueue, undo: str) -> Answer:
     QueueName("to", "The queue to move the messages to.", required=True),
     Integer("max", "Maximum number of messages to move. By default, all that wait now.", minimum=1),
     replace(CONTAINS, doc="Move only messages that contain this text. ASCII letters match in either case."),
-    Integer("position", "Move only the message at this position; 0 is popped next. Not with `max` or `contains`."),
+    replace(REASON, doc="Move only messages that failed for this reason, as `reasons` returns it."),
+    Integer("position", "Move only the message at this position; 0 is popped next. Without the parameters above."),
     Message("message", "With `position`: the message that should be there."),
     is_new=lambda _: False,
     answers=(
@@ -125,6 +126,7 @@ def move(
     to: str,
     max: int | None,
     contains: str | None,
+    reason: str | None,
     position: int | None,
     message: bytes | None,
 ) -> Answer:
@@ -139,12 +141,13 @@ def move(
     if request.services.queue(to).key == queue.key:
         raise ApiError("same_queue", parameter="to")
     if position is not None or message is not None:
-        for name, value in (("max", max), ("contains", contains)):
+        for name, value in (("max", max), ("contains", contains), ("reason", reason)):
             if value is not None:
                 raise ApiError("bad_parameter", f"A move of one message does not take {name}.", parameter=name)
         return move_one(queue, to, position, message)
     left, undo = queue.state().counts.count if max is None else max, queue.new_undo(to)
-    moved = add_up(batches(queue, to, left, undo, contains), "moved", undo=undo)
+    search = None if contains is reason is None else Search(reason=reason)
+    moved = add_up(batches(queue, to, left, undo, contains or "", search), "moved", undo=undo)
     return {"success": True, "moved": moved, "undo": undo if moved else None}
 
 
@@ -169,14 +172,13 @@ def move_one(queue: ReliableQueue, to: str, position: int | None, message: bytes
     return {"success": True, "moved": 1, "undo": undo}
 
 
-def batches(queue: ReliableQueue, to: str, left: int, undo: str, contains: str | None) -> Iterator[int]:
-    """Move up to `left` messages in batches, and yield the size of each."""
-    if contains is None:
+def batches(queue: ReliableQueue, to: str, left: int, undo: str, contains: str, search: Search | None) -> Iterator[int]:
+    """Move up to `left` messages in batches, those that a search finds if there is one; yield the size of each."""
+    if search is None:
         while left > 0 and (batch := queue.move(to, left, undo)):
             left -= batch
             yield batch
         return
-    search = Search()
     while left > 0 and not search.is_over:
         with search_turn():
             batch, search = queue.find_and_move(to, contains, min(left, MAX_BATCH), search, undo)

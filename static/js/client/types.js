@@ -9,6 +9,8 @@
  * @typedef {{deliveries: number, reason?: string, failed?: number, died?: number}} Details
  *     reason: why it last failed; failed: when it last failed; died: when it became a dead letter, even if it was moved
  *     back
+ * @typedef {{reason: string, count: number, first: number, last: number, example: string}} FailureReason
+ *     reason: with # for each number and <id> for each id; first, last: when messages failed; example: the latest
  * @typedef {Preview & {id: string, message?: Message, deliveries: number, deadline: number, reason?: string,
  *           failed?: number, died?: number}} InFlight a message that is reserved or delayed until its deadline
  * @typedef {Preview & {position: number, message?: Message}} Found a message that contains the text searched for
