@@ -41,7 +41,7 @@ share a Cluster slot. Times are in milliseconds by the Redis clock. A digest is 
                                            before it), entry (of `redeliveries`), failure_reason; an hour
 
     {queue:jobs}:moved:<undo>      hash    the messages that `move` moved: digest -> number; "!" is in front of it if a
-                                           failure reason was moved too; an hour
+                                           failure reason was moved too; of one message also position, ahead; an hour
 
 A push that is too large for one command stages its messages in a list {queue:jobs}:staged:<random>, which exists only
 within one transaction.

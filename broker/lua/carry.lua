@@ -1,18 +1,26 @@
 -- Comes after shared.lua in scripts that move messages to another queue: what goes with them.
 --
 -- Extra keys: the list to move to, its failure reasons, and, if the move can be undone, a hash of what was moved:
--- digest -> number. A digest has '!' in front if a failure reason went with its message.
+-- digest -> number. A digest has '!' in front if a failure reason went with its message. If the position of the message
+-- was given, there are also `position` and `ahead`, the message ahead of it.
 
 local REASON_SECONDS = 7 * 24 * 3600 -- how long the reasons of dead letters that were moved back are kept
 local UNDO_SECONDS = 3600 -- how long what was moved, removed or cleared can be restored
 local MAX_UNDONE = 100000 -- messages of one move that can be moved back
 local MAX_WITH_REASONS = 250 -- messages that move in one call together with their failure reasons
 
--- Check the types of the keys that `carry` writes.
+-- Check the types of the keys that `carry` writes; the name of `moved` is new.
 local function check_types_to_carry()
   check_type('LLEN', extra)
   check_type('HLEN', failure_reasons, to_reasons)
-  if moved then check_type('HLEN', moved) end
+end
+
+-- Insert a value to the left of the one at an index. LINSERT takes no index, so a mark stands in for that value.
+local function insert_behind(key, index, value, mark)
+  local ahead = call('LINDEX', key, index)
+  call('LSET', key, index, mark)
+  call('LINSERT', key, 'BEFORE', mark, value)
+  call('LSET', key, index < 0 and index or index + 1, ahead)
 end
 
 -- Let the failure reasons of messages that were moved go with them, and keep what was moved for an hour.

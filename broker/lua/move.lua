@@ -7,7 +7,8 @@
 --            Output: the number of messages moved, the number to skip next, 1 at the end, 1 if the move is known
 --
 -- `move_back` looks for messages that equal those that were moved and wait here, from the back to the front, and puts
--- them to the front of where they came from, so that they are in their order again.
+-- them to the front of where they came from, so that they are in their order again. One that was moved from a position
+-- goes back behind the message that was ahead of it, unless that has left or has been redelivered.
 
 local MAX_MOVED, MAX_MOVE_BYTES = 500, 1024 * 1024 -- in one call, which takes some milliseconds
 local MAX_COMPARED = 250 -- messages that one call compares with those that were moved
@@ -56,7 +57,15 @@ if command == 'move_back' then
     end
     index, bytes = index + 1, bytes + #message
   end
-  for _, one in ipairs(found) do call('RPUSH', extra, one[2]) end
+  local ahead, position = unpack(call('HMGET', moved, 'ahead', 'position'))
+  local places = ahead and #found > 0 and call('LPOS', extra, ahead, 'RANK', -1, 'COUNT', 0, 'MAXLEN', position) or {}
+  local place = places[#places]
+  if place and call('LLEN', extra) - place >= call('LLEN', to_redeliveries) then
+    insert_behind(extra, place, found[1][2], mark)
+    has_entries = false
+  else
+    for _, one in ipairs(found) do call('RPUSH', extra, one[2]) end
+  end
   for _, one in ipairs(found) do
     local at, message, digest, field = unpack(one)
     local _, entry_index = entry_at(length - 1 - at, message)
@@ -68,7 +77,7 @@ if command == 'move_back' then
   end
   for _, one in ipairs(found) do call('LSET', list, one[1], mark) end
   if #found > 0 then call('LREM', list, #found, mark) end
-  local is_over = index >= length or call('EXISTS', moved) == 0
+  local is_over = index >= length or call('EXISTS', moved) == 0 or (ahead and #found > 0)
   if is_over then call('UNLINK', moved) end
   return {DONE, #found, index - #found, is_over and 1 or 0, 1}
 end

@@ -42,14 +42,6 @@ local function keep_removed(position, message, entry)
   call('EXPIRE', extra, UNDO_SECONDS)
 end
 
--- Insert a value to the left of the one at an index. LINSERT takes no index, so a mark stands in for that value.
-local function insert_behind(key, index, value, mark)
-  local ahead = call('LINDEX', key, index)
-  call('LSET', key, index, mark)
-  call('LINSERT', key, 'BEFORE', mark, value)
-  call('LSET', key, index < 0 and index or index + 1, ahead)
-end
-
 -- Put a removed message back behind the one that was ahead of it. If that one has left, so have all those ahead of it,
 -- and the message goes to the front.
 local function restore_removed(mark)
@@ -122,6 +114,9 @@ if command == 'remove' or command == 'move_one' then
     check_types_to_carry()
     call('LPUSH', extra, message)
     carry({message})
+    if moved and position > 0 then
+      call('HSET', moved, 'ahead', call('LINDEX', list, -position), 'position', position)
+    end
   else
     if extra then keep_removed(position, message, entry) end
     if has_reasons then remove_failure_reasons({message}) end

@@ -55,9 +55,10 @@ class MoveOperations(ShowOperations):
         return len(found), search
 
     def move_back(self, undo: str) -> Iterator[int]:
-        """Put what was moved with `undo` and still waits there to the front, and yield the size of each batch.
+        """Put back what was moved with `undo` and still waits there, and yield the size of each batch.
 
-        Messages that have been delivered or moved since are not found. An equal message counts as the one moved.
+        Messages go to the front, one that was moved from a position to its place. An equal message counts as the one
+        that was moved.
 
         Raises:
             NotFound: it was moved back before, or moved more than an hour ago.

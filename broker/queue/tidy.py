@@ -35,7 +35,7 @@ class TidyOperations(MoveOperations):
         """Put back what `clear` or `remove` removed, or what was moved, and return the number of messages.
 
         Cleared messages go to the front. A removed one goes back behind the message that was ahead of it, or to the
-        front if that has left. Moved ones go to the front, if they still wait where they were moved to.
+        front if that has left. Moved ones go back as `move_back` says, if they still wait where they were moved to.
 
         Raises:
             NotFound: it was restored before, or removed or moved more than an hour ago.

@@ -147,6 +147,8 @@ def use_every_operation(queue: ReliableQueue) -> None:
     undo = queue.new_undo(dead.name)
     queue.move(dead.name, 1, undo)
     queue.restore(undo)
+    queue.move_one(dead.name, 1, queue.all(1, 1)[0], undo)
+    queue.restore(undo)
     queue.move(dead.name, 1, queue.new_undo(dead.name))
     queue.reasons()
     queue.details(9, 0, 9)

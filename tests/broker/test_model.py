@@ -516,6 +516,27 @@ class EveryOperation(RuleBasedStateMachine):
         for message in itertools.compress(messages, had_reason):
             model.add_failure_reason(message, *(target.take_failure_reason(message) or (0, "")))
 
+    @rule(q=QUEUES, to=QUEUES, pick=st.integers(0, 5))
+    def undo_a_move_of_one(self, q: str, to: str, pick: int) -> None:
+        """Move a message and move it back to its place, or to the front if it was among those that came back."""
+        model, target = self.up_to_date(q), self.up_to_date(to)
+        if q == to or not model.waiting:
+            return
+        self.queue(to).sweep()
+        position = pick % len(model.waiting)
+        message, undo = model.waiting[position], self.queue(q).new_undo(self.mark + to)
+        self.queue(q).move_one(self.mark + to, position, message, undo)
+        assert self.queue(q).restore(undo) == 1
+        model.take_at(position, message)
+        [had_reason] = model.hand_over(target, [message])
+        target.take_at(len(target.waiting) - 1, message)
+        if position and position >= len(model.redeliveries):
+            model.waiting.insert(position, message)
+        else:
+            model.push([message], front=True)
+        if had_reason:
+            model.add_failure_reason(message, *(target.take_failure_reason(message) or (0, "")))
+
     @rule(q=QUEUES)
     def reasons(self, q: str) -> None:
         model = self.model(q)

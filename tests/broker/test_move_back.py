@@ -123,15 +123,46 @@ def test_the_deliveries_of_a_message_that_went_back_are_forgotten(queue: Reliabl
     assert [(bytes(one), one.deliveries) for one in reserve(other, 2)] == [(b"b", 2), (b"a", 1)]
 
 
-@pytest.mark.parametrize("way", ["one", "found"])
-def test_one_message_and_found_messages_go_back(queue: ReliableQueue, other: ReliableQueue, way: str) -> None:
-    queue.push(b"a", b"b", b"c")
+def test_messages_that_were_found_go_back_to_the_front(queue: ReliableQueue, other: ReliableQueue) -> None:
+    queue.push(b"a", b"b1", b"c", b"b2")
     undo = queue.new_undo(other.name)
-    if way == "one":
-        queue.move_one(other.name, 1, b"b", undo)
-    else:
-        queue.find_and_move(other.name, "b", 1, Search(), undo)
-    assert (queue.restore(undo), queue.all(), other.all()) == (1, [b"b", b"a", b"c"], [])
+    queue.find_and_move(other.name, "b", 9, Search(), undo)
+    assert (queue.restore(undo), queue.all(), other.all()) == (2, [b"b1", b"b2", b"a", b"c"], [])
+
+
+@pytest.mark.parametrize(
+    ("position", "popped", "left"),
+    [(2, 0, b"xaxba"), (2, 1, b"axba"), (0, 0, b"xaxba"), (3, 3, b"ba"), (4, 0, b"xaxba")],
+)
+def test_one_message_goes_back_to_its_place(
+    queue: ReliableQueue, other: ReliableQueue, position: int, popped: int, left: bytes
+) -> None:
+    queue.push(*(b"%c" % letter for letter in b"xaxba"))
+    other.push(*numbered(900))
+    undo = queue.new_undo(other.name)
+    queue.move_one(other.name, position, queue.all()[position], undo)
+    queue.pop(popped)
+    other.push(b"y")
+    assert (list(queue.restore_in_batches(undo)), b"".join(queue.all())) == ([1], left)
+    assert other.all() == [*numbered(900), b"y"]
+    assert not queue.client.exists(f"{queue.key_prefix}moved:{undo.partition(':')[0]}")
+
+
+@pytest.mark.parametrize("redelivered", [1, 2, 3])
+def test_one_message_that_goes_back_keeps_the_deliveries_of_the_others(
+    queue: ReliableQueue, other: ReliableQueue, redelivered: int
+) -> None:
+    queue.push(*numbered(5))
+    undo = queue.new_undo(other.name)
+    queue.move_one(other.name, 2, b"2", undo)
+    queue.release(*(one.id for one in reserve(queue, redelivered)))
+    before = {message: details.deliveries for message, _, details in queue.details(9, 0, 9)}
+    assert queue.restore(undo) == 1
+    after = {message: details.deliveries for message, _, details in queue.details(9, 0, 9)}
+    assert after == before | {b"2": 0}
+    entries = queue.client.llen(queue.key_prefix + "redeliveries")
+    assert entries == (redelivered if redelivered < 3 else 4), "one for each message that came back, or is before it"
+    assert queue.all() == (numbered(5) if redelivered < 3 else [b"2", b"0", b"1", b"3", b"4"])
 
 
 def test_the_deliveries_of_the_others_are_kept(queue: ReliableQueue, other: ReliableQueue) -> None:

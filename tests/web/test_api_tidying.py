@@ -105,7 +105,7 @@ def test_a_move_of_one_needs_both_its_position_and_the_message(
         ({}, "012", "012"),
         ({"max": 2}, "01", "012"),
         ({"contains": "1"}, "1", "102"),
-        ({"position": 1, "message": "1"}, "1", "102"),
+        ({"position": 1, "message": "1"}, "1", "012"),
     ],
     ids=str,
 )

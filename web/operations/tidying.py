@@ -89,8 +89,9 @@ def restore(request: Request, queue: ReliableQueue, undo: str) -> Answer:
     Cleared messages return ahead of everything pushed since. A removed message returns to its place behind the message
     that was ahead of it, or to the front if that one has left the queue.
 
-    Moved messages that still wait in the other queue return to the front, in their order; the others stay where they
-    are. Messages have no identity but their bytes, so an equal message that was pushed there since can return instead.
+    Moved messages that still wait in the other queue return to the front, in their order; one that was moved from a
+    `position` returns to its place as a removed one does. The others stay where they are. Messages have no identity
+    but their bytes, so an equal message that was pushed there since can return instead.
     """
     return {"success": True, "restored": add_up(queue.restore_in_batches(undo), "restored")}
 
