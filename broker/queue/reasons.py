@@ -8,7 +8,7 @@ from broker.queue.base import ScriptedQueue
 from broker.reasons import Reason, Tally
 
 PAGE = 250  # failures read at once, each with a reason of up to 1,000 characters
-MAX_COUNTED = 100_000  # failures that are counted
+MAX_READ = 100_000  # failures, and delayed messages that never failed, that are read
 Failure = tuple[int, float, str]  # the number of messages, when the last of them failed, and why
 
 
@@ -18,21 +18,21 @@ class ReasonOperations(ScriptedQueue):
     def reasons(self) -> tuple[list[Reason], bool]:
         """Return the reasons of the dead letters and of what waits to be retried, and whether these are all.
 
-        For a queue of dead letters, return those of its own messages. It counts up to 100,000 failures and 1,000
-        reasons, in pages between which Redis serves others, so it can miss what changes meanwhile.
+        For a queue of dead letters, return those of its own messages. It reads up to 100,000 failures, and counts up
+        to 1,000 reasons, in pages between which Redis serves others, so it can miss what changes meanwhile.
         """
-        tally, counted = Tally(), 0
+        tally, read = Tally(), 0
         pages: Iterator[list[Failure]]
         if parent_name(self.name) is None:
             pages = chain(self._dead_letters("dead:"), self._returned(), self._delayed())
         else:
             pages = self._dead_letters()
         for failures in pages:
-            if counted >= MAX_COUNTED:
+            if read >= MAX_READ:
                 tally.complete = False
                 break
             tally.add(failures)
-            counted += len(failures)
+            read += max(PAGE, len(failures))
         return tally.reasons(), tally.complete
 
     def _dead_letters(self, owner: str = "") -> Iterator[list[Failure]]:

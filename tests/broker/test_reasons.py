@@ -103,9 +103,12 @@ def test_a_failure_that_a_scan_repeats_is_counted_once(name: str) -> None:
 
 def test_counting_stops_at_a_limit_and_says_so(queue: ReliableQueue, monkeypatch: pytest.MonkeyPatch) -> None:
     fail(queue, *("abcdefgh"[n % 8] * 9 for n in range(8)))
-    monkeypatch.setattr(module, "MAX_COUNTED", 8)
+    monkeypatch.setattr(module, "MAX_READ", 8)
     monkeypatch.setattr(module, "PAGE", 2)
     assert queue.reasons()[1] is False
+    delayed = ReliableQueue(queue.client, queue.name + ".delayed")
+    delayed.push_later(100, numbered(9))
+    assert delayed.reasons() == ([], False)
     tally = Tally()
     tally.add((1, 1.0, "".join("abcdefghij"[int(digit)] for digit in str(n))) for n in range(MAX_REASONS))
     assert tally.complete
