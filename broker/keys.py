@@ -1,7 +1,8 @@
 """The names of queues, and the map of their keys in Redis.
 
 A queue named `jobs` with the prefix `queue:` has these keys. The key of the list is the hash tag of all others, so they
-share a Cluster slot. Times are in milliseconds by the Redis clock. A digest is hexadecimal.
+share a Cluster slot. Times are in milliseconds by the Redis clock. A digest is hexadecimal; that of a message of more
+than 64 KiB is of its size and of samples.
 
     queue:jobs                     list    the waiting messages and nothing else: pushed left, popped right
 
@@ -39,6 +40,9 @@ share a Cluster slot. Times are in milliseconds by the Redis clock. A digest is 
     {queue:jobs}:cleared:<undo>    list    the messages that `clear` removed; an hour
                                    hash    the message that `remove` removed: message, position, ahead (the message
                                            before it), entry (of `redeliveries`), failure_reason; an hour
+    {queue:jobs}:cleared:<undo>:history
+                                   hash    of messages that were removed with many: digest -> entry of `redeliveries`,
+                                           "<digest>:reason" -> failure reason; an hour
 
     {queue:jobs}:moved:<undo>      hash    the messages that `move` moved: digest -> number; "!" is in front of it if a
                                            failure reason was moved too; of one message also position, ahead; an hour
@@ -66,6 +70,8 @@ SCRIPT_KEYS = (
 )
 ANSWER_KEYS = tuple(f"answers:{number}" for number in range(7))
 POP_ONE_KEYS = ("reserved", "delayed", "redeliveries", "paused", "failure_reasons")
+
+SAMPLES, SAMPLE_BYTES = 16, 4096  # of a large message that its digest covers
 
 DEAD_SUFFIX = ".dead"
 # Even the longest name can have .dead behind it. The page uses this in HTML, where an unescaped - is an error.
@@ -112,6 +118,15 @@ def queue_of(match: re.Match[str]) -> str:
 def revoked_session_key(session: str, prefix: str = "queue:") -> str:
     """Return the key that exists if a session of the page was signed out."""
     return queue_keys("", prefix)[1] + "revoked:" + session
+
+
+def message_digest(message: bytes) -> str:
+    """Return the digest of a message, as `digest_of` in shared.lua does: of a large one, of its size and of samples."""
+    size = len(message)
+    if size > SAMPLES * SAMPLE_BYTES:
+        starts = [i * (size - SAMPLE_BYTES) // (SAMPLES - 1) for i in range(SAMPLES)]
+        message = b"%d:" % size + b"".join(message[start : start + SAMPLE_BYTES] for start in starts)
+    return hashlib.sha1(message, usedforsecurity=False).hexdigest()[:20]
 
 
 def digest_of(*parts: bytes) -> str:

@@ -3,7 +3,7 @@
 Times are Unix times in seconds by the Redis clock, sizes are bytes.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
@@ -85,21 +85,6 @@ class Found:
     head: bytes  # its first bytes, up to the number requested
     size: int
     details: Details | None = None  # if requested
-
-
-@dataclass(frozen=True)
-class Search:
-    """Where a search continues: at a position, behind the last messages it has seen (`mark`, their summaries).
-
-    With a `reason`, only messages that failed for it are found, whatever the numbers and ids in it.
-    """
-
-    position: int = 0
-    mark: tuple[bytes, ...] = ()
-    is_over: bool = False
-    part: tuple[int, bytes] = (0, b"")  # of a large message: the number of bytes searched, and its summary
-    reason: str | None = None
-    judged: Mapping[bytes, bool] = field(default_factory=dict)  # reason of a message -> whether it is the one searched
 
 
 @dataclass(frozen=True)

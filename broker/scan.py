@@ -1,6 +1,7 @@
-"""Iterate over the messages of a queue while other clients push and pop."""
+"""Read and search the messages of a queue while other clients push and pop."""
 
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Set
 
 from broker.script import COUNT_WITHIN
 from RedisQueue import RedisQueue
@@ -8,6 +9,7 @@ from RedisQueue import RedisQueue
 CHUNK_BYTES = 1 << 18  # read from Redis at once; a larger message comes alone
 FIRST_CHUNK = 16  # messages in the first chunk
 MAX_CHUNK = 8000  # messages in a chunk
+MAX_UNEVEN_CHUNK = 1000  # messages in a chunk of a list that is not even
 
 # A list is even if a chunk of it can be read without checking the sizes of its messages:
 EVEN_LIST_BYTES = 1 << 25  # it has at most this size,
@@ -15,41 +17,76 @@ EVEN_AVERAGE = 256  # its last messages have at most this size on average, in by
 EVEN_EXCESS = 1 << 20  # and it is at most this many bytes larger than if all messages were of that size
 ENTRY_BYTES = 12  # overhead of a list for each message
 
+SEARCHED_BYTES = 1 << 16  # of a message that are searched before other threads run
 
-def iter_messages(queue: RedisQueue, offset: int = 0, limit: int | None = None) -> Iterator[list[bytes]]:
-    """Yield the waiting messages in pop order, in chunks, in constant memory.
+
+class Scan:
+    """Read the waiting messages in pop order, in chunks, in constant memory.
 
     Each chunk is read together with the end of the previous one. The distance by which that end has moved is the number
-    of messages popped in between. A message that waits throughout is yielded once, unless an equal one waits too.
+    of messages popped in between. A message that waits throughout is read once, unless an equal one waits too.
     """
-    position, last, size, average = offset, list[bytes](), FIRST_CHUNK, 0
-    fitting = _count_within(queue, offset)
+
+    def __init__(self, queue: RedisQueue, offset: int = 0) -> None:
+        self.queue = queue
+        self.position = offset  # of the next message, 0 being next to be popped
+        self._last, self._last_before = list[bytes](), list[bytes]()
+        self._size, self._average = FIRST_CHUNK, 0
+        self._fitting = _read(queue, offset, 0, 0)[1]
+
+    def read(self, limit: int | None = None) -> list[bytes]:
+        """Return the next chunk, of up to `limit` messages; an empty list at the end of the queue."""
+        wanted = max(1, min(self._size, self._fitting, self._size if limit is None else limit))
+        before = self._last
+        chunk, self.position, self._fitting = _read_after(self.queue, self.position, before, wanted, self._average)
+        if chunk:
+            self._average = max(1, sum(map(len, chunk)) // len(chunk))
+            self._size = max(1, min(MAX_CHUNK, CHUNK_BYTES // self._average, self._size * 8))
+            self._last, self._last_before = self._end_of(chunk), before
+        return chunk
+
+    def _end_of(self, messages: list[bytes]) -> list[bytes]:
+        return messages[-min(100, max(1, self._size // 4)) :]
+
+    def drop(self, chunk: list[bytes], removed: Set[int]) -> None:
+        """Go on after the messages at these indexes of the last chunk were removed."""
+        left = [message for index, message in enumerate(chunk) if index not in removed]
+        self.position -= len(removed)
+        self._last = self._end_of(self._last_before + left)
+
+
+def iter_messages(queue: RedisQueue, offset: int = 0, limit: int | None = None) -> Iterator[list[bytes]]:
+    """Yield the waiting messages in pop order, in chunks, as `Scan` reads them."""
+    scan = Scan(queue, offset)
     while limit is None or limit > 0:
-        wanted = max(1, min(size, fitting, size if limit is None else limit))
-        chunk, position, fitting = _read_after(queue, position, last, wanted, average)
+        chunk = scan.read(limit)
         if not chunk:
             return
         yield chunk
         if limit is not None:
             limit -= len(chunk)
-        average = max(1, sum(map(len, chunk)) // len(chunk))
-        size = max(1, min(MAX_CHUNK, CHUNK_BYTES // average, size * 8))
-        last = chunk[-min(100, max(1, size // 4)) :]
 
 
-def _count_within(queue: RedisQueue, offset: int) -> int:
-    """Return the number of messages from an offset that fit in one chunk."""
-    return int(COUNT_WITHIN.run_once(queue.client, [queue.key], [offset, MAX_CHUNK, CHUNK_BYTES]))
+def contains(message: bytes, text: bytes) -> bool:
+    """Return whether a message contains a text, which is in lower case; ASCII letters match in either case."""
+    if len(message) <= SEARCHED_BYTES:
+        return text in message.lower()
+    for start in range(0, len(message), SEARCHED_BYTES):
+        if text in message[start : start + SEARCHED_BYTES + len(text) - 1].lower():
+            return True
+        time.sleep(0)
+    return False
 
 
 def _read(queue: RedisQueue, offset: int, limit: int, average: int) -> tuple[list[bytes], int]:
     """Return up to `limit` messages, and the number of messages after them that fit in the next chunk.
 
     Counting those takes longer than reading them, so it is skipped if the list is even: about as large as if all its
-    messages had the `average` size of the last ones, in bytes.
+    messages had the `average` size of the last ones, in bytes. It is also skipped if that is unknown (0) or large.
     """
+    window = (-offset - limit, -offset - 1) if limit else (1, 0)  # as RedisQueue.all; LRANGE 1 0 is empty
     with queue.client.pipeline(transaction=False) as pipeline:
-        pipeline.lrange(queue.key, -offset - limit, -offset - 1)  # as RedisQueue.all
+        pipeline.lrange(queue.key, *window)
         pipeline.llen(queue.key)
         pipeline.memory_usage(queue.key, samples=0)
         messages, count, size = pipeline.execute(raise_on_error=False)
@@ -57,8 +94,14 @@ def _read(queue: RedisQueue, offset: int, limit: int, average: int) -> tuple[lis
         if isinstance(reply, Exception):
             raise reply
     is_small = isinstance(size, int) and size <= EVEN_LIST_BYTES and average <= EVEN_AVERAGE
-    is_even = is_small and size - count * (average + ENTRY_BYTES) <= EVEN_EXCESS
-    return messages[::-1], MAX_CHUNK if is_even else _count_within(queue, offset + limit)
+    if is_small and size - count * (average + ENTRY_BYTES) <= EVEN_EXCESS:
+        fitting = MAX_CHUNK
+    elif average == 0 or average > CHUNK_BYTES // 4:
+        fitting = 1
+    else:
+        arguments = [offset + limit, MAX_UNEVEN_CHUNK, CHUNK_BYTES]
+        fitting = int(COUNT_WITHIN.run_once(queue.client, [queue.key], arguments))
+    return messages[::-1], fitting
 
 
 def _read_after(
@@ -74,8 +117,10 @@ def _read_after(
         start = max(0, start)
         at = _find(window, last, position - len(last) - start)
         if at is not None:
-            found = window[at + len(last) :][:wanted]
-            return found, start + at + len(last) + len(found), fitting
+            found, end = window[at + len(last) :][:wanted], start + at + len(last)
+            if not found and at > 0:  # so many messages were put in front that the window ends with `last`
+                return _read_after(queue, end, last, wanted, average)
+            return found, end + len(found), fitting
         if start == 0:
             break
         start -= wanted
@@ -83,7 +128,7 @@ def _read_after(
         before = _count_before(queue, message)
         if before is not None:
             return _read_after(queue, before + 1, [message], wanted, average)
-    # All messages yielded so far have left the queue, so none of those waiting was yielded.
+    # All messages read so far have left the queue, so none of those waiting was read.
     window, fitting = _read(queue, 0, wanted, average)
     return window, len(window), fitting
 

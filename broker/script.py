@@ -74,7 +74,6 @@ SETTLE = _freeing("leases.lua", "settle.lua")
 MOVE = _freeing("leases.lua", "carry.lua", "move.lua")
 TIDY = _freeing("leases.lua", "carry.lua", "tidy.lua")
 SHOW = _freeing("leases.lua", "show.lua")
-FIND = _freeing("carry.lua", "find.lua")
 REQUEUE = _freeing("push.lua")
 # These store something new, so a full server rejects them.
 PUSH = Script("shared.lua", "push.lua", flags="")

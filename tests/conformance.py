@@ -12,11 +12,12 @@ from ipaddress import ip_address
 from typing import Any
 
 import schemathesis
+from schemathesis.core import NOT_SET
 from schemathesis.core.parameters import ParameterLocation
 
 from web.api import OPERATIONS
 from web.errors import ApiError
-from web.input.body import JSON, TEXT, RawJson
+from web.input.body import FORM, JSON, TEXT, RawJson
 from web.input.parameters import MessageParameter
 from web.input.raw_json import NDJSON
 from web.operations.operation import Operation
@@ -90,6 +91,17 @@ def follow_the_rules(
         case.headers.pop("Idempotency-Key", None)
     if operation.name == "move" and not {"position", "message"} <= query.keys() | fields.keys():
         drop("position", "message")
+    if operation.name == "remove":
+        sent_names = query.keys() | fields.keys()
+        is_raw = case.media_type not in (None, JSON, FORM) and case.body is not NOT_SET
+        if "messages" in sent_names:
+            drop("position", "message", "contains", "reason")
+        elif is_raw:
+            query.setdefault("position", REQUIRED["position"])
+        elif not {"position", "message"} <= sent_names:
+            drop("position", "message")
+            if "contains" not in sent_names:
+                query["contains"] = "a"
     for name, other in EXCLUSIVE:
         if other in query or other in fields:
             drop(name)

@@ -1,6 +1,5 @@
 """Stream lists of messages of any length from Redis to the client, as JSON or NDJSON, in constant memory."""
 
-import contextlib
 import threading
 import time
 from collections.abc import Iterable, Iterator
@@ -9,7 +8,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from broker.models import Details, Search
+from broker.models import Details
 from broker.queue import ReliableQueue
 from broker.scan import iter_messages
 from RedisQueue import RedisQueue
@@ -72,13 +71,16 @@ def iter_details(queue: ReliableQueue, offset: int, limit: int, characters: int 
         offset += len(found)
 
 
-@contextlib.contextmanager
-def search_turn() -> Iterator[None]:
-    """Let one step of a search run: one at a time in this process, with pauses in which Redis serves the others."""
-    with _search_lock:
-        started = time.monotonic()
-        yield
-        time.sleep(min(MAX_SEARCH_PAUSE, time.monotonic() - started))
+def in_turns(steps: Iterator[T]) -> Iterator[T]:
+    """Yield the steps of a search: one at a time in this process, with pauses in which Redis serves the others."""
+    while True:
+        with _search_lock:
+            started = time.monotonic()
+            step = next(steps, None)
+            time.sleep(min(MAX_SEARCH_PAUSE, time.monotonic() - started))
+        if step is None:
+            return
+        yield step
 
 
 def iter_found(
@@ -94,13 +96,12 @@ def iter_found(
 
     They have their positions, and come in chunks; a chunk can be empty.
     """
-    search, left = Search(offset, reason=reason), NO_LIMIT if limit is None else limit
-    while left > 0 and not search.is_over:
-        with search_turn():
-            found, search = queue.find(text or "", min(left, PREVIEW_BATCH), _head_bytes(characters), search, details)
+    left = NO_LIMIT if limit is None else limit
+    steps = in_turns(queue.find(text or "", _head_bytes(characters), offset, details, reason))
+    while left > 0 and (found := next(steps, None)) is not None:
         yield [
             {"position": one.position, **_content(one.head, one.size, characters), **_details(one.details)}
-            for one in found
+            for one in found[:left]
         ]
         left -= len(found)
 

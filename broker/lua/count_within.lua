@@ -1,14 +1,16 @@
--- Count the messages that can be read at once: from an offset on, as many as fit in a number of bytes. It reads a few
--- at a time, more while they are small, so it never holds a thousand large ones.
+-- Count the messages that can be read at once: from an offset on, as many as fit in a number of bytes. It reads one at a
+-- time, as the next one may be large, and some at once far from the front, where it takes long to get there.
 --
 -- KEYS:   list
 -- Input:  offset, number of messages, bytes
 -- Output: the number of messages within these bytes
 
+local STEP_DISTANCE = 4000 -- messages from the front for each message that is read at once
+
 local offset, limit, budget = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
-local count, bytes, size = 0, 0, 16
+local step = 1 + math.floor(offset / STEP_DISTANCE)
+local count, bytes = 0, 0
 while count < limit do
-  local step = math.min(size, limit - count)
   local stop = -offset - count - 1
   local messages = redis.call('LRANGE', KEYS[1], stop - step + 1, stop)
   for i = #messages, 1, -1 do
@@ -17,6 +19,5 @@ while count < limit do
     count = count + 1
   end
   if #messages < step then break end -- all the others fit
-  size = bytes < 256 * count and 64 or 16
 end
 return limit

@@ -5,6 +5,7 @@
 -- message ends in '-d', and its deadline is in `delayed`. The message is in `bodies`, under the id without '-d'.
 
 local MAX_BATCH_BYTES = 16 * 1024 * 1024 -- a batch ends once it reaches this: a thousand messages can be a gigabyte
+local MAX_MOVED_BYTES = 2 * 1024 * 1024 -- a batch of messages that only change their place ends once it reaches this
 local MAX_DUE = 10000 -- due messages that one call looks at; if there are more, dead letters may change their order
 local MAX_MOVES = 1000 -- due messages that one call moves
 local MAX_STALE_REASONS = 1000 -- reasons of dead letters that other clients removed
@@ -53,7 +54,7 @@ end
 
 -- End reservations and delays. Messages that must be buried become dead letters, the oldest first. Those that were
 -- never delivered go to the back of the list, in the order of `ids`; all others to the front, the oldest foremost.
--- Return whether some are left because MAX_MOVES or MAX_BATCH_BYTES was reached.
+-- Return whether some are left because MAX_MOVES or MAX_MOVED_BYTES was reached.
 local function return_messages(ids)
   local moves, bytes = 0, 0
   local function move(id, push, key)
@@ -73,7 +74,7 @@ local function return_messages(ids)
     end
     call('ZREM', schedule_of(id), id)
     call('HDEL', bodies, body_field(id), failure_field(id))
-    return moves >= MAX_MOVES or bytes >= MAX_BATCH_BYTES
+    return moves >= MAX_MOVES or bytes >= MAX_MOVED_BYTES
   end
   local delivered, returning = {}, {}
   for _, id in ipairs(ids) do

@@ -10,7 +10,7 @@
 -- them to the front of where they came from, so that they are in their order again. One that was moved from a position
 -- goes back behind the message that was ahead of it, unless that has left or has been redelivered.
 
-local MAX_MOVED, MAX_MOVE_BYTES = 500, 1024 * 1024 -- in one call, which takes some milliseconds
+local MAX_MOVED, MAX_CARRIED_BYTES = 500, 1024 * 1024 -- in one call, which takes some milliseconds
 local MAX_COMPARED = 250 -- messages that one call compares with those that were moved
 
 if return_due() then return {AGAIN} end
@@ -20,7 +20,7 @@ if command == 'move' then
   check_types_to_carry()
   local entries = front_entries(number) -- read first what changes with the messages
   local messages, bytes = {}, 0
-  while #messages < number and bytes < MAX_MOVE_BYTES do
+  while #messages < number and bytes < MAX_CARRIED_BYTES do
     local message = call('LMOVE', list, extra, 'RIGHT', 'LEFT')
     if not message then break end
     messages[#messages + 1], bytes = message, bytes + #message
@@ -45,15 +45,16 @@ if command == 'move_back' then
     return known
   end
   local last = math.min(length, skipped + MAX_COMPARED)
-  while index < last and bytes < MAX_MOVE_BYTES do
+  while index < last and bytes < MAX_CARRIED_BYTES do
     local message = call('LINDEX', list, index)
     local digest = digest_of(message)
-    local with_reason = has_reasons and left(moved, digest) == 0 and left(failure_reasons, digest) > 0
-    local field = with_reason and '!' .. digest or digest
+    local whole = whole_digest(message, digest)
+    local with_reason = has_reasons and left(moved, whole) == 0 and left(failure_reasons, digest) > 0
+    local field = with_reason and '!' .. whole or whole
     if left(moved, field) > 0 then
       counts[moved][field] = counts[moved][field] - 1
       if with_reason then counts[failure_reasons][digest] = counts[failure_reasons][digest] - 1 end
-      found[#found + 1] = {index, message, digest, field}
+      found[#found + 1] = {index, message, field, with_reason and digest}
     end
     index, bytes = index + 1, bytes + #message
   end
@@ -67,11 +68,11 @@ if command == 'move_back' then
     for _, one in ipairs(found) do call('RPUSH', extra, one[2]) end
   end
   for _, one in ipairs(found) do
-    local at, message, digest, field = unpack(one)
+    local at, message, field, digest = unpack(one)
     local _, entry_index = entry_at(length - 1 - at, message)
     if entry_index then remove_entry(entry_index) end
     if has_entries then call('RPUSH', to_redeliveries, new_entry(message, 0)) end
-    local reason = field ~= digest and take_failure_reason(digest)
+    local reason = digest and take_failure_reason(digest)
     if reason then add_failure_reason(to_reasons, digest, reason) end
     if call('HINCRBY', moved, field, -1) == 0 then call('HDEL', moved, field) end
   end

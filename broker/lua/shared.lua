@@ -20,10 +20,11 @@ local DIGEST_LENGTH = 20 -- hexadecimal digits
 local ANSWER_KEYS = 7 -- of which five hold the last 24 hours
 local MIN_CLOCK_STEP = 1000 -- milliseconds; smaller corrections of a clock are normal
 local MAX_WALK_BYTES = 1024 * 1024 -- of messages that one call shows
-local MAX_END = 4096 -- bytes at each end of a message that its summary covers
+local SAMPLES, SAMPLE_BYTES = 16, 4096 -- of a large message that its digest covers
+local STEP_DISTANCE = 4000 -- messages from the front for each message that a walk reads at once
 
 local list, reserved, delayed, bodies, redeliveries, dead, acked, waiters = unpack(KEYS)
-local clock, paused, failure_reasons, dead_reasons, counters, extra, to_reasons, moved = unpack(KEYS, 9)
+local clock, paused, failure_reasons, dead_reasons, counters, extra, extra_2, extra_3 = unpack(KEYS, 9)
 local command, max_deliveries = ARGV[1], tonumber(ARGV[2])
 local call = redis.call
 local time = call('TIME')
@@ -84,11 +85,18 @@ end
 -- comes back to the front, so `redeliveries` is a stack that describes the front of the list; its top is the right end.
 -- An entry is '<digest>:<deliveries>:<when>:<failed>:<reason>', without the last two if the message never failed.
 
-local function digest_of(message) return string.sub(redis.sha1hex(message), 1, DIGEST_LENGTH) end
-
--- What stands for a message where a mistake does no harm: its size, and a digest of its ends, as it may be large.
-local function summary_of(message)
-  return #message .. ':' .. digest_of(string.sub(message, 1, MAX_END) .. string.sub(message, -MAX_END))
+-- A digest of a message; of a large one, of its size and of samples of it, as a digest of all takes milliseconds. So it
+-- says nothing for sure: where a message is removed, the whole text is compared. `message_digest` in keys.py is the same.
+local function digest_of(message)
+  local text, size = message, #message
+  if size > SAMPLES * SAMPLE_BYTES then
+    text = size .. ':'
+    for i = 0, SAMPLES - 1 do
+      local first = math.floor(i * (size - SAMPLE_BYTES) / (SAMPLES - 1))
+      text = text .. string.sub(message, first + 1, first + SAMPLE_BYTES)
+    end
+  end
+  return string.sub(redis.sha1hex(text), 1, DIGEST_LENGTH)
 end
 
 local function new_entry(message, deliveries) return digest_of(message) .. ':' .. deliveries .. ':' .. whole(now) end
@@ -121,15 +129,15 @@ local function find_entry(entries, top, digest, n)
   end
 end
 
--- Match consecutive messages with their entries; that of the first is at the top of `entries`, or
+-- Match a number of consecutive messages, each by its digest, with their entries; that of the first is at the top of `entries`, or
 -- below entries of messages that other clients removed. A message without an entry has never come back, so neither have
 -- those behind it.
 -- Return the positions of the entries, the last of them, and whether some message has none.
-local function match_entries(entries, messages)
+local function match_entries(entries, number, digest_at)
   local found, top = {}, #entries
-  for i, message in ipairs(messages) do
+  for i = 1, number do
     if top == 0 then break end
-    found[i] = find_entry(entries, top, digest_of(message), 1)
+    found[i] = find_entry(entries, top, digest_at(i), 1)
     if not found[i] then return found, 0, true end
     top = found[i] - 1
   end
@@ -142,7 +150,7 @@ local function front_entries(number) return call('LRANGE', redeliveries, -number
 -- Remove the entries of messages that were taken from the front. Return the number of earlier deliveries of each.
 local function remove_entries(entries, messages)
   local deliveries = {}
-  local found, top, is_new = match_entries(entries, messages)
+  local found, top, is_new = match_entries(entries, #messages, function(i) return digest_of(messages[i]) end)
   for i = 1, #messages do deliveries[i] = found[i] and tonumber(string.match(entries[found[i]], ':(%d+)')) or 0 end
   if is_new or (#entries > 0 and call('EXISTS', list) == 0) then
     call('DEL', redeliveries)
@@ -199,10 +207,10 @@ local function remove_failure_reasons(messages)
 end
 
 -- The history of a message: {deliveries, when it failed last, the reason, when it died}; times are milliseconds, 0 for
--- never. The arguments are its deliveries and last failure since it joined this queue. A failure without a reason does
--- not hide the one for which the message died.
-local function history_of(message, deliveries, failed, reason)
-  local record = call('HGET', failure_reasons, digest_of(message)) or ''
+-- never. The arguments are its digest, and its deliveries and last failure since it joined this queue. A failure without
+-- a reason does not hide the one for which the message died.
+local function history_of(digest, deliveries, failed, reason)
+  local record = call('HGET', failure_reasons, digest) or ''
   local before, died, why = string.match(record, '^%d+:(%d+):(%d+):(.*)$')
   if not before then return {deliveries, failed, reason, 0} end
   if reason == '' then failed, reason = 0, why end
@@ -247,37 +255,33 @@ end
 
 -- == Walks
 
--- Call visit(message, position) for the waiting messages from a position on, in pop order, until it returns true, or
--- `limit` messages or `max_bytes` were read. It reads a few at once, more while they are small, so it never holds
--- many large ones. `first` is the first one, if it was read before. Return the position after the last one visited.
-local function walk(position, limit, max_bytes, visit, first)
+-- Call visit(message) for the waiting messages from a position on, in pop order, until `limit` messages or MAX_WALK_BYTES
+-- were read. It reads one at a time, as the next one may be large, and some at once far from the front, where it takes
+-- long to get there.
+local function walk(position, limit, visit)
   local bytes, visited = 0, 0
-  while visited < limit and bytes < max_bytes do
-    local average = bytes / math.max(visited, 1)
-    local size = visited == 0 and 1 or (average < 256 and 64) or (average < 16384 and 16) or 1
-    local step = math.min(size, limit - visited)
-    local messages = first and {first} or call('LRANGE', list, -position - step, -position - 1)
-    first = nil
+  while visited < limit and bytes < MAX_WALK_BYTES do
+    local step = math.min(1 + math.floor(position / STEP_DISTANCE), limit - visited)
+    local messages = call('LRANGE', list, -position - step, -position - 1)
     for i = #messages, 1, -1 do
+      visit(messages[i])
       visited, bytes = visited + 1, bytes + #messages[i]
-      position = position + 1
-      if visit(messages[i], position - 1) then return position end
     end
     if #messages < step then break end
+    position = position + step
   end
-  return position
 end
 
--- The history of consecutive messages from an offset on, each as in history_of.
-local function details_of(messages, offset)
+-- The history of consecutive messages from an offset on, by their digests, each as in history_of.
+local function details_of(digests, offset)
   local has_reasons = has_failure_reasons()
-  local entries = call('LRANGE', redeliveries, -offset - #messages - MAX_ENTRIES_SEARCHED, -offset - 1)
-  local details, found = {}, match_entries(entries, messages)
-  for i, message in ipairs(messages) do
+  local entries = call('LRANGE', redeliveries, -offset - #digests - MAX_ENTRIES_SEARCHED, -offset - 1)
+  local details, found = {}, match_entries(entries, #digests, function(i) return digests[i] end)
+  for i, digest in ipairs(digests) do
     local deliveries, rest = string.match(found[i] and entries[found[i]] or '', '^%x*:(%d+):%d+(.*)$')
     local failed, reason = string.match(rest or '', '^:(%d+):(.*)$')
     local known = {tonumber(deliveries or 0), tonumber(failed or 0), reason or '', 0}
-    details[i] = has_reasons and history_of(message, unpack(known)) or known
+    details[i] = has_reasons and history_of(digest, unpack(known)) or known
   end
   return details
 end

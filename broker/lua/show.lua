@@ -5,6 +5,8 @@
 --                         pop order, milliseconds until a count changes by itself (-1: never)
 -- details         Input:  as of state
 --                 Output: {first bytes, size, {deliveries, when it failed, reason, when it died}}... in pop order
+-- details_of      Input:  an offset and the digest of a message behind it, of each message
+--                 Output: {deliveries, when it failed, reason, when it died}...
 -- in_flight       Input:  'reserved' or 'delayed', offset, id and deadline of the last message read before (or ''),
 --                         number, bytes of each; with an id the list continues behind that message
 --                 Output: {id, deadline, first bytes, size, {deliveries, when it failed, reason, when it died}}...
@@ -41,19 +43,25 @@ if command == 'state' then
     end
   end
   local heads = {}
-  local messages = number > 0 and call('LRANGE', list, -offset - number, -offset - 1) or {}
-  for i = #messages, 1, -1 do heads[#heads + 1] = {string.sub(messages[i], 1, ARGV[5]), #messages[i]} end
+  walk(offset, number, function(message) heads[#heads + 1] = {string.sub(message, 1, ARGV[5]), #message} end)
   local counts = {call('LLEN', list), call('ZCARD', reserved), call('ZCARD', delayed), call('LLEN', dead)}
   counts[5], counts[6] = waiting_clients, is_paused() and 1 or 0
   return {DONE, counts, heads, next_change}
 end
 
 if command == 'details' then
-  local messages, shown = {}, {}
-  walk(tonumber(ARGV[4]), tonumber(ARGV[3]), MAX_WALK_BYTES, function(message) messages[#messages + 1] = message end)
-  for i, details in ipairs(details_of(messages, tonumber(ARGV[4]))) do
-    shown[i] = {string.sub(messages[i], 1, ARGV[5]), #messages[i], details}
-  end
+  local digests, shown = {}, {}
+  walk(tonumber(ARGV[4]), tonumber(ARGV[3]), function(message)
+    digests[#digests + 1] = digest_of(message)
+    shown[#shown + 1] = {string.sub(message, 1, ARGV[5]), #message}
+  end)
+  for i, details in ipairs(details_of(digests, tonumber(ARGV[4]))) do shown[i][3] = details end
+  return {DONE, shown}
+end
+
+if command == 'details_of' then
+  local shown = {}
+  for i = 3, #ARGV, 2 do shown[#shown + 1] = details_of({ARGV[i + 1]}, tonumber(ARGV[i]))[1] end
   return {DONE, shown}
 end
 
@@ -74,7 +82,7 @@ if command == 'in_flight' then
     bytes = bytes + #message
     local head = string.sub(message, 1, ARGV[8])
     local history = {0, tonumber(failed or 0), reason or '', 0}
-    if has_reasons then history = history_of(message, unpack(history)) end
+    if has_reasons then history = history_of(digest_of(message), unpack(history)) end
     history[1] = deliveries_of(id) -- since it joined this queue, for it counts towards a burial
     shown[#shown + 1] = {id, tonumber(ids[i + 1]), head, #message, history}
     if bytes >= MAX_WALK_BYTES then break end
@@ -88,7 +96,7 @@ if command == 'stats' then
   local expired, buried = tonumber(seen[1] or 0), tonumber(seen[2] or 0)
   local message, count, since = call('LINDEX', list, -1), call('LLEN', list), now
   if message then
-    local head = summary_of(message)
+    local head = #message .. ':' .. digest_of(message)
     local stays = seen[3] == head and count >= tonumber(seen[4]) and tonumber(seen[5]) <= now
     since = stays and tonumber(seen[5]) or now
     if not stays or count ~= tonumber(seen[4]) then

@@ -32,6 +32,10 @@ class ScriptedQueue(RedisQueue):
     def _cleared_key(self, undo: str) -> str:
         return self.key_prefix + "cleared:" + undo
 
+    def _removed_keys(self, undo: str) -> list[str]:
+        """Return the keys of messages that were removed, and of their history."""
+        return [self._cleared_key(undo), self._cleared_key(undo) + ":history"]
+
     def _run(
         self, commands: script.Script, command: str, *arguments: Any, extra: Sequence[Any] = (), large: bool = False
     ) -> list[Any]:

@@ -1,12 +1,18 @@
-"""Move messages to another queue, and back. The scripts are `move.lua`, `tidy.lua` and `find.lua` in `broker/lua`."""
+"""Move messages to another queue, and back. The scripts are `move.lua` and `tidy.lua` in `broker/lua`."""
 
+import math
 import secrets
 from collections.abc import Iterator
 
 from broker import script
 from broker.keys import is_name, queue_keys
-from broker.models import NotFound, Search
+from broker.models import NotFound
 from broker.queue.show import ShowOperations
+from broker.scan import Scan
+
+MAX_TAKEN = 250  # messages that one call takes from anywhere in the queue, which takes some milliseconds
+MAX_TAKEN_BYTES = 1 << 18  # of them; a larger message comes alone
+MAX_SHIFT = 1000  # messages in front of a found one that may leave before it is taken
 
 
 class MoveOperations(ShowOperations):
@@ -44,15 +50,13 @@ class MoveOperations(ShowOperations):
             raise NotFound
 
     def find_and_move(
-        self, to: str, text: str, max: int, search: Search, undo: str | None = None
-    ) -> tuple[int, Search]:
-        """Move up to `max` messages that `find` would find to the back of the queue `to`.
+        self, to: str, text: str, max: int | None = None, reason: str | None = None, undo: str | None = None
+    ) -> Iterator[int]:
+        """Move up to `max` messages that `find` would find to the back of the queue `to`, and yield their number.
 
-        Return their number and where to continue.
+        It yields the size of each batch, which can be 0.
         """
-        mark, keys = secrets.token_hex(16), self._move_keys(to, undo)
-        found, search = self._find("find_and_move", text, max, mark, search, extra=keys)
-        return len(found), search
+        return self._take_found("move_many", text, reason, max, self._move_keys(to, undo))
 
     def move_back(self, undo: str) -> Iterator[int]:
         """Put back what was moved with `undo` and still waits there, and yield the size of each batch.
@@ -82,3 +86,35 @@ class MoveOperations(ShowOperations):
         """Return the extra keys of a move."""
         other = queue_keys(to, self.prefix)
         return [other[0], other[1] + "failure_reasons", *([self._moved_key(undo)] if undo else [])]
+
+    def _take_found(
+        self, command: str, text: str, reason: str | None, max: int | None, keys: list[str]
+    ) -> Iterator[int]:
+        scan, left = Scan(self), math.inf if max is None else max
+        for chunk, indexes in self._search(scan, text, reason):
+            found = indexes[: int(min(left, len(indexes)))]
+            start = scan.position - len(chunk)
+            taken = 0
+            for number in self._take_many(command, [(start + at, chunk[at]) for at in found], MAX_SHIFT, keys):
+                taken += number
+                yield number
+            left -= taken
+            if left <= 0:
+                return
+            scan.drop(chunk, set(found))
+            yield 0
+
+    def _take_many(
+        self, command: str, messages: list[tuple[int, bytes]], max_shift: int, keys: list[str]
+    ) -> Iterator[int]:
+        """Take messages out of the queue in batches, and yield the size of each."""
+        taken, start = 0, 0
+        while start < len(messages):
+            end, size = start, 0
+            while end < len(messages) and end - start < MAX_TAKEN and (end == start or size < MAX_TAKEN_BYTES):
+                size += len(messages[end][1])
+                end += 1
+            batch = [each for position, message in messages[start:end] for each in (position - taken, message)]
+            number = int(self._run(script.TIDY, command, secrets.token_hex(16), max_shift, *batch, extra=keys)[0])
+            yield number
+            taken, start = taken + number, end

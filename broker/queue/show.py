@@ -1,23 +1,38 @@
-"""Show: read the state of a queue and search it. The scripts are `broker/lua/show.lua` and `find.lua`."""
+"""Show: read the state of a queue and search it. The script is `broker/lua/show.lua`.
 
-from typing import Any
+What Redis copies for a script takes ten times as long as what it copies into a reply. So messages are searched here,
+not in a script.
+"""
+
+from collections.abc import Iterator
 
 from broker import script
-from broker.models import Details, Found, InFlight, QueueCounts, QueueStats, Search, State
+from broker.keys import message_digest
+from broker.models import Details, Found, InFlight, QueueCounts, QueueStats, State
 from broker.queue.base import ScriptedQueue, to_milliseconds, to_seconds
 from broker.reasons import mask
+from broker.scan import Scan, contains
 
-MAX_JUDGED = 250  # reasons that are sent to a search again
+MAX_FOUND = 100  # messages that one call returns the details of
+MAX_SHIFT = 50  # messages in front of a found one that may leave before its details are read
 
 
 class ShowOperations(ScriptedQueue):
     """The operations that read, and take nothing."""
 
     def state(self, heads: int = 0, offset: int = 0, head_bytes: int = 0) -> State:
-        """Return the counts, and the first `head_bytes` bytes of `heads` messages after the first `offset`."""
-        counts, found, next_change = self._run(script.SHOW, "state", heads, offset, head_bytes, large=heads > 0)
-        shown = [(head, size) for head, size in found]
-        return State(QueueCounts(*[*counts[:5], counts[5] == 1]), shown, to_seconds(next_change))
+        """Return the counts, and the first `head_bytes` bytes of `heads` messages after the first `offset`.
+
+        Heads of large messages are read in several calls, between which the queue can change.
+        """
+        counts, shown, next_change = self._run(script.SHOW, "state", heads, offset, head_bytes, large=heads > 0)
+        found = shown
+        while found and len(shown) < min(heads, counts[0] - offset):
+            left = heads - len(shown)
+            found = self._run(script.SHOW, "state", left, offset + len(shown), head_bytes, large=True)[1]
+            shown += found
+        heads_shown = [(head, size) for head, size in shown]
+        return State(QueueCounts(*[*counts[:5], counts[5] == 1]), heads_shown, to_seconds(next_change))
 
     def details(self, heads: int, offset: int, head_bytes: int) -> list[tuple[bytes, int, Details]]:
         """Return the first bytes, the size and the history of up to `heads` messages after the first `offset`.
@@ -39,33 +54,55 @@ class ShowOperations(ScriptedQueue):
         return [InFlight.from_reply(*record) for record in found]
 
     def find(
-        self, text: str, max: int, head_bytes: int, search: Search, details: bool = False
-    ) -> tuple[list[Found], Search]:
-        """Search the next messages, up to 1,000 or 64 KiB, for a text; "" matches all, ASCII letters in either case.
+        self, text: str, head_bytes: int, offset: int = 0, details: bool = False, reason: str | None = None
+    ) -> Iterator[list[Found]]:
+        """Search all messages after the first `offset` for a text; ASCII letters match in either case.
 
-        Return up to `max` messages that contain it, with their first `head_bytes` bytes, and where to continue.
+        With a `reason`, find only those that failed for it last, whatever the numbers and ids in it.
+
+        Yield those that contain it, with their first `head_bytes` bytes: a list for each chunk of the queue, which can
+        be empty. A message that waits throughout is found once, unless an equal one waits too.
         """
-        found, search = self._find("find", text, max, head_bytes, search, int(details))
-        return [
-            Found(position, head, size, Details.from_reply(*history[0]) if history else None)
-            for position, size, head, *history in found
-        ], search
+        scan = Scan(self, offset)
+        for chunk, indexes in self._search(scan, text, reason):
+            start = scan.position - len(chunk)
+            found = [(start + index, chunk[index]) for index in indexes]
+            histories = self._details_of(found) if details else [None] * len(found)
+            yield [
+                Found(position, message[:head_bytes], len(message), history)
+                for (position, message), history in zip(found, histories, strict=True)
+            ]
 
-    def _find(
-        self, command: str, text: str, max: int, argument: Any, search: Search, details: int = 0, **options: Any
-    ) -> tuple[list[Any], Search]:
-        reasons: list[Any] = [""]
-        if search.reason is not None:
-            judged = [(b"+" if is_wanted else b"-") + reason for reason, is_wanted in search.judged.items()]
-            reasons = [len(judged), *judged]
-        arguments = [text.encode().lower(), search.position, max, argument, details, *search.part, *reasons]
-        answer = self._run(script.FIND, command, *arguments, *search.mark, large=True, **options)
-        position, is_over, found, mark, part, unjudged = answer
-        known = search.judged
-        if search.reason is not None and unjudged:
-            new = {each: mask(each.decode(errors="replace")) == mask(search.reason) for each in unjudged}
-            known = new if len(known) > MAX_JUDGED else {**known, **new}
-        return found, Search(position, tuple(mark), is_over == 1, tuple(part), search.reason, known)
+    def _search(self, scan: Scan, text: str, reason: str | None) -> Iterator[tuple[list[bytes], list[int]]]:
+        """Yield each chunk of the queue, and the indexes of the messages in it that contain the text.
+
+        With a `reason`, they failed for it.
+        """
+        lower = text.encode().lower()
+        wanted = None if reason is None else mask(reason)
+        while chunk := scan.read():
+            indexes = [index for index, message in enumerate(chunk) if contains(message, lower)]
+            if wanted is not None:
+                start = scan.position - len(chunk)
+                histories = self._details_of([(start + index, chunk[index]) for index in indexes])
+                indexes = [
+                    index
+                    for index, history in zip(indexes, histories, strict=True)
+                    if history.reason and mask(history.reason) == wanted
+                ]
+            yield chunk, indexes
+
+    def _details_of(self, found: list[tuple[int, bytes]]) -> list[Details]:
+        """Return the history of each message, by its position and the message."""
+        details = list[Details]()
+        for start in range(0, len(found), MAX_FOUND):
+            arguments = [
+                argument
+                for position, message in found[start : start + MAX_FOUND]
+                for argument in (max(0, position - MAX_SHIFT), message_digest(message))
+            ]
+            details += [Details.from_reply(*one) for one in self._run(script.SHOW, "details_of", *arguments)[0]]
+        return details
 
     def stats(self) -> QueueStats:
         """Return the totals that Redis keeps, and record which message is next."""

@@ -1,7 +1,7 @@
 """Tidy up: remove, clear and restore messages, and pause the queue. The script is `broker/lua/tidy.lua`."""
 
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from broker import script
 from broker.models import NotFound
@@ -32,10 +32,11 @@ class TidyOperations(MoveOperations):
         return count, token if count else None
 
     def restore(self, undo: str) -> int:
-        """Put back what `clear` or `remove` removed, or what was moved, and return the number of messages.
+        """Put back what was cleared, removed or moved, and return the number of messages.
 
-        Cleared messages go to the front. A removed one goes back behind the message that was ahead of it, or to the
-        front if that has left. Moved ones go back as `move_back` says, if they still wait where they were moved to.
+        Messages that were cleared, or removed with many, go to the front. A single one goes back behind the message
+        that was ahead of it, or to the front if that has left. Moved ones go back as `move_back` says, if they still
+        wait where they were moved to.
 
         Raises:
             NotFound: it was restored before, or removed or moved more than an hour ago.
@@ -54,11 +55,27 @@ class TidyOperations(MoveOperations):
         done, are_more = 0, 1
         while are_more:
             arguments = [secrets.token_hex(16)]
-            count, are_more = self._run(script.TIDY, "restore", *arguments, extra=[self._cleared_key(undo)])
+            count, are_more = self._run(script.TIDY, "restore", *arguments, extra=self._removed_keys(undo))
             done += count
             if not done:
                 raise NotFound
             yield count
+
+    def find_and_remove(
+        self, text: str, max: int | None = None, reason: str | None = None
+    ) -> tuple[str, Iterator[int]]:
+        """Return an iterator that removes up to `max` messages that `find` would find, and yields as `find_and_move`.
+
+        Also return the token with which `restore` puts them to the front, for an hour.
+        """
+        token = secrets.token_hex(8)
+        return token, self._take_found("remove_many", text, reason, max, self._removed_keys(token))
+
+    def remove_many(self, messages: Sequence[tuple[int, bytes]]) -> tuple[str, Iterator[int]]:
+        """Do as `find_and_remove` with these messages: those that are still at these positions, 0 being next."""
+        token = secrets.token_hex(8)
+        ordered = sorted(dict(messages).items())
+        return token, self._take_many("remove_many", ordered, 0, self._removed_keys(token))
 
     def pause(self) -> None:
         """Let `pop` and `reserve` take nothing until `resume`. Other Redis clients can still pop."""

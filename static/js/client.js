@@ -249,12 +249,21 @@ export class QueueClient {
 
   /**
    * Remove the message at a position, if it is this very message; else QueueError "stale".
+   * @overload
    * @param {number} position 0: next to be popped @param {Message} message
-   * @param {{undo?: boolean}} options undo: keep it for an hour, so that `restore` can put it back where it was
+   * @param {{undo?: boolean}} [options] undo: keep it for an hour, so that `restore` can put it back where it was
    * @returns {Promise<{message: Message, undo?: string}>}
    */
-  remove(position, message, { undo } = {}) {
-    return this.#post("remove", { body: { position, message, undo } });
+  /**
+   * Remove all messages that contain a text or failed for a reason of `reasons`, or up to 1,000, each if it is at its
+   * position. `restore` puts them to the front.
+   * @overload
+   * @param {{contains?: string, reason?: string} | {messages: {position: number, message: Message}[]}} which
+   * @returns {Promise<{removed: number, undo: string | null}>}
+   */
+  /** @param {any} which @param {Message} [message] @param {{undo?: boolean}} options */
+  remove(which, message, { undo } = {}) {
+    return this.#post("remove", { body: typeof which === "object" ? which : { position: which, message, undo } });
   }
 
   /**

@@ -1,9 +1,10 @@
 """Shared by the tests of queues: short forms of common steps, and every operation at once."""
 
 from collections.abc import Callable
+from itertools import chain
 from typing import Any
 
-from broker.models import Delivery, Search
+from broker.models import Delivery, Found
 from broker.queue import ReliableQueue
 
 
@@ -32,6 +33,11 @@ def bury(queue: ReliableQueue, message: bytes, reason: str) -> None:
     """Push a message and make it a dead letter; the queue must be empty."""
     queue.push(message)
     queue.release(reserve(queue)[0].id, dead=True, reason=reason)
+
+
+def found(queue: ReliableQueue, text: str, offset: int = 0, details: bool = False) -> list[Found]:
+    """Return the messages that contain a text, with their first 50 bytes."""
+    return list(chain.from_iterable(queue.find(text, 50, offset, details)))
 
 
 def numbered(count: int, start: int = 0) -> list[bytes]:
@@ -92,17 +98,19 @@ def each_operation(
         "restore a removed message": lambda: queue.restore(removed),
         "move": lambda: queue.move(to, 2),
         "move one": lambda: queue.move_one(to, 0, b"a"),
-        "find and move": lambda: queue.find_and_move(to, "a", 9, Search()),
+        "find and move": lambda: sum(queue.find_and_move(to, "a", 9)),
+        "find and remove": lambda: sum(queue.find_and_remove("a")[1]),
+        "remove many": lambda: sum(queue.remove_many([(0, b"a")])[1]),
         "move back": lambda: queue.restore(moved),
         "reasons": lambda: queue.reasons(),
-        "find by reason": lambda: queue.find("", 9, 9, Search(reason="why")),
+        "find by reason": lambda: list(queue.find("", 9, reason="why")),
         "pause": lambda: queue.pause(),
         "resume": lambda: queue.resume(),
         "state": lambda: queue.state(2, 0, 9),
         "details": lambda: queue.details(9, 0, 9),
         "reserved": lambda: queue.in_flight("reserved", 9, 9),
         "delayed": lambda: queue.in_flight("delayed", 9, 9),
-        "find": lambda: queue.find("a", 9, 9, Search(), details=True),
+        "find": lambda: found(queue, "a", details=True),
         "stats": lambda: queue.stats(),
         "report waiters": lambda: queue.report_waiters("process", 1, 30),
     }
@@ -141,8 +149,9 @@ def use_every_operation(queue: ReliableQueue) -> None:
     queue.push(b"done")
     queue.ack_with(reserve(queue)[0].id, "job", b"result")
     queue.store_result("other", b"result")
-    queue.find("1", 5, 5, Search(), details=True)
-    queue.find_and_move(dead.name, "10", 1, Search())
+    found(queue, "1", details=True)
+    sum(queue.find_and_move(dead.name, "10", 1))
+    sum(queue.find_and_remove("10", 1)[1])
     dead.move_one(queue.name, 0, dead.all(0, 1)[0])
     undo = queue.new_undo(dead.name)
     queue.move(dead.name, 1, undo)

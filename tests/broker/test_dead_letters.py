@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from broker.models import Details, Search
+from broker.models import Details
 from broker.queue import ReliableQueue
 from tests.broker.helpers import bury, dead_letters, end_leases, numbered, reserve
 
@@ -65,7 +65,9 @@ def test_equal_dead_letters_share_the_latest_reason_until_the_last_is_gone(queue
     assert (history(dead), reasons(queue)) == ([(b"other", 1, "four", True)], 1)
 
 
-@pytest.mark.parametrize("way", ["pop", "pop once", "ack", "remove", "move", "move one", "find and move", "clear"])
+@pytest.mark.parametrize(
+    "way", ["pop", "pop once", "ack", "remove", "move", "move one", "find and move", "find and remove", "clear"]
+)
 def test_a_reason_goes_with_its_message(queue: ReliableQueue, way: str) -> None:
     bury(queue, b"a", "why")
     dead = dead_letters(queue)
@@ -76,12 +78,13 @@ def test_a_reason_goes_with_its_message(queue: ReliableQueue, way: str) -> None:
         "remove": lambda: dead.remove(0, b"a"),
         "move": lambda: dead.move(queue.name, 1),
         "move one": lambda: dead.move_one(queue.name, 0, b"a"),
-        "find and move": lambda: dead.find_and_move(queue.name, "a", 1, Search()),
+        "find and move": lambda: sum(dead.find_and_move(queue.name, "a")),
+        "find and remove": lambda: sum(dead.find_and_remove("a")[1]),
         "clear": lambda: dead.clear(),
     }
     ways[way]()
     assert (dead.all(), reasons(queue)) == ([], 0)
-    if "move" in way and way != "remove":
+    if way in ("move", "move one", "find and move"):
         assert history(queue) == [(b"a", 1, "why", True)]
 
 

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 from broker.connections.connection import connect
-from broker.models import Conflict, Delivery, LeaseExpired, NotFound, Pushed, QueueCounts, Search
+from broker.models import Conflict, Delivery, LeaseExpired, NotFound, Pushed, QueueCounts
 from broker.queue import ReliableQueue
 from broker.scan import iter_messages
 from RedisQueue import RedisQueue
@@ -64,6 +64,7 @@ class Model:
     acked: set[str] = field(default_factory=set)
     answers: dict[str, tuple[Any, Any]] = field(default_factory=dict)  # Idempotency-Key -> request, answer
     cleared: dict[str, list[bytes]] = field(default_factory=dict)
+    histories: dict[str, dict[bytes, Any]] = field(default_factory=dict)  # of `cleared` -> message -> entry, reason
     waiters: dict[str, int] = field(default_factory=dict)
 
     def push(self, messages: Sequence[bytes], front: bool) -> int:
@@ -247,12 +248,32 @@ class Model:
         self.take_at(position, message)
         self.remove_failure_reasons([message])
 
+    def take_many(self, positions: Sequence[int]) -> tuple[list[bytes], dict[bytes, Any]]:
+        """Remove the messages at ascending positions; return them and their history, that of equal ones the first's."""
+        found, history = [self.waiting[at] for at in positions], dict[bytes, Any]()
+        for at, message in zip(reversed(positions), reversed(found), strict=True):
+            entry, reason = None, self.failure_reasons.get(message)
+            index = self.find_redelivery(message, self.waiting[: at + 1].count(message))
+            if index is not None:
+                entry = self.redeliveries.pop(index)
+            before = history.get(message, (None, None))
+            if entry or reason:
+                history[message] = entry or before[0], reason or before[1]
+            del self.waiting[at]
+        return found, history
+
     def restore(self, undo: str) -> int:
         if undo not in self.cleared:
             raise NotFound
-        messages = self.cleared.pop(undo)
-        self.waiting[:0] = messages
-        self.redeliveries.clear()
+        messages, history = self.cleared.pop(undo), self.histories.pop(undo, {})
+        for message in reversed(messages):
+            entry, reason = history.get(message, (None, None))
+            if reason:
+                number = self.failure_reasons.get(message, (0,))[0]
+                self.failure_reasons[message] = number + 1, *reason[1:]
+            if entry or self.redeliveries:
+                self.redeliveries.append(entry or (message, 0, ""))
+            self.waiting.insert(0, message)
         return len(messages)
 
 
@@ -570,22 +591,37 @@ class EveryOperation(RuleBasedStateMachine):
             return
         model = self.model(q)
         positions = model.find(text)[:max]
-        moved, search = self.queue(q).find_and_move(self.mark + to, text.decode(), max, Search())
-        assert moved == len(positions)
-        assert search.is_over or moved == max
-        for position in reversed(positions):
-            message = model.waiting[position]
-            at = model.find_redelivery(message, model.waiting[: position + 1].count(message))
-            if at is not None:
-                del model.redeliveries[at]
-        found = [model.waiting.pop(position) for position in reversed(positions)][::-1]
+        assert sum(self.queue(q).find_and_move(self.mark + to, text.decode(), max)) == len(positions)
+        found, _ = model.take_many(positions)
         model.hand_over(self.model(to), found)
 
-    @rule(q=QUEUES, max=MAX, text=st.sampled_from([b"A", b",", b"none"]))
-    def find(self, q: str, max: int, text: bytes) -> None:
+    @rule(q=QUEUES, max=MAX, text=st.sampled_from([b"a", b",", b"none"]))
+    def find_and_remove(self, q: str, max: int, text: bytes) -> None:
+        model = self.up_to_date(q)
+        undo, batches = self.queue(q).find_and_remove(text.decode(), max)
+        self.was_removed(model, undo, sum(batches), model.find(text)[:max])
+
+    @rule(q=QUEUES, picks=PICKS, other=st.sampled_from([None, None, b"a"]))
+    def remove_many(self, q: str, picks: list[int], other: bytes | None) -> None:
+        """Remove the messages at some positions, or others, as a client with an outdated view does."""
+        model = self.up_to_date(q)
+        there = dict(enumerate(model.waiting))
+        undo, batches = self.queue(q).remove_many([(at, other or there.get(at, b"b")) for at in picks])
+        positions = [at for at in sorted(set(picks)) if at in there and other in (None, there[at])]
+        self.was_removed(model, undo, sum(batches), positions)
+
+    def was_removed(self, model: Model, undo: str, removed: int, positions: list[int]) -> None:
+        assert removed == len(positions)
+        if positions:
+            model.cleared[undo], model.histories[undo] = model.take_many(positions)
+            model.remove_failure_reasons(model.cleared[undo])
+            self.undos.append(undo)
+
+    @rule(q=QUEUES, text=st.sampled_from([b"A", b",", b"none"]))
+    def find(self, q: str, text: bytes) -> None:
         model = self.model(q)
-        found, _ = self.queue(q).find(text.decode(), max, 2, Search(), details=True)
-        expected, details = model.find(text.lower())[:max], model.details()
+        found = [*itertools.chain(*self.queue(q).find(text.decode(), 2, details=True))]
+        expected, details = model.find(text.lower()), model.details()
         assert [(one.position, one.head) for one in found] == [(at, model.waiting[at][:2]) for at in expected]
         for one in found:  # equal messages have their own history only if all before them have one
             if model.waiting.count(model.waiting[one.position]) == 1 and one.details:
@@ -700,6 +736,7 @@ class EveryOperation(RuleBasedStateMachine):
             keys |= {queue.key_prefix + key for key, value in {**kinds, "waiters": model.waiters}.items() if value}
             keys |= {queue.key} if found.waiting else set()
             keys |= {queue._cleared_key(undo) for undo in model.cleared}
+            keys |= {queue._removed_keys(undo)[1] for undo, history in model.histories.items() if history}
             keys |= {queue.result_key(job) for job in model.results}
         assert messages == self.pushed, "pushed = waiting + reserved + dead + cleared + taken"
         others = {self.queue(q).key_prefix + key for q in self.models for key in ("clock", "resumed", "counters")}

@@ -6,7 +6,7 @@ import pytest
 import redis
 
 from broker.connections.connection import connect
-from broker.models import Details, NotFound, Search
+from broker.models import Details, NotFound
 from broker.queue import ReliableQueue
 from tests.broker.helpers import bury, dead_letters, end_leases, numbered, reserve
 from tests.servers import Proxy, Store
@@ -123,10 +123,31 @@ def test_the_deliveries_of_a_message_that_went_back_are_forgotten(queue: Reliabl
     assert [(bytes(one), one.deliveries) for one in reserve(other, 2)] == [(b"b", 2), (b"a", 1)]
 
 
+@pytest.mark.parametrize("is_dead", [False, True])
+def test_a_large_message_goes_back_and_one_like_it_stays(
+    queue: ReliableQueue, other: ReliableQueue, is_dead: bool
+) -> None:
+    large = bytearray(b"x" * 300_000)
+    if is_dead:
+        bury(queue, bytes(large), "why")
+        queue, other = dead_letters(queue), queue
+    else:
+        queue.push(bytes(large))
+    undo = move(queue, other, 1)
+    like_it = large[:10_000] + b"y" + large[10_001:]  # between two samples
+    other.push(bytes(like_it))
+    assert queue.restore(undo) == 1
+    assert (queue.all() == [bytes(large)], other.all() == [bytes(like_it)]) == (True, True)
+    undo = move(queue, other, 1)
+    other.pop(2)
+    other.push(bytes(like_it))
+    assert (queue.restore(undo), queue.all(), other.count()) == (0, [], 1)
+
+
 def test_messages_that_were_found_go_back_to_the_front(queue: ReliableQueue, other: ReliableQueue) -> None:
     queue.push(b"a", b"b1", b"c", b"b2")
     undo = queue.new_undo(other.name)
-    queue.find_and_move(other.name, "b", 9, Search(), undo)
+    assert sum(queue.find_and_move(other.name, "b", undo=undo)) == 2
     assert (queue.restore(undo), queue.all(), other.all()) == (2, [b"b1", b"b2", b"a", b"c"], [])
 
 

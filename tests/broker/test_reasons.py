@@ -1,6 +1,7 @@
 """Why messages failed: reasons are grouped by what numbers and ids hide, counted, and searched for."""
 
 import time
+from itertools import chain
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broker.connections.connection import connect
-from broker.models import Search
 from broker.queue import ReliableQueue
 from broker.queue import reasons as module
 from broker.reasons import MAX_REASONS, Reason, Tally, mask
@@ -117,14 +117,9 @@ def test_counting_stops_at_a_limit_and_says_so(queue: ReliableQueue, monkeypatch
     assert tally.reasons()[0].count == 2
 
 
-def search(queue: ReliableQueue, reason: str, text: str = "", max: int = 9) -> list[tuple[int, bytes]]:
+def search(queue: ReliableQueue, reason: str, text: str = "") -> list[tuple[int, bytes]]:
     """Return the position and the text of each message that failed for a reason."""
-    at, found = Search(reason=reason), []
-    while not at.is_over:
-        some, at = queue.find(text, max, 99, at)
-        assert len(at.judged) <= 500, "they are sent again with each step"
-        found += [(one.position, one.head) for one in some]
-    return found
+    return [(one.position, one.head) for one in chain.from_iterable(queue.find(text, 99, reason=reason))]
 
 
 def test_dead_letters_are_found_by_their_masked_reason_or_an_example(queue: ReliableQueue) -> None:
@@ -132,7 +127,7 @@ def test_dead_letters_are_found_by_their_masked_reason_or_an_example(queue: Reli
     dead = dead_letters(queue)
     dead.push(b"never failed")
     expected = [(at, messages[at]) for at in (0, 2, 3)]
-    assert search(dead, "timeout #") == search(dead, "timeout 77") == search(dead, "timeout #", max=1) == expected
+    assert search(dead, "timeout #") == search(dead, "timeout 77") == expected
     assert search(dead, "timeout #", "OUT 2") == [expected[1]]
     assert search(dead, "timeout") == search(queue, "timeout #") == []
 
@@ -141,7 +136,7 @@ def test_a_search_by_reason_finds_each_message_once_however_many_reasons_there_a
     reasons = [f"timeout {n}" if n % 3 else "x" * (1 + n) for n in range(900)]
     messages = fail(queue, *reasons)
     expected = [(at, message) for at, message in enumerate(messages) if at % 3]
-    assert search(dead_letters(queue), "timeout 5", max=1000) == expected
+    assert search(dead_letters(queue), "timeout 5") == expected
 
 
 def test_a_retry_is_found_by_the_reason_of_its_last_failure(queue: ReliableQueue) -> None:
@@ -154,10 +149,9 @@ def test_a_retry_is_found_by_the_reason_of_its_last_failure(queue: ReliableQueue
 
 def test_only_messages_that_failed_for_the_reason_are_moved_whatever_is_popped_meanwhile(queue: ReliableQueue) -> None:
     messages = fail(queue, *(f"timeout {n}" if n % 2 else f"other {'y' * n}" for n in range(600)))
-    dead, moved, at = dead_letters(queue), 0, Search(reason="timeout #")
+    dead, moved = dead_letters(queue), 0
     popped: list[bytes] = []
-    while not at.is_over:
-        number, at = dead.find_and_move(queue.name, "", 7, at)
+    for number in dead.find_and_move(queue.name, "", reason="timeout #"):
         moved += number
         popped += dead.pop(2)
     gone = set(popped)
@@ -174,14 +168,19 @@ def test_reasons_and_moves_back_work_on_every_engine(engine: Any, name: str, und
     dead = dead_letters(queue)
     assert counted(queue) == {"bad #": 2, "good": 1}
     undo = dead.new_undo(queue.name)
-    assert dead.find_and_move(queue.name, "", 9, Search(reason="bad #"), undo)[0] == 0  # it judges the reasons first
-    found, _ = dead.find_and_move(
-        queue.name, "", 9, Search(reason="bad #", judged={b"bad 1": True, b"bad 2": True}), undo
-    )
-    assert (found, counted(queue)) == (2, {"good": 1})
+    assert sum(dead.find_and_move(queue.name, "", 9, "bad #", undo)) == 2
+    assert counted(queue) == {"good": 1}
     if undone:
         assert (dead.restore(undo), counted(queue)) == (2, {"bad #": 2, "good": 1})
     assert [one.deliveries for one in reserve(queue, 9)] == ([] if undone else [1, 1])
+
+
+def test_messages_that_failed_for_the_reason_are_removed_and_restored(queue: ReliableQueue) -> None:
+    messages = fail(queue, "timeout 1", "other", "timeout 2")
+    dead = dead_letters(queue)
+    undo, steps = dead.find_and_remove("", reason="timeout #")
+    assert (sum(steps), dead.all(), counted(queue)) == (2, [messages[1]], {"other": 1})
+    assert (dead.restore(undo), counted(queue)) == (2, {"timeout #": 2, "other": 1})
 
 
 def test_a_page_of_reasons_is_bounded(queue: ReliableQueue) -> None:

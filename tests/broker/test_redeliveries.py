@@ -7,7 +7,7 @@ import pytest
 
 from broker.models import Delivery
 from broker.queue import ReliableQueue
-from tests.broker.helpers import end_leases
+from tests.broker.helpers import end_leases, reserve
 from tests.servers import Store
 
 HOUR = 3_600_000  # milliseconds
@@ -161,6 +161,20 @@ def test_a_release_of_more_bytes_than_one_call_moves_is_whole(queue: ReliableQue
     assert queue.release(*(one.id for one in reserved)) == 0
     assert queue.all() == texts
     assert queue.state().counts.reserved == 0
+
+
+def test_large_leases_that_end_together_return_in_several_calls(queue: ReliableQueue) -> None:
+    texts = [b"%d" % number + b"x" * (1 << 20) for number in range(6)]
+    queue.push(*texts)
+    end_leases(queue, *(one.id for one in reserve(queue, 6)))
+    client, calls = queue.client, 0
+    with client.monitor() as monitor:
+        queue.sweep()
+        client.echo("end")
+        while not (command := monitor.next_command()["command"]).startswith("ECHO"):
+            calls += command.startswith("EVAL")
+    assert calls >= 3
+    assert queue.all() == texts
 
 
 @pytest.mark.slow

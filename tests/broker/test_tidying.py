@@ -1,5 +1,6 @@
 """Remove, clear, restore and move."""
 
+import itertools
 from collections.abc import Callable
 
 import pytest
@@ -10,6 +11,7 @@ from tests.broker.helpers import dead_letters, numbered, reserve
 
 HOUR = 3600  # seconds
 MAX_BATCH_BYTES = 16 << 20  # a batch ends once it reaches this
+MAX_MOVED_BYTES = 2 << 20  # a batch of messages that are moved or restored does
 
 
 def test_remove_removes_only_this_message_at_this_position(queue: ReliableQueue) -> None:
@@ -99,6 +101,63 @@ def test_a_dead_letter_that_is_restored_keeps_its_reason(queue: ReliableQueue) -
     assert dead.details(2, 0, 9) == before
 
 
+def test_many_removed_messages_go_back_to_the_front_with_their_history(queue: ReliableQueue) -> None:
+    queue.push(*[b"%d%s" % (number, b" x" * (number % 2)) for number in range(8)])
+    queue.release(*(each.id for each in reserve(queue, 4)), reason="why")
+    undo, steps = queue.find_and_remove("X")
+    assert (sum(steps), queue.all()) == (4, [b"0", b"2", b"4", b"6"])
+    for key in queue._removed_keys(undo):
+        assert HOUR - 60 < queue.client.ttl(key) <= HOUR
+    queue.push(b"new")
+    assert queue.restore(undo) == 4
+    found = [(head, history.deliveries, history.reason) for head, _, history in queue.details(9, 0, 9)]
+    old = [(b"%d%s" % (number, b" x" * (number % 2)), int(number < 4), "why" * (number < 4)) for number in range(8)]
+    assert found == [*old[1::2], *old[::2], (b"new", 0, "")]
+    assert not queue.client.exists(*queue._removed_keys(undo))
+    with pytest.raises(NotFound):
+        queue.restore(undo)
+
+
+def test_many_dead_letters_that_are_restored_keep_their_reasons(queue: ReliableQueue) -> None:
+    queue.push(b"a", b"b", b"b", b"c")
+    for each in reserve(queue, 4):
+        queue.release(each.id, dead=True, reason=f"why {bytes(each).decode()}")
+    dead = dead_letters(queue)
+    before = dead.details(9, 0, 9)
+    undo, steps = dead.remove_many([(0, b"a"), (1, b"b"), (2, b"b")])
+    assert (sum(steps), dead.all()) == (3, [b"c"])
+    assert queue.client.hlen(dead.key_prefix + "failure_reasons") == 1
+    assert (dead.restore(undo), dead.details(9, 0, 9)) == (3, before)
+
+
+def test_of_a_long_list_of_messages_those_that_are_still_at_their_positions_are_removed(queue: ReliableQueue) -> None:
+    queue.push(*numbered(1000))
+    undo, steps = queue.remove_many(
+        [(at, message) for at, message in enumerate(numbered(1000)) if at % 3] + [(3, b"4")]
+    )
+    assert ([*steps], queue.all()) == ([249, 250, 167], numbered(1000)[::3])
+    assert queue.restore(undo) == 666
+    assert queue.all() == [message for at, message in enumerate(numbered(1000)) if at % 3] + numbered(1000)[::3]
+
+
+def test_many_messages_are_removed_in_bounded_steps(queue: ReliableQueue) -> None:
+    """In order, and what the steps so far have removed can be restored."""
+    texts = [b"%d" % number + b"x" * (number % 7 == 0) for number in range(7000)]
+    queue.push(*texts[:3500])
+    queue.push(*texts[3500:])
+    undo, steps = queue.find_and_remove("x")
+    sizes = list(itertools.takewhile(lambda _: queue.client.llen(queue._cleared_key(undo)) < 500, steps))
+    assert max(sizes) <= 250
+    kept = queue.client.llen(queue._cleared_key(undo))
+    steps.close()  # type: ignore[attr-defined]
+    assert queue.restore(undo) == kept
+    undo, steps = queue.find_and_remove("x")
+    assert (sum(steps), queue.all()) == (1000, [text for text in texts if b"x" not in text])
+    queue.restore(undo)
+    found = [text for text in texts if b"x" in text]
+    assert queue.all()[:kept] == found[:kept] and sorted(queue.all()) == sorted(texts)
+
+
 @pytest.mark.parametrize("pushed_since", [1, 2, 5])
 def test_restored_messages_are_popped_before_those_pushed_since(queue: ReliableQueue, pushed_since: int) -> None:
     queue.push(*numbered(2))
@@ -130,7 +189,7 @@ def test_many_cleared_messages_are_restored_in_bounded_steps(queue: ReliableQueu
 def test_large_cleared_messages_are_restored_in_bounded_steps(
     queue: ReliableQueue, cleared: int, pushed_since: int
 ) -> None:
-    big = [b"%d" % number + b"x" * (MAX_BATCH_BYTES // 4) for number in range(cleared + pushed_since)]
+    big = [b"%d" % number + b"x" * (MAX_MOVED_BYTES // 4) for number in range(cleared + pushed_since)]
     queue.push(*big[:cleared])
     _, undo = queue.clear()
     queue.push(*big[cleared:])
@@ -171,11 +230,13 @@ def test_moved_messages_keep_their_order_behind_those_already_there(queue: Relia
     assert (queue.all(), to.all()) == ([], [b"x", *numbered(5)])
 
 
-@pytest.mark.parametrize(("operation", "limit"), [("pop", 16 << 20), ("reserve", 16 << 20), ("move", 1 << 20)])
+@pytest.mark.parametrize(
+    ("operation", "max_bytes"), [("pop", MAX_BATCH_BYTES), ("reserve", MAX_BATCH_BYTES), ("move", 1 << 20)]
+)
 def test_a_batch_ends_once_it_reaches_its_size_limit(
-    queue: ReliableQueue, name: str, operation: str, limit: int
+    queue: ReliableQueue, name: str, operation: str, max_bytes: int
 ) -> None:
-    big = b"x" * (limit // 4 + 1)
+    big = b"x" * (max_bytes // 4 + 1)
     queue.push(b"small", *[big] * 5)
     take: Callable[[], int] = {
         "pop": lambda: len(queue.pop_batch(1000).messages),

@@ -31,7 +31,7 @@ test("pop returns the message, null if there is none, and a list with max", asyn
 
 test("every operation has its own path", async () => {
   const ok = { success: true, messages: [], id: "1" };
-  const { client, asked } = clientOf(...Array.from({ length: 13 }, () => ok));
+  const { client, asked } = clientOf(...Array.from({ length: 15 }, () => ok));
   await client.count();
   await client.all({ offset: 5, limit: 2, preview: 80 });
   await client.reserve({ lease: 9 });
@@ -40,6 +40,8 @@ test("every operation has its own path", async () => {
   await client.release("7");
   await client.extend("7", 60);
   await client.remove(3, "x", { undo: true });
+  await client.remove({ contains: "x" });
+  await client.remove({ messages: [{ position: 3, message: "x" }] });
   await client.clear();
   await client.restore("u");
   await client.move("other", { max: 5 });
@@ -56,6 +58,8 @@ test("every operation has its own path", async () => {
       'POST /api/queue/jobs/release {"id":"7"}',
       'POST /api/queue/jobs/extend {"id":"7","lease":60}',
       'POST /api/queue/jobs/remove {"position":3,"message":"x","undo":true}',
+      'POST /api/queue/jobs/remove {"contains":"x"}',
+      'POST /api/queue/jobs/remove {"messages":[{"position":3,"message":"x"}]}',
       "POST /api/queue/jobs/clear",
       'POST /api/queue/jobs/restore {"undo":"u"}',
       'POST /api/queue/jobs/move {"to":"other","max":5}',
@@ -101,12 +105,13 @@ test("the operations for jobs: delay, retry, bury, lists, search, pause and resu
 });
 
 test("reasons are counted, and messages found and moved by their reason, with undo", async () => {
-  const { client, asked } = clientOf({ success: true, reasons: [{ reason: "r #", count: 2 }], complete: true }, { success: true, messages: [] }, { success: true, moved: 2, undo: "u:other" }, { success: true, restored: 2 }, "");
+  const { client, asked } = clientOf({ success: true, reasons: [{ reason: "r #", count: 2 }], complete: true }, { success: true, messages: [] }, { success: true, moved: 2, undo: "u:other" }, { success: true, restored: 2 }, "", { success: true, removed: 2 });
   assert.deepEqual((await client.reasons()).reasons, [{ reason: "r #", count: 2 }]);
   await client.all({ reason: "r #", details: true });
   const { undo } = await client.move("other", { reason: "r #" });
   await client.restore(undo);
   for await (const _ of client.find(undefined, { reason: "r #" }));
+  await client.remove({ reason: "r #" });
   assert.deepEqual(
     asked.map(({ method, url, body }) => [method, url.replace("/api/queue/jobs/", ""), body ?? ""].join(" ").trim()),
     [
@@ -115,6 +120,7 @@ test("reasons are counted, and messages found and moved by their reason, with un
       'POST move {"to":"other","reason":"r #"}',
       'POST restore {"undo":"u:other"}',
       "GET all?reason=r+%23&preview=200",
+      'POST remove {"reason":"r #"}',
     ],
   );
 });

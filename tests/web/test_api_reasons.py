@@ -64,6 +64,19 @@ def test_move_moves_only_messages_that_failed_for_the_reason(api: Api) -> None:
     assert dead.messages() == [text.encode() for text in (texts[0], texts[2], texts[1])]
 
 
+def test_remove_removes_only_messages_that_failed_for_the_reason(api: Api) -> None:
+    texts = fail(api, "timeout 1", "other", "timeout 2", dead=True)
+    dead = api.of(api.name + ".dead")
+    answer = dead.post("remove", json={"reason": "timeout #", "contains": "2 "}).json
+    assert (answer["removed"], len(dead.messages())) == (1, 2)
+    assert dead.post("remove", {"reason": "timeout #"}).json["removed"] == 1
+    assert dead.messages() == [texts[1].encode()]
+    assert dead.post("restore", {"undo": answer["undo"]}).json["restored"] == 1
+    assert [one["count"] for one in api.get("reasons").json["reasons"]] == [1, 1]
+    both = {"reason": "other", "messages": [{"position": 0, "message": texts[1]}]}
+    assert check_error(dead.post("remove", json=both), 400, "bad_parameter")["parameter"] == "messages"
+
+
 def test_a_dead_letter_that_was_moved_back_shows_its_history(api: Api) -> None:
     fail(api, "why", dead=True)
     api.of(api.name + ".dead").post("move", {"to": api.name})
@@ -79,7 +92,7 @@ def test_a_dead_letter_that_was_moved_back_shows_its_history(api: Api) -> None:
     assert delayed["failed"] >= delayed["died"]
 
 
-@pytest.mark.parametrize(("operation", "fields"), [("all", {}), ("move", {"to": "other"})])
+@pytest.mark.parametrize(("operation", "fields"), [("all", {}), ("move", {"to": "other"}), ("remove", {})])
 @pytest.mark.parametrize("reason", ["", "x" * 1001])
 def test_a_reason_has_1_to_1000_characters(named_api: Api, operation: str, fields: dict[str, str], reason: str) -> None:
     call = named_api.get if operation == "all" else named_api.post

@@ -42,6 +42,55 @@ def test_a_removal_can_be_undone_once(api: Api) -> None:
     check_error(api.post("restore", json={"undo": answer["undo"]}), 409, "stale")
 
 
+def test_many_messages_that_contain_a_text_are_removed_and_put_back_to_the_front(api: Api) -> None:
+    push(api, "a needle", "b", "Needle c")
+    answer = api.post("remove", json={"contains": "NEEDLE"}).json
+    assert (answer["success"], answer["removed"], set(answer)) == (True, 2, {"success", "removed", "undo"})
+    assert api.messages() == [b"b"]
+    assert api.post("restore", {"undo": answer["undo"]}).json == {"success": True, "restored": 2}
+    assert api.messages() == [b"a needle", b"Needle c", b"b"]
+    nothing = {"success": True, "removed": 0, "undo": None}
+    assert api.post("remove", query_string={"contains": "none"}).json == nothing
+
+
+def test_of_a_list_of_messages_those_that_are_there_are_removed(api: Api) -> None:
+    api.post("push", json={"messages": ["a", {"base64": "/wA="}, "c", "c", {"x": 1}]})
+    placed = [(4, {"x": 1}), (0, "b"), (1, {"base64": "/wA="}), (2, "c"), (2, "c"), (9, "c")]
+    messages = [{"position": position, "message": message} for position, message in placed]
+    answer = api.post("remove", json={"messages": messages}).json
+    assert (answer["removed"], api.messages()) == (3, [b"a", b"c"])
+    assert api.post("restore", {"undo": answer["undo"]}).json["restored"] == 3
+    assert api.messages() == [b"\xff\x00", b"c", b'{"x":1}', b"a", b"c"]
+    assert api.post("remove", json={"messages": messages[:1]}).json == {"success": True, "removed": 0, "undo": None}
+
+
+@pytest.mark.parametrize(
+    ("fields", "parameter"),
+    [
+        ({}, "position"),
+        ({"position": 0}, "message"),
+        ({"message": "a"}, "position"),
+        ({"position": 0, "message": "a", "contains": "a"}, "contains"),
+        ({"position": 0, "messages": [{"position": 0, "message": "a"}]}, "messages"),
+        ({"contains": "a", "messages": [{"position": 0, "message": "a"}]}, "messages"),
+        ({"contains": ""}, "contains"),
+        ({"messages": []}, "messages"),
+        ({"messages": "a"}, "messages"),
+        ({"messages": ["a"]}, "messages"),
+        ({"messages": [{"position": 0}]}, "messages"),
+        ({"messages": [{"position": -1, "message": "a"}]}, "position"),
+        *(({"messages": [{"position": wrong, "message": "a"}]}, "position") for wrong in (None, False, "0", 0.5)),
+        ({"messages": [{"position": 0, "message": "a", "undo": 1}]}, "messages"),
+        ({"messages": [{"position": 0, "message": "a"}] * 1001}, "messages"),
+    ],
+    ids=lambda value: str(value)[:60],
+)
+def test_a_removal_says_in_one_way_what_to_remove(named_api: Api, fields: dict[str, Any], parameter: str) -> None:
+    push(named_api, "a")
+    assert check_error(named_api.post("remove", json=fields), 400, "bad_parameter")["parameter"] == parameter
+    assert named_api.messages() == [b"a"]
+
+
 def test_clear_answers_an_undo_that_restore_takes_once(api: Api) -> None:
     push(api, "a", "b")
     answer = api.post("clear").json

@@ -15,7 +15,7 @@ from broker.keys import NAME_PATTERN, is_name
 from web.errors import ApiError, quoted
 from web.input.body import FORM, JsonBody, RawJson
 from web.input.codec import BY_REDIS, Limits, encode_message, encode_messages, validate_json_message, validate_message
-from web.input.raw_json import read_scalar, read_strings
+from web.input.raw_json import check_number_of_values, read_list, read_object, read_scalar, read_strings
 from web.request import Request
 
 MAX_NUMBER_CHARACTERS = 40  # the longest number that a program writes has 25
@@ -247,6 +247,44 @@ class MessageList(MessageParameter):
     def schema(self) -> dict[str, Any]:
         items = {"$ref": "#/components/schemas/NewMessage"}
         return {"type": "array", "items": items, "minItems": 1, "maxItems": self.maximum}
+
+
+@dataclass(frozen=True)
+class PlacedMessageList(MessageList):
+    """A list of 1 to `maximum` messages with the position of each."""
+
+    maximum: int = 1000
+
+    def encode(self, value: RawJson | bytes | str, limits: Limits, checkpoint: Callable[[], object]) -> list[Any]:
+        if not isinstance(value, RawJson) or not value.startswith(b"["):
+            raise self._not_placed()
+        check_number_of_values(value)
+        items = read_list(value)
+        if not 0 < len(items) <= self.maximum:
+            raise self._not_placed()
+        found = []
+        for item in items:
+            fields = read_object(item) if item.startswith(b"{") else {}
+            if fields.keys() != {"position", "message"}:
+                raise self._not_placed()
+            position = Integer("position").parse(NO_FRACTION.sub(b"", fields["position"]).decode())
+            found.append((position, encode_message(fields["message"], limits)))
+            checkpoint()
+        return found
+
+    def _not_placed(self) -> ApiError:
+        return self.error(f"{self.name} must be a list of 1 to {self.maximum} objects with position and message.")
+
+    def schema(self) -> dict[str, Any]:
+        empty = {"type": "string", "maxLength": 0}  # such a message can wait, though nobody can push it
+        no_bytes = _object_schema({"base64": empty})
+        message = {"anyOf": [Message("message").schema(), empty, no_bytes]}
+        item = _object_schema({"position": Integer("position").schema(), "message": message})
+        return {"type": "array", "items": item, "minItems": 1, "maxItems": self.maximum}
+
+
+def _object_schema(fields: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "object", "properties": fields, "required": list(fields), "additionalProperties": False}
 
 
 def parse(

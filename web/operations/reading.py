@@ -226,7 +226,8 @@ def reasons(request: Request, queue: ReliableQueue) -> Answer:
 
     Reasons that differ only in numbers and ids are one: `#` stands for each number, and `<id>` for each UUID, each
     hexadecimal number that begins with `0x`, each word of 8 or more hexadecimal digits with both digits and letters,
-    and each word of 16 or more letters and digits with both. `all` and `move` take such a reason, or an example of it.
+    and each word of 16 or more letters and digits with both. `all`, `move` and
+    `remove` take such a reason, or an example of it.
 
     For `jobs.dead`, only its own dead letters are counted. Counting stops at 100,000 failures or 1,000 reasons. A
     message that was returned counts for an hour after its failure, and a dead letter that was moved back when it

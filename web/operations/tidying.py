@@ -5,12 +5,11 @@ from dataclasses import replace
 
 import redis
 
-from broker.models import Search
 from broker.queue import ReliableQueue
-from web.answers import search_turn
+from web.answers import in_turns
 from web.errors import ApiError, from_redis
 from web.input.codec import decode_message
-from web.input.parameters import Flag, Integer, Message, QueueName, Text
+from web.input.parameters import Flag, Integer, Message, PlacedMessageList, QueueName, Text
 from web.operations.operation import Answer, Example, operation
 from web.operations.schemas import flag, message, success, text, whole
 from web.operations.shared import CONTAINS, MAX_BATCH, MESSAGE_ERRORS, RAW, REASON, TIDYING
@@ -19,14 +18,18 @@ from web.request import Request
 UNDO = "bc5d3c2e8a97e73a"
 PAUSED = success("Paused", {"paused": flag("Whether the queue is paused now.")})
 MIDWAY = "an error that comes midway has it too"
+UNDO_FIELD = {"type": ["string", "null"], "description": "The token for `restore`; null if there was no message."}
 
 
 @operation(
     "POST",
     TIDYING,
-    Integer("position", "Position of the message; 0 is popped next.", required=True),
-    Message("message", "The message that should be there.", required=True),
-    Flag("undo", "Keep the message for one hour, so that `restore` can put it back."),
+    Integer("position", "Position of the message; 0 is popped next."),
+    Message("message", "With `position`: the message that should be there."),
+    replace(CONTAINS, doc="Remove all messages that contain this text. ASCII letters match in either case."),
+    replace(REASON, doc="Remove all messages that failed for this reason, as `reasons` returns it."),
+    PlacedMessageList("messages", "Remove these messages, each if it is still at its position.", maximum=MAX_BATCH),
+    Flag("undo", "Keep the message for one hour, so that `restore` can put it back. Many are always kept."),
     RAW,
     raw_body=True,
     is_new=lambda _: False,
@@ -36,17 +39,56 @@ MIDWAY = "an error that comes midway has it too"
             {"message": message("The message that was removed.")},
             undo=text("With `undo`: the token for `restore`."),
         ),
+        success(
+            "RemovedMany",
+            {"removed": whole(f"Number of messages removed; {MIDWAY}."), "undo": UNDO_FIELD},
+            when="with `contains`, `reason` or `messages`",
+        ),
     ),
-    errors=("stale", *MESSAGE_ERRORS),
+    errors=("stale", "too_many_values", *MESSAGE_ERRORS),
     example=Example({"success": True, "message": "hello"}, {"position": 0, "message": "hello"}),
 )
-def remove(request: Request, queue: ReliableQueue, position: int, message: bytes, undo: bool, raw: bool) -> Answer:
-    """Remove one waiting message, if it is still at that position.
+def remove(
+    request: Request,
+    queue: ReliableQueue,
+    position: int | None,
+    message: bytes | None,
+    contains: str | None,
+    reason: str | None,
+    messages: list[tuple[int, bytes]] | None,
+    undo: bool,
+    raw: bool,
+) -> Answer:
+    """Remove one waiting message, if it is still at that position; or many.
 
     The message can be empty, or larger than `MAX_MESSAGE_BYTES`, since limits apply to new messages only.
+
+    With `contains` or `reason`, the whole queue is searched. `messages` has up to 1,000 objects such as
+    `{"position": 0, "message": "hello"}`, and those that have moved stay. Many are removed in batches, between which
+    other clients are served; `restore` puts them to the front.
     """
-    token = queue.remove(position, message, undo=undo)
-    return {"success": True, "message": decode_message(message), **({"undo": token} if undo else {})}
+    is_search = contains is not None or reason is not None
+    ways = {"contains": contains, "reason": reason, "messages": messages}
+    chosen = [name for name, value in ways.items() if value is not None]
+    if chosen and ((is_search and messages is not None) or position is not None or message is not None):
+        sentence = "Send either position and message, or contains or reason, or messages."
+        raise ApiError("bad_parameter", sentence, parameter=chosen[-1])
+    if is_search:
+        token, steps = queue.find_and_remove(contains or "", reason=reason)
+        return removed_many(token, in_turns(steps))
+    if messages is not None:
+        return removed_many(*queue.remove_many(messages))
+    if position is None or message is None:
+        name = "position" if position is None else "message"
+        raise ApiError("bad_parameter", f"Missing parameter: {name}.", parameter=name)
+    kept = queue.remove(position, message, undo=undo)
+    return {"success": True, "message": decode_message(message), **({"undo": kept} if undo else {})}
+
+
+def removed_many(undo: str, steps: Iterator[int]) -> Answer:
+    """Return the answer for messages that are removed in steps."""
+    removed = add_up(steps, "removed", undo=undo)
+    return {"success": True, "removed": removed, "undo": undo if removed else None}
 
 
 @operation(
@@ -57,10 +99,7 @@ def remove(request: Request, queue: ReliableQueue, position: int, message: bytes
             "Cleared",
             {
                 "cleared": whole("Number of messages removed."),
-                "undo": {
-                    "type": ["string", "null"],
-                    "description": "The token for `restore`; null if the queue was empty.",
-                },
+                "undo": UNDO_FIELD,
             },
         ),
     ),
@@ -86,8 +125,8 @@ def clear(request: Request, queue: ReliableQueue) -> Answer:
 def restore(request: Request, queue: ReliableQueue, undo: str) -> Answer:
     """Undo a `clear`, a `remove` or a `move`.
 
-    Cleared messages return ahead of everything pushed since. A removed message returns to its place behind the message
-    that was ahead of it, or to the front if that one has left the queue.
+    Cleared messages, and those removed with many, return ahead of everything pushed since. A single removed message
+    returns to its place behind the message that was ahead of it, or to the front if that one has left the queue.
 
     Moved messages that still wait in the other queue return to the front, in their order; one that was moved from a
     `position` returns to its place as a removed one does. The others stay where they are. Messages have no identity
@@ -147,8 +186,7 @@ def move(
                 raise ApiError("bad_parameter", f"A move of one message does not take {name}.", parameter=name)
         return move_one(queue, to, position, message)
     left, undo = queue.state().counts.count if max is None else max, queue.new_undo(to)
-    search = None if contains is reason is None else Search(reason=reason)
-    moved = add_up(batches(queue, to, left, undo, contains or "", search), "moved", undo=undo)
+    moved = add_up(batches(queue, to, left, contains, reason, undo), "moved", undo=undo)
     return {"success": True, "moved": moved, "undo": undo if moved else None}
 
 
@@ -173,18 +211,16 @@ def move_one(queue: ReliableQueue, to: str, position: int | None, message: bytes
     return {"success": True, "moved": 1, "undo": undo}
 
 
-def batches(queue: ReliableQueue, to: str, left: int, undo: str, contains: str, search: Search | None) -> Iterator[int]:
-    """Move up to `left` messages in batches, those that a search finds if there is one; yield the size of each."""
-    if search is None:
+def batches(
+    queue: ReliableQueue, to: str, left: int, contains: str | None, reason: str | None, undo: str
+) -> Iterator[int]:
+    """Move up to `left` messages in batches, those that are found if a text or a reason is given; yield their sizes."""
+    if contains is None and reason is None:
         while left > 0 and (batch := queue.move(to, left, undo)):
             left -= batch
             yield batch
         return
-    while left > 0 and not search.is_over:
-        with search_turn():
-            batch, search = queue.find_and_move(to, contains, min(left, MAX_BATCH), search, undo)
-        left -= batch
-        yield batch
+    yield from in_turns(queue.find_and_move(to, contains or "", left, reason, undo))
 
 
 @operation("POST", TIDYING, answers=(PAUSED,), example=Example({"success": True, "paused": True}))
