@@ -129,9 +129,9 @@ local function find_entry(entries, top, digest, n)
   end
 end
 
--- Match a number of consecutive messages, each by its digest, with their entries; that of the first is at the top of `entries`, or
--- below entries of messages that other clients removed. A message without an entry has never come back, so neither have
--- those behind it.
+-- Match a number of consecutive messages, each by its digest, with their entries; that of the first is at the top of
+-- `entries`, or below entries of messages that other clients removed. A message without an entry has never come back, so
+-- neither have those behind it.
 -- Return the positions of the entries, the last of them, and whether some message has none.
 local function match_entries(entries, number, digest_at)
   local found, top = {}, #entries

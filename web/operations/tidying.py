@@ -73,8 +73,8 @@ def remove(
     if chosen and ((is_search and messages is not None) or position is not None or message is not None):
         sentence = "Send either position and message, or contains or reason, or messages."
         raise ApiError("bad_parameter", sentence, parameter=chosen[-1])
-    if is_search:
-        token, steps = queue.find_and_remove(contains or "", reason=reason)
+    if is_search:  # not those that producers add all the time
+        token, steps = queue.find_and_remove(contains or "", queue.count(), reason)
         return removed_many(token, in_turns(steps))
     if messages is not None:
         return removed_many(*queue.remove_many(messages))
