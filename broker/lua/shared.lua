@@ -131,15 +131,15 @@ end
 
 -- Match a number of consecutive messages, each by its digest, with their entries; that of the first is at the top of
 -- `entries`, or below entries of messages that other clients removed. A message without an entry has never come back, so
--- neither have those behind it.
+-- neither have those behind it, unless some of the messages can have left (`can_miss`).
 -- Return the positions of the entries, the last of them, and whether some message has none.
-local function match_entries(entries, number, digest_at)
+local function match_entries(entries, number, digest_at, can_miss)
   local found, top = {}, #entries
   for i = 1, number do
     if top == 0 then break end
     found[i] = find_entry(entries, top, digest_at(i), 1)
-    if not found[i] then return found, 0, true end
-    top = found[i] - 1
+    if not (found[i] or can_miss) then return found, 0, true end
+    top = found[i] and found[i] - 1 or top
   end
   return found, top, false
 end
@@ -273,10 +273,10 @@ local function walk(position, limit, visit)
 end
 
 -- The history of consecutive messages from an offset on, by their digests, each as in history_of.
-local function details_of(digests, offset)
+local function details_of(digests, offset, can_miss)
   local has_reasons = has_failure_reasons()
   local entries = call('LRANGE', redeliveries, -offset - #digests - MAX_ENTRIES_SEARCHED, -offset - 1)
-  local details, found = {}, match_entries(entries, #digests, function(i) return digests[i] end)
+  local details, found = {}, match_entries(entries, #digests, function(i) return digests[i] end, can_miss)
   for i, digest in ipairs(digests) do
     local deliveries, rest = string.match(found[i] and entries[found[i]] or '', '^%x*:(%d+):%d+(.*)$')
     local failed, reason = string.match(rest or '', '^:(%d+):(.*)$')

@@ -5,7 +5,7 @@
 --                         pop order, milliseconds until a count changes by itself (-1: never)
 -- details         Input:  as of state
 --                 Output: {first bytes, size, {deliveries, when it failed, reason, when it died}}... in pop order
--- details_of      Input:  an offset and the digest of a message behind it, of each message
+-- details_of      Input:  number of messages in front that may have left since, {position, digest}... in pop order
 --                 Output: {deliveries, when it failed, reason, when it died}...
 -- in_flight       Input:  'reserved' or 'delayed', offset, id and deadline of the last message read before (or ''),
 --                         number, bytes of each; with an id the list continues behind that message
@@ -60,8 +60,16 @@ if command == 'details' then
 end
 
 if command == 'details_of' then
-  local shown = {}
-  for i = 3, #ARGV, 2 do shown[#shown + 1] = details_of({ARGV[i + 1]}, tonumber(ARGV[i]))[1] end
+  local shown, i = {}, 4
+  while i <= #ARGV do -- consecutive messages together, since their entries are read at once
+    local first, digests = tonumber(ARGV[i]), {}
+    repeat
+      digests[#digests + 1] = ARGV[i + 1]
+      i = i + 2
+    until tonumber(ARGV[i] or -1) ~= first + #digests
+    local offset = math.max(0, first - ARGV[3])
+    for _, details in ipairs(details_of(digests, offset, true)) do shown[#shown + 1] = details end
+  end
   return {DONE, shown}
 end
 

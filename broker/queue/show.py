@@ -99,9 +99,11 @@ class ShowOperations(ScriptedQueue):
             arguments = [
                 argument
                 for position, message in found[start : start + MAX_FOUND]
-                for argument in (max(0, position - MAX_SHIFT), message_digest(message))
+                for argument in (position, message_digest(message))
             ]
-            details += [Details.from_reply(*one) for one in self._run(script.SHOW, "details_of", *arguments)[0]]
+            details += [
+                Details.from_reply(*one) for one in self._run(script.SHOW, "details_of", MAX_SHIFT, *arguments)[0]
+            ]
         return details
 
     def stats(self) -> QueueStats:

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broker.connections.connection import connect
+from broker.models import Details
 from broker.queue import ReliableQueue
 from broker.queue import reasons as module
 from broker.reasons import MAX_REASONS, Reason, Tally, mask
@@ -145,6 +146,22 @@ def test_a_retry_is_found_by_the_reason_of_its_last_failure(queue: ReliableQueue
     assert len(search(queue, "first #")) == 1
     queue.release(reserve(queue)[0].id, reason="second 2")
     assert (search(queue, "first #"), len(search(queue, "second #"))) == ([], 1)
+
+
+def test_a_retry_is_found_by_its_reason_though_messages_ahead_leave_meanwhile(
+    queue: ReliableQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fail(queue, *(f"timeout {n}" for n in range(60)), dead=False)
+    details_of = queue._details_of
+
+    def late(found: list[tuple[int, bytes]]) -> list[Details]:
+        queue.pop(5)
+        return details_of(found)
+
+    monkeypatch.setattr(queue, "_details_of", late)
+    found = {message for _, message in search(queue, "timeout #")}
+    assert set(queue.all()) <= found
+    assert queue.count() > 20
 
 
 def test_only_messages_that_failed_for_the_reason_are_moved_whatever_is_popped_meanwhile(queue: ReliableQueue) -> None:
