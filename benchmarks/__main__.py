@@ -24,6 +24,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 from benchmarks import load, results
+from benchmarks.jobs import jobs
 from benchmarks.measure import (
     CLIENTS,
     FORM,
@@ -379,6 +380,7 @@ def main() -> None:
         correct(ours, store)
         rows = [
             *requests(ours, guarded, naive, store, folder),
+            *jobs(ours, store),
             *embedded(ours, folder),
             *streams(ours, store, folder),
             *depth(ours, store),

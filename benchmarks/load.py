@@ -1,10 +1,11 @@
-"""A load generator: many keep-alive connections in one thread, one prepared request, replies only counted."""
+"""A load generator: many keep-alive connections in one thread that send prepared requests and count the replies."""
 
 import select
 import socket
 import statistics
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 
@@ -26,6 +27,8 @@ class Result:
         return statistics.quantiles(self.latencies, n=100)[percent - 1]
 
 
+Next = Callable[[bytes], bytes]  # returns the next request of a connection, given the body of the last reply
+
 FORM = "application/x-www-form-urlencoded"
 
 
@@ -42,6 +45,7 @@ class _Connection:
         self.sock = socket.create_connection(("127.0.0.1", port))
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.buffer = b""
+        self.body = b""  # of the last reply
         self.sent_at = 0.0
 
     def send(self, data: bytes, at: float) -> None:
@@ -63,12 +67,16 @@ class _Connection:
         if len(self.buffer) < head + 4 + length:
             return None
         status = int(self.buffer[9:12])
-        self.buffer = b""
+        self.body, self.buffer = self.buffer[head + 4 :], b""
         return status
 
 
-def run(port: int, data: bytes, *, clients: int = 64, seconds: float = 1.5, rate: float | None = None) -> Result:
-    """Send the same request for `seconds`: `rate` per second, however slow the answers, or else without a pause."""
+def run(port: int, data: bytes | Next, *, clients: int = 64, seconds: float = 1.5, rate: float | None = None) -> Result:
+    """Send the same request for `seconds`: `rate` per second, however slow the answers, or else without a pause.
+
+    Instead of a request, `data` can be a function that returns the next one.
+    """
+    next_of = data if callable(data) else lambda _: data
     connections = [_Connection(port) for _ in range(clients)]
     poll = select.epoll()
     by_fd = {one.sock.fileno(): one for one in connections}
@@ -80,7 +88,8 @@ def run(port: int, data: bytes, *, clients: int = 64, seconds: float = 1.5, rate
     end, sent = start + seconds, 0
     while now < end:
         while idle and (rate is None or start + sent / rate <= now):
-            idle.popleft().send(data, now if rate is None else start + sent / rate)
+            one = idle.popleft()
+            one.send(next_of(one.body), now if rate is None else start + sent / rate)
             sent += 1
         for fd, _ in poll.poll(0.05 if rate is None else 0.0005):
             one = by_fd[fd]
@@ -92,7 +101,7 @@ def run(port: int, data: bytes, *, clients: int = 64, seconds: float = 1.5, rate
             result.failures += status != 200
             result.latencies.append(now - one.sent_at)
             if rate is None and now < end:
-                one.send(data, now)
+                one.send(next_of(one.body), now)
                 sent += 1
             else:
                 idle.append(one)

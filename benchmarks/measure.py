@@ -89,8 +89,8 @@ def ratio(found: dict[str, Series], one: str, other: str) -> tuple[float, str]:
     return statistics.median(ratios), f"{found[one]} : {found[other]}"
 
 
-def loaded(app: App, data: bytes, before: Callable[[], Any] = lambda: None) -> Measure:
-    """Measure a server under a load of equal requests."""
+def loaded(app: App, data: bytes | load.Next, before: Callable[[], Any] = lambda: None) -> Measure:
+    """Measure a server under a load of requests."""
 
     def measure(seconds: float) -> tuple[float, float]:
         before()

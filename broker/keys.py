@@ -11,9 +11,8 @@ than 64 KiB is of its size and of samples.
     {queue:jobs}:delayed           zset    id of a delayed message, which ends in "-d" -> when it returns
     {queue:jobs}:bodies            hash    id, without "-d" -> message;
                                            "<id>:failure" -> "<when>:<reason>", with "!" in front if it is to be buried
-    {queue:jobs}:acked             zset    id acked within the last hour, at most 10,000 -> when
-    {queue:jobs}:clock             string  "<when a lease or delay last began>:<the next end that was announced>"; lives
-                                           as long as the longest of them
+    {queue:jobs}:acked             zset    id acked within the last hour, the last 10,000 at least -> when
+    {queue:jobs}:clock             string  "<when a lease or delay last began>:<none ends before>:<the last one ends>"
 
   Retries and dead letters
     {queue:jobs}:redeliveries      list    the history of the messages at the front, the foremost last:

@@ -39,12 +39,14 @@ class Delivery(bytes):
 
     id: str
     deliveries: int  # including this one
+    max_deliveries: int  # after the last of them, the message becomes a dead letter
     deadline: float
 
     @classmethod
-    def from_reply(cls, deadline: int, id: bytes, deliveries: int, message: bytes) -> "Delivery":
+    def from_reply(cls, deadline: int, max_deliveries: int, id: bytes, deliveries: int, message: bytes) -> "Delivery":
         delivery = cls(message)
         delivery.id, delivery.deliveries, delivery.deadline = id.decode(), deliveries, deadline / 1000
+        delivery.max_deliveries = max_deliveries
         return delivery
 
 
@@ -89,10 +91,50 @@ class Found:
 
 @dataclass(frozen=True)
 class Result:
-    """The result of a job, and when it was stored."""
+    """The result of a job, or why it failed, and when that was stored."""
 
     result: bytes
     at: float
+    failed: str | None = None  # the reason; None if it did not fail
+
+
+@dataclass(frozen=True)
+class Ack:
+    """A message that is done, and the result to store for its job, if any."""
+
+    id: str
+    job: str | None = None
+    result: bytes = b""
+
+
+@dataclass(frozen=True)
+class Release:
+    """A message to return now, to return in `delay` seconds, or to bury. If it is buried, its job has failed."""
+
+    id: str
+    delay: float = 0
+    dead: bool = False
+    reason: str = ""
+    job: str | None = None
+
+
+@dataclass(frozen=True)
+class Extend:
+    """A lease, or a delay, to end `lease` seconds from now."""
+
+    id: str
+    lease: float = 30
+
+
+@dataclass(frozen=True)
+class Settled:
+    """The numbers of messages settled. Nothing was changed about those that are `stale`."""
+
+    acked: int
+    released: int
+    dead: int  # those of the released ones that were buried
+    extended: int
+    stale: list[str]
 
 
 @dataclass(frozen=True)

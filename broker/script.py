@@ -11,19 +11,19 @@ from broker.bulk_push import UNSTAGE
 from broker.connections.errors import lacks_flags
 from broker.models import Conflict
 
-FOLDER = Path(__file__).parent / "lua"
+TEXTS = {path.stem: path.read_text(encoding="utf-8") for path in (Path(__file__).parent / "lua").rglob("*.lua")}
 DONE, CONFLICT = 0, 2  # the status in front of an answer, as in shared.lua; any other: call again
 
 
 class Script:
-    """A script made of one or more files in `broker/lua`. Redis caches it by its digest after the first call.
+    """A script made of files in `broker/lua`, named without .lua. Redis caches it by its digest after the first call.
 
     Its first line, `#!lua flags=...`, needs Redis 7. It is left out on a server that rejects it, which the client
     remembers as `lacks_flags`; there the script begins with `without_flags`.
     """
 
     def __init__(self, *files: str, flags: str, without_flags: str = "", prefix: str = "") -> None:
-        text = prefix + "".join((FOLDER / name).read_text(encoding="utf-8") for name in files)
+        text = prefix + "".join(TEXTS[name] for name in files)
         self._texts = (f"#!lua flags={flags}\n{text}", without_flags + text)
         self._digests = tuple(hashlib.sha1(text.encode()).hexdigest() for text in self._texts)
 
@@ -64,19 +64,23 @@ FREE_WRITE = "redis.call('HDEL', KEYS[4], '')\n"
 
 def _freeing(*files: str) -> Script:
     """Return a script that also runs on a full server, which it helps to empty."""
-    return Script("shared.lua", *files, flags="allow-oom", without_flags=FREE_WRITE)
+    return Script("shared", *files, flags="allow-oom", without_flags=FREE_WRITE)
 
 
-# Each file lists its commands.
-POP_ONE = Script("pop_one.lua", flags="allow-oom")
-TAKE = _freeing("leases.lua", "take.lua")
-SETTLE = _freeing("leases.lua", "settle.lua")
-MOVE = _freeing("leases.lua", "carry.lua", "move.lua")
-TIDY = _freeing("leases.lua", "carry.lua", "tidy.lua")
-SHOW = _freeing("leases.lua", "show.lua")
-REQUEUE = _freeing("push.lua")
+# Each file lists its commands. The parts stand in front of what needs them, those of the most frequent command first.
+_RETURN = ("redeliveries", "leases")
+_SETTLE = ("reservations", "failure_reasons", "ack", "clock", "results", *_RETURN, "settle")
+_PUSH = ("clock", "failure_reasons", "redeliveries", "answers", "results", "push")
+_LOOK = ("clock", "reservations", "failure_reasons", *_RETURN)
+POP_ONE = Script("pop_one", flags="allow-oom")
+TAKE = _freeing("reserve", *_LOOK, "answers", "take")
+SETTLE = _freeing(*_SETTLE)
+MOVE = _freeing(*_LOOK, "carry", "move")
+TIDY = _freeing(*_LOOK, "walk", "carry", "tidy")
+SHOW = _freeing(*_LOOK, "walk", "show")
+REQUEUE = _freeing(*_PUSH)
 # These store something new, so a full server rejects them.
-PUSH = Script("shared.lua", "push.lua", flags="")
-PUSH_STAGED = Script("shared.lua", "push.lua", flags="", prefix=UNSTAGE)
-SETTLE_WITH_RESULT = Script("shared.lua", "leases.lua", "settle.lua", flags="")
-COUNT_WITHIN = Script("count_within.lua", flags="no-writes")
+PUSH = Script("shared", *_PUSH, flags="")
+PUSH_STAGED = Script("shared", *_PUSH, flags="", prefix=UNSTAGE)
+SETTLE_WITH_RESULT = Script("shared", *_SETTLE, flags="")
+COUNT_WITHIN = Script("count_within", flags="no-writes")

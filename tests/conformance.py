@@ -8,6 +8,7 @@ meant to be valid is valid, and any other is refused for its intended fault.
 import contextlib
 import itertools
 import json
+from collections.abc import Sequence
 from ipaddress import ip_address
 from typing import Any
 
@@ -18,7 +19,8 @@ from schemathesis.core.parameters import ParameterLocation
 from web.api import OPERATIONS
 from web.errors import ApiError
 from web.input.body import FORM, JSON, TEXT, RawJson
-from web.input.parameters import MessageParameter
+from web.input.object_list import ObjectList
+from web.input.parameters import MessageParameter, Parameter
 from web.input.raw_json import NDJSON
 from web.operations.operation import Operation
 
@@ -53,20 +55,46 @@ def before_call(context: Any, case: "schemathesis.Case[Any]", kwargs: Any) -> No
             sent["wait"] = 0
     operation = ROWS.get((case.method.upper(), case.path.rpartition("/")[2]))
     if operation:
-        write_plainly(operation, fields)
+        write_plainly(operation.parameters, fields)
+        if operation.name == "settle":
+            follow_the_rules_of_settle(fields)
         follow_the_rules(operation, case, query, fields)
 
 
-def write_plainly(operation: Operation, fields: dict[str, Any]) -> None:
+def write_plainly(parameters: Sequence[Parameter], fields: dict[str, Any]) -> None:
     """Write a number that is sent as text as the document has it, so that it counts as valid."""
-    for parameter in operation.parameters:
-        if parameter.name in fields and not isinstance(parameter, MessageParameter):
+    for parameter in parameters:
+        if isinstance(parameter, ObjectList) and isinstance(fields.get(parameter.name), list):
+            for item in fields[parameter.name]:
+                if isinstance(item, dict):
+                    write_plainly(parameter.fields, item)
+        elif parameter.name in fields and not isinstance(parameter, MessageParameter):
             with contextlib.suppress(ApiError):
                 value = parameter.from_json(RawJson(json.dumps(fields[parameter.name]).encode()))
                 if value is None:
                     del fields[parameter.name]
                 else:
                     fields[parameter.name] = parameter.parse(value)
+
+
+def follow_the_rules_of_settle(fields: dict[str, Any]) -> None:
+    """Name each id once and up to 1,000 in all, send a job with its result, and a delay without `dead`."""
+    seen: list[Any] = []
+    for name in [name for name, items in fields.items() if items is None]:
+        del fields[name]
+    if all(items == [] for items in fields.values()):
+        fields["acks"] = [REQUIRED["id"]]
+    for name, items in fields.items():
+        for item in list(items) if isinstance(items, list) else ():
+            id = item.get("id") if isinstance(item, dict) else item
+            if id in seen or len(seen) >= 1000:
+                items.remove(item)
+                continue
+            seen.append(id)
+            if isinstance(item, dict) and item.get("delay") and item.get("dead") is True:
+                del item["dead"]
+            if isinstance(item, dict) and name == "acks" and ("job" in item) != ("result" in item):
+                item.update({"job": "a", "result": "a"} | item)
 
 
 def follow_the_rules(
@@ -107,8 +135,10 @@ def follow_the_rules(
             drop(name)
     if operation.name == "ack" and not {"id", "job", "result"} <= query.keys() | fields.keys():
         drop("job", "result")
+    if operation.name == "release" and "id" not in query and "id" not in fields:
+        drop("job")
     needed = {one.name for one in operation.parameters if one.required and one.in_query}
-    if operation.name in ("ack", "release") and "ids" not in query and "ids" not in fields:
+    if operation.name in ("ack", "release", "extend") and "ids" not in query and "ids" not in fields:
         needed.add("id")
     query.update({name: REQUIRED[name] for name in needed - query.keys() - fields.keys()})
     for sent in (query, fields):

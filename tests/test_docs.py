@@ -12,13 +12,15 @@ from tests.servers import ROOT, App
 from web.api import OPERATIONS
 from web.errors import ERRORS
 from web.operations.operation import Operation
+from web.operations.reservations import HELD_ID
 from web.reference.markdown import curl, reference
 
 REFERENCE = (ROOT / "docs/api.md").read_text(encoding="utf-8")
 # An order in which each example answers what its row shows.
 STORY = (
     *("events", "push", "count", "all", "reserve", "reserved", "extend", "release", "delayed", "reasons"),
-    *("push", "reserve", "ack", "push", "remove", "push", "clear", "restore", "pop", "push", "move"),
+    *("push", "reserve", "ack", "push", "reserve", "settle"),
+    *("push", "remove", "push", "clear", "restore", "pop", "push", "move"),
     *("queues", "pause", "resume", "store_result", "get_result", "healthz", "metrics", "openapi", "queues_events"),
 )
 CHANGING = ("id", "undo", "deadline", "at", "failed", "first", "last")  # fields that differ each time
@@ -37,6 +39,7 @@ def test_every_command_prints_what_the_reference_shows(serve: Callable[..., App]
         assert example and f"$ {command}\n" in REFERENCE
         for name, value in actual.items():
             command = command.replace(f"-d {name}={example.sent.get(name)}", f"-d {name}={value}")
+        command = command.replace(f'["{HELD_ID}"', f'["{actual.get("id")}"')
         if isinstance(example.answer, str):
             assert printed(command, app, example.answer.count("\n"), tmp_path) == example.answer, command
         else:

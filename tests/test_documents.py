@@ -36,7 +36,7 @@ def test_every_guarantee_names_its_tests() -> None:
 
 
 def test_the_limits_of_what_is_remembered_are_those_of_the_scripts() -> None:
-    scripts = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "broker/lua").glob("*.lua"))
+    scripts = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "broker/lua").rglob("*.lua"))
     text = " ".join(GUARANTEES.split())
     for pattern, documented in (
         (r"MAX_\w+, \w+_SECONDS = 100000, 3600\b", "waited for an hour since it came back"),

@@ -16,6 +16,7 @@ from broker.connections.connection import connect
 from broker.queue import ReliableQueue
 from RedisQueue import RedisQueue
 from tests import ledger
+from tests.broker.helpers import end_leases
 from tests.ledger import Api
 from tests.servers import App, Proxy, Store, until
 
@@ -31,13 +32,6 @@ def in_parallel(operation: Callable[[Api, Any], Any], items: Any, site: App, nam
     with ThreadPoolExecutor(CLIENTS) as pool:
         answers = list(pool.map(lambda api, share: [operation(api, item) for item in share], apis, shares))
     return [answers[n % CLIENTS][n // CLIENTS] for n in range(sum(map(len, shares)))]
-
-
-def end_all_leases(store: Store, name: str) -> None:
-    """Let all leases expire at once, so that their messages return in order."""
-    client, key = store.client(), ReliableQueue(None, name).key_prefix + "reserved"
-    if ids := client.zrange(key, 0, -1):
-        client.zadd(key, dict.fromkeys(ids, 1))
 
 
 def test_the_ledger_balances_after_every_kind_of_disaster(folder: Path) -> None:
@@ -80,7 +74,7 @@ def test_a_thousand_late_acks_are_refused_and_remove_nothing(site: App, valkey: 
     assert api.call("push", messages=texts)[0] == 200
     old = [taken["id"] for taken in api.call("reserve", lease=60, max=1000)[1]["messages"]]
     assert (len(old), queue.count()) == (1000, 0)
-    end_all_leases(valkey, name)
+    end_leases(ReliableQueue(valkey.client(), name))
     assert api.call("count")[1]["reserved"] == 0
     late = in_parallel(lambda api, id: api.call("ack", id=id), old, site, name)
     assert Counter((status, answer["error"]) for status, answer in late) == {(409, "stale"): 1000}
@@ -117,7 +111,7 @@ def test_a_hundred_failing_messages_among_thousands_become_dead_letters_after_fi
         if bad and turn % 2:
             assert api.call("release", ids=[taken["id"] for taken in bad])[0] == 200
         elif bad:
-            end_all_leases(valkey, name)  # as if a consumer had died
+            end_leases(ReliableQueue(valkey.client(), name))  # as if a consumer had died
         if not found:
             break
     assert delivered == {text: 5 if text in failing else 1 for text in texts}

@@ -2,7 +2,7 @@
 
 Every command on a queue first returns the messages that are due there. For queues without commands there is one sweeper
 in each worker process. A script that starts a lease or delay publishes a notice if it ends before all others
-(`announce_due` in shared.lua). A sweeper that starts, or that has lost its connection, scans the keys once. So an idle
+(`announce_due` in clock.lua). A sweeper that starts, or that has lost its connection, scans the keys once. So an idle
 queue costs nothing beyond a check of the connection every CHECK_INTERVAL, and the first of several sweepers does the
 work. A notice also announces each result that is stored.
 

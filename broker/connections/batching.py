@@ -247,7 +247,7 @@ def _fail(batch: list[_Call], error: BaseException) -> None:
 
 def pack(args: tuple[Any, ...]) -> bytes:
     """Return a command as RESP bytes."""
-    if len(args) > MANY_ARGUMENTS:
+    if len(args) > MANY_ARGUMENTS and isinstance(args[2], bytes):
         try:
             return _pack_many(args)
         except (TypeError, IndexError):  # an argument is not bytes, or is too long

@@ -36,10 +36,10 @@ for place, command in ipairs(redis.acl_check_cmd and ARGV or {}) do
 end
 return denied
 """
-_LUA = "".join(path.read_text(encoding="utf-8") for path in (Path(__file__).parent.parent / "lua").glob("*.lua"))
+_LUA = "".join(path.read_text(encoding="utf-8") for path in (Path(__file__).parent.parent / "lua").rglob("*.lua"))
 # The commands of scripts and the others that take, store, wait for or count messages: the key comes first.
 KEY_COMMANDS = sorted(
-    {*re.findall(r"call\('([A-Z]+)'", _LUA), "BLMOVE", "EVALSHA", "HSCAN", "LPUSH", "RPUSH"} - {"TIME", "PUBLISH"}
+    {*re.findall(r"call\w*\('([A-Z]+)'", _LUA), "BLMOVE", "EVALSHA", "HSCAN", "LPUSH", "RPUSH"} - {"TIME", "PUBLISH"}
 )
 
 _Label = TypeVar("_Label")

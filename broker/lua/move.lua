@@ -13,7 +13,7 @@
 local MAX_MOVED, MAX_CARRIED_BYTES = 500, 1024 * 1024 -- in one call, which takes some milliseconds
 local MAX_COMPARED = 250 -- messages that one call compares with those that were moved
 
-if return_due() then return {AGAIN} end
+if return_due(due_ids()) then return {AGAIN} end
 
 if command == 'move' then
   local number = math.min(ARGV[3], has_failure_reasons() and MAX_WITH_REASONS or MAX_MOVED)

@@ -11,9 +11,10 @@
 -- when the delay has ended. To put popped messages back, `push_front` also exists as a script that a full server runs.
 
 local FIRST = 7 -- in ARGV
+local MAX_ARGUMENTS = 1000 -- to unpack at once; Lua fails near 8,000
 
 if command == 'store_result' then
-  store_result(ARGV[3], ARGV[4])
+  store_result(extra, ARGV[3], ARGV[4])
   return {DONE}
 end
 

@@ -1,84 +1,119 @@
--- Settle reservations and delayed messages. If the lease or delay of any id has ended, nothing is changed.
+-- Settle reservations and delayed messages.
 --
 -- ack       Input:  ids; those acked within the last hour succeed too
 --           Output: the ids whose lease has ended
 -- ack_with  Input:  seconds to keep the result, the result, an id; extra key: where the result is stored
 --           Output: the ids whose lease has ended
--- release   Input:  delay in milliseconds, 1 to bury, the reason of the failure, ids without duplicates
+-- release   Input:  delay in milliseconds (-1: bury), the reason of the failure, seconds to keep it, ids; extra key, with
+--                   one id: where the reason is stored if the message is buried
 --           Output: the ids whose lease has ended, the number of messages buried, 1 if some are left for `sweep`
--- extend    Input:  milliseconds from now, an id
---           Output: the new deadline in milliseconds; 0 if the lease has ended
+-- extend    Input:  milliseconds from now, ids
+--           Output: the ids whose lease has ended, the new deadline in milliseconds
+-- settle    Input:  seconds to keep results, then for each id: 'ack', 'release' or 'extend'; the id; the result, the
+--                   reason or ''; the delay (-1: bury) or lease in milliseconds, 0 for an ack; and the index of the key
+--                   where its result is stored, 0 for none. More keys: those
+--           Output: the numbers of messages acked, released, buried and extended, the ids whose lease has ended, 1 if
+--                   some are left for `sweep`
+--
+-- `settle` does what it can. Of the others, each changes nothing if the lease or delay of any id has ended.
 
-local MAX_ACKED, ACKED_SECONDS = 10000, 3600 -- acked ids that are remembered, and how long
-
--- The ids from ARGV[first] on whose lease or delay has ended, though they may not have been returned yet.
-local function expired_ids(first, or_acked)
-  local expired = {}
-  for i = first, #ARGV do
-    local due = call('ZSCORE', schedule_of(ARGV[i]), ARGV[i])
-    local is_alive = due and tonumber(due) > now
-    if not is_alive and not (or_acked and call('ZSCORE', acked, ARGV[i])) then expired[#expired + 1] = ARGV[i] end
-  end
-  return expired
+if command == 'ack_with' then
+  local held, expired = divide(5, true)
+  if #expired > 0 then return {DONE, expired} end
+  ack(held)
+  store_result(extra, ARGV[3], ARGV[4])
+  return {DONE, expired}
 end
 
-if command == 'ack' or command == 'ack_with' then
-  local first = command == 'ack' and 3 or 5
-  local expired = expired_ids(first, true)
-  if #expired > 0 then return {DONE, expired} end
-  check_type('HLEN', bodies)
-  local last = tonumber(call('ZREVRANGE', acked, 0, 0, 'WITHSCORES')[2] or 0)
-  local has_reasons = has_failure_reasons()
-  local acked_at = last > now and last + 1 or now -- the last ones stay last if the clock was set back
-  for i = first, #ARGV do
-    local id = ARGV[i]
-    if call('ZREM', schedule_of(id), id) == 1 then
-      if has_reasons then remove_failure_reasons({call('HGET', bodies, body_field(id)) or nil}) end
-      call('HDEL', bodies, body_field(id), failure_field(id))
-      call('ZADD', acked, acked_at, id)
-    end
-  end
-  call('ZREMRANGEBYRANK', acked, 0, -1 - MAX_ACKED)
-  call('EXPIRE', acked, ACKED_SECONDS)
-  if command == 'ack_with' then store_result(ARGV[3], ARGV[4]) end
-  return {DONE, expired}
+-- Extend the lease or delay of an id that is held, and return its deadline. Call sync_clock before.
+local function extend(id, lease)
+  local deadline = now + lease
+  call('ZADD', schedule_of(id), deadline, id)
+  announce_due(deadline)
+  return deadline
 end
 
 if command == 'extend' then
   sync_clock()
-  if #expired_ids(4) > 0 then return {DONE, 0} end
-  local deadline = now + ARGV[3]
-  call('ZADD', schedule_of(ARGV[4]), deadline, ARGV[4])
-  announce_due(deadline)
-  return {DONE, deadline}
+  local held, expired = divide(4)
+  if #expired > 0 then return {DONE, expired, 0} end
+  for _, id in ipairs(held) do extend(id, ARGV[3]) end
+  return {DONE, expired, now + ARGV[3]}
 end
 
+local ending, failures = {}, {} -- ids that are released now, and why
+
+-- Release an id that is held; a delay of -1 buries it. Return whether it is buried. Call end_released after the last.
 -- A reservation that is released with a delay gets another id. Releasing a delayed message records no failure.
-if command == 'release' then
-  if return_due() then return {AGAIN} end
-  local expired = expired_ids(6)
-  if #expired > 0 then return {DONE, expired, 0, 0} end
-  check_types_to_return()
-  local due, bury, reason = now + ARGV[3], ARGV[4] == '1', ARGV[5]
-  local ending, buried = {}, 0
-  for i = 6, #ARGV do
-    local id = ARGV[i]
-    local is_buried = bury or is_last_delivery(id)
-    if bury or not is_delayed(id) then record_failure(id, reason, bury) end
-    if is_buried then buried = buried + 1 end
-    if is_buried or due == now then
-      call('ZADD', schedule_of(id), now, id) -- a sweep returns those that are left
-      ending[#ending + 1] = id
-    elseif is_delayed(id) then
-      call('ZADD', delayed, due, id)
-    else
-      call('ZADD', delayed, due, id .. '-d')
-      call('ZREM', reserved, id)
+local function release(id, delay, reason)
+  local is_buried = delay < 0 or is_last_delivery(id)
+  local failure = (delay < 0 or not is_delayed(id)) and new_failure(reason, delay < 0)
+  if is_buried or delay == 0 then
+    ending[#ending + 1], failures[id] = id, failure or nil
+    return is_buried
+  end
+  if failure then call('HSET', bodies, failure_field(id), failure) end
+  call('ZADD', delayed, now + delay, body_field(id) .. '-d')
+  if not is_delayed(id) then call('ZREM', reserved, id) end
+  announce_due(now + delay)
+  return false
+end
+
+-- Return the messages that were released now. Those that are too many for one call are due. Return 1 if there are any.
+local function end_released()
+  if not return_messages(ending, failures) then return 0 end
+  for _, id in ipairs(ending) do
+    if call('ZSCORE', schedule_of(id), id) then
+      if failures[id] then call('HSET', bodies, failure_field(id), failures[id]) end
+      call('ZADD', schedule_of(id), now, id)
     end
   end
-  if due > now then announce_due(due) end
-  table.sort(ending)
-  return {DONE, expired, buried, return_messages(ending) and 1 or 0}
+  announce_due(now)
+  return 1
+end
+
+if return_due(due_ids()) then return {AGAIN} end
+check_types_to_return()
+
+if command == 'release' then
+  local held, expired = divide(6)
+  local buried = 0
+  if #expired > 0 then return {DONE, expired, 0, 0} end
+  for _, id in ipairs(held) do
+    if release(id, tonumber(ARGV[3]), ARGV[4]) then
+      buried = buried + 1
+      if extra then store_result(extra, ARGV[5], ARGV[4], true) end
+    end
+  end
+  return {DONE, expired, buried, end_released()}
+end
+
+if command == 'settle' then
+  call('ZCARD', acked)
+  local held, stale, is_seen, to_ack, buried = {ack = {}, release = {}, extend = {}}, {}, {}, {}, 0
+  for i = 4, #ARGV, 5 do
+    local kind, id, text, time_left, key = unpack(ARGV, i, i + 4)
+    local is_alive = not is_seen[id] and is_held(id)
+    is_seen[id] = true
+    if is_alive or (kind == 'ack' and call('ZSCORE', acked, id)) then
+      table.insert(held[kind], {id = id, text = text, time_left = tonumber(time_left), key = KEYS[tonumber(key)]})
+      if is_alive and kind == 'ack' then to_ack[#to_ack + 1] = id end
+    else
+      stale[#stale + 1] = id
+    end
+  end
+  ack(to_ack)
+  for _, one in ipairs(held.ack) do
+    if one.key then store_result(one.key, ARGV[3], one.text) end
+  end
+  for _, one in ipairs(held.extend) do extend(one.id, one.time_left) end
+  for _, one in ipairs(held.release) do
+    if release(one.id, one.time_left, one.text) then
+      buried = buried + 1
+      if one.key then store_result(one.key, ARGV[3], one.text, true) end
+    end
+  end
+  return {DONE, #held.ack, #held.release, buried, #held.extend, stale, end_released()}
 end
 
 return redis.error_reply('ERR unknown command ' .. command)

@@ -26,7 +26,7 @@ if command == 'report_waiters' then
   return {DONE}
 end
 
-if return_due() then return {AGAIN} end
+if return_due(due_ids()) then return {AGAIN} end
 
 if command == 'sweep' then return {DONE, until_next_due()} end
 
@@ -45,7 +45,7 @@ if command == 'state' then
   local heads = {}
   walk(offset, number, function(message) heads[#heads + 1] = {string.sub(message, 1, ARGV[5]), #message} end)
   local counts = {call('LLEN', list), call('ZCARD', reserved), call('ZCARD', delayed), call('LLEN', dead)}
-  counts[5], counts[6] = waiting_clients, is_paused() and 1 or 0
+  counts[5], counts[6] = waiting_clients, call('EXISTS', paused)
   return {DONE, counts, heads, next_change}
 end
 

@@ -178,7 +178,7 @@ local function remove_found(found, mark, keep)
   call('LREM', list, is_near_front and -#found or #found, mark) -- from the nearer end
 end
 
-if return_due() then return {AGAIN} end
+if return_due(due_ids()) then return {AGAIN} end
 
 if command == 'remove' or command == 'move_one' then
   local position, message, mark = tonumber(ARGV[3]), ARGV[4], ARGV[5]

@@ -1,6 +1,7 @@
 """What all operations of a queue share: its keys, and how they run a script."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 from broker import script
@@ -14,12 +15,9 @@ class ScriptedQueue(RedisQueue):
     def __init__(self, client: Any, name: str = "default", prefix: str = "queue:", max_deliveries: int = 5) -> None:
         super().__init__(client, name, prefix)
         self.prefix = prefix
-        self.key, self.key_prefix = queue_keys(name, prefix)
         self.client_for_large = getattr(client, "unbatched", client)  # for commands with a large reply
         self.max_deliveries = max_deliveries
-        self._keys = [self.key, *(self.key_prefix + key for key in SCRIPT_KEYS)]
-        self._answer_keys = tuple(self.key_prefix + key for key in ANSWER_KEYS)
-        self._pop_one_keys = [self.key, *(self.key_prefix + key for key in POP_ONE_KEYS)]
+        (self.key, self.key_prefix), self._keys, self._answer_keys, self._pop_one_keys = _keys_of(name, prefix)
 
     def result_key(self, job: str) -> str:
         """Return the key of a job's result."""
@@ -43,6 +41,14 @@ class ScriptedQueue(RedisQueue):
         keys = [*self._keys, *filter(None, extra)]
         client = self.client_for_large if large else self.client
         return commands.run(client, keys, [command, self.max_deliveries, *arguments])
+
+
+@lru_cache(maxsize=1000)  # each request makes a queue
+def _keys_of(name: str, prefix: str) -> tuple[tuple[str, str], list[str], list[str], list[str]]:
+    """Return the key of a queue's list and the prefix of its others; then the keys for scripts."""
+    key, key_prefix = queue_keys(name, prefix)
+    beside = [[key_prefix + kind for kind in kinds] for kinds in (SCRIPT_KEYS, ANSWER_KEYS, POP_ONE_KEYS)]
+    return (key, key_prefix), [key, *beside[0]], beside[1], [key, *beside[2]]
 
 
 def to_milliseconds(seconds: float) -> int:

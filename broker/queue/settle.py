@@ -1,7 +1,10 @@
 """Settle: ack, release and extend reservations, and store results. The script is `broker/lua/settle.lua`."""
 
+from collections.abc import Iterable, Sequence
+from typing import Any
+
 from broker import script
-from broker.models import LeaseExpired, Result
+from broker.models import Ack, Extend, LeaseExpired, Release, Result, Settled
 from broker.queue.base import ScriptedQueue, to_milliseconds, to_seconds
 
 RESULT_SECONDS = 86400  # how long a result is kept by default
@@ -16,8 +19,9 @@ class SettleOperations(ScriptedQueue):
         Raises:
             LeaseExpired: some leases have ended; nothing was changed.
         """
-        _raise_if_expired(self._run(script.SETTLE, "ack", *ids)[0])
-        return len(set(ids))
+        unique = dict.fromkeys(ids)
+        _raise_if_expired(self._run(script.SETTLE, "ack", *unique)[0])
+        return len(unique)
 
     def ack_with(self, id: str, job: str, result: bytes, keep: float = RESULT_SECONDS) -> None:
         """Acknowledge a message and store the result of its job, in one step.
@@ -28,33 +32,63 @@ class SettleOperations(ScriptedQueue):
         key = self.result_key(job)
         _raise_if_expired(self._run(script.SETTLE_WITH_RESULT, "ack_with", round(keep), result, id, extra=[key])[0])
 
-    def release(self, *ids: str, delay: float = 0, dead: bool = False, reason: str = "") -> int:
+    def release(self, *ids: str, delay: float = 0, dead: bool = False, reason: str = "", job: str | None = None) -> int:
         """Return messages to the front of the queue, now or in `delay` seconds, or bury all of them (`dead`).
 
         Return the number of messages buried, which includes those at their last delivery. `reason` says why they
-        failed; it is kept as long as they wait.
+        failed; it is kept as long as they wait. With one id and the name of its `job`, it becomes the result of the job
+        if the message is buried.
 
         Raises:
             LeaseExpired: some leases have ended; nothing was changed.
         """
-        unique = dict.fromkeys(ids)
-        arguments = (to_milliseconds(delay), int(dead), reason)
-        expired, buried, are_more = self._run(script.SETTLE, "release", *arguments, *unique)
+        arguments = (_delay(delay, dead), reason, RESULT_SECONDS)
+        keys = [self.result_key(job)] if job is not None else []
+        commands = script.SETTLE_WITH_RESULT if keys else script.SETTLE
+        expired, buried, are_more = self._run(commands, "release", *arguments, *dict.fromkeys(ids), extra=keys)
         _raise_if_expired(expired)
         if are_more:
             self.sweep()
         return int(buried)
 
-    def extend(self, id: str, lease: float) -> float:
-        """Let a lease or a delay end `lease` seconds from now, and return its new deadline.
+    def extend(self, ids: str | Sequence[str], lease: float) -> float:
+        """Let leases or delays end `lease` seconds from now, and return their new deadline.
 
         Raises:
-            LeaseExpired: it has ended; nothing was changed.
+            LeaseExpired: some have ended; nothing was changed.
         """
-        deadline = self._run(script.SETTLE, "extend", to_milliseconds(lease), id)[0]
-        if not deadline:
-            raise LeaseExpired([id])
+        unique = [ids] if isinstance(ids, str) else dict.fromkeys(ids)
+        expired, deadline = self._run(script.SETTLE, "extend", to_milliseconds(lease), *unique)
+        _raise_if_expired(expired)
         return float(deadline / 1000)
+
+    def settle(
+        self, acks: Iterable[Ack] = (), releases: Iterable[Release] = (), extends: Iterable[Extend] = ()
+    ) -> Settled:
+        """Ack, release and extend messages, each for itself; those whose lease has ended are `stale`.
+
+        Ids acked within the last hour count as acked. An id that is named twice is stale the second time.
+        """
+        keys: list[str] = []
+
+        def index_of(job: str | None) -> int:
+            if job is None:
+                return 0
+            keys.append(self.result_key(job))
+            return len(self._keys) + len(keys)
+
+        arguments: list[Any] = [RESULT_SECONDS]
+        for ack in acks:
+            arguments += ["ack", ack.id, ack.result, 0, index_of(ack.job)]
+        for one in releases:
+            arguments += ["release", one.id, one.reason, _delay(one.delay, one.dead), index_of(one.job)]
+        for extend in extends:
+            arguments += ["extend", extend.id, "", to_milliseconds(extend.lease), 0]
+        commands = script.SETTLE_WITH_RESULT if keys else script.SETTLE
+        acked, released, dead, extended, stale, are_more = self._run(commands, "settle", *arguments, extra=keys)
+        if are_more:
+            self.sweep()
+        return Settled(acked, released, dead, extended, [id.decode(errors="replace") for id in stale])
 
     def sweep(self) -> float | None:
         """Return the messages whose lease or delay has ended to the queue, or bury them.
@@ -70,7 +104,15 @@ class SettleOperations(ScriptedQueue):
     def result(self, job: str) -> Result | None:
         """Return the result of a job; None if there is none yet, or it has expired."""
         found = self.client_for_large.lrange(self.result_key(job), 0, -1)
-        return Result(found[1], int(found[0]) / 1000) if found else None
+        if not found:
+            return None
+        at, text, *has_failed = found
+        return Result(text, int(at) / 1000, text.decode(errors="replace") if has_failed else None)
+
+
+def _delay(delay: float, dead: bool) -> int:
+    """Return the delay of a release in milliseconds; -1 to bury."""
+    return -1 if dead else to_milliseconds(delay)
 
 
 def _raise_if_expired(ids: list[bytes]) -> None:

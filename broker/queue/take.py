@@ -47,8 +47,9 @@ class TakeOperations(ScriptedQueue):
         Those not acked by then return to the queue or become dead letters. A batch ends once it reaches 16 MiB.
         """
         arguments = (max, to_milliseconds(lease), secrets.token_hex(8))
-        next_due, records, deadline, paused = self._run(script.TAKE, "reserve", *arguments, large=max > 1)
-        deliveries = [Delivery.from_reply(deadline, *record) for record in records]
+        found = self._run(script.TAKE, "reserve", *arguments, large=max > 1)
+        next_due, records, deadline, paused, *max_deliveries = found
+        deliveries = [Delivery.from_reply(deadline, *max_deliveries, *record) for record in records]
         return Batch(deliveries, to_seconds(next_due), paused == 1)
 
     def wait(self, seconds: float, client: Any = None, paused: bool = False) -> None:

@@ -212,8 +212,8 @@ export class QueueClient {
   async reserve({ lease, wait, max, signal } = {}) {
     const answer = await this.#post("reserve", { query: { lease, wait, max }, signal });
     if (max !== undefined) return answer.messages;
-    const { id, message, deliveries, deadline } = answer;
-    return answer.success ? { id, message, deliveries, deadline } : null;
+    const { success, ...reservation } = answer;
+    return success ? reservation : null;
   }
 
   /**
@@ -229,20 +229,33 @@ export class QueueClient {
   /**
    * Return reserved messages to the queue, to be popped next or in `delay` seconds, or bury them (`dead`): all or none.
    * @param {string | string[]} id
-   * @param {{delay?: number, dead?: boolean, reason?: string}} options reason: why it failed
+   * @param {{delay?: number, dead?: boolean, reason?: string, job?: string}} options
+   *     reason: why it failed; job: with one id, keep the reason as the result of this job if the message is buried
    * @returns {Promise<{released: number, dead: number}>} dead: the number buried, also after too many deliveries
    */
-  release(id, { delay, dead, reason } = {}) {
-    const body = { ...idBody(id), delay: delay || undefined, dead: dead || undefined, reason: reason || undefined };
-    return this.#post("release", { body });
+  release(id, { delay, dead, reason, job } = {}) {
+    const options = { delay: delay || undefined, dead: dead || undefined, reason: reason || undefined, job };
+    return this.#post("release", { body: { ...idBody(id), ...options } });
   }
 
   /**
-   * Let a lease end `lease` seconds from now.
-   * @param {string} id @param {number} lease @returns {Promise<{deadline: number}>}
+   * Let leases end `lease` seconds from now: all or none.
+   * @param {string | string[]} id @param {number} lease @returns {Promise<{deadline: number}>}
    */
   extend(id, lease) {
-    return this.#post("extend", { body: { id, lease } });
+    return this.#post("extend", { body: { ...idBody(id), lease } });
+  }
+
+  /**
+   * Acknowledge, release and extend up to 1,000 reservations in one request, each for itself.
+   * @param {Settlement} batch ids, or objects with an id and the options of `ack`, `release` and `extend`
+   * @returns {Promise<{acked: number, released: number, dead: number, extended: number, stale: string[]}>}
+   *     stale: the ids that are not held any more; nothing was changed about them
+   */
+  async settle({ acks = [], releases = [], extends: extended = [] }) {
+    const withResult = async (/** @type {any} */ ack) => ({ ...ack, result: await messageValue(ack.result) });
+    const done = await Promise.all(acks.map((ack) => (Object(ack).result === undefined ? ack : withResult(ack))));
+    return this.#post("settle", { body: { acks: done, releases, extends: extended } });
   }
 
   // --- tidying up
@@ -315,13 +328,15 @@ export class QueueClient {
   }
 
   /**
-   * Return the result of a job, or null if there is none yet or it has expired.
+   * Return the result of a job, or why it failed; null if there is nothing yet or it has expired.
    * @param {string} job @param {{wait?: number, signal?: AbortSignal}} options wait: seconds to wait for it
-   * @returns {Promise<{job: string, result: Message, at: number} | null>} at: when it was stored, Unix seconds
+   * @returns {Promise<{job: string, result?: Message, failed?: string, at: number} | null>}
+   *     failed: the reason, in place of the result; at: when it was stored, Unix seconds
    */
   async result(job, { wait, signal } = {}) {
     const answer = await this.#get("result", { job, wait }, signal);
-    return answer.success ? { job: answer.job, result: answer.result, at: answer.at } : null;
+    const { success, ...result } = answer;
+    return success ? result : null;
   }
 
   // --- all queues, and events

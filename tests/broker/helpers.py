@@ -4,7 +4,7 @@ from collections.abc import Callable
 from itertools import chain
 from typing import Any
 
-from broker.models import Delivery, Found
+from broker.models import Ack, Delivery, Extend, Found, Release
 from broker.queue import ReliableQueue
 
 
@@ -19,8 +19,9 @@ def end_delays(queue: ReliableQueue, *ids: str) -> None:
 
 
 def _end(queue: ReliableQueue, kind: str, *ids: str) -> None:
-    """Move time by rewriting the deadlines."""
+    """Move time by rewriting the deadlines, of which the clock would know."""
     key = queue.key_prefix + kind
+    queue.client.delete(queue.key_prefix + "clock")
     if ended := [id.encode() for id in ids] or queue.client.zrange(key, 0, -1):
         queue.client.zadd(key, {id: number for number, id in enumerate(ended, 1)})
 
@@ -87,8 +88,11 @@ def each_operation(
         "release": lambda: queue.release(id, delayed),
         "release later": lambda: queue.release(id, delayed, delay=9, reason="why"),
         "bury": lambda: queue.release(id, delayed, dead=True),
-        "extend": lambda: queue.extend(id, 30),
+        "bury with a job": lambda: queue.release(id, dead=True, reason="why", job="job"),
+        "extend": lambda: queue.extend([id, delayed], 30),
         "extend a delay": lambda: queue.extend(delayed, 30),
+        "settle by an ack": lambda: queue.settle([Ack(id, "job", b"result")], [Release(delayed)]),
+        "settle by a release": lambda: queue.settle([], [Release(id, dead=True, job="job")], [Extend(delayed)]),
         "sweep": lambda: queue.sweep(),
         "store a result": lambda: queue.store_result("job", b"result"),
         "remove": lambda: queue.remove(0, b"a"),
@@ -114,6 +118,12 @@ def each_operation(
         "stats": lambda: queue.stats(),
         "report waiters": lambda: queue.report_waiters("process", 1, 30),
     }
+
+
+def settlement(acked: str, buried: str, extended: str) -> tuple[list[Ack], list[Release], list[Extend]]:
+    """Return the arguments of a `settle` of three reservations, whose jobs are "done" and "failed"."""
+    ack = Ack(acked, "done", b"result")
+    return [ack], [Release(buried, dead=True, reason="why", job="failed")], [Extend(extended, 100)]
 
 
 def use_every_operation(queue: ReliableQueue) -> None:
@@ -149,6 +159,8 @@ def use_every_operation(queue: ReliableQueue) -> None:
     queue.push(b"done")
     queue.ack_with(reserve(queue)[0].id, "job", b"result")
     queue.store_result("other", b"result")
+    queue.push(*numbered(3, 200))
+    queue.settle(*settlement(*(one.id for one in reserve(queue, 3))))
     found(queue, "1", details=True)
     sum(queue.find_and_move(dead.name, "10", 1))
     sum(queue.find_and_remove("10", 1)[1])

@@ -9,7 +9,7 @@ import itertools
 import math
 import os
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, field
 from hashlib import sha1
 from typing import Any
@@ -20,7 +20,18 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 from broker.connections.connection import connect
-from broker.models import Conflict, Delivery, LeaseExpired, NotFound, Pushed, QueueCounts
+from broker.models import (
+    Ack,
+    Conflict,
+    Delivery,
+    Extend,
+    LeaseExpired,
+    NotFound,
+    Pushed,
+    QueueCounts,
+    Release,
+    Settled,
+)
 from broker.queue import ReliableQueue
 from broker.scan import iter_messages
 from RedisQueue import RedisQueue
@@ -207,7 +218,7 @@ class Model:
             raise LeaseExpired(expired)
 
     def ack(self, ids: Sequence[str]) -> int:
-        self.raise_if_expired(ids, self.acked)
+        self.raise_if_expired(list(dict.fromkeys(ids)), self.acked)
         for id in ids:
             if one := self.place_of(id).pop(id, None):
                 self.remove_failure_reasons([one.message])
@@ -220,7 +231,10 @@ class Model:
 
     def release(self, ids: Sequence[str], delay: int, bury: bool, reason: str) -> int:
         self.raise_if_expired(list(dict.fromkeys(ids)))
-        for id in dict.fromkeys(ids):
+        return self.release_each([(id, delay, bury) for id in dict.fromkeys(ids)], reason)
+
+    def release_each(self, items: Sequence[tuple[str, int, bool]], reason: str) -> int:
+        for id, delay, bury in items:
             if bury or id in self.reserved:
                 self.in_flight()[id].reason = reason
             if id in self.delayed and not bury:
@@ -228,9 +242,34 @@ class Model:
             elif delay and not bury and not self.is_last(id):
                 self.delayed[id + "-d"] = self.reserved.pop(id)
                 self.delayed[id + "-d"].units_left = delay
-        now = [id for id in ids if id in self.in_flight() and (bury or id in self.reserved)]
+        now = [id for id, _, bury in items if id in self.in_flight() and (bury or id in self.reserved)]
         due = sorted(id for id, each in self.delayed.items() if each.is_due() and id not in now)
-        return self.return_messages(now + due, set(now) if bury else set())
+        return self.return_messages(now + due, {id for id, _, bury in items if bury})
+
+    def settle(
+        self, acks: Sequence[str], releases: Sequence[tuple[str, int, bool]], extends: Sequence[str], lease: int
+    ) -> Settled:
+        """Settle each for itself. The first of `acks` has a result, and all releases a job that fails."""
+        stale: list[str] = []
+        left, acked_before = self.alive(), set(self.acked)
+
+        def is_held(id: str, others: Set[str] = frozenset()) -> bool:
+            held = id in left or id in others
+            left.discard(id)
+            stale.extend([] if held else [id])
+            return held
+
+        acked = [(number, id) for number, id in enumerate(acks) if is_held(id, acked_before)]
+        released = [item for item in releases if is_held(item[0])]
+        extended = [id for id in extends if is_held(id)]
+        for number, id in acked:
+            self.ack([id])
+            self.results |= {"j1": b"done"} if number == 0 else {}
+        for id in extended:
+            self.in_flight()[id].units_left = lease
+        dead = self.release_each(released, "why")
+        self.results |= {"j2": b"why"} if dead else {}
+        return Settled(len(acked), len(released), dead, len(extended), stale)
 
     def extend(self, id: str, lease: int) -> None:
         self.raise_if_expired([id])
@@ -287,6 +326,7 @@ class Stored:
     delays: list[tuple[bytes, float]]
     redeliveries: list[bytes]
     failure_reasons: dict[bytes, bytes]
+    none_ends_before: int  # of the clock; 0 if there is none
     lifetimes: set[int]
     cleared: dict[str, list[bytes]]
 
@@ -314,6 +354,7 @@ KEYS = st.sampled_from(["k1", "k2"])
 MAX = st.integers(1, 4)
 LEASES = st.integers(1, 3)
 PICKS = st.lists(st.integers(0, 7), min_size=1, max_size=3)  # which of the ids so far, 0 the latest; 7 is an unknown id
+RELEASES = st.lists(st.tuples(st.integers(0, 7), st.integers(0, 2), st.booleans()), max_size=3)
 
 _numbers = itertools.count()
 
@@ -453,6 +494,7 @@ class EveryOperation(RuleBasedStateMachine):
     def result(self, q: str, job: str) -> None:
         found = self.queue(q).result(job)
         assert (found.result if found else None) == self.model(q).results.get(job)
+        assert not found or found.failed == ("why" if found.result == b"why" else None)
 
     @rule(q=QUEUES, picks=PICKS, delay=st.integers(0, 2), bury=st.booleans(), reason=st.sampled_from(["", "a: b"]))
     def release(self, q: str, picks: list[int], delay: int, bury: bool, reason: str) -> None:
@@ -471,6 +513,22 @@ class EveryOperation(RuleBasedStateMachine):
             assert real * 1000 == pytest.approx(self.client.zscore(place, id))
         else:
             assert real == expected
+
+    @rule(q=QUEUES, acks=PICKS, releases=RELEASES, extends=PICKS, lease=LEASES)
+    def settle(
+        self, q: str, acks: list[int], releases: list[tuple[int, int, bool]], extends: list[int], lease: int
+    ) -> None:
+        model, acked, extended = self.up_to_date(q), self.pick_ids(q, acks), self.pick_ids(q, extends)
+        released = [(self.pick_ids(q, [pick])[0], delay, bury) for pick, delay, bury in releases]
+        messages = {id: one.message for id, one in model.in_flight().items()}
+        found = self.queue(q).settle(
+            [Ack(id, None if number else "j1", b"done") for number, id in enumerate(acked)],
+            [Release(id, delay * UNIT_SECONDS, bury, "why", "j2") for id, delay, bury in released],
+            [Extend(id, lease * UNIT_SECONDS) for id in extended],
+        )
+        assert found == model.settle(acked, released, extended, lease)
+        self.taken.update(messages[id] for id in dict.fromkeys(acked) if id in messages)
+        self.ids[q] += [id for id in model.delayed if id not in self.ids[q]]
 
     @rule(q=QUEUES, position=st.integers(0, 5), other=st.sampled_from([None, b"a"]))
     def remove(self, q: str, position: int, other: bytes | None) -> None:
@@ -540,10 +598,12 @@ class EveryOperation(RuleBasedStateMachine):
     @rule(q=QUEUES, to=QUEUES, pick=st.integers(0, 5))
     def undo_a_move_of_one(self, q: str, to: str, pick: int) -> None:
         """Move a message and move it back to its place, or to the front if it was among those that came back."""
-        model, target = self.up_to_date(q), self.up_to_date(to)
-        if q == to or not model.waiting:
+        if q == to:
             return
-        self.queue(to).sweep()
+        self.queue(q).sweep(), self.queue(to).sweep()
+        model, target = self.up_to_date(q), self.up_to_date(to)
+        if not model.waiting:
+            return
         position = pick % len(model.waiting)
         message, undo = model.waiting[position], self.queue(q).new_undo(self.mark + to)
         self.queue(q).move_one(self.mark + to, position, message, undo)
@@ -589,7 +649,8 @@ class EveryOperation(RuleBasedStateMachine):
     def find_and_move(self, q: str, to: str, max: int, text: bytes) -> None:
         if q == to:
             return
-        model = self.model(q)
+        self.queue(q).sweep()  # a search returns nothing that is due
+        model = self.up_to_date(q)
         positions = model.find(text)[:max]
         assert sum(self.queue(q).find_and_move(self.mark + to, text.decode(), max)) == len(positions)
         found, _ = model.take_many(positions)
@@ -597,6 +658,7 @@ class EveryOperation(RuleBasedStateMachine):
 
     @rule(q=QUEUES, max=MAX, text=st.sampled_from([b"a", b",", b"none"]))
     def find_and_remove(self, q: str, max: int, text: bytes) -> None:
+        self.queue(q).sweep()
         model = self.up_to_date(q)
         undo, batches = self.queue(q).find_and_remove(text.decode(), max)
         self.was_removed(model, undo, sum(batches), model.find(text)[:max])
@@ -619,7 +681,8 @@ class EveryOperation(RuleBasedStateMachine):
 
     @rule(q=QUEUES, text=st.sampled_from([b"A", b",", b"none"]))
     def find(self, q: str, text: bytes) -> None:
-        model = self.model(q)
+        self.queue(q).sweep()
+        model = self.up_to_date(q)
         found = [*itertools.chain(*self.queue(q).find(text.decode(), 2, details=True))]
         expected, details = model.find(text.lower()), model.details()
         assert [(one.position, one.head) for one in found] == [(at, model.waiting[at][:2]) for at in expected]
@@ -687,10 +750,15 @@ class EveryOperation(RuleBasedStateMachine):
     @rule(units=st.integers(1, 3))
     def time_passes(self, units: int) -> None:
         """Let each lease and delay end earlier, as if the clock of Redis had advanced."""
+        milliseconds = units * UNIT_SECONDS * 1000
         for q, model in self.models.items():
+            key = self.queue(q).key_prefix + "clock"
+            if clock := self.client.get(key):
+                earlier = ":".join(str(int(time) - milliseconds) for time in clock.split(b":"))
+                self.client.set(key, earlier, keepttl=True)
             for kind, place in (("reserved", model.reserved), ("delayed", model.delayed)):
                 for id, reservation in place.items():
-                    self.client.zincrby(self.queue(q).key_prefix + kind, -units * UNIT_SECONDS * 1000, id)
+                    self.client.zincrby(self.queue(q).key_prefix + kind, -milliseconds, id)
                     reservation.units_left -= units
 
     @invariant()
@@ -710,6 +778,8 @@ class EveryOperation(RuleBasedStateMachine):
                 assert left == {id: max(0, each.units_left) for id, each in place.items()}
                 for id, end in stored_ends:
                     place[id.decode()].deadline = end
+            ends = [end for _, end in (*found.leases, *found.delays)]
+            assert found.none_ends_before <= min(ends, default=math.inf), "what the clock says"
             expected = [(digest_of(each), deliveries, reason) for each, deliveries, reason in model.redeliveries]
             entries = [[*entry.decode().split(":", 4), "", ""] for entry in found.redeliveries]
             redeliveries = [(digest, int(deliveries), reason) for digest, deliveries, _, _, reason, *_ in entries]
@@ -755,6 +825,7 @@ class EveryOperation(RuleBasedStateMachine):
             pipeline.zrange(queue.key_prefix + "delayed", 0, -1, withscores=True)
             pipeline.lrange(queue.key_prefix + "redeliveries", 0, -1)
             pipeline.hgetall(queue.key_prefix + "failure_reasons")
+            pipeline.get(queue.key_prefix + "clock")
             for key in (queue.key, *(queue.key_prefix + each for each in ("reserved", "delayed", "bodies"))):
                 pipeline.ttl(key)
             for undo in model.cleared:
@@ -763,9 +834,12 @@ class EveryOperation(RuleBasedStateMachine):
         seconds, microseconds = next(replies)
         stored = {}
         for q, model in self.models.items():
-            waiting, bodies, leases, delays, redeliveries, reasons, *lifetimes = itertools.islice(replies, 10)
+            waiting, bodies, leases, delays, redeliveries, reasons, clock, *lifetimes = itertools.islice(replies, 11)
             cleared = {undo: next(replies)[::-1] for undo in model.cleared}
-            stored[q] = Stored(waiting[::-1], bodies, leases, delays, redeliveries, reasons, set(lifetimes), cleared)
+            soonest = int(clock.split(b":")[1]) if clock else 0
+            stored[q] = Stored(
+                waiting[::-1], bodies, leases, delays, redeliveries, reasons, soonest, set(lifetimes), cleared
+            )
         return seconds * 1000 + microseconds // 1000, stored
 
     def keys(self) -> list[bytes]:

@@ -10,6 +10,7 @@ import pytest
 from broker.models import LeaseExpired
 from broker.queue import ReliableQueue
 from tests.broker.helpers import counts, dead_letters, end_leases, numbered, reserve, with_one_delivery
+from tests.servers import until
 
 
 def redis_time(queue: ReliableQueue) -> float:
@@ -253,6 +254,13 @@ def test_every_operation_that_takes_messages_takes_those_that_are_due(
     operation(queue)
     assert queue.client.llen(queue.key) == 0
     assert queue.client.zscore(queue.key_prefix + "reserved", delivery.id) is None
+
+
+def test_a_reserve_finds_the_lease_that_ended_first_whatever_began_later(queue: ReliableQueue) -> None:
+    queue.push(b"a", b"b", b"c", b"d")
+    _, [short], _ = (reserve(queue, lease=lease) for lease in (30, 0.05, 30))
+    until(lambda: redis_time(queue) > short.deadline)
+    assert (reserve(queue), counts(queue)) == ([b"b"], (1, 3, 0))
 
 
 def test_a_state_shows_an_expired_message_as_waiting(queue: ReliableQueue) -> None:

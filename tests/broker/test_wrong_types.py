@@ -97,7 +97,7 @@ def test_an_operation_that_fails_has_changed_nothing(valkey_queue: ReliableQueue
 @pytest.mark.parametrize("key", ["reserved", "delayed"])
 def test_a_clock_set_back_moves_all_deadlines_or_none(valkey_queue: ReliableQueue, key: str) -> None:
     filled, hour_ahead = Filled(valkey_queue), round(time.time() * 1000) + HOUR
-    valkey_queue.client.set(key_of(filled.queue, "clock"), f"{hour_ahead}:{hour_ahead}")
+    valkey_queue.client.set(key_of(filled.queue, "clock"), f"{hour_ahead}:{hour_ahead}:{hour_ahead}")
     damage(filled.queue, key)
     before = filled.read()
     for operation in ("reserve", "extend", "push later", "sweep"):
@@ -113,8 +113,8 @@ def test_an_operation_that_fails_loses_no_message_whose_lease_ended(valkey_queue
         queue = ReliableQueue(client, f"{name}.{number}", max_deliveries=max_deliveries)
         queue.push(b"a", b"b")
         one, _ = reserve(queue, 2)
-        damaged = damage(queue, key)
         end_leases(queue)
+        damaged = damage(queue, key)
         try:
             each_operation(queue, one.id)[operation]()
         except FAILURES:

@@ -31,7 +31,7 @@ test("pop returns the message, null if there is none, and a list with max", asyn
 
 test("every operation has its own path", async () => {
   const ok = { success: true, messages: [], id: "1" };
-  const { client, asked } = clientOf(...Array.from({ length: 15 }, () => ok));
+  const { client, asked } = clientOf(...Array.from({ length: 16 }, () => ok));
   await client.count();
   await client.all({ offset: 5, limit: 2, preview: 80 });
   await client.reserve({ lease: 9 });
@@ -39,6 +39,7 @@ test("every operation has its own path", async () => {
   await client.ack(["7", "8"]);
   await client.release("7");
   await client.extend("7", 60);
+  await client.extend(["7", "8"], 60);
   await client.remove(3, "x", { undo: true });
   await client.remove({ contains: "x" });
   await client.remove({ messages: [{ position: 3, message: "x" }] });
@@ -57,6 +58,7 @@ test("every operation has its own path", async () => {
       'POST /api/queue/jobs/ack {"ids":["7","8"]}',
       'POST /api/queue/jobs/release {"id":"7"}',
       'POST /api/queue/jobs/extend {"id":"7","lease":60}',
+      'POST /api/queue/jobs/extend {"ids":["7","8"],"lease":60}',
       'POST /api/queue/jobs/remove {"position":3,"message":"x","undo":true}',
       'POST /api/queue/jobs/remove {"contains":"x"}',
       'POST /api/queue/jobs/remove {"messages":[{"position":3,"message":"x"}]}',
@@ -123,6 +125,28 @@ test("reasons are counted, and messages found and moved by their reason, with un
       'POST remove {"reason":"r #"}',
     ],
   );
+});
+
+test("a batch is settled in one request, with results as messages", async () => {
+  const { client, asked } = clientOf({ success: true, stale: [] }, { success: true, stale: ["9"] });
+  await client.settle({ acks: ["1", { id: "2", job: "j", result: new Uint8Array([255]) }], releases: [{ id: "3", dead: true, job: "k" }] });
+  assert.deepEqual((await client.settle({ extends: ["9"] })).stale, ["9"]);
+  assert.deepEqual(
+    asked.map(({ url, body }) => `${url} ${body}`),
+    [
+      '/api/queue/jobs/settle {"acks":["1",{"id":"2","job":"j","result":{"base64":"/w=="}}],' +
+        '"releases":[{"id":"3","dead":true,"job":"k"}],"extends":[]}',
+      '/api/queue/jobs/settle {"acks":[],"releases":[],"extends":["9"]}',
+    ],
+  );
+});
+
+test("a reservation says after how many deliveries it is buried, and a result whether the job failed", async () => {
+  const reservation = { id: "1", message: "a", deliveries: 1, max_deliveries: 5, deadline: 9 };
+  const failure = { job: "j", failed: "why", at: 9 };
+  const { client } = clientOf({ success: true, ...reservation }, { success: true, ...failure });
+  assert.deepEqual(await client.reserve(), reservation);
+  assert.deepEqual(await client.result("j"), failure);
 });
 
 test("a paused queue rejects, so that it is not mistaken for an empty one", async () => {

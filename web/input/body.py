@@ -89,9 +89,8 @@ def read_body(request: Request, limit: int) -> bytes:
         ApiError: it is incomplete (400), too slow (408), larger (413) or encoded (415), or other bodies fill the memory
             for bodies (503).
     """
-    too_large = ApiError("body_too_large", limit=limit)
     if (request.content_length or 0) > limit:
-        raise too_large
+        raise ApiError("body_too_large", limit=limit)
     seconds = BODY_TIMEOUT + (request.content_length or limit) / MIN_BYTES_PER_SECOND
     ClientConnection(request.environ).limit_body(seconds)
     blocks, size = [], 0
@@ -99,7 +98,7 @@ def read_body(request: Request, limit: int) -> bytes:
         for block in iter_body(request):
             size += len(block)
             if size > limit:
-                raise too_large
+                raise ApiError("body_too_large", limit=limit)
             if size > FREE_BODY_BYTES:
                 _count_memory(request, len(block))
             blocks.append(block)

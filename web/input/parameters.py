@@ -314,16 +314,25 @@ def _value(request: Request, parameter: Parameter, fields: Mapping[str, Any], li
     if len(sent) + (name in fields) > 1:
         raise ApiError("duplicate_key", f"{name} is given twice.")
     value = sent[0] if sent else fields.get(name)
+    return convert(parameter, value, limits, lambda: request.services.scheduler.checkpoint())
+
+
+def convert(parameter: Parameter, value: Any, limits: Limits, checkpoint: Callable[[], object]) -> Any:
+    """Return the value of a parameter that was sent as `value`; its default if that is None.
+
+    Raises:
+        ApiError: it is invalid, or missing.
+    """
     if isinstance(parameter, MessageParameter):
         if value is not None and (value != b"null" or isinstance(parameter, Message)):
-            return parameter.encode(value, limits, request.services.scheduler.checkpoint)
+            return parameter.encode(value, limits, checkpoint)
     else:
         if isinstance(value, RawJson):
             value = parameter.from_json(value)
         if value is not None:
             return parameter.parse(value)
     if parameter.required:
-        raise parameter.error(f"Missing parameter: {name}.")
+        raise parameter.error(f"Missing parameter: {parameter.name}.")
     return parameter.default
 
 

@@ -1,12 +1,16 @@
-"""reserve, ack, release and extend: messages that are taken for a limited time."""
+"""reserve, ack, release, extend and settle: messages that are taken for a limited time."""
 
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
-from broker.models import Delivery, Paused
+from broker.models import Ack, Delivery, Extend, Paused, Release
 from broker.queue import ReliableQueue
-from web.errors import ApiError
+from web.errors import ApiError, quoted
 from web.input.codec import decode_message
+from web.input.object_list import ObjectList
 from web.input.parameters import Flag, JobName, Message, Number, Text, one_or_many
+from web.metrics.instrumentation import record_messages
 from web.operations.operation import Answer, Example, operation
 from web.operations.schemas import DELIVERY, NOTHING, fields, list_of, success, unix_time, whole
 from web.operations.shared import (
@@ -14,6 +18,7 @@ from web.operations.shared import (
     IDS,
     LEASE,
     MAX,
+    MAX_BATCH,
     MAX_DELAY,
     MAX_TEXT,
     MESSAGE_ERRORS,
@@ -27,6 +32,22 @@ from web.operations.shared import (
 from web.request import Request
 
 HELD_ID = "1795489534022053-0001-c6c635c30e138159-1"
+RESULT_JOB = JobName("job", "The job whose `result` to store, for a day. Send both with one `id`.")
+RESULT = Message("result", "The result: any JSON value but null, or the text of a form field.")
+DELAY = Number(
+    "delay",
+    "Time until the messages return, to retry with backoff. Until then they are `delayed`, under new ids.",
+    default=0,
+    maximum=MAX_DELAY,
+    unit="seconds",
+)
+DEAD = Flag("dead", "Make the messages dead letters now.")
+REASON = Text("reason", "Why they failed. `all` with `details` returns it.", default="", maximum=MAX_TEXT)
+FAILED_JOB = JobName(
+    "job", "With one `id`: if the message becomes a dead letter, keep `reason` as the `result` of this job, for a day."
+)
+ITEM_ID = replace(ID, required=True)
+DEAD_COUNT = whole("Number of those that became dead letters: by `dead`, or after their last delivery.")
 
 
 @operation(
@@ -46,7 +67,14 @@ HELD_ID = "1795489534022053-0001-c6c635c30e138159-1"
     ),
     errors=("empty", "paused", *WAITING_ERRORS),
     example=Example(
-        {"success": True, "id": HELD_ID, "message": "hello", "deliveries": 1, "deadline": 1795489594.022},
+        {
+            "success": True,
+            "id": HELD_ID,
+            "message": "hello",
+            "deliveries": 1,
+            "max_deliveries": 5,
+            "deadline": 1795489594.022,
+        },
         {"lease": 60},
     ),
 )
@@ -64,13 +92,18 @@ def reserve(request: Request, queue: ReliableQueue, lease: float, wait: float, m
         batch = take(request, queue, wait, lambda: queue.reserve(lease, max or 1), give_back)
     except Paused:
         return nothing("paused", max)
-    return batch_or_one(
-        [
-            {"id": one.id, "message": decode_message(one), "deliveries": one.deliveries, "deadline": one.deadline}
-            for one in batch.messages
-        ],
-        max,
-    )
+    return batch_or_one([reservation(one) for one in batch.messages], max)
+
+
+def reservation(one: Delivery) -> Answer:
+    """Return the fields of a reservation."""
+    return {
+        "id": one.id,
+        "message": decode_message(one),
+        "deliveries": one.deliveries,
+        "max_deliveries": one.max_deliveries,
+        "deadline": one.deadline,
+    }
 
 
 @operation(
@@ -78,8 +111,8 @@ def reserve(request: Request, queue: ReliableQueue, lease: float, wait: float, m
     RESERVATIONS,
     ID,
     IDS,
-    JobName("job", "The job whose `result` to store, for a day. Send both with one `id`."),
-    Message("result", "The result: any JSON value but null, or the text of a form field."),
+    RESULT_JOB,
+    RESULT,
     answers=(success("Acked", {"acked": whole("Number of reservations ended.")}),),
     errors=("stale", *MESSAGE_ERRORS, "redis_full"),
     example=Example({"success": True, "acked": 1}, {"id": HELD_ID}),
@@ -107,25 +140,20 @@ def ack(
     RESERVATIONS,
     ID,
     IDS,
-    Number(
-        "delay",
-        "Time until the messages return, to retry with backoff. Until then they are `delayed`, under new ids.",
-        default=0,
-        maximum=MAX_DELAY,
-        unit="seconds",
-    ),
-    Flag("dead", "Make the messages dead letters now."),
-    Text("reason", "Why they failed. `all` with `details` returns it.", default="", maximum=MAX_TEXT),
+    DELAY,
+    DEAD,
+    REASON,
+    FAILED_JOB,
     answers=(
         success(
             "Released",
             {
                 "released": whole("Number of reservations ended."),
-                "dead": whole("Number of those that became dead letters: by `dead`, or after their last delivery."),
+                "dead": DEAD_COUNT,
             },
         ),
     ),
-    errors=("stale",),
+    errors=("stale", "redis_full"),
     example=Example({"success": True, "released": 1, "dead": 0}, {"id": HELD_ID, "delay": 60, "reason": "timed out"}),
 )
 def release(
@@ -136,27 +164,116 @@ def release(
     delay: float,
     dead: bool,
     reason: str,
+    job: str | None,
 ) -> Answer:
     """Return reserved messages to the front of the queue, now or later, or make them dead letters.
 
     If any of the ids is no longer held, nothing is changed.
+
+    With `job`, the producer learns that its job has failed, and why: GET `result` then answers `failed`.
     """
     found = one_or_many(id, ids, "id")
     if dead and delay:
         raise ApiError("bad_parameter", "Send either delay or dead.", parameter="delay")
-    buried = queue.release(*found, delay=delay, dead=dead, reason=reason)
+    if job is not None and id is None:
+        raise ApiError("bad_parameter", "To keep the failure of a job, send job and one id.", parameter="job")
+    buried = queue.release(*found, delay=delay, dead=dead, reason=reason, job=job)
     return {"success": True, "released": len(found), "dead": buried}
 
 
 @operation(
     "POST",
     RESERVATIONS,
-    replace(ID, required=True),
+    ID,
+    IDS,
     LEASE,
-    answers=(success("Extended", {"deadline": unix_time("When the lease ends now.")}),),
+    answers=(success("Extended", {"deadline": unix_time("When the leases end now.")}),),
     errors=("stale",),
     example=Example({"success": True, "deadline": 1795489594.022}, {"id": HELD_ID, "lease": 60}),
 )
-def extend(request: Request, queue: ReliableQueue, id: str, lease: float) -> Answer:
-    """Extend a lease, or the delay of a delayed message, to end `lease` seconds from now."""
-    return {"success": True, "deadline": queue.extend(id, lease)}
+def extend(request: Request, queue: ReliableQueue, id: str | None, ids: list[str] | None, lease: float) -> Answer:
+    """Extend leases, or the delays of delayed messages, to end `lease` seconds from now.
+
+    If any of the ids is no longer held, nothing is changed.
+    """
+    return {"success": True, "deadline": queue.extend(one_or_many(id, ids, "id"), lease)}
+
+
+@operation(
+    "POST",
+    RESERVATIONS,
+    ObjectList(
+        "acks",
+        "What is done: ids, or objects with `id`, `job` and `result` as in `ack`.",
+        fields=(ITEM_ID, RESULT_JOB, RESULT),
+        default=(),
+    ),
+    ObjectList(
+        "releases",
+        "What failed: ids, or objects with `id`, `delay`, `dead`, `reason` and `job` as in `release`.",
+        fields=(ITEM_ID, DELAY, DEAD, REASON, FAILED_JOB),
+        default=(),
+    ),
+    ObjectList(
+        "extends",
+        "What takes longer: ids, or objects with `id` and `lease` as in `extend`.",
+        fields=(ITEM_ID, LEASE),
+        default=(),
+    ),
+    answers=(
+        success(
+            "Settled",
+            {
+                "acked": whole("Number of messages acked."),
+                "released": whole("Number of messages released."),
+                "dead": DEAD_COUNT,
+                "extended": whole("Number of leases and delays extended."),
+                "stale": list_of({"type": "string"}, "The ids that are not held any more."),
+            },
+        ),
+    ),
+    errors=(*MESSAGE_ERRORS, "too_many_values", "redis_full"),
+    example=Example(
+        {"success": True, "acked": 1, "released": 0, "dead": 0, "extended": 0, "stale": ["gone"]},
+        {"acks": [HELD_ID], "releases": [{"id": "gone", "delay": 60, "reason": "timed out"}]},
+    ),
+)
+def settle(
+    request: Request,
+    queue: ReliableQueue,
+    acks: Sequence[dict[str, Any]],
+    releases: Sequence[dict[str, Any]],
+    extends: Sequence[dict[str, Any]],
+) -> Answer:
+    """Ack, release and extend up to 1,000 messages, each for itself: what a worker has to say about a batch.
+
+    An id that is no longer held is in `stale` and changes nothing; the others are settled all the same, in one atomic
+    step. Each id may be named once.
+    """
+    ids = [item["id"] for item in (*acks, *releases, *extends)]
+    if not 0 < len(ids) <= MAX_BATCH:
+        sentence = f"Send 1 to {MAX_BATCH:,} ids in acks, releases and extends together."
+        raise ApiError("bad_parameter", sentence, parameter="acks")
+    if len(set(ids)) < len(ids):
+        twice = next(id for number, id in enumerate(ids) if id in ids[:number])
+        raise ApiError("bad_parameter", f"The id {quoted(twice)} is named twice.", parameter="acks")
+    for name, items in (("acks", acks), ("releases", releases)):
+        for number, item in enumerate(items):
+            _check_item(item, f"{name}[{number}]")
+    found = queue.settle(
+        [Ack(**(item | {"result": item["result"] or b""})) for item in acks],
+        [Release(**item) for item in releases],
+        [Extend(**item) for item in extends],
+    )
+    answer: Answer = {"success": True, **vars(found)}
+    for name in ("ack", "release"):
+        record_messages(request.services, name, queue.name, answer)
+    return answer
+
+
+def _check_item(item: dict[str, Any], place: str) -> None:
+    """Refuse a result without its job, a job without its result, and a dead letter with a delay (400)."""
+    if "result" in item and (item["job"] is None) != (item["result"] is None):
+        raise ApiError("bad_parameter", f"{place}: send both job and result.", parameter=place)
+    if item.get("dead") and item.get("delay"):
+        raise ApiError("bad_parameter", f"{place}: send either delay or dead.", parameter=place)

@@ -53,17 +53,28 @@ def store_result(request: Request, queue: ReliableQueue, job: str, result: bytes
                 "at": unix_time("When it was stored."),
             },
         ),
+        success(
+            "JobFailed",
+            {
+                "job": text("Name of the job."),
+                "failed": text("The reason with which its message became a dead letter."),
+                "at": unix_time("When it failed."),
+            },
+            when="if the job failed",
+        ),
         NOTHING,
     ),
     errors=("no_result", *WAITING_ERRORS),
     example=Example({"success": True, "job": "sum-1", "result": "42", "at": 1795489534.5}, {"job": "sum-1", "wait": 5}),
 )
 def get_result(request: Request, queue: ReliableQueue, job: str, wait: float) -> Answer:
-    """Return the result of a job.
+    """Return the result of a job, or why it failed.
 
-    It stays stored until it expires, so it can be fetched again.
+    It stays stored until it expires, so it can be fetched again. A job has failed if its message was released with
+    `job` and became a dead letter.
     """
     found = request.services.long_poll.result(queue, job, wait, ClientConnection(request.environ))
     if found is None:
         return nothing("no_result")
-    return {"success": True, "job": job, "result": decode_message(found.result), "at": found.at}
+    outcome = {"result": decode_message(found.result)} if found.failed is None else {"failed": found.failed}
+    return {"success": True, "job": job, **outcome, "at": found.at}

@@ -96,6 +96,7 @@ DELIVERY = {
     "id": text("Id of the reservation, for `ack`, `release` and `extend`."),
     "message": message(),
     "deliveries": whole("Number of deliveries so far, this one included."),
+    "max_deliveries": whole("After that many deliveries, a message that is not acked becomes a dead letter."),
     "deadline": unix_time("When the lease ends."),
 }
 

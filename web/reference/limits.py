@@ -37,7 +37,7 @@ LIMITS = [
     ),
     ("URL, or one header", "8,190 bytes", "", "`uri_too_long`, `request_header_fields_too_large`"),
     ("Messages of one `pop` or `reserve`", f"{MAX_BATCH:,}, or 16 MiB", "", "`bad_parameter`"),
-    ("Ids of one `ack` or `release`", f"{MAX_BATCH:,}", "", "`bad_parameter`"),
+    ("Ids of one `ack`, `release`, `extend` or `settle`", f"{MAX_BATCH:,}", "", "`bad_parameter`"),
     ("Wait", f"{MAX_WAIT:.0f} seconds; answered after {ANSWER_TIMEOUT:.0f}", "", "`bad_parameter`"),
     ("Lease", f"1 second to {MAX_LEASE // 3600} hours; {LEASE.default} seconds by default", "", "`bad_parameter`"),
     ("Delay", f"{MAX_DELAY // DAY} days", "", "`bad_parameter`"),

@@ -102,7 +102,7 @@ def parameter_table(parameters: tuple[Parameter, ...]) -> str:
 
 def written(default: Any) -> str:
     """Return a default value as a table shows it."""
-    if default is None or default == "":
+    if default in (None, "", ()):
         return ""
     if isinstance(default, str):
         return f"`{default}`"
@@ -111,6 +111,8 @@ def written(default: Any) -> str:
 
 def words(schema: Schema, unit: str = "") -> str:
     """Return type and bounds of a schema in words."""
+    if "title" in schema:
+        return str(schema["title"])
     if "$ref" in schema or "anyOf" in schema:
         return "message" if "Message" in str(schema) else "object"
     if "enum" in schema:
@@ -212,6 +214,8 @@ def curl(operation: Operation, base: str = f"localhost:{Settings.port}") -> str:
     options = []
     if operation.method == "GET":
         url = f"'{url}?{urlencode(example.sent, safe='*')}'" if example.sent else url
+    elif any(isinstance(value, list) for value in example.sent.values()):
+        options = [f"-H 'Content-Type: {JSON}'", f"-d '{compact(example.sent)}'"]
     else:
         texts = {one.name for one in operation.parameters if isinstance(one, Message) or one.name == "reason"}
         options = [

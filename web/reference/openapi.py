@@ -12,6 +12,7 @@ from web import __version__
 from web.access.auth import PUBLIC_ENDPOINTS
 from web.errors import ERRORS, Raised
 from web.input.body import BYTES, FORM, JSON, TEXT
+from web.input.object_list import ObjectList
 from web.input.parameters import VISIBLE_ASCII, Message, MessageList, MessageParameter, Parameter, QueueName, TextList
 from web.input.raw_json import NDJSON
 from web.operations.operation import Answer, Example, Operation, operation
@@ -140,7 +141,7 @@ def about(parameter: Parameter) -> str:
 def schema_of(parameter: Parameter) -> Schema:
     """Return type, bounds and default of a parameter."""
     default = parameter.default
-    return parameter.schema() | ({} if default is None else {"default": default})
+    return parameter.schema() | ({} if default is None or default == () else {"default": default})
 
 
 def request_body(operation: Operation) -> dict[str, Any] | None:
@@ -148,11 +149,11 @@ def request_body(operation: Operation) -> dict[str, Any] | None:
     schemas = body_schemas(operation)
     if not schemas:
         return None
-    form, *as_json = map(ref, schemas)
-    content: dict[str, Any] = {
-        JSON: {"schema": as_json[0] if len(as_json) == 1 else {"anyOf": as_json}},
-        FORM: {"schema": form},
-    }
+    forms = [ref(name) for name in schemas if name.endswith("Form")]
+    as_json = [ref(name) for name in schemas if not name.endswith("Form")]
+    content: dict[str, Any] = {JSON: {"schema": as_json[0] if len(as_json) == 1 else {"anyOf": as_json}}}
+    if forms:
+        content[FORM] = {"schema": forms[0]}
     if operation.example and operation.example.sent:
         content[JSON]["example"] = operation.example.sent
     if lists := [one.name for one in operation.parameters if isinstance(one, TextList)]:
@@ -165,7 +166,7 @@ def request_body(operation: Operation) -> dict[str, Any] | None:
         }
     if operation.streams:
         content[NDJSON] = {"schema": {"type": "string", "description": "A stream of JSON values, one per line."}}
-    return {"required": any("required" in schema for schema in schemas.values()), "content": content}
+    return {"required": not forms or any("required" in schema for schema in schemas.values()), "content": content}
 
 
 def body_schemas(operation: Operation) -> dict[str, Schema]:
@@ -176,10 +177,9 @@ def body_schemas(operation: Operation) -> dict[str, Schema]:
     name = "".join(word.capitalize() for word in operation.id.split("_"))
     lists = [one for one in fields if isinstance(one, MessageList)]
     others = [one for one in fields if one not in lists]
-    found = {
-        name + "Form": object_schema(others, operation.streams, is_form=True),
-        name: object_schema(others, operation.streams),
-    }
+    found = {name: object_schema(others, operation.streams)}
+    if not any(isinstance(one, ObjectList) for one in others):
+        found = {name + "Form": object_schema(others, operation.streams, is_form=True)} | found
     if lists:
         beside = [one for one in others if not isinstance(one, Message)]
         found[name + "Many"] = object_schema(lists + beside, operation.streams)

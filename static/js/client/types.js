@@ -5,7 +5,11 @@
  * @typedef {{preview: Message, bytes: number}} Preview the beginning of a message, and its whole size
  * @typedef {{count: number, reserved: number, delayed: number, dead: number, waiters: number, paused: boolean}} Counts
  *     count: messages that wait; waiters: clients that wait for one
- * @typedef {{id: string, message: Message, deliveries: number, deadline: number}} Reservation
+ * @typedef {{id: string, message: Message, deliveries: number, max_deliveries: number, deadline: number}} Reservation
+ *     max_deliveries: after that many, it becomes a dead letter
+ * @typedef {{acks?: Array<string | {id: string, job?: string, result?: any}>,
+ *           releases?: Array<string | {id: string, delay?: number, dead?: boolean, reason?: string, job?: string}>,
+ *           extends?: Array<string | {id: string, lease?: number}>}} Settlement
  * @typedef {{deliveries: number, reason?: string, failed?: number, died?: number}} Details
  *     reason: why it last failed; failed: when it last failed; died: when it became a dead letter, even if it was moved
  *     back

@@ -81,9 +81,11 @@ def test_every_message_is_counted_once(api: Api) -> None:
     ids = [one["id"] for one in api.post("reserve?max=3").json["messages"]]
     api.post("ack", json={"id": ids[0]})
     api.post("release", json={"ids": ids[1:]})
+    ids = [one["id"] for one in api.post("reserve?max=3").json["messages"]]
+    api.post("settle", json={"acks": ids[:2], "releases": ids[2:]})
     found = scrape(api)
     events = ("pushed", "popped", "reserved", "acked", "released")
-    assert [found[f"queue_{event}_total", "jobs"] for event in events] == [8, 4, 3, 1, 2]
+    assert [found[f"queue_{event}_total", "jobs"] for event in events] == [8, 4, 6, 3, 3]
     assert found["queue_requests_total", "pop", "200"] == 3
 
 
