@@ -21,8 +21,9 @@ than 64 KiB is of its size and of samples.
                                            an hour
     {queue:jobs}:dead              list    the dead letters: the waiting messages of the queue `jobs.dead`
     {queue:jobs}:dead:...                  the other keys of the queue `jobs.dead`: reserved, bodies, ...
-    {queue:jobs}:failure_reasons   hash    of a queue of dead letters, so {queue:jobs}:dead:failure_reasons:
-                                           digest of a message -> "<number>:<deliveries>:<when>:<reason>"
+    {queue:jobs}:failure_reasons   hash    digest of a message -> "<number>:<deliveries>:<when>:<reason>", of dead
+                                           letters that were moved back, for a week after the last move; those of
+                                           the dead letters themselves are in {queue:jobs}:dead:failure_reasons
     {queue:jobs}:counters          hash    totals for /metrics: expired, buried; a day after the last change, or the
                                            last scrape of /metrics at which the queue held something
 
@@ -44,6 +45,9 @@ than 64 KiB is of its size and of samples.
     {queue:jobs}:cleared:<undo>:history
                                    hash    of messages that were removed with many: digest -> entry of `redeliveries`,
                                            "<digest>:reason" -> failure reason; an hour
+
+    {queue:jobs}:moved:<undo>      hash    the messages that `move` moved: digest -> number; "!" is in front of it if a
+                                           failure reason was moved too; of one message also position, ahead; an hour
 
 A push that is too large for one command stages its messages in a list {queue:jobs}:staged:<random>, which exists only
 within one transaction.

@@ -5,7 +5,7 @@ Times are Unix times in seconds by the Redis clock, sizes are bytes.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 M = TypeVar("M", bound=bytes)
 
@@ -59,38 +59,34 @@ class Delivery(bytes):
 
 
 @dataclass(frozen=True)
+class Details:
+    """The history of a message."""
+
+    deliveries: int = 0  # of a waiting message also those before it became a dead letter
+    failed: float | None = None  # time of its last failure, unless it died then; None if there was none
+    reason: str = ""  # of its last failure
+    died: float | None = None  # when it became a dead letter; it may have been moved back since
+
+    @classmethod
+    def from_reply(cls, deliveries: int, failed: int, reason: bytes, died: int) -> "Details":
+        return cls(deliveries, _time(failed), reason.decode(errors="replace"), _time(died))
+
+
+@dataclass(frozen=True)
 class InFlight:
     """A message that is reserved or delayed."""
 
     id: str
     head: bytes  # its first bytes, up to the number requested
     size: int
-    deliveries: int
     deadline: float  # when it returns to the queue
-    failed: float | None  # time of its last failure; None if it never failed
-    reason: str  # of its last failure
+    details: Details
     by: str = ""  # who reserved it, if it said so
 
     @classmethod
-    def from_reply(
-        cls, id: bytes, due: int, head: bytes, size: int, deliveries: int, failed: int, reason: bytes, by: bytes
-    ) -> "InFlight":
-        texts = reason.decode(errors="replace"), by.decode(errors="replace")
-        return cls(id.decode(), head, size, deliveries, due / 1000, _time(failed), *texts)
-
-
-@dataclass(frozen=True)
-class Details:
-    """The history of a waiting message."""
-
-    deliveries: int = 0
-    failed: float | None = None  # time of its last failure; None if it never failed
-    reason: str = ""  # of its last failure
-    died: bool = False  # whether that failure made it a dead letter
-
-    @classmethod
-    def from_reply(cls, deliveries: int, failed: int, reason: bytes, died: int) -> "Details":
-        return cls(deliveries, _time(failed), reason.decode(errors="replace"), died == 1)
+    def from_reply(cls, id: bytes, due: int, head: bytes, size: int, history: Sequence[Any], by: bytes) -> "InFlight":
+        details = Details.from_reply(*history)
+        return cls(id.decode(), head, size, due / 1000, details, by.decode(errors="replace"))
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,10 @@ ROWS = {(one.method, one.name): one for one in OPERATIONS if not one.path}
 REQUIRED = {"id": "a", "undo": "a", "to": "elsewhere", "job": "a", "position": 0}
 addresses = itertools.count(int(ip_address("10.0.0.1")))
 # Of each pair only the second is kept.
-EXCLUSIVE = (("ids", "id"), ("front", "delay"), ("dead", "delay"), ("max", "position"), ("contains", "position"))
+EXCLUSIVE = (
+    *(("ids", "id"), ("front", "delay"), ("dead", "delay")),
+    *(("max", "position"), ("contains", "position"), ("reason", "position")),
+)
 
 
 @schemathesis.serializer(NDJSON)
@@ -127,7 +130,7 @@ def follow_the_rules(
         sent_names = query.keys() | fields.keys()
         is_raw = case.media_type not in (None, JSON, FORM) and case.body is not NOT_SET
         if "messages" in sent_names:
-            drop("position", "message", "contains")
+            drop("position", "message", "contains", "reason")
         elif is_raw:
             query.setdefault("position", REQUIRED["position"])
         elif not {"position", "message"} <= sent_names:

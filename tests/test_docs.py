@@ -18,7 +18,7 @@ from web.reference.markdown import curl, reference
 REFERENCE = (ROOT / "docs/api.md").read_text(encoding="utf-8")
 # An order in which each example answers what its row shows.
 STORY = (
-    *("events", "push", "count", "all", "reserve", "reserved", "consumers", "extend", "release", "delayed"),
+    *("events", "push", "count", "all", "reserve", "reserved", "consumers", "extend", "release", "delayed", "reasons"),
     *("push", "reserve", "ack", "push", "reserve", "settle"),
     *("push", "remove", "push", "clear", "restore", "pop", "push", "move"),
     *(
@@ -35,7 +35,17 @@ STORY = (
         "queues_events",
     ),
 )
-CHANGING = ("id", "undo", "deadline", "at", "failed", "oldest", "seconds")  # fields that differ each time
+CHANGING = (
+    "id",
+    "undo",
+    "deadline",
+    "at",
+    "failed",
+    "oldest",
+    "seconds",
+    "first",
+    "last",
+)  # fields that differ each time
 
 
 def test_the_reference_is_up_to_date() -> None:

@@ -139,7 +139,7 @@ def test_a_hundred_failing_messages_among_thousands_become_dead_letters_after_fi
 
     dead = ReliableQueue(connect(valkey.url), name + ".dead").all()
     assert {text.decode() for text in dead} == failing
-    assert Api(site.url, name + ".dead").call("move", to=name) == (200, {"success": True, "moved": 100})
+    assert Api(site.url, name + ".dead").call("move", to=name)[1]["moved"] == 100
     again = api.call("reserve", lease=60, max=1000)[1]["messages"]
     assert [taken["message"].encode() for taken in again] == dead
     assert {taken["deliveries"] for taken in again} == {1}, "their deliveries start again"

@@ -84,11 +84,20 @@ def in_turns(steps: Iterator[T]) -> Iterator[T]:
 
 
 def iter_found(
-    queue: ReliableQueue, text: str, offset: int, limit: int | None, characters: int | None, details: bool
+    queue: ReliableQueue,
+    text: str | None,
+    reason: str | None,
+    offset: int,
+    limit: int | None,
+    characters: int | None,
+    details: bool,
 ) -> Iterator[list[dict[str, Any]]]:
-    """Yield the waiting messages that contain a text, with their positions, in chunks; a chunk can be empty."""
+    """Yield the waiting messages that contain a text and failed for a reason, as far as these are given.
+
+    They have their positions, and come in chunks; a chunk can be empty.
+    """
     left = NO_LIMIT if limit is None else limit
-    steps = in_turns(queue.find(text, _head_bytes(characters), offset, details))
+    steps = in_turns(queue.find(text or "", _head_bytes(characters), offset, details, reason))
     while left > 0 and (found := next(steps, None)) is not None:
         yield [
             {"position": one.position, **_content(one.head, one.size, characters), **_details(one.details)}
@@ -107,9 +116,8 @@ def iter_held(
         if not found:
             return
         yield [
-            {"id": one.id, **_content(one.head, one.size, characters), "deliveries": one.deliveries}
-            | {"deadline": one.deadline, **({"by": one.by} if one.by else {})}
-            | _failure("failed", one.failed, one.reason)
+            {"id": one.id, **_content(one.head, one.size, characters)}
+            | {"deadline": one.deadline, **({"by": one.by} if one.by else {}), **_details(one.details)}
             for one in found
         ]
         last, left = found[-1], left - len(found)
@@ -129,13 +137,9 @@ def _details(details: Details | None) -> dict[str, Any]:
     """Return the fields of a message's details; none if they were not requested."""
     if details is None:
         return {}
-    when = "died" if details.died else "failed"
-    return {"deliveries": details.deliveries, **_failure(when, details.failed, details.reason)}
-
-
-def _failure(when: str, failed: float | None, reason: str) -> dict[str, Any]:
-    """Return the fields of a message's last failure: `reason`, and its Unix time as the field `when`; {} if none."""
-    return {} if failed is None else {"reason": reason, when: failed}
+    times = {"failed": details.failed, "died": details.died}
+    known = {name: when for name, when in times.items() if when is not None}
+    return {"deliveries": details.deliveries, **({"reason": details.reason} if known else {}), **known}
 
 
 def as_ndjson(chunks: Iterable[list[Any]]) -> Iterator[bytes]:

@@ -37,9 +37,9 @@ end
 return denied
 """
 _LUA = "".join(path.read_text(encoding="utf-8") for path in (Path(__file__).parent.parent / "lua").rglob("*.lua"))
-# The commands of scripts and the others that take, store or wait for messages: the key comes first.
+# The commands of scripts and the others that take, store, wait for or count messages: the key comes first.
 KEY_COMMANDS = sorted(
-    {*re.findall(r"call\w*\('([A-Z]+)'", _LUA), "BLMOVE", "EVALSHA", "LPUSH", "RPUSH"} - {"TIME", "PUBLISH"}
+    {*re.findall(r"call\w*\('([A-Z]+)'", _LUA), "BLMOVE", "EVALSHA", "HSCAN", "LPUSH", "RPUSH"} - {"TIME", "PUBLISH"}
 )
 
 _Label = TypeVar("_Label")

@@ -2,10 +2,10 @@
 -- neither a history nor settings. Most reservations end here.
 
 -- Take messages by a command that takes one.
-local function take(number, max_bytes, ...)
+local function take(number, ...)
   local messages, bytes = {}, 0
   for i = 1, number do
-    local message = bytes < max_bytes and call(...)
+    local message = bytes < MAX_BATCH_BYTES and call(...)
     if not message then break end
     messages[i], bytes = message, bytes + #message
   end
@@ -32,7 +32,7 @@ if deadline then
   call('ZCARD', reserved) -- like check_type, but sooner
   call('HLEN', bodies)
   if is_current(deadline) and call('EXISTS', paused, redeliveries, settings) == 0 then
-    local messages = take(number, MAX_BATCH_BYTES, 'RPOP', list)
+    local messages = take(number, 'RPOP', list)
     if #messages > 0 then return reserve(messages, deadline, {}) end
   end
 end

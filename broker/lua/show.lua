@@ -6,12 +6,12 @@
 --                         that is next {its size and ends, milliseconds since it was put in front (-1: it was not),
 --                         its deliveries, messages that were put in front}
 -- details         Input:  as of state
---                 Output: {first bytes, size, {deliveries, when it failed, reason, 1 if it died}}... in pop order
--- details_of      Input:  an offset and the digest of a message behind it, of each message
---                 Output: {deliveries, when it failed, reason, 1 if it died}...
+--                 Output: {first bytes, size, {deliveries, when it failed, reason, when it died}}... in pop order
+-- details_of      Input:  number of messages in front that may have left since, {position, digest}... in pop order
+--                 Output: {deliveries, when it failed, reason, when it died}...
 -- in_flight       Input:  'reserved' or 'delayed', offset, id and deadline of the last message read before (or ''),
 --                         number, bytes of each; with an id the list continues behind that message
---                 Output: {id, deadline, first bytes, size, deliveries, when it failed (0: never), reason, by}...
+--                 Output: {id, deadline, first bytes, size, {deliveries, when it failed, reason, when it died}, by}...
 -- consumers       Input:  id and deadline of the last reservation read before (or '')
 --                 Output: {by, number of the next 1,000 reservations, milliseconds since the oldest of them was made}...,
 --                         id and deadline of the last of them (none if there are no more), and in the first call
@@ -89,8 +89,16 @@ if command == 'details' then
 end
 
 if command == 'details_of' then
-  local shown = {}
-  for i = 3, #ARGV, 2 do shown[#shown + 1] = details_of({ARGV[i + 1]}, tonumber(ARGV[i]))[1] end
+  local shown, i = {}, 4
+  while i <= #ARGV do -- consecutive messages together, since their entries are read at once
+    local first, digests = tonumber(ARGV[i]), {}
+    repeat
+      digests[#digests + 1] = ARGV[i + 1]
+      i = i + 2
+    until tonumber(ARGV[i] or -1) ~= first + #digests
+    local offset = math.max(0, first - ARGV[3])
+    for _, details in ipairs(details_of(digests, offset, true)) do shown[#shown + 1] = details end
+  end
   return {DONE, shown}
 end
 
@@ -98,7 +106,7 @@ if command == 'in_flight' then
   local schedule = ARGV[3] == 'delayed' and delayed or reserved
   local start, last_id, number = tonumber(ARGV[4]), ARGV[5], tonumber(ARGV[7])
   if last_id ~= '' then start = rank_after(schedule, last_id, ARGV[6]) end
-  local bytes, shown = 0, {}
+  local bytes, shown, has_reasons = 0, {}, has_failure_reasons()
   local ids = number > 0 and call('ZRANGE', schedule, start, start + number - 1, 'WITHSCORES') or {}
   for i = 1, #ids, 2 do
     local id = ids[i]
@@ -107,8 +115,10 @@ if command == 'in_flight' then
     message = message or ''
     bytes = bytes + #message
     local head = string.sub(message, 1, ARGV[8])
-    shown[#shown + 1] =
-      {id, tonumber(ids[i + 1]), head, #message, deliveries_of(id), tonumber(failed or 0), reason or '', by or ''}
+    local history = {0, tonumber(failed or 0), reason or '', 0}
+    if has_reasons then history = history_of(digest_of(message), unpack(history)) end
+    history[1] = deliveries_of(id) -- since it joined this queue, for it counts towards a burial
+    shown[#shown + 1] = {id, tonumber(ids[i + 1]), head, #message, history, by or ''}
     if bytes >= MAX_WALK_BYTES then break end
   end
   return {DONE, shown}

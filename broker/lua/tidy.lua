@@ -2,12 +2,12 @@
 --
 -- remove    Input:  position, message, a random text to mark the place; extra key, to allow undo: where it is kept
 --           Output: the number of messages removed: 0 if another one is at the position
--- move_one  Input:  as of remove; extra key: the list to move to
+-- move_one  Input:  as of remove; extra keys: those of carry.lua
 --           Output: the number of messages moved
 -- move_many, remove_many
 --           Input:  a random text to mark places, the number of messages by which each may have moved since it was read,
---                   {position, message}... in pop order; extra key: the list to move to, or where they are kept, and for
---                   remove_many one more: where their history is kept
+--                   {position, message}... in pop order; extra keys: those of carry.lua, or for remove_many where they
+--                   are kept and where their history is kept
 --           Output: the number of messages moved or removed
 -- clear     Input:  none; extra key: where the list is kept
 --           Output: the number of messages removed
@@ -19,11 +19,10 @@
 -- set       Input:  the name and the value of each setting to change, '' to remove it
 --           Output: at_once, per_second and max_deliveries as they are now; nil for none
 
-local UNDO_SECONDS = 3600 -- how long what was removed can be restored
 local RESUMED_SECONDS = 60
 local MAX_RESTORED = 1000 -- messages that one call restores, which takes some milliseconds
 
-local history = KEYS[17] -- of messages that `remove_many` removed: digest -> entry, '<digest>:reason' -> failure reason
+local history = extra_2 -- of messages that `remove_many` removed: digest -> entry, '<digest>:reason' -> failure reason
 
 if command == 'pause' then
   call('DEL', extra)
@@ -64,18 +63,9 @@ local function keep_removed(position, message)
   call('EXPIRE', extra, UNDO_SECONDS)
 end
 
--- Insert a value to the left of the one at an index. LINSERT takes no index, so a mark stands in for that value.
-local function insert_behind(key, index, value, mark)
-  local ahead = call('LINDEX', key, index)
-  call('LSET', key, index, mark)
-  call('LINSERT', key, 'BEFORE', mark, value)
-  call('LSET', key, index < 0 and index or index + 1, ahead)
-end
-
 -- Add a failure reason that was kept to those of the queue.
 local function restore_reason(digest, reason)
-  local number = tonumber(string.match(call('HGET', failure_reasons, digest) or '0', '^%d+')) + 1
-  call('HSET', failure_reasons, digest, (string.gsub(reason, '^%d+', number)))
+  add_failure_reason(failure_reasons, digest, string.match(reason, '^%d+:(.*)$'))
 end
 
 -- Put a removed message back behind the one that was ahead of it. If that one has left, so have all those ahead of it,
@@ -182,14 +172,14 @@ local function find_many(max_shift)
 end
 
 -- Remove messages from the queue, whose copies are stored, and their history. `keep` is called with the digest of each,
--- its entry and its failure reason, if it has a history.
+-- its entry and its failure reason, if it has a history. Without it, their failure reasons were carried.
 local function remove_found(found, mark, keep)
-  local has_reasons, has_entries = has_failure_reasons(), call('LLEN', redeliveries) > 0
+  local has_reasons, has_entries = keep and has_failure_reasons(), call('LLEN', redeliveries) > 0
   for i = #found, 1, -1 do -- from the back, so that the other positions stay right
     local position, message = unpack(found[i])
     local entry, index
     if has_entries then entry, index = entry_at(position, message) end
-    if entry or has_reasons then
+    if keep and (entry or has_reasons) then
       local digest = digest_of(message)
       keep(digest, entry, has_reasons and call('HGET', failure_reasons, digest))
     end
@@ -209,11 +199,16 @@ if command == 'remove' or command == 'move_one' then
   check_type('LLEN', redeliveries)
   check_type('HLEN', failure_reasons)
   if command == 'move_one' then
+    check_types_to_carry()
     call('LPUSH', extra, message)
+    carry({message})
+    if moved and position > 0 then
+      call('HSET', moved, 'ahead', call('LINDEX', list, -position), 'position', position)
+    end
   elseif extra then
     keep_removed(position, message)
   end
-  remove_found({{position, message}}, mark, function() end)
+  remove_found({{position, message}}, mark, command == 'remove' and function() end)
   return {DONE, 1}
 end
 
@@ -221,11 +216,19 @@ if command == 'move_many' or command == 'remove_many' then
   local found = find_many(tonumber(ARGV[4]))
   if #found == 0 then return {DONE, 0} end
   check_type('LLEN', extra, redeliveries)
-  check_type('HLEN', failure_reasons, history)
-  for _, one in ipairs(found) do call('LPUSH', extra, one[2]) end
-  if command == 'remove_many' then call('EXPIRE', extra, UNDO_SECONDS) end
+  check_type('HLEN', failure_reasons, extra_2)
+  local messages = {}
+  for i, one in ipairs(found) do
+    messages[i] = one[2]
+    call('LPUSH', extra, one[2])
+  end
+  if command == 'move_many' then
+    carry(messages)
+    remove_found(found, ARGV[3])
+    return {DONE, #found}
+  end
+  call('EXPIRE', extra, UNDO_SECONDS)
   remove_found(found, ARGV[3], function(digest, entry, reason)
-    if command == 'move_many' then return end
     if entry then call('HSET', history, digest, entry) end
     if reason then call('HSET', history, digest .. ':reason', reason) end
     call('EXPIRE', history, UNDO_SECONDS)

@@ -34,10 +34,6 @@ class ScriptedQueue(RedisQueue):
         """Return the keys of messages that were removed, and of their history."""
         return [self._cleared_key(undo), self._cleared_key(undo) + ":history"]
 
-    def _list_key_of(self, name: str) -> str:
-        """Return the key of another queue's list."""
-        return queue_keys(name, self.prefix)[0]
-
     def _run(
         self, commands: script.Script, command: str, *arguments: Any, extra: Sequence[Any] = (), large: bool = False
     ) -> list[Any]:

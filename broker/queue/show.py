@@ -12,6 +12,7 @@ from broker.keys import message_digest
 from broker.models import Consumer, Details, Found, InFlight, NextMessage, QueueCounts, QueueStats, State
 from broker.queue.base import ScriptedQueue, to_milliseconds, to_seconds
 from broker.queue.consumers import find_consumers, format_names
+from broker.reasons import mask
 from broker.scan import Scan, contains
 
 MAX_FOUND = 100  # messages that one call returns the details of
@@ -56,14 +57,18 @@ class ShowOperations(ScriptedQueue):
         found = self._run(script.SHOW, "in_flight", kind, offset, *last, max, head_bytes, large=True)[0]
         return [InFlight.from_reply(*record) for record in found]
 
-    def find(self, text: str, head_bytes: int, offset: int = 0, details: bool = False) -> Iterator[list[Found]]:
+    def find(
+        self, text: str, head_bytes: int, offset: int = 0, details: bool = False, reason: str | None = None
+    ) -> Iterator[list[Found]]:
         """Search all messages after the first `offset` for a text; ASCII letters match in either case.
+
+        With a `reason`, find only those that failed for it last, whatever the numbers and ids in it.
 
         Yield those that contain it, with their first `head_bytes` bytes: a list for each chunk of the queue, which can
         be empty. A message that waits throughout is found once, unless an equal one waits too.
         """
         scan = Scan(self, offset)
-        for chunk, indexes in self._search(scan, text):
+        for chunk, indexes in self._search(scan, text, reason):
             start = scan.position - len(chunk)
             found = [(start + index, chunk[index]) for index in indexes]
             histories = self._details_of(found) if details else [None] * len(found)
@@ -72,11 +77,24 @@ class ShowOperations(ScriptedQueue):
                 for (position, message), history in zip(found, histories, strict=True)
             ]
 
-    def _search(self, scan: Scan, text: str) -> Iterator[tuple[list[bytes], list[int]]]:
-        """Yield each chunk of the queue, and the indexes of the messages in it that contain the text."""
+    def _search(self, scan: Scan, text: str, reason: str | None) -> Iterator[tuple[list[bytes], list[int]]]:
+        """Yield each chunk of the queue, and the indexes of the messages in it that contain the text.
+
+        With a `reason`, they failed for it.
+        """
         lower = text.encode().lower()
+        wanted = None if reason is None else mask(reason)
         while chunk := scan.read():
-            yield chunk, [index for index, message in enumerate(chunk) if contains(message, lower)]
+            indexes = [index for index, message in enumerate(chunk) if contains(message, lower)]
+            if wanted is not None:
+                start = scan.position - len(chunk)
+                histories = self._details_of([(start + index, chunk[index]) for index in indexes])
+                indexes = [
+                    index
+                    for index, history in zip(indexes, histories, strict=True)
+                    if history.reason and mask(history.reason) == wanted
+                ]
+            yield chunk, indexes
 
     def _details_of(self, found: list[tuple[int, bytes]]) -> list[Details]:
         """Return the history of each message, by its position and the message."""
@@ -85,9 +103,11 @@ class ShowOperations(ScriptedQueue):
             arguments = [
                 argument
                 for position, message in found[start : start + MAX_FOUND]
-                for argument in (max(0, position - MAX_SHIFT), message_digest(message))
+                for argument in (position, message_digest(message))
             ]
-            details += [Details.from_reply(*one) for one in self._run(script.SHOW, "details_of", *arguments)[0]]
+            details += [
+                Details.from_reply(*one) for one in self._run(script.SHOW, "details_of", MAX_SHIFT, *arguments)[0]
+            ]
         return details
 
     def stats(self) -> QueueStats:

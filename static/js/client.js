@@ -14,15 +14,15 @@
  * queue is paused, or its limits are reached, pop and reserve reject with the code "paused" or "limited", so that it is
  * not mistaken for an empty queue; `error.answer.retry_after` of the latter is when to try again, in seconds.
  *
- * @import { Aged, Connection, Consumer, Counts, Details, Found, InFlight, Message, Preview, QueueList,
- *           QueueListChange, QueueState, Reservation, Settings } from "./client/types.js"
+ * @import { Connection, Message, Preview, QueueList, QueueListChange, QueueState, Reservation,
+ *           Settings } from "./client/types.js"
  */
-import { chunksOf } from "./client/answers.js";
 import { QueueError as Failure } from "./client/errors.js";
 import { Http } from "./client/http.js";
 import { nextLines } from "./client/lines.js";
 import { bytesBody, messageValue, pushBody } from "./client/messages.js";
-import { EVENTS_PATH, QUEUES_PATH, baseUrl, operationPath } from "./client/paths.js";
+import { EVENTS_PATH, QUEUES_PATH, baseUrl } from "./client/paths.js";
+import { QueueReader } from "./client/reader.js";
 
 /** The address of the app that serves this module. */
 export const APP_URL = new URL("../../", import.meta.url);
@@ -30,9 +30,7 @@ export const APP_URL = new URL("../../", import.meta.url);
 /** @typedef {Failure} QueueError */
 export const QueueError = Failure;
 
-export class QueueClient {
-  #http;
-
+export class QueueClient extends QueueReader {
   /**
    * @param {string | string[] | null} name
    *     null: the server's default queue; a list: up to 10 queues in order, only to pop and reserve from the first that
@@ -41,32 +39,13 @@ export class QueueClient {
    *     base: the address of the app; token: not needed in a page whose visitor is signed in
    */
   constructor(name = null, { base = APP_URL, token = "", fetch = globalThis.fetch } = {}) {
-    this.name = Array.isArray(name) ? name.join(",") : name;
-    this.base = base === APP_URL ? APP_URL : baseUrl(base);
-    this.#http = new Http(token, fetch);
-  }
-
-  /** How far the server's clock is ahead of this one, milliseconds, as of the last response; 0 if they agree. */
-  get clockOffset() {
-    return this.#http.clockOffset;
+    const address = base === APP_URL ? APP_URL : baseUrl(base);
+    super(Array.isArray(name) ? name.join(",") : name, address, new Http(token, fetch));
   }
 
   /** Return a client of another queue, or of several, of the same server. @param {string | string[]} name */
   of(name) {
-    return new QueueClient(name, { base: this.base, token: this.#http.token, fetch: this.#http.fetch });
-  }
-
-  /** Return the URL of an operation. @param {string} operation @param {object} query @returns {URL} */
-  url(operation, query = {}) {
-    // A URL drops these two, so the request would go to another queue.
-    if (this.name === "." || this.name === "..") throw new QueueError("bad_name", "No URL can hold this name.");
-    const url = new URL(operationPath(this.name, operation), this.base);
-    for (const [key, value] of Object.entries(query)) {
-      if (value !== undefined && value !== null && value !== false) {
-        url.searchParams.set(key, value === true ? "1" : String(value));
-      }
-    }
-    return url;
+    return new QueueClient(name, { base: this.base, token: this.http.token, fetch: this.http.fetch });
   }
 
   // --- push and pop
@@ -126,76 +105,6 @@ export class QueueClient {
   async pop({ max, wait, by, key = "", signal } = {}) {
     const answer = await this.#post("pop", { query: { max, wait, by }, key, signal });
     return max === undefined ? (answer.success ? answer.message : null) : answer.messages;
-  }
-
-  // --- reading
-
-  /** Count the queue's messages and the clients that wait. @returns {Promise<Counts & Aged>} */
-  count() {
-    return this.#get("count");
-  }
-
-  /**
-   * List waiting messages without changing the queue; the next to be popped comes first.
-   * @param {{offset?: number, limit?: number, preview?: number, contains?: string, details?: boolean,
-   *          signal?: AbortSignal}} options
-   *     preview: return only this many characters of each, as {preview, bytes}; contains: only messages that contain
-   *     this text, each with its position; details: with the number of deliveries and the last failure of each
-   * @returns {Promise<{messages: Array<Message | Preview | Found | Details>, count: number}>}
-   */
-  all({ offset, limit, preview, contains, details, signal } = {}) {
-    return this.#get("all", { offset, limit, preview, contains, details }, signal);
-  }
-
-  /**
-   * Search the whole queue for a text, and yield the messages as they are found, the next to be popped first.
-   * @param {string} contains @param {{limit?: number, preview?: number, signal?: AbortSignal}} options
-   * @returns {AsyncGenerator<Found>}
-   */
-  async *find(contains, { limit, preview = 200, signal } = {}) {
-    const body = await this.#http.lines(this.url("all", { contains, limit, preview }), signal);
-    let rest = "";
-    for await (const text of chunksOf(body.pipeThrough(new TextDecoderStream()), signal)) {
-      const lines = (rest + text).split("\n");
-      rest = lines.pop() ?? "";
-      yield* lines.map((line) => JSON.parse(line));
-    }
-  }
-
-  /**
-   * Read all waiting messages as NDJSON, which `pushLines` accepts, and yield the bytes as they arrive.
-   * @param {{contains?: string, signal?: AbortSignal}} options contains: only messages that contain this text
-   * @returns {AsyncGenerator<Uint8Array>}
-   */
-  async *exportLines({ contains, signal } = {}) {
-    yield* chunksOf(await this.#http.lines(this.url("all", { contains }), signal), signal);
-  }
-
-  /**
-   * List the reserved messages, those whose leases end first at the top.
-   * @param {{offset?: number, limit?: number, preview?: number, signal?: AbortSignal}} options
-   * @returns {Promise<{messages: InFlight[], count: number}>}
-   */
-  reserved({ offset, limit, preview, signal } = {}) {
-    return this.#get("reserved", { offset, limit, preview }, signal);
-  }
-
-  /**
-   * List the delayed messages, the next to become available first. Their ids can be released (now), extended (later) or
-   * acked (never).
-   * @param {{offset?: number, limit?: number, preview?: number, signal?: AbortSignal}} options
-   * @returns {Promise<{messages: InFlight[], count: number}>}
-   */
-  delayed({ offset, limit, preview, signal } = {}) {
-    return this.#get("delayed", { offset, limit, preview }, signal);
-  }
-
-  /**
-   * List who has reserved messages and who waits for one.
-   * @returns {Promise<{consumers: Consumer[], complete: boolean}>} complete: whether these are all
-   */
-  consumers() {
-    return this.#get("consumers");
   }
 
   // --- reservations
@@ -266,9 +175,10 @@ export class QueueClient {
    * @returns {Promise<{message: Message, undo?: string}>}
    */
   /**
-   * Remove all messages that contain a text, or up to 1,000, each if it is at its position. `restore` puts them to the front.
+   * Remove all messages that contain a text or failed for a reason of `reasons`, or up to 1,000, each if it is at its
+   * position. `restore` puts them to the front.
    * @overload
-   * @param {{contains: string} | {messages: {position: number, message: Message}[]}} which
+   * @param {{contains?: string, reason?: string} | {messages: {position: number, message: Message}[]}} which
    * @returns {Promise<{removed: number, undo: string | null}>}
    */
   /** @param {any} which @param {Message} [message] @param {{undo?: boolean}} options */
@@ -284,20 +194,23 @@ export class QueueClient {
     return this.#post("clear");
   }
 
-  /** Undo a clear or a removal. @param {string} undo @returns {Promise<{restored: number}>} */
+  /** Undo a clear, a removal or a move. @param {string} undo @returns {Promise<{restored: number}>} */
   restore(undo) {
     return this.#post("restore", { body: { undo } });
   }
 
   /**
    * Move messages to another queue, the oldest first.
-   * @param {string} to @param {{max?: number, contains?: string, position?: number, message?: Message}} options
-   *     max: the maximum number to move, all by default; contains: only messages that contain this text;
-   *     position and message: the message at a position, if it is this very message; else QueueError "stale"
-   * @returns {Promise<{moved: number}>}
+   * @param {string} to
+   * @param {{max?: number, contains?: string, reason?: string, position?: number, message?: Message}} options
+   *     max: the maximum number to move, all by default; contains, reason: only messages that contain this text, or
+   *     failed for this reason of `reasons`; position and message: the message at a position, if it is this very
+   *     message; else QueueError "stale"
+   * @returns {Promise<{moved: number, undo: string | null}>}
+   *     undo: for an hour, `restore` of this queue moves back those that still wait
    */
-  move(to, { max, contains, position, message } = {}) {
-    return this.#post("move", { body: { to, max, contains, position, message } });
+  move(to, { max, contains, reason, position, message } = {}) {
+    return this.#post("move", { body: { to, max, contains, reason, position, message } });
   }
 
   /** Pause delivery: pop and reserve return nothing. Redis clients that use the list directly are not affected. */
@@ -315,7 +228,7 @@ export class QueueClient {
    * @returns {Promise<Settings>}
    */
   async settings() {
-    const { at_once, per_second, max_deliveries } = await this.#get("settings");
+    const { at_once, per_second, max_deliveries } = await this.get("settings");
     return { at_once, per_second, max_deliveries };
   }
 
@@ -346,7 +259,7 @@ export class QueueClient {
    *     failed: the reason, in place of the result; at: when it was stored, Unix seconds
    */
   async result(job, { wait, signal } = {}) {
-    const answer = await this.#get("result", { job, wait }, signal);
+    const answer = await this.get("result", { job, wait }, signal);
     const { success, ...result } = answer;
     return success ? result : null;
   }
@@ -355,7 +268,7 @@ export class QueueClient {
 
   /** List all queues. @returns {Promise<QueueList>} */
   queues() {
-    return this.#http.answer(new URL(QUEUES_PATH, this.base), { method: "GET" });
+    return this.http.answer(new URL(QUEUES_PATH, this.base), { method: "GET" });
   }
 
   /**
@@ -371,7 +284,7 @@ export class QueueClient {
       first = state.next ?? first;
       queue({ ...state, next: first });
     };
-    return this.#http.follow(this.url("events", { next, history }), { queue: complete }, connection);
+    return this.http.follow(this.url("events", { next, history }), { queue: complete }, connection);
   }
 
   /** The URL of the stream of all queues, with their history. @returns {URL} */
@@ -386,19 +299,14 @@ export class QueueClient {
    * @returns {() => void} call it to stop
    */
   allEvents({ queues = () => {}, changed = () => {}, connection = () => {} }) {
-    return this.#http.follow(this.allEventsUrl, { queues, changed }, connection);
+    return this.http.follow(this.allEventsUrl, { queues, changed }, connection);
   }
 
   // --- requests
 
-  /** @param {string} operation @param {object} query @param {AbortSignal} [signal] */
-  async #get(operation, query = {}, signal = undefined) {
-    return this.#http.get(this.url(operation, query), signal);
-  }
-
   /** @param {string} operation @param {{query?: object, body?: any, key?: string, signal?: AbortSignal}} options */
   async #post(operation, { query = {}, ...options } = {}) {
-    return this.#http.post(this.url(operation, query), options);
+    return this.http.post(this.url(operation, query), options);
   }
 }
 

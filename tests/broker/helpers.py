@@ -62,11 +62,16 @@ def with_one_delivery(queue: ReliableQueue) -> ReliableQueue:
 
 
 def each_operation(
-    queue: ReliableQueue, id: str = "1-1-a-1", delayed: str = "1-1-a-0-d", cleared: str = "c", removed: str = "r"
+    queue: ReliableQueue,
+    id: str = "1-1-a-1",
+    delayed: str = "1-1-a-0-d",
+    cleared: str = "c",
+    removed: str = "r",
+    moved: str = "m:x",
 ) -> dict[str, Callable[[], Any]]:
     """Return a call of every operation that is a script.
 
-    They work on a reservation `id`, a delayed message, and what `clear` and `remove` returned.
+    They work on a reservation `id`, a delayed message, what `clear` and `remove` returned, and the undo of a move.
     """
     to = queue.name + "x"
     return {
@@ -100,6 +105,9 @@ def each_operation(
         "find and move": lambda: sum(queue.find_and_move(to, "a", 9)),
         "find and remove": lambda: sum(queue.find_and_remove("a")[1]),
         "remove many": lambda: sum(queue.remove_many([(0, b"a")])[1]),
+        "move back": lambda: queue.restore(moved),
+        "reasons": lambda: queue.reasons(),
+        "find by reason": lambda: list(queue.find("", 9, reason="why")),
         "pause": lambda: queue.pause(),
         "resume": lambda: queue.resume(),
         "state": lambda: queue.state(2, 0, 9),
@@ -160,6 +168,13 @@ def use_every_operation(queue: ReliableQueue) -> None:
     sum(queue.find_and_move(dead.name, "10", 1))
     sum(queue.find_and_remove("10", 1)[1])
     dead.move_one(queue.name, 0, dead.all(0, 1)[0])
+    undo = queue.new_undo(dead.name)
+    queue.move(dead.name, 1, undo)
+    queue.restore(undo)
+    queue.move_one(dead.name, 1, queue.all(1, 1)[0], undo)
+    queue.restore(undo)
+    queue.move(dead.name, 1, queue.new_undo(dead.name))
+    queue.reasons()
     queue.details(9, 0, 9)
     queue.in_flight("delayed", 9, 9)
     queue.pause()

@@ -125,7 +125,7 @@ def test_an_error_is_kept_as_the_reason_and_the_message_tried_again_later(
             else:
                 raise ZeroDivisionError("no such number")
     [held] = queue.in_flight("delayed", 9, 9)
-    assert (held.head, held.deliveries, held.reason) == (b"bad", 1, "ZeroDivisionError: no such number")
+    assert (held.head, held.details.deliveries, held.details.reason) == (b"bad", 1, "ZeroDivisionError: no such number")
     assert abs(held.deadline - time.time() - expected) < 50
     assert counts(queue) == (0, 0, 0)
     assert "Delivery 1 of a message failed: ZeroDivisionError: no such number" in caplog.text

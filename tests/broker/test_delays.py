@@ -13,7 +13,7 @@ from tests.broker.helpers import counts, end_delays, end_leases, numbered, reser
 
 
 def delayed(queue: ReliableQueue) -> list[tuple[bytes, int]]:
-    return [(one.head, one.deliveries) for one in queue.in_flight("delayed", 1000, 100)]
+    return [(one.head, one.details.deliveries) for one in queue.in_flight("delayed", 1000, 100)]
 
 
 def test_a_delayed_message_joins_the_back_when_it_is_due(queue: ReliableQueue) -> None:
@@ -22,7 +22,13 @@ def test_a_delayed_message_joins_the_back_when_it_is_due(queue: ReliableQueue) -
     assert (pushed.count, queue.state().counts.delayed, queue.pop(9)) == (0, 1, [b"a", b"b"])
     queue.push(b"c", b"d")
     [one] = queue.in_flight("delayed", 9, 9)
-    assert ([one.id], one.head, one.size, one.deliveries, one.reason) == (pushed.ids, b"later", 5, 0, "")
+    assert ([one.id], one.head, one.size, one.details.deliveries, one.details.reason) == (
+        pushed.ids,
+        b"later",
+        5,
+        0,
+        "",
+    )
     assert abs(one.deadline - time.time() - 100) < 50
     end_delays(queue)
     assert (queue.state().counts.delayed, queue.all()) == (0, [b"c", b"d", b"later"])
@@ -83,8 +89,8 @@ def test_a_retry_comes_back_to_the_front_and_its_old_id_has_expired(queue: Relia
         with pytest.raises(LeaseExpired):
             expired()
     [retry] = queue.in_flight("delayed", 9, 9)
-    assert (retry.head, retry.deliveries, retry.reason) == (b"a", 1, "TimeoutError: slow")
-    assert retry.failed and abs(retry.failed - time.time()) < 50
+    assert (retry.head, retry.details.deliveries, retry.details.reason) == (b"a", 1, "TimeoutError: slow")
+    assert retry.details.failed and abs(retry.details.failed - time.time()) < 50
     assert queue.all() == [b"b"]
     end_delays(queue)
     queue.sweep()

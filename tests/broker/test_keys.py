@@ -29,13 +29,13 @@ def documented() -> dict[str, str]:
     rows = re.findall(
         r"^ +(\{queue:jobs\}:\S+[a-z>]|queue:jobs) +(list|zset|hash|string) ", str(broker.keys.__doc__), re.MULTILINE
     )
-    assert len(rows) == 18, rows
+    assert len(rows) == 19, rows
     return {re.sub("<[a-z]+>", "[0-9a-f]+", re.escape(key)): kind for key, kind in rows}
 
 
 # Seconds after which a key expires; the others stay as long as they hold something.
 LIFETIMES = {"acked": 3601, "waiters": 60, "redeliveries": 3600, "answers": 30 * 3600, "cleared": 3600}
-LIFETIMES |= {"counters": 24 * 3600, "resumed": 60, "result": 24 * 3600}
+LIFETIMES |= {"counters": 24 * 3600, "resumed": 60, "result": 24 * 3600, "moved": 3600}
 
 
 def test_every_key_is_on_the_map_and_lives_as_long_as_it_says(queue: ReliableQueue, backend: Any) -> None:
@@ -53,6 +53,8 @@ def test_every_key_is_on_the_map_and_lives_as_long_as_it_says(queue: ReliableQue
             assert 0 < backend.ttl(key) <= 1001, text  # as long as the longest lease or delay
         elif kind == "rate":
             assert 0 < backend.ttl(key) <= 1000, text  # until a thousandth of a message a second is allowed again
+        elif kind == "failure_reasons" and b"}:dead:" not in key:
+            assert 6 * 86_400 < backend.ttl(key) <= 7 * 86_400, text
         elif kind in LIFETIMES:
             assert LIFETIMES[kind] - 60 < backend.ttl(key) <= LIFETIMES[kind], text
         else:

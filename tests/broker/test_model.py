@@ -130,28 +130,47 @@ class Model:
         self.redeliveries += [(each.message, each.deliveries, each.reason) for each in reversed(returned)]
         for id in ordered:
             if id in dead:
-                self.dead().bury(ended[id])
+                before = (self.take_failure_reason(ended[id].message) or (0, ""))[0]
+                self.dead().bury(ended[id].message, ended[id].deliveries + before, ended[id].reason)
         return len(dead)
 
     def is_last(self, id: str) -> bool:
         return self.reserved[id].deliveries >= (self.settings.max_deliveries or MAX_DELIVERIES)
 
-    def bury(self, one: Reservation) -> None:
+    def bury(self, message: bytes, deliveries: int, reason: str) -> None:
         """Add a dead letter to this queue; equal ones share the latest failure reason."""
-        self.waiting.append(one.message)
-        self.failure_reasons[one.message] = (
-            self.failure_reasons.get(one.message, (0,))[0] + 1,
-            one.deliveries,
-            one.reason,
-        )
+        self.waiting.append(message)
+        self.add_failure_reason(message, deliveries, reason)
+
+    def add_failure_reason(self, message: bytes, deliveries: int, reason: str) -> None:
+        self.failure_reasons[message] = self.failure_reasons.get(message, (0,))[0] + 1, deliveries, reason
+
+    def take_failure_reason(self, message: bytes) -> tuple[int, str] | None:
+        """Return the deliveries and the reason of a dead letter that leaves."""
+        if message not in self.failure_reasons:
+            return None
+        number, deliveries, reason = self.failure_reasons.pop(message)
+        if number > 1:
+            self.failure_reasons[message] = number - 1, deliveries, reason
+        return deliveries, reason
 
     def remove_failure_reasons(self, messages: Sequence[bytes]) -> None:
         for message in messages:
-            if message in self.failure_reasons:
-                number, *rest = self.failure_reasons[message]
-                self.failure_reasons[message] = number - 1, *rest  # type: ignore[assignment]
-                if number == 1:
-                    del self.failure_reasons[message]
+            self.take_failure_reason(message)
+
+    def hand_over(self, to: "Model", messages: Sequence[bytes]) -> list[bool]:
+        """Move messages that have left to the back of a queue; return whether each had a failure reason."""
+        known = [self.take_failure_reason(message) for message in messages]
+        to.push(messages, front=False)
+        for message, record in zip(messages, known, strict=True):
+            if record:
+                to.add_failure_reason(message, *record)
+        return [record is not None for record in known]
+
+    def history(self, message: bytes, deliveries: int, reason: str) -> tuple[int, str]:
+        """Return all deliveries of a message and its last reason, from those since it joined this queue."""
+        _, before, why = self.failure_reasons.get(message, (0, 0, ""))
+        return deliveries + before, reason or why
 
     def remove_redeliveries(self, messages: Sequence[bytes]) -> list[int]:
         """Remove the history of messages that left the front; return the number of their deliveries.
@@ -201,7 +220,7 @@ class Model:
             at = next((at for at, (each, *_) in enumerate(left) if each == message), None)
             known = (0, "") if at is None else left[at][1:]
             left = [] if at is None else left[at + 1 :]
-            found.append(self.failure_reasons[message][1:] if message in self.failure_reasons else known)
+            found.append(self.history(message, *known))
         return found
 
     def find(self, text: bytes) -> list[int]:
@@ -269,14 +288,17 @@ class Model:
         self.raise_if_expired([id])
         self.in_flight()[id].units_left = lease
 
-    def remove(self, position: int, message: bytes) -> None:
+    def take_at(self, position: int, message: bytes) -> None:
         if self.waiting[position : position + 1] != [message]:
             raise NotFound
         at = self.find_redelivery(message, self.waiting[: position + 1].count(message))
         if at is not None:
             del self.redeliveries[at]
-        self.remove_failure_reasons([message])
         del self.waiting[position]
+
+    def remove(self, position: int, message: bytes) -> None:
+        self.take_at(position, message)
+        self.remove_failure_reasons([message])
 
     def take_many(self, positions: Sequence[int]) -> tuple[list[bytes], dict[bytes, Any]]:
         """Remove the messages at ascending positions; return them and their history, that of equal ones the first's."""
@@ -290,7 +312,6 @@ class Model:
             if entry or reason:
                 history[message] = entry or before[0], reason or before[1]
             del self.waiting[at]
-            self.remove_failure_reasons([message])
         return found, history
 
     def restore(self, undo: str) -> int:
@@ -458,7 +479,7 @@ class EveryOperation(RuleBasedStateMachine):
         assert batch.paused == model.paused
         assert batch.limited == (not model.paused and model.waiting != [] and model.allowed(max) == 0)
         messages = [] if model.paused else model.pop_up_to(model.allowed(max))
-        deliveries = [before + 1 for before in model.remove_redeliveries(messages)]
+        deliveries = [] if model.paused else [before + 1 for before in model.remove_redeliveries(messages)]
         assert [(bytes(each), each.deliveries) for each in found] == list(zip(messages, deliveries, strict=True))
         for delivery in found:
             assert self.client.zscore(self.queue(q).key_prefix + "reserved", delivery.id) == round(
@@ -566,9 +587,66 @@ class EveryOperation(RuleBasedStateMachine):
     def move(self, q: str, to: str, max: int) -> None:
         if q == to:
             return
-        moved = self.up_to_date(q).take(max)
-        assert self.queue(q).move(self.mark + to, max) == len(moved)
-        self.model(to).push(moved, front=False)
+        model = self.up_to_date(q)
+        assert self.queue(q).move(self.mark + to, max) == len(model.waiting[:max])
+        model.remove_redeliveries(moved := model.pop_up_to(max))
+        model.hand_over(self.model(to), moved)
+
+    @rule(q=QUEUES, to=QUEUES, max=MAX)
+    def undo_a_move(self, q: str, to: str, max: int) -> None:
+        """Move messages and move them back, which puts them to the front as a push does."""
+        if q == to:
+            return
+        model, target = self.up_to_date(q), self.up_to_date(to)
+        self.queue(to).sweep()  # so that no equal message joins it behind the moved ones
+        undo = self.queue(q).new_undo(self.mark + to)
+        moved = self.queue(q).move(self.mark + to, max, undo)
+        assert outcome(lambda: self.queue(q).restore(undo)) == (moved or "not found")
+        messages = model.pop_up_to(max)
+        model.remove_redeliveries(messages)
+        had_reason = model.hand_over(target, messages)
+        for message in reversed(messages):
+            target.take_at(len(target.waiting) - 1, message)
+        model.push(messages, front=True)
+        for message in itertools.compress(messages, had_reason):
+            model.add_failure_reason(message, *(target.take_failure_reason(message) or (0, "")))
+
+    @rule(q=QUEUES, to=QUEUES, pick=st.integers(0, 5))
+    def undo_a_move_of_one(self, q: str, to: str, pick: int) -> None:
+        """Move a message and move it back to its place, or to the front if it was among those that came back."""
+        if q == to:
+            return
+        self.queue(q).sweep(), self.queue(to).sweep()
+        model, target = self.up_to_date(q), self.up_to_date(to)
+        if not model.waiting:
+            return
+        position = pick % len(model.waiting)
+        message, undo = model.waiting[position], self.queue(q).new_undo(self.mark + to)
+        self.queue(q).move_one(self.mark + to, position, message, undo)
+        assert self.queue(q).restore(undo) == 1
+        model.take_at(position, message)
+        [had_reason] = model.hand_over(target, [message])
+        target.take_at(len(target.waiting) - 1, message)
+        if position and position >= len(model.redeliveries):
+            model.waiting.insert(position, message)
+        else:
+            model.push([message], front=True)
+        if had_reason:
+            model.add_failure_reason(message, *(target.take_failure_reason(message) or (0, "")))
+
+    @rule(q=QUEUES)
+    def reasons(self, q: str) -> None:
+        model = self.model(q)
+        found: Counter[str] = Counter()
+        dead = model if q == DEAD else model.dead()
+        for number, _, reason in dead.failure_reasons.values():
+            found[reason] += number
+        if q != DEAD:
+            found.update(reason for *_, reason in model.redeliveries if reason)
+            found.update(each.reason for each in model.delayed.values() if each.deliveries)
+        assert {each.reason: each.count for each in self.queue(q).reasons()[0] if each.reason} == {
+            reason: number for reason, number in found.items() if reason
+        }
 
     @rule(q=QUEUES, to=QUEUES, pick=st.integers(0, 5), other=st.sampled_from([None, None, b"a"]))
     def move_one(self, q: str, to: str, pick: int, other: bytes | None) -> None:
@@ -579,22 +657,24 @@ class EveryOperation(RuleBasedStateMachine):
         position = pick % max(1, len(model.waiting))
         message = other or next(iter(model.waiting[position:]), b"b")
         real = outcome(lambda: self.queue(q).move_one(self.mark + to, position, message))
-        assert real == outcome(lambda: model.remove(position, message))
+        assert real == outcome(lambda: model.take_at(position, message))
         if real is None:
-            self.model(to).push([message], front=False)
+            model.hand_over(self.model(to), [message])
 
     @rule(q=QUEUES, to=QUEUES, max=MAX, text=st.sampled_from([b"a", b",", b"none"]))
     def find_and_move(self, q: str, to: str, max: int, text: bytes) -> None:
         if q == to:
             return
-        model = self.model(q)
+        self.queue(q).sweep()  # a search returns nothing that is due
+        model = self.up_to_date(q)
         positions = model.find(text)[:max]
         assert sum(self.queue(q).find_and_move(self.mark + to, text.decode(), max)) == len(positions)
         found, _ = model.take_many(positions)
-        self.model(to).push(found, front=False)
+        model.hand_over(self.model(to), found)
 
     @rule(q=QUEUES, max=MAX, text=st.sampled_from([b"a", b",", b"none"]))
     def find_and_remove(self, q: str, max: int, text: bytes) -> None:
+        self.queue(q).sweep()
         model = self.up_to_date(q)
         undo, batches = self.queue(q).find_and_remove(text.decode(), max)
         self.was_removed(model, undo, sum(batches), model.find(text)[:max])
@@ -612,11 +692,13 @@ class EveryOperation(RuleBasedStateMachine):
         assert removed == len(positions)
         if positions:
             model.cleared[undo], model.histories[undo] = model.take_many(positions)
+            model.remove_failure_reasons(model.cleared[undo])
             self.undos.append(undo)
 
     @rule(q=QUEUES, text=st.sampled_from([b"A", b",", b"none"]))
     def find(self, q: str, text: bytes) -> None:
-        model = self.model(q)
+        self.queue(q).sweep()
+        model = self.up_to_date(q)
         found = [*itertools.chain(*self.queue(q).find(text.decode(), 2, details=True))]
         expected, details = model.find(text.lower()), model.details()
         assert [(one.position, one.head) for one in found] == [(at, model.waiting[at][:2]) for at in expected]
@@ -641,9 +723,11 @@ class EveryOperation(RuleBasedStateMachine):
             found += more
         assert len(found) == max(0, len(place) - offset)
         assert [one.deadline for one in found] == sorted(one.deadline for one in found)
-        assert {one.id: (one.head, one.deliveries, one.by) for one in found}.items() <= {
-            id: (each.message, each.deliveries, each.by) for id, each in place.items()
-        }.items()
+        for one in found:
+            each = place[one.id]
+            assert (one.head, one.size, one.by) == (each.message, len(each.message), each.by)
+            assert one.details.deliveries == each.deliveries
+            assert (one.details.died is not None) == (each.message in model.failure_reasons)
 
     @rule(q=QUEUES, paused=st.booleans())
     def pause_or_resume(self, q: str, paused: bool) -> None:

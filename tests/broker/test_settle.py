@@ -32,7 +32,7 @@ def test_each_message_is_settled_in_its_own_way(engine: Any, name: str) -> None:
     state = queue.state().counts
     assert (state.reserved, state.delayed, state.dead) == (1, 1, 1)
     [delayed], [reserved] = queue.in_flight("delayed", 9, 9), queue.in_flight("reserved", 9, 9)
-    assert (delayed.id, delayed.head, delayed.reason) == (later + "-d", b"3", "later")
+    assert (delayed.id, delayed.head, delayed.details.reason) == (later + "-d", b"3", "later")
     assert (reserved.id, reserved.deadline - time.time() > 3900) == (kept, True)
     result, failure = queue.result("job"), queue.result("other")
     assert result and (result.result, result.failed) == (b"\x00\xff", None)

@@ -31,7 +31,7 @@ test("pop returns the message, null if there is none, and a list with max", asyn
 
 test("every operation has its own path", async () => {
   const ok = { success: true, messages: [], id: "1" };
-  const { client, asked } = clientOf(...Array.from({ length: 17 }, () => ok));
+  const { client, asked } = clientOf(...Array.from({ length: 18 }, () => ok));
   await client.count();
   await client.all({ offset: 5, limit: 2, preview: 80 });
   await client.reserve({ lease: 9 });
@@ -132,6 +132,27 @@ test("the operations for jobs: delay, retry, bury, lists, search, pause and resu
       "POST resume",
       'POST result {"job":"j","result":"done","keep":9}',
       "GET result?job=j&wait=5",
+    ],
+  );
+});
+
+test("reasons are counted, and messages found and moved by their reason, with undo", async () => {
+  const { client, asked } = clientOf({ success: true, reasons: [{ reason: "r #", count: 2 }], complete: true }, { success: true, messages: [] }, { success: true, moved: 2, undo: "u:other" }, { success: true, restored: 2 }, "", { success: true, removed: 2 });
+  assert.deepEqual((await client.reasons()).reasons, [{ reason: "r #", count: 2 }]);
+  await client.all({ reason: "r #", details: true });
+  const { undo } = await client.move("other", { reason: "r #" });
+  await client.restore(undo);
+  for await (const _ of client.find(undefined, { reason: "r #" }));
+  await client.remove({ reason: "r #" });
+  assert.deepEqual(
+    asked.map(({ method, url, body }) => [method, url.replace("/api/queue/jobs/", ""), body ?? ""].join(" ").trim()),
+    [
+      "GET reasons",
+      "GET all?reason=r+%23&details=1",
+      'POST move {"to":"other","reason":"r #"}',
+      'POST restore {"undo":"u:other"}',
+      "GET all?reason=r+%23&preview=200",
+      'POST remove {"reason":"r #"}',
     ],
   );
 });

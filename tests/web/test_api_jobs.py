@@ -136,9 +136,9 @@ def test_messages_that_contain_a_text_are_found_with_their_positions(api: Api) -
 def test_a_move_takes_the_messages_that_contain_a_text(api: Api) -> None:
     push(api, "Order 1", "other", "order 2", "ORDER 3")
     to = api.of(api.name + "x")
-    assert api.post("move", {"to": to.name, "contains": "order", "max": "2"}).json == {"success": True, "moved": 2}
+    assert api.post("move", {"to": to.name, "contains": "order", "max": "2"}).json["moved"] == 2
     assert (api.messages(), to.messages()) == ([b"other", b"ORDER 3"], [b"Order 1", b"order 2"])
-    assert api.post("move", {"to": to.name, "contains": "none"}).json == {"success": True, "moved": 0}
+    assert api.post("move", {"to": to.name, "contains": "none"}).json["moved"] == 0
     check_error(api.post("move", {"to": api.name, "contains": "other"}), 400, "same_queue")
 
 

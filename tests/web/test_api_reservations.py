@@ -128,7 +128,7 @@ def test_a_dead_letter_is_read_and_moved_back_with_the_same_operations(api: Api)
     assert counts(api) == {"count": 1, "reserved": 0, "dead": 1}
     dead = api.of(api.name + ".dead")
     assert dead.get("all").json == {"success": True, "messages": ["poison"], "count": 1}
-    assert dead.post("move", json={"to": api.name}).json == {"success": True, "moved": 1}
+    assert dead.post("move", json={"to": api.name}).json["moved"] == 1
     assert api.messages() == [b"good", b"poison"]
 
 

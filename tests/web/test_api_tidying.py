@@ -109,9 +109,10 @@ def test_clear_of_an_empty_queue_is_a_success(api: Api) -> None:
 
 def test_move_answers_how_many_and_keeps_their_order(api: Api) -> None:
     push(api, *map(str, range(2500)))
-    assert api.post("move", json={"to": api.name + "x", "max": 1200}).json == {"success": True, "moved": 1200}
-    assert api.post("move", {"to": api.name + "x"}).json == {"success": True, "moved": 1300}
-    assert api.post("move", query_string={"to": api.name + "x"}).json == {"success": True, "moved": 0}
+    assert api.post("move", json={"to": api.name + "x", "max": 1200}).json["moved"] == 1200
+    assert api.post("move", {"to": api.name + "x"}).json["moved"] == 1300
+    nothing = {"success": True, "moved": 0, "undo": None}
+    assert api.post("move", query_string={"to": api.name + "x"}).json == nothing
     assert api.of(api.name + "x").messages() == [b"%d" % number for number in range(2500)]
 
 
@@ -119,8 +120,8 @@ def test_move_of_one_message(api: Api) -> None:
     api.post("push", json={"messages": ["a", {"base64": "/wA="}, "c"]})
     to = api.of(api.name + "x")
     one = {"to": to.name, "position": 1, "message": {"base64": "/wA="}}
-    assert api.post("move", json=one).json == {"success": True, "moved": 1}
-    assert api.post("move", {"to": to.name, "position": "1", "message": "c"}).json == {"success": True, "moved": 1}
+    assert api.post("move", json=one).json["moved"] == 1
+    assert api.post("move", {"to": to.name, "position": "1", "message": "c"}).json["moved"] == 1
     assert (api.messages(), to.messages()) == ([b"a"], [b"\xff\x00", b"c"])
     check_error(api.post("move", json=one), 409, "stale")
     assert check_error(api.post("move", json=one | {"to": api.name}), 400, "same_queue")["parameter"] == "to"
@@ -134,6 +135,7 @@ def test_move_of_one_message(api: Api) -> None:
         ({"message": "a"}, "position"),
         ({"position": 0, "message": "a", "max": 1}, "max"),
         ({"position": 0, "message": "a", "contains": "a"}, "contains"),
+        ({"position": 0, "message": "a", "reason": "a"}, "reason"),
     ],
     ids=str,
 )
@@ -146,6 +148,26 @@ def test_a_move_of_one_needs_both_its_position_and_the_message(
     assert named_api.messages() == [b"a"]
 
 
+@pytest.mark.parametrize(
+    ("fields", "moved", "restored"),
+    [
+        ({}, "012", "012"),
+        ({"max": 2}, "01", "012"),
+        ({"contains": "1"}, "1", "102"),
+        ({"position": 1, "message": "1"}, "1", "012"),
+    ],
+    ids=str,
+)
+def test_a_move_can_be_undone_once(api: Api, fields: dict[str, Any], moved: str, restored: str) -> None:
+    push(api, *"012")
+    to = api.of(api.name + "x")
+    answer = api.post("move", json={"to": to.name, **fields}).json
+    assert (answer["moved"], b"".join(to.messages()).decode()) == (len(moved), moved)
+    assert api.post("restore", json={"undo": answer["undo"]}).json == {"success": True, "restored": len(moved)}
+    assert (b"".join(api.messages()).decode(), to.messages()) == (restored, [])
+    check_error(api.post("restore", json={"undo": answer["undo"]}), 409, "stale")
+
+
 def test_a_move_to_the_same_queue_or_to_an_invalid_name_is_refused(api: Api) -> None:
     push(api, "a")
     assert check_error(api.post("move", json={"to": api.name}), 400, "same_queue")["parameter"] == "to"
@@ -156,7 +178,8 @@ def test_a_move_to_the_same_queue_or_to_an_invalid_name_is_refused(api: Api) -> 
 def test_a_move_into_another_type_is_409_and_moves_nothing(api: Api) -> None:
     push(api, "a")
     api.client.set(f"queue:{api.name}x", "text")
-    assert check_error(api.post("move", json={"to": api.name + "x"}), 409, "wrong_type")["moved"] == 0
+    answer = check_error(api.post("move", json={"to": api.name + "x"}), 409, "wrong_type")
+    assert (answer["moved"], type(answer["undo"])) == (0, str)
     assert api.messages() == [b"a"]
 
 

@@ -1,4 +1,4 @@
-"""count, all, reserved, delayed, consumers and events: look into a queue without taking anything."""
+"""count, all, reserved, delayed, consumers, reasons and events: look into a queue without taking anything."""
 
 from collections.abc import Iterator
 from dataclasses import asdict, replace
@@ -18,7 +18,7 @@ from web.live.age import age_of, record_state
 from web.live.queue_feed import MAX_NEXT, QueueReader
 from web.operations.operation import Answer, Example, operation
 from web.operations.schemas import AGE, COUNTS, fields, flag, list_of, message, ref, success, text, whole
-from web.operations.shared import CONTAINS, READING, WAITING_ERRORS, WINDOW, prefers, stream_answer
+from web.operations.shared import CONTAINS, READING, REASON, WAITING_ERRORS, WINDOW, prefers, stream_answer
 from web.request import Request
 
 EVENTS = "text/event-stream"
@@ -58,6 +58,7 @@ def count(request: Request, queue: ReliableQueue) -> Answer:
         CONTAINS,
         doc="Search: list only messages that contain this text. ASCII letters match in either case.",
     ),
+    replace(REASON, doc="List only messages that failed for this reason, as `reasons` returns it."),
     Flag("details", "Return the number of deliveries of each message, and why it failed last."),
     name="all",
     answers=(
@@ -66,7 +67,7 @@ def count(request: Request, queue: ReliableQueue) -> Answer:
             {
                 "messages": list_of(
                     {"anyOf": [message(), ref("ListedMessage")]},
-                    "The messages. Each is an object if `preview`, `contains` or `details` was sent.",
+                    "The messages. Each is an object if `preview`, `contains`, `reason` or `details` was sent.",
                 ),
                 "count": whole("Length of the queue."),
             },
@@ -82,22 +83,24 @@ def all_messages(
     limit: int | None,
     preview: int | None,
     contains: str | None,
+    reason: str | None,
     details: bool,
 ) -> Answer | Response:
     """List the waiting messages, starting with the one to be popped next.
 
     With `Accept: application/x-ndjson` the answer has one line of JSON per message, which `push` accepts.
 
-    With `contains` the whole queue is searched from `offset` on, and `limit` is the maximum number of matches. A
-    message that waits throughout the search is found exactly once, even if others come and go.
+    With `contains` or `reason` the whole queue is searched from `offset` on, and `limit` is the maximum number of
+    matches. A message that waits throughout the search is found exactly once, even if others come and go.
 
     If the last lease ended without an `ack`, the reason is "lease expired". The details of a failed message are kept
-    for an hour, those of a dead letter as long as it exists. Identical dead letters share the latest details.
+    for an hour, those of a dead letter as long as it exists. A dead letter that is moved back keeps them until it
+    is acked or popped, at most a week. Identical dead letters share the latest details.
     """
     count = queue.state().counts.count  # this also returns the messages that are due
     size = min(max(0, count - offset), count if limit is None else limit)
-    if contains is not None:
-        chunks: Iterator[list[Any]] = answers.iter_found(queue, contains, offset, limit, preview, details)
+    if contains is not None or reason is not None:
+        chunks: Iterator[list[Any]] = answers.iter_found(queue, contains, reason, offset, limit, preview, details)
         if preview is None and not details and prefers(request, NDJSON):  # lines that `push` accepts
             chunks = ([one["message"] for one in chunk] for chunk in chunks)
     elif details:
@@ -243,3 +246,47 @@ def events(request: Request, queue: ReliableQueue, next: int, history: bool) -> 
     """
     services, reader = request.services, partial(QueueReader, max_next=next, with_history=history)
     return stream_answer(request, services.queue_events, services.queue_feed(queue), reader)
+
+
+@operation(
+    "GET",
+    READING,
+    answers=(
+        success(
+            "Reasons",
+            {
+                "reasons": list_of(ref("FailureReason"), "The reasons, most frequent first; at most 1,000."),
+                "complete": flag("Whether all failures were counted; false if there are too many."),
+            },
+        ),
+    ),
+    example=Example(
+        {
+            "success": True,
+            "reasons": [
+                {
+                    "reason": "timed out",
+                    "count": 1,
+                    "first": 1795489534.5,
+                    "last": 1795489534.5,
+                    "example": "timed out",
+                }
+            ],
+            "complete": True,
+        },
+    ),
+)
+def reasons(request: Request, queue: ReliableQueue) -> Answer:
+    """Count why messages failed: the dead letters, and those that wait to be retried.
+
+    Reasons that differ only in numbers and ids are one: `#` stands for each number, and `<id>` for each UUID, each
+    hexadecimal number that begins with `0x`, each word of 8 or more hexadecimal digits with both digits and letters,
+    and each word of 16 or more letters and digits with both. `all`, `move` and
+    `remove` take such a reason, or an example of it.
+
+    For `jobs.dead`, only its own dead letters are counted. Counting stops at 100,000 failures or 1,000 reasons. A
+    message that was returned counts for an hour after its failure, and a dead letter that was moved back when it
+    fails again. Messages that other Redis clients removed can still be counted.
+    """
+    found, complete = queue.reasons()
+    return {"success": True, "reasons": [asdict(reason) for reason in found], "complete": complete}

@@ -96,8 +96,9 @@ PREVIEW = {
     "bytes": whole("With `preview`: the size of the whole message."),
 }
 REASON = text("Why it failed last, if it failed.")
-FAILED = unix_time("When it failed last, if it failed.")
+FAILED = unix_time("When it failed last, if it failed and did not become a dead letter then.")
 TAKEN_FROM = text("The queue that it was taken from, if the path names several.")
+DIED = unix_time("When it became a dead letter, even if it was moved back.")
 DELIVERY = {
     "id": text("Id of the reservation, for `ack`, `release` and `extend`."),
     "message": message(),
@@ -138,20 +139,20 @@ SHARED: dict[str, Schema] = {
     "ListedMessage": {
         **fields(
             {},
-            position=whole("With `contains`: its position; 0 is popped next."),
+            position=whole("With `contains` or `reason`: its position; 0 is popped next."),
             message=message(),
             **PREVIEW,
-            deliveries=whole("With `details`: number of deliveries so far."),
+            deliveries=whole("With `details`: number of deliveries so far, also those before it became a dead letter."),
             reason=REASON,
             failed=FAILED,
-            died=unix_time("When it became a dead letter, instead of `failed`."),
+            died=DIED,
         ),
         "description": "A message, or its preview, with the details that were requested.",
     },
     "HeldMessage": fields(
         {
             "id": text("Its id, for `release`, `extend` and `ack`."),
-            "deliveries": whole("Number of deliveries so far."),
+            "deliveries": whole("Number of deliveries since it joined the queue, as in its reservation."),
             "deadline": unix_time("When it returns to the queue."),
         },
         message=message(),
@@ -159,6 +160,16 @@ SHARED: dict[str, Schema] = {
         by=text("Who reserved it last, if it sent `by`."),
         reason=REASON,
         failed=FAILED,
+        died=DIED,
+    ),
+    "FailureReason": fields(
+        {
+            "reason": text("The reason, with `#` for each number and `<id>` for each id."),
+            "count": whole("Number of messages."),
+            "first": unix_time("When the first of them failed, as far as it is known."),
+            "last": unix_time("When the last of them failed."),
+            "example": text("The latest of these reasons, as it was given."),
+        }
     ),
     "Error": {
         **fields(
@@ -173,6 +184,7 @@ SHARED: dict[str, Schema] = {
             pushed=whole("Messages of a stream that were stored before the error."),
             line=whole("The line of a stream at fault, from 1."),
             moved=whole("Messages that were moved before the error."),
+            undo=text("With `moved`: the token for `restore`."),
         ),
         "description": "Nothing was changed, except for the messages that `pushed` and `moved` count. After the code "
         "`outcome_unknown` it is not known whether anything was changed.",

@@ -58,6 +58,7 @@ PREVIEW = Integer(
 WINDOW = (Integer("offset", "Number to skip.", default=0), Integer("limit", "Maximum number to return."), PREVIEW)
 RAW = Flag("raw", "With an `application/json` body: it is the message itself, byte for byte.", in_body=False)
 CONTAINS = Text("contains", minimum=1, maximum=MAX_TEXT)
+REASON = Text("reason", minimum=1, maximum=MAX_TEXT)
 ID, IDS = Text("id", "Id of a reservation."), TextList("ids", "Several ids, instead of `id`.", maximum=MAX_BATCH)
 
 MESSAGE_ERRORS = ("empty_message", "bad_base64", "message_too_large")

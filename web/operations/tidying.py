@@ -12,7 +12,7 @@ from web.input.codec import decode_message
 from web.input.parameters import Flag, Integer, Message, Number, PlacedMessageList, QueueName, Text
 from web.operations.operation import Answer, Example, operation
 from web.operations.schemas import flag, message, success, text, whole
-from web.operations.shared import CONTAINS, MAX_BATCH, MESSAGE_ERRORS, RAW, TIDYING
+from web.operations.shared import CONTAINS, MAX_BATCH, MESSAGE_ERRORS, RAW, REASON, TIDYING
 from web.request import Request
 
 UNDO = "bc5d3c2e8a97e73a"
@@ -27,6 +27,7 @@ UNDO_FIELD = {"type": ["string", "null"], "description": "The token for `restore
     Integer("position", "Position of the message; 0 is popped next."),
     Message("message", "With `position`: the message that should be there."),
     replace(CONTAINS, doc="Remove all messages that contain this text. ASCII letters match in either case."),
+    replace(REASON, doc="Remove all messages that failed for this reason, as `reasons` returns it."),
     PlacedMessageList("messages", "Remove these messages, each if it is still at its position.", maximum=MAX_BATCH),
     Flag("undo", "Keep the message for one hour, so that `restore` can put it back. Many are always kept."),
     RAW,
@@ -41,7 +42,7 @@ UNDO_FIELD = {"type": ["string", "null"], "description": "The token for `restore
         success(
             "RemovedMany",
             {"removed": whole(f"Number of messages removed; {MIDWAY}."), "undo": UNDO_FIELD},
-            when="with `contains` or `messages`",
+            when="with `contains`, `reason` or `messages`",
         ),
     ),
     errors=("stale", "too_many_values", *MESSAGE_ERRORS),
@@ -53,6 +54,7 @@ def remove(
     position: int | None,
     message: bytes | None,
     contains: str | None,
+    reason: str | None,
     messages: list[tuple[int, bytes]] | None,
     undo: bool,
     raw: bool,
@@ -61,17 +63,18 @@ def remove(
 
     The message can be empty, or larger than `MAX_MESSAGE_BYTES`, since limits apply to new messages only.
 
-    With `contains`, the whole queue is searched. `messages` has up to 1,000 objects such as
+    With `contains` or `reason`, the whole queue is searched. `messages` has up to 1,000 objects such as
     `{"position": 0, "message": "hello"}`, and those that have moved stay. Many are removed in batches, between which
     other clients are served; `restore` puts them to the front.
     """
-    ways = {"contains": contains, "messages": messages}
+    is_search = contains is not None or reason is not None
+    ways = {"contains": contains, "reason": reason, "messages": messages}
     chosen = [name for name, value in ways.items() if value is not None]
-    if chosen and (len(chosen) > 1 or position is not None or message is not None):
-        sentence = "Send either position and message, or contains, or messages."
+    if chosen and ((is_search and messages is not None) or position is not None or message is not None):
+        sentence = "Send either position and message, or contains or reason, or messages."
         raise ApiError("bad_parameter", sentence, parameter=chosen[-1])
-    if contains is not None:
-        token, steps = queue.find_and_remove(contains, queue.count())  # not those that producers add all the time
+    if is_search:  # not those that producers add all the time
+        token, steps = queue.find_and_remove(contains or "", queue.count(), reason)
         return removed_many(token, in_turns(steps))
     if messages is not None:
         return removed_many(*queue.remove_many(messages))
@@ -114,16 +117,20 @@ def clear(request: Request, queue: ReliableQueue) -> Answer:
 @operation(
     "POST",
     TIDYING,
-    Text("undo", "The `undo` that `clear` or `remove` returned.", required=True),
+    Text("undo", "The `undo` that `clear`, `remove` or `move` returned.", required=True),
     answers=(success("Restored", {"restored": whole(f"Number of messages put back; {MIDWAY}.")}),),
     errors=("stale", "redis_full"),
     example=Example({"success": True, "restored": 1}, {"undo": UNDO}),
 )
 def restore(request: Request, queue: ReliableQueue, undo: str) -> Answer:
-    """Undo a `clear` or a `remove`.
+    """Undo a `clear`, a `remove` or a `move`.
 
     Cleared messages, and those removed with many, return ahead of everything pushed since. A single removed message
     returns to its place behind the message that was ahead of it, or to the front if that one has left the queue.
+
+    Moved messages that still wait in the other queue return to the front, in their order; one that was moved from a
+    `position` returns to its place as a removed one does. The others stay where they are. Messages have no identity
+    but their bytes, so an equal message that was pushed there since can return instead.
     """
     return {"success": True, "restored": add_up(queue.restore_in_batches(undo), "restored")}
 
@@ -134,12 +141,24 @@ def restore(request: Request, queue: ReliableQueue, undo: str) -> Answer:
     QueueName("to", "The queue to move the messages to.", required=True),
     Integer("max", "Maximum number of messages to move. By default, all that wait now.", minimum=1),
     replace(CONTAINS, doc="Move only messages that contain this text. ASCII letters match in either case."),
-    Integer("position", "Move only the message at this position; 0 is popped next. Not with `max` or `contains`."),
+    replace(REASON, doc="Move only messages that failed for this reason, as `reasons` returns it."),
+    Integer("position", "Move only the message at this position; 0 is popped next. Without the parameters above."),
     Message("message", "With `position`: the message that should be there."),
     is_new=lambda _: False,
-    answers=(success("Moved", {"moved": whole(f"Number of messages moved; {MIDWAY}.")}),),
+    answers=(
+        success(
+            "Moved",
+            {
+                "moved": whole(f"Number of messages moved; {MIDWAY}."),
+                "undo": {
+                    "type": ["string", "null"],
+                    "description": "The token for `restore` of this queue; null if no message was moved.",
+                },
+            },
+        ),
+    ),
     errors=("same_queue", "stale", "cross_slot", "redis_full", *MESSAGE_ERRORS),
-    example=Example({"success": True, "moved": 1}, {"to": "jobs"}),
+    example=Example({"success": True, "moved": 1, "undo": f"{UNDO}:jobs"}, {"to": "jobs"}),
 )
 def move(
     request: Request,
@@ -147,23 +166,28 @@ def move(
     to: str,
     max: int | None,
     contains: str | None,
+    reason: str | None,
     position: int | None,
     message: bytes | None,
 ) -> Answer:
     """Move messages to another queue, the oldest first, in order.
 
-    No message is lost or duplicated. To return the dead letters of `jobs`, move from `jobs.dead` to `jobs`. With
-    `position` and `message`, one message is moved, if it is still at that position.
+    No message is lost or duplicated. To return the dead letters of `jobs`, move from `jobs.dead` to `jobs`: they can
+    be delivered `MAX_DELIVERIES` times again, and `all` shows their earlier deliveries and reason until they succeed.
+    With `position` and `message`, one message is moved, if it is still at that position.
+
+    For an hour, `restore` of this queue moves back those that still wait in the other queue, up to 100,000.
     """
     if request.services.queue(to).key == queue.key:
         raise ApiError("same_queue", parameter="to")
     if position is not None or message is not None:
-        for name, value in (("max", max), ("contains", contains)):
+        for name, value in (("max", max), ("contains", contains), ("reason", reason)):
             if value is not None:
                 raise ApiError("bad_parameter", f"A move of one message does not take {name}.", parameter=name)
         return move_one(queue, to, position, message)
-    left = queue.state().counts.count if max is None else max
-    return {"success": True, "moved": add_up(batches(queue, to, left, contains), "moved")}
+    left, undo = queue.state().counts.count if max is None else max, queue.new_undo(to)
+    moved = add_up(batches(queue, to, left, contains, reason, undo), "moved", undo=undo)
+    return {"success": True, "moved": moved, "undo": undo if moved else None}
 
 
 def add_up(sizes: Iterator[int], field: str, **details: str) -> int:
@@ -182,18 +206,21 @@ def move_one(queue: ReliableQueue, to: str, position: int | None, message: bytes
     if position is None or message is None:
         name = "position" if position is None else "message"
         raise ApiError("bad_parameter", "To move one message, send its position and the message.", parameter=name)
-    queue.move_one(to, position, message)
-    return {"success": True, "moved": 1}
+    undo = queue.new_undo(to)
+    queue.move_one(to, position, message, undo)
+    return {"success": True, "moved": 1, "undo": undo}
 
 
-def batches(queue: ReliableQueue, to: str, left: int, contains: str | None) -> Iterator[int]:
-    """Move up to `left` messages in batches, and yield the size of each."""
-    if contains is None:
-        while left > 0 and (batch := queue.move(to, left)):
+def batches(
+    queue: ReliableQueue, to: str, left: int, contains: str | None, reason: str | None, undo: str
+) -> Iterator[int]:
+    """Move up to `left` messages in batches, those that are found if a text or a reason is given; yield their sizes."""
+    if contains is None and reason is None:
+        while left > 0 and (batch := queue.move(to, left, undo)):
             left -= batch
             yield batch
         return
-    yield from in_turns(queue.find_and_move(to, contains, left))
+    yield from in_turns(queue.find_and_move(to, contains or "", left, reason, undo))
 
 
 @operation("POST", TIDYING, answers=(PAUSED,), example=Example({"success": True, "paused": True}))

@@ -1,5 +1,6 @@
 -- The end of leases and delays: messages that are due return to the list or become dead letters.
 
+local MAX_MOVED_BYTES = 2 * 1024 * 1024 -- a batch of messages that only change their place ends once it reaches this
 local MAX_STALE_REASONS = 1000 -- reasons of dead letters that other clients removed
 local COUNTERS_SECONDS = 24 * 3600 -- how long the totals for /metrics outlive the messages of a queue
 
@@ -28,11 +29,11 @@ local function trim_failure_reasons()
   if are_many then redis.pcall('UNLINK', dead_reasons) end
 end
 
--- Record why a message died.
+-- Record why a message died, and all its deliveries, if it had died before and was moved back.
 local function record_failure_reason(message, deliveries, failed, reason)
   local digest = digest_of(message)
-  local number = tonumber(string.match(call('HGET', dead_reasons, digest) or '0', '^%d+')) + 1
-  call('HSET', dead_reasons, digest, number .. ':' .. deliveries .. ':' .. whole(failed) .. ':' .. reason)
+  local before = string.match(take_failure_reason(digest) or '0', '^%d+')
+  add_failure_reason(dead_reasons, digest, deliveries + before .. ':' .. whole(failed) .. ':' .. reason)
 end
 
 -- Check the types of the keys that return_messages writes; `reserved` and `delayed` have been read by then.

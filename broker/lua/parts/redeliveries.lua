@@ -39,15 +39,15 @@ end
 
 -- Match a number of consecutive messages, each by its digest, with their entries; that of the first is at the top of
 -- `entries`, or below entries of messages that other clients removed. A message without an entry has never come back, so
--- neither have those behind it.
+-- neither have those behind it, unless some of the messages can have left (`can_miss`).
 -- Return the positions of the entries, the last of them, and whether some message has none.
-local function match_entries(entries, number, digest_at)
+local function match_entries(entries, number, digest_at, can_miss)
   local found, top = {}, #entries
   for i = 1, number do
     if top == 0 then break end
     found[i] = find_entry(entries, top, digest_at(i), 1)
-    if not found[i] then return found, 0, true end
-    top = found[i] - 1
+    if not (found[i] or can_miss) then return found, 0, true end
+    top = found[i] and found[i] - 1 or top
   end
   return found, top, false
 end

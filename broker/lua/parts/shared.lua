@@ -18,7 +18,8 @@ local MIN_CLOCK_STEP = 1000 -- milliseconds; smaller corrections of a clock are 
 local CLOCK_INTERVAL = 100 -- milliseconds between two writes of the clock
 
 local list, reserved, delayed, bodies, redeliveries, dead, acked, waiters = unpack(KEYS)
-local clock, paused, failure_reasons, dead_reasons, counters, rate, settings, extra = unpack(KEYS, 9)
+local clock, paused, failure_reasons, dead_reasons, counters = unpack(KEYS, 9)
+local rate, settings, extra, extra_2, extra_3 = unpack(KEYS, 14)
 local command, max_deliveries = ARGV[1], tonumber(ARGV[2])
 local call = redis.call
 local time = call('TIME')

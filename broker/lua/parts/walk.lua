@@ -20,18 +20,16 @@ local function walk(position, limit, visit)
   end
 end
 
--- The history of consecutive messages from an offset on, by their digests: a list of {deliveries, when it failed last
--- in milliseconds (0: never), the reason, 1 if it died}.
-local function details_of(digests, offset)
+-- The history of consecutive messages from an offset on, by their digests, each as in history_of.
+local function details_of(digests, offset, can_miss)
   local has_reasons = has_failure_reasons()
   local entries = call('LRANGE', redeliveries, -offset - #digests - MAX_ENTRIES_SEARCHED, -offset - 1)
-  local details, found = {}, match_entries(entries, #digests, function(i) return digests[i] end)
+  local details, found = {}, match_entries(entries, #digests, function(i) return digests[i] end, can_miss)
   for i, digest in ipairs(digests) do
-    local died = has_reasons and call('HGET', failure_reasons, digest)
-    local record = died or (found[i] and entries[found[i]]) or ''
-    local deliveries, rest = string.match(record, '^%x*:(%d+):(.*)$')
-    local failed, reason = string.match(rest or '', died and '^(%d+):(.*)$' or '^%d+:(%d+):(.*)$')
-    details[i] = {tonumber(deliveries or 0), tonumber(failed or 0), reason or '', died and 1 or 0}
+    local deliveries, rest = string.match(found[i] and entries[found[i]] or '', '^%x*:(%d+):%d+(.*)$')
+    local failed, reason = string.match(rest or '', '^:(%d+):(.*)$')
+    local known = {tonumber(deliveries or 0), tonumber(failed or 0), reason or '', 0}
+    details[i] = has_reasons and history_of(digest, unpack(known)) or known
   end
   return details
 end

@@ -14,9 +14,12 @@
  *           releases?: Array<string | {id: string, delay?: number, dead?: boolean, reason?: string, job?: string}>,
  *           extends?: Array<string | {id: string, lease?: number}>}} Settlement
  * @typedef {{deliveries: number, reason?: string, failed?: number, died?: number}} Details
- *     reason: why it last failed; failed: when it last failed; died: when it became a dead letter
+ *     reason: why it last failed; failed: when it last failed; died: when it became a dead letter, even if it was moved
+ *     back
+ * @typedef {{reason: string, count: number, first: number, last: number, example: string}} FailureReason
+ *     reason: with # for each number and <id> for each id; first, last: when messages failed; example: the latest
  * @typedef {Preview & {id: string, message?: Message, deliveries: number, deadline: number, reason?: string,
- *           failed?: number, by?: string}} InFlight
+ *           failed?: number, died?: number, by?: string}} InFlight
  *     a message that is reserved or delayed until its deadline; by: who reserved it last
  * @typedef {{by: string, reserved: number, oldest: number | null, waiting: number}} Consumer
  *     by: "" for all that gave no name; oldest: how long it has held the oldest of its messages; waiting: its requests
