@@ -187,9 +187,9 @@ def test_a_queue_without_news_is_not_tried_again(process: Process) -> None:
 def test_clients_on_one_queue_and_on_several_are_served_in_the_order_they_came(process: Process) -> None:
     for order in (["urgent", "urgent,normal"], ["urgent,normal", "urgent"]):
         futures = [process.wait(names) for names in order]
-        for text in (b"1", b"2"):
+        for future, text in zip(futures, (b"1", b"2"), strict=True):
             process.urgent.push(text)
-        assert [future.result() for future in futures] == [("urgent", [b"1"]), ("urgent", [b"2"])]
+            assert future.result() == ("urgent", [text])
 
 
 def test_a_message_that_the_first_in_line_passes_over_goes_to_the_next(process: Process) -> None:
@@ -258,15 +258,19 @@ def test_without_notifications_the_clients_in_line_do_not_poll_one_after_another
     process.end()
 
 
-def test_notifications_that_stop_are_replaced_by_polling(process: Process, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_notifications_that_stop_are_replaced_by_polling(
+    own_store: Callable[..., Store], name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(long_poll, "POLL_INTERVAL", 0.02)
+    process = Process(own_store().url, name)
     future = process.wait()
     monkeypatch.setattr(process.tracker, "_report_changes", lambda _: time.sleep(0.1))  # it never is live again
-    [follower] = [each for each in process.client_list() if "B" in each["flags"]][-1:]
+    [follower] = [each for each in process.client_list() if "B" in each["flags"]]
     process.client.client_kill_filter(_id=follower["id"])
     until(lambda: not process.tracker.is_live)
     process.low.push(b"a")
     assert future.result() == ("low", [b"a"])
+    process.end()
 
 
 def test_a_lease_that_ends_and_a_resume_are_noticed(process: Process) -> None:
