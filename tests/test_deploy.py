@@ -1,5 +1,6 @@
 """deploy/ and compose: rules and dashboard use metrics that exist, and containers have few privileges."""
 
+import configparser
 import json
 import re
 from typing import Any
@@ -91,3 +92,13 @@ def test_app_and_valkey_have_no_rights_that_they_do_not_need() -> None:
         assert service["security_opt"] == ["no-new-privileges:true"], name
     assert services["redis"]["user"] == "valkey"
     assert re.findall(r"^USER (.*)", (ROOT / "Dockerfile").read_text(), re.M)[-1] == "10001:10001"
+
+
+def test_a_stop_by_the_systemd_unit_reaches_only_the_master_and_has_its_time() -> None:
+    unit = configparser.ConfigParser(interpolation=None)
+    unit.optionxform = str  # type: ignore[assignment, method-assign]
+    unit.read_string((ROOT / "deploy/seequeue.service").read_text())
+    assert unit["Service"]["KillMode"] == "mixed"
+    compose = yaml.safe_load((ROOT / "docker-compose.yaml").read_text())
+    assert unit["Service"]["TimeoutStopSec"] + "s" == compose["services"]["web"]["stop_grace_period"]
+    assert unit["Service"]["Environment"] == "DATA_DIR=/var/lib/" + unit["Service"]["StateDirectory"]
