@@ -290,6 +290,7 @@ def test_a_queue_that_was_found_before_does_not_vanish_from_an_incomplete_listin
     assert names(lister.list_now("*.3", 0)) == [f"{name}.3"]
 
 
+@pytest.mark.slow
 def test_listings_that_run_out_of_time_find_all_queues_together(own_store: Callable[..., Store], name: str) -> None:
     """Each goes on where the one before stopped, also for the queues that it was not asked for."""
     client = own_store().client()

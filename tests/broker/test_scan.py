@@ -95,6 +95,7 @@ def check_iter_messages(raw: RedisQueue, disturb: Callable[[], None]) -> None:
     assert [message for message in seen if message in stayed] == [m for m in raw.all() if m in stayed]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(12))
 def test_any_changes_by_other_clients_neither_skip_nor_double_a_message(queue: ReliableQueue, seed: int) -> None:
     dice, raw, numbers = random.Random(seed), RedisQueue(queue.client, queue.name), iter(range(10_000, 10**9))

@@ -274,6 +274,7 @@ def test_a_form_is_read_in_pieces_as_in_one(monkeypatch: pytest.MonkeyPatch, pie
             assert body._unquote(text.encode(), lambda: None) == unquote_plus(text, errors="strict")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("field", [b"%d=" + b"%%41" * 5000, b"%d" + b"%%41" * 5000 + b"=1", b"%d=" + b"x" * 15_000])
 def test_a_form_of_many_fields_has_checkpoints(field: bytes) -> None:
     checkpoints: list[int] = []

@@ -247,6 +247,7 @@ def test_a_refused_connection_says_that_nothing_was_changed(api_on: ApiOn, proxy
     assert api.get("all").json["messages"] == ["a"]
 
 
+@pytest.mark.slow
 def test_the_outcome_of_a_push_to_a_redis_that_hangs_is_unknown(
     api_on: ApiOn, own_store: Stores, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -185,6 +185,7 @@ def test_a_signal_while_a_command_is_packed_does_not_crash_the_process(valkey: S
     assert client.lrange(name, 0, -1) == [b"x", b"1", b"2.5"]
 
 
+@pytest.mark.slow
 def test_a_signal_handler_can_use_the_client_that_it_interrupts(proxy: Proxy, name: str) -> None:
     client: Any = connect(proxy.url)
     client.llen(name)

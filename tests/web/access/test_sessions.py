@@ -115,6 +115,7 @@ def test_signing_out_ends_the_session_for_a_copied_cookie_in_every_process(
     assert browser.ask(site, "/api/queue/count") == 200
 
 
+@pytest.mark.slow
 def test_signing_out_ends_the_streams_of_the_session(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(security, "SESSION_CHECK_INTERVAL", 0.0)
     redis = FakeRedis()

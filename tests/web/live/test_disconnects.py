@@ -197,6 +197,7 @@ def test_a_client_that_ended_its_sending_gets_a_message_that_comes_later(
     assert message(rest(sock)) == "a"
 
 
+@pytest.mark.slow
 def test_a_client_that_ended_its_sending_gets_the_answer_of_an_empty_queue(site: App, name: str) -> None:
     sock = ask(site, name, wait=1)
     sock.shutdown(socket.SHUT_WR)

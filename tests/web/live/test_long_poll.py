@@ -443,6 +443,7 @@ def test_too_many_clients_are_refused_and_the_others_still_served(process: Proce
     assert process.wait().result() == [b"c"]
 
 
+@pytest.mark.slow
 def test_queues_and_threads_are_gone_when_no_client_waits(notified: Process) -> None:
     for _ in range(2):
         future = notified.wait(seconds=0.5)

@@ -170,6 +170,7 @@ def test_all_queues_are_polled_after_everything_was_deleted(
 # --- how often
 
 
+@pytest.mark.slow
 def test_the_first_change_is_sent_at_once_and_the_next_are_batched(watched: Watched, name: str) -> None:
     stream, queue = follow(watched, name), ReliableQueue(watched.client, name)
     delays = []
