@@ -69,8 +69,8 @@ def _freeing(*files: str) -> Script:
 
 # Each file lists its commands. The parts stand in front of what needs them, those of the most frequent command first.
 _RETURN = ("redeliveries", "leases")
-_SETTLE = ("reservations", "failure_reasons", "ack", "clock", "results", *_RETURN, "settle")
-_PUSH = ("clock", "failure_reasons", "redeliveries", "answers", "results", "push")
+_SETTLE = ("reservations", "failure_reasons", "ack", "clock", "answers", *_RETURN, "settle")
+_PUSH = ("clock", "failure_reasons", "redeliveries", "answers", "push")
 _LOOK = ("clock", "reservations", "failure_reasons", *_RETURN)
 POP_ONE = Script("pop_one", flags="allow-oom")
 TAKE = _freeing("reserve", *_LOOK, "answers", "limits", "take")

@@ -11,6 +11,7 @@ import json
 from collections.abc import Sequence
 from ipaddress import ip_address
 from typing import Any
+from urllib.parse import unquote
 
 import schemathesis
 from schemathesis.core import NOT_SET
@@ -45,8 +46,17 @@ def serialize_lines(context: Any, value: Any) -> Any:
 
 @schemathesis.hook
 def filter_case(context: Any, case: "schemathesis.Case[Any]") -> bool:
-    """Leave out a CloudEvent that is no object: it is accepted, which a generator of clients could not express."""
-    return case.media_type != CLOUD_EVENT or isinstance(case.body, dict)
+    """Leave out what no schema can express to generators of clients too.
+
+    A CloudEvent that is no object is accepted, and a queue that is named twice is not.
+    """
+    is_event = case.media_type != CLOUD_EVENT or isinstance(case.body, dict)
+    return is_event and len(set(names_of(case))) == len(names_of(case))
+
+
+def names_of(case: "schemathesis.Case[Any]") -> list[str]:
+    """Return the names of queues in the path."""
+    return unquote(str(case.path_parameters.get("name", ""))).split(",")
 
 
 @schemathesis.hook
@@ -56,12 +66,17 @@ def before_call(context: Any, case: "schemathesis.Case[Any]", kwargs: Any) -> No
     The request is changed in place: a value that is assigned would count as new, and be judged again.
     """
     case.headers["X-Forwarded-For"] = str(ip_address(next(addresses)))
+    if len(names_of(case)) > 1:
+        case.headers.pop("Idempotency-Key", None)  # several queues take none
     query, fields = case.query, case.body if isinstance(case.body, dict) else {}
     for sent in (query, fields):
         if str(sent.get("wait", "")).replace(".", "").isdigit():
             sent["wait"] = 0
     operation = ROWS.get((case.method.upper(), case.path.rpartition("/")[2]))
     if operation:
+        for sent, parameter in itertools.product((query, fields), operation.parameters):
+            if parameter.empty and sent.get(parameter.name) == "":
+                sent[parameter.name] = int(parameter.empty)
         write_plainly(operation.parameters, fields)
         if operation.name == "settle":
             follow_the_rules_of_settle(fields)

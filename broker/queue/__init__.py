@@ -6,13 +6,10 @@ The scripts read the time from Redis, and all keys of a queue share one Cluster 
 
 from broker.queue.push import PushOperations
 from broker.queue.reasons import ReasonOperations
-from broker.queue.settings import SettingsOperations
 from broker.queue.settle import SettleOperations
 from broker.queue.take import TakeOperations
 from broker.queue.tidy import TidyOperations
 
 
-class ReliableQueue(
-    PushOperations, TakeOperations, SettleOperations, TidyOperations, ReasonOperations, SettingsOperations
-):
+class ReliableQueue(PushOperations, TakeOperations, SettleOperations, TidyOperations, ReasonOperations):
     """All operations of a queue. A message that fails its `max_deliveries`-th delivery becomes a dead letter."""

@@ -1,10 +1,10 @@
-"""Tidy up: remove, clear and restore messages, and pause the queue. The script is `broker/lua/tidy.lua`."""
+"""Tidy up: remove, clear and restore messages; pause and limit the queue. The script is `broker/lua/tidy.lua`."""
 
 import secrets
 from collections.abc import Iterator, Sequence
 
 from broker import script
-from broker.models import NotFound
+from broker.models import NotFound, QueueSettings
 from broker.queue.move import MoveOperations
 
 
@@ -84,3 +84,13 @@ class TidyOperations(MoveOperations):
     def resume(self) -> None:
         """End a pause and wake up the clients that wait for it."""
         self._run(script.TIDY, "resume", extra=[self._resumed_key])
+
+    def settings(self) -> QueueSettings:
+        """Return the settings of the queue, which stay when it is empty."""
+        names = list(QueueSettings().as_dict())
+        return QueueSettings.from_reply(*self.client.hmget(self.key_prefix + "settings", names))
+
+    def set_settings(self, **settings: float) -> QueueSettings:
+        """Change the settings that are named, 0 removes one, and return all. Waiting clients notice it at once."""
+        values = [part for name, value in settings.items() for part in (name, value or "")]
+        return QueueSettings.from_reply(*self._run(script.TIDY, "set", *values)[0])

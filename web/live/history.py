@@ -22,6 +22,7 @@ from web.counters import extend, messages_in, write_all
 STEP_SECONDS = 10
 MAX_STEPS = 180
 MAX_QUEUES = 500  # that a process records
+MIN_IDLE_SECONDS = 120  # since the last record of a queue that may lose its row to another, which is cleared for it
 MAX_SILENT_STEPS = 6  # between two readings of a depth; what happened between readings further apart is unknown
 MAX_INDEX_AGE = 1.0  # seconds until a process notices a queue that another one has begun to record
 COUNTING_OPERATIONS = ("push", "count", "all")  # their answers have the number of waiting messages
@@ -203,7 +204,7 @@ class History:
         return cell
 
     def _row(self, queue: str, watched: bool) -> int | None:
-        """Return the row of a queue. A new one gets a free row, or one whose records have all expired."""
+        """Return the row of a queue. A new one gets a free row, or that of the queue that was idle for longest."""
         now = self._clock()
         if queue in self._rows:
             row = self._rows[queue][0]
@@ -213,7 +214,7 @@ class History:
             del self._free[0]
         else:
             oldest, (row, used_at) = next(iter(self._rows.items()))
-            if not watched and now - used_at < MAX_STEPS * STEP_SECONDS:
+            if not watched and now - used_at < MIN_IDLE_SECONDS:
                 return None
             self._begin(row, queue)
             del self._rows[oldest]

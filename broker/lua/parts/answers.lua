@@ -1,5 +1,6 @@
--- The answers to requests with an Idempotency-Key, in a ring of hashes, one for each six hours: a key for each answer
--- would hide the queues in a scan.
+-- Answers that are kept: those to requests with an Idempotency-Key, and the results of jobs.
+--
+-- The former are in a ring of hashes, one for each six hours: a key for each answer would hide the queues in a scan.
 
 local ANSWER_SECONDS = 24 * 3600 -- how long the answer to an Idempotency-Key is saved at least
 local ANSWER_KEY_SECONDS = 6 * 3600 -- for which one of the keys takes the new answers
@@ -28,4 +29,12 @@ local function save_answer(idempotency_key, fingerprint, ...)
   call('HSET', answer_key(0), idempotency_key, cmsgpack.pack({fingerprint, ...}))
   call('EXPIRE', answer_key(0), ANSWER_SECONDS + ANSWER_KEY_SECONDS)
   redis.pcall('UNLINK', answer_key(-2)) -- the oldest: if it expired, Redis would free it all at once
+end
+
+-- Store the result of a job, or the reason of its failure, and notify the clients that wait for it.
+local function store_result(key, seconds, text, has_failed)
+  call('DEL', key)
+  call('RPUSH', key, whole(now), text, unpack(has_failed and {'failed'} or {}))
+  call('EXPIRE', key, seconds)
+  publish('result', key)
 end

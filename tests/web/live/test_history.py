@@ -1,5 +1,6 @@
 """The history of a queue that the processes record: depths, messages in and out, and unknown steps."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import pytest
 from tests.conftest import Api
 from tests.web.helpers import NDJSON, TEXT, push
 from tests.web.live.fakes import START, Clock
-from web.live.history import MAX_QUEUES, MAX_SILENT_STEPS, MAX_STEPS, STEP_SECONDS, History
+from web.live.history import MAX_QUEUES, MAX_SILENT_STEPS, MAX_STEPS, MIN_IDLE_SECONDS, STEP_SECONDS, History
 
 
 @pytest.fixture
@@ -150,10 +151,11 @@ def test_a_watched_queue_is_recorded_however_many_there_are(clock: Clock) -> Non
     clock.pass_steps()
     known = {name for name in ("q0", "q1", "late", "watched") if kept.steps(name)}
     assert known == {"q1", "watched"}  # it has the place of the one that was not heard of for longest
-    clock.pass_steps(MAX_STEPS)
-    kept.record_depth("late", 1)  # of the others nothing is known any more
+    clock.pass_steps(math.ceil(MIN_IDLE_SECONDS / STEP_SECONDS))
+    kept.record_depth("late", 1)  # the others are idle
     clock.pass_steps()
     assert kept.steps("late")
+    assert {name for name in ("q1", "q2", "watched") if kept.steps(name)} == {"q2", "watched"}
 
 
 @pytest.fixture
