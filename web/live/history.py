@@ -22,6 +22,7 @@ from web.counters import extend, messages_in, write_all
 STEP_SECONDS = 10
 MAX_STEPS = 180
 MAX_QUEUES = 500  # that a process records
+MAX_LISTED = 300  # of which only the depth is recorded, from the list of all queues
 MIN_IDLE_SECONDS = 120  # since the last record of a queue that may lose its row to another, which is cleared for it
 MAX_SILENT_STEPS = 6  # between two readings of a depth; what happened between readings further apart is unknown
 MAX_INDEX_AGE = 1.0  # seconds until a process notices a queue that another one has begun to record
@@ -125,6 +126,11 @@ class History:
             cell[LAST], cell[LAST_AT], cell[MOST] = count, now, max(cell[MOST], count)
             if summary or not count:
                 cell[NEXT] = number_of(summary)
+
+    def record_listed(self, queue: str, count: int) -> None:
+        """Record the depth of a queue in the list of all queues. Those must leave rows to the queues that are used."""
+        if queue in self._rows or len(self._free) > MAX_QUEUES - MAX_LISTED:
+            self.record_depth(queue, count)
 
     def add_answer(self, operation: str, queue: str, answer: Any) -> None:
         """Record the numbers in an answer: messages that came in or went out, and messages waiting."""

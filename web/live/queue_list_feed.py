@@ -110,7 +110,7 @@ class QueueListFeed(Feed):
             self._complete, self._unnamed, self._fault = complete, unnamed, ""
             self._texts.clear()
             for name, queue in changes.items():
-                self.history.record_depth(name, queue.counts.count if queue else 0)
+                self.history.record_listed(name, queue.counts.count if queue else 0)
                 if queue:
                     self._queues[name] = queue
                 else:

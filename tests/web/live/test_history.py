@@ -158,6 +158,18 @@ def test_a_watched_queue_is_recorded_however_many_there_are(clock: Clock) -> Non
     assert {name for name in ("q1", "q2", "watched") if kept.steps(name)} == {"q2", "watched"}
 
 
+def test_a_queue_that_is_used_is_recorded_however_many_are_listed(clock: Clock) -> None:
+    kept = History(clock=clock)
+    for number in range(2 * MAX_QUEUES):
+        kept.record_listed(f"listed{number}", 1)
+    kept.add_answer("pop", "used", {"success": True, "message": "a"})
+    kept.record_listed("used", 5)
+    clock.pass_steps()
+    found = kept.steps("used")
+    assert found and found["out"] == [1]
+    assert kept.steps("listed0")
+
+
 @pytest.fixture
 def noted(named_api: Api, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Callable[[], dict[str, Any]]:
     """The history that the app's answers make; it ends the step."""
