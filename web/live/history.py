@@ -23,7 +23,7 @@ STEP_SECONDS = 10
 MAX_STEPS = 180
 MAX_QUEUES = 500  # that a process records
 MAX_LISTED = 300  # of which only the depth is recorded, from the list of all queues
-MIN_IDLE_SECONDS = 120  # since the last record of a queue that may lose its row to another, which is cleared for it
+KEPT_SECONDS, WATCHED_SECONDS = 10, 120  # since the last record of a queue until another may take its row
 MAX_SILENT_STEPS = 6  # between two readings of a depth; what happened between readings further apart is unknown
 MAX_INDEX_AGE = 1.0  # seconds until a process notices a queue that another one has begun to record
 COUNTING_OPERATIONS = ("push", "count", "all")  # their answers have the number of waiting messages
@@ -96,7 +96,7 @@ class History:
         self._memo_in = 0
         self._others: list[tuple[mmap.mmap, dict[bytes, int]]] = []  # the files of other processes, opened at
         self._opened_at = 0.0
-        self._rows: OrderedDict[str, tuple[int, float]] = OrderedDict()  # queue -> row, last use; least recent first
+        self._rows: OrderedDict[str, tuple[int, float]] = OrderedDict()  # queue -> row, kept until; least recent first
         for row in set(range(MAX_QUEUES)).difference(self._free):
             name = self._map[row * NAME_BYTES : (row + 1) * NAME_BYTES].strip(b"/\0").decode()
             self._rows[name] = row, 0.0
@@ -210,21 +210,22 @@ class History:
         return cell
 
     def _row(self, queue: str, watched: bool) -> int | None:
-        """Return the row of a queue. A new one gets a free row, or that of the queue that was idle for longest."""
-        now = self._clock()
+        """Return the row of a queue. A new one gets a free row, or that of a queue that was not used for long."""
+        now, kept_until = self._clock(), 0.0
         if queue in self._rows:
-            row = self._rows[queue][0]
+            row, kept_until = self._rows[queue]
         elif self._free:
             row = self._free[0]
             self._begin(row, queue)
             del self._free[0]
         else:
-            oldest, (row, used_at) = next(iter(self._rows.items()))
-            if not watched and now - used_at < MIN_IDLE_SECONDS:
+            idle = (name for name, (_, until) in self._rows.items() if watched or until <= now)
+            if not (oldest := next(idle, "")):
                 return None
+            row = self._rows[oldest][0]
             self._begin(row, queue)
             del self._rows[oldest]
-        self._rows[queue] = row, now
+        self._rows[queue] = row, max(kept_until, now + (WATCHED_SECONDS if watched else KEPT_SECONDS))
         self._rows.move_to_end(queue)
         return row
 
