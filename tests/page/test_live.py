@@ -238,9 +238,10 @@ def test_errors_of_an_outage_disappear_after_it(tab: Tab) -> None:
 
 
 def test_a_new_tab_shows_the_history_from_before_it_was_opened(
-    tabs: Callable[..., Tab], site: App, valkey: Store
+    tabs: Callable[..., Tab], serve: Callable[..., App], valkey: Store
 ) -> None:
-    tab = tabs().open()
+    site = serve(REDIS_URL=valkey.url)  # the shared one has recorded the queues of many tests
+    tab = tabs(site.url).open()
     api = f"{site.url}/api/queue/{tab.name}"
     subprocess.run(["curl", "-sSf", "-d", '{"messages":["a","b","c"]}', f"{api}/push"], check=True, timeout=20)
     valkey.client().lpush("queue:" + tab.name, *"wxyz")
@@ -249,7 +250,7 @@ def test_a_new_tab_shows_the_history_from_before_it_was_opened(
     rates = re.compile("up to 0.[3-7] in and 0.7 out")
     expect(tab.by_id("rates")).to_have_attribute("aria-label", rates)  # once a step of ten seconds has ended
     expect(tab.by_id("rate-out")).to_have_text("0.7/s out")
-    new = tabs().open()
+    new = tabs(site.url).open()
     beside = tab.page.context.new_page()  # which gets the history from the tab that has the stream
     beside.goto(f"{tab.url}/q/{tab.name}")
     for page in (new.page, beside):
