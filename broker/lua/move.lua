@@ -48,9 +48,9 @@ if command == 'move_back' then
   while index < last and bytes < MAX_CARRIED_BYTES do
     local message = call('LINDEX', list, index)
     local digest = digest_of(message)
-    local whole = whole_digest(message, digest)
-    local with_reason = has_reasons and left(moved, whole) == 0 and left(failure_reasons, digest) > 0
-    local field = with_reason and '!' .. whole or whole
+    local full_digest = whole_digest(message, digest)
+    local with_reason = has_reasons and left(moved, full_digest) == 0 and left(failure_reasons, digest) > 0
+    local field = with_reason and '!' .. full_digest or full_digest
     if left(moved, field) > 0 then
       counts[moved][field] = counts[moved][field] - 1
       if with_reason then counts[failure_reasons][digest] = counts[failure_reasons][digest] - 1 end

@@ -10,9 +10,11 @@
  *     const stop = jobs.events({ queue: (state) => console.log(state.count) });
  *
  * A message is text, or {base64: "..."} for bytes that are not UTF-8. Bytes (a buffer, a view of one, a Blob) can be
- * pushed as they are; a value that JSON would change, such as a Map or NaN, is refused with the code "bad_message". Every failure rejects with a QueueError. While a
- * queue is paused, or its limits are reached, pop and reserve reject with the code "paused" or "limited", so that it is
- * not mistaken for an empty queue; `error.answer.retry_after` of the latter is when to try again, in seconds.
+ * pushed as they are; a value that JSON would change, such as a Map or NaN, is refused with the code "bad_message".
+ *
+ * Every failure rejects with a QueueError. While a queue is paused, or its limits are reached, pop and reserve reject
+ * with the code "paused" or "limited", so that it is not mistaken for an empty queue; `error.answer.retry_after` of the
+ * latter is when to try again, in seconds.
  *
  * @import { Connection, Message, Preview, QueueList, QueueListChange, QueueState, Reservation,
  *           Settings } from "./client/types.js"

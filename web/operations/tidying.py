@@ -94,15 +94,7 @@ def removed_many(undo: str, steps: Iterator[int]) -> Answer:
 @operation(
     "POST",
     TIDYING,
-    answers=(
-        success(
-            "Cleared",
-            {
-                "cleared": whole("Number of messages removed."),
-                "undo": UNDO_FIELD,
-            },
-        ),
-    ),
+    answers=(success("Cleared", {"cleared": whole("Number of messages removed."), "undo": UNDO_FIELD}),),
     example=Example({"success": True, "cleared": 1, "undo": UNDO}),
 )
 def clear(request: Request, queue: ReliableQueue) -> Answer:
@@ -150,10 +142,8 @@ def restore(request: Request, queue: ReliableQueue, undo: str) -> Answer:
             "Moved",
             {
                 "moved": whole(f"Number of messages moved; {MIDWAY}."),
-                "undo": {
-                    "type": ["string", "null"],
-                    "description": "The token for `restore` of this queue; null if no message was moved.",
-                },
+                "undo": UNDO_FIELD
+                | {"description": "The token for `restore` of this queue; null if no message was moved."},
             },
         ),
     ),

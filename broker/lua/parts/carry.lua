@@ -1,8 +1,8 @@
 -- Comes after shared.lua in scripts that move messages to another queue: what goes with them.
 --
 -- Extra keys: the list to move to, its failure reasons, and, if the move can be undone, a hash of what was moved:
--- digest of the whole message -> number. A digest has '!' in front if a failure reason went with its message. If the position of the message
--- was given, there are also `position` and `ahead`, the message ahead of it.
+-- digest of the whole message -> number. A digest has '!' in front if a failure reason went with its message. If the
+-- position of the message was given, there are also `position` and `ahead`, the message ahead of it.
 
 local to_reasons, moved = extra_2, extra_3
 local REASON_SECONDS = 7 * 24 * 3600 -- how long the reasons of dead letters that were moved back are kept

@@ -1,6 +1,7 @@
 """Stand-ins for the parts of a request that the tests of this room do without."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from broker.changes.notifications import ChangeNotifications
@@ -63,3 +64,21 @@ def long_poll_on(
     """Return the waiting requests of one process, with a client for ordinary commands and one for those that block."""
     timer = Sweeper(client, "queue:", lambda name: ReliableQueue(client, name))
     return LongPoll(blocking, Slots(maximum), is_stopping, tracker or NoNotifications(), timer)
+
+
+class WaitingClients:
+    """A process without HTTP, whose clients wait, each in a thread. A subclass makes its `long_poll`."""
+
+    long_poll: LongPoll
+
+    def __init__(self) -> None:
+        self.stopping = False
+        self.clients: list[FakeClient] = []
+        self.pool = ThreadPoolExecutor(100)
+
+    def end(self) -> None:
+        self.stopping = True
+        for client in self.clients:
+            client.notify()
+        self.pool.shutdown()
+        assert self.long_poll.slots.used == 0

@@ -16,7 +16,7 @@ from broker.connections.errors import NotSent
 from broker.models import Batch, Delivery, Limited
 from broker.queue import ReliableQueue
 from tests.servers import FakeRedis, Store, until
-from tests.web.live.fakes import FakeClient, NoNotifications, long_poll_on
+from tests.web.live.fakes import FakeClient, NoNotifications, WaitingClients, long_poll_on
 from web.errors import ApiError, from_redis
 from web.live import long_poll
 from web.live.long_poll import Waiters
@@ -41,15 +41,14 @@ def pop(queue: ReliableQueue) -> Batch[bytes]:
     return queue.pop_batch()
 
 
-class Process:
-    """A process without HTTP, whose clients wait on one queue, each in a thread."""
+class Process(WaitingClients):
+    """A process whose clients wait on one queue."""
 
     def __init__(self, store: Store, name: str, maximum: int = 100, tracker: ChangeNotifications | None = None) -> None:
+        super().__init__()
         self.name, self.store = name, store
         self.label = f"waits-on-{name}"
-        self.stopping = False
         self.gone: set[int] = set()
-        self.clients: list[FakeClient] = []
         self.attempts = 0
         self.queue = ReliableQueue(store.client(), name)
         self.blocking = Recording(connect(f"{store.url}?client_name={self.label}", blocking=True))
@@ -58,7 +57,6 @@ class Process:
         self.long_poll = long_poll_on(
             self.queue.client, self.blocking, maximum, lambda: self.stopping, tracker=self.tracker
         )
-        self.pool = ThreadPoolExecutor(100)
 
     def wait(self, operation: str = "pop", seconds: float = 60, number: int = 0) -> "Future[list[Any]]":
         """Let one more client wait, and return once it is in line and nothing is under way."""
@@ -99,13 +97,6 @@ class Process:
         """Return whether only a notification can lead to another attempt."""
         found = self.waiters
         return bool(found and found.is_quiet and self.tracker.is_live and found.retry_delay() > 0)
-
-    def end(self) -> None:
-        self.stopping = True
-        for client in self.clients:
-            client.notify()
-        self.pool.shutdown()
-        assert self.long_poll.slots.used == 0
 
 
 @pytest.fixture(params=["valkey", "redis7"])

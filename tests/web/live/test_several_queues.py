@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from typing import Any
 
 import pytest
@@ -14,7 +14,7 @@ from broker.connections.connection import connect
 from broker.models import Batch, Paused
 from broker.queue import ReliableQueue
 from tests.servers import Store, until
-from tests.web.live.fakes import FakeClient, NoNotifications, long_poll_on
+from tests.web.live.fakes import FakeClient, NoNotifications, WaitingClients, long_poll_on
 from web.live import long_poll
 
 Attempt = Callable[[ReliableQueue], Batch[Any]]
@@ -28,19 +28,17 @@ def reserve(queue: ReliableQueue) -> Batch[Any]:
     return queue.reserve()
 
 
-class Process:
-    """A process without HTTP, whose clients wait on the queues "urgent", "normal" and "low", each in a thread."""
+class Process(WaitingClients):
+    """A process whose clients wait on the queues "urgent", "normal" and "low"."""
 
     def __init__(self, url: str, name: str, is_notified: bool = True) -> None:
+        super().__init__()
         self.client = connect(url)
-        self.stopping = False
         self.tracker = ChangeNotifications(self.client, "queue:") if is_notified else NoNotifications()
         blocking = connect(url, blocking=True)
         self.long_poll = long_poll_on(self.client, blocking, 100, lambda: self.stopping, tracker=self.tracker)
         self.queues = {each: ReliableQueue(self.client, f"{name}-{each}") for each in ("urgent", "normal", "low")}
         self.urgent, self.normal, self.low = self.queues.values()
-        self.clients: list[FakeClient] = []
-        self.pool = ThreadPoolExecutor(100)
 
     def take(
         self,
@@ -91,11 +89,7 @@ class Process:
         return not any(line.order or line.names for line in self.long_poll._queues.values())
 
     def end(self) -> None:
-        self.stopping = True
-        for client in self.clients:
-            client.notify()
-        self.pool.shutdown()
-        assert self.long_poll.slots.used == 0
+        super().end()
         assert self.is_left()
 
 
