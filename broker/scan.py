@@ -49,7 +49,7 @@ class Scan:
         return messages[-min(100, max(1, self._size // 4)) :]
 
     def drop(self, chunk: list[bytes], removed: Set[int]) -> None:
-        """Go on after the messages at these indexes of the last chunk were removed."""
+        """Continue after the messages at these indexes of the last chunk were removed."""
         left = [message for index, message in enumerate(chunk) if index not in removed]
         self.position -= len(removed)
         self._last = self._end_of(self._last_before + left)

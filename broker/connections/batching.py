@@ -1,7 +1,7 @@
 """Batching: small commands that are in flight at the same moment share one write and one read.
 
 A lone command is sent at once. Commands that arrive before its reply are queued; then the first of them becomes the
-leader, which sends all of them on one connection and distributes the replies in order. So many small commands cost
+leader, which sends all of them on one connection and distributes the replies in order. Thus many small commands cost
 little more than one, and a server that syncs to disk before it replies syncs once for all. Each caller gets its own
 reply or its own error, and nothing is sent twice. A large command is sent alone; use `unbatched` for commands whose
 reply can be large.

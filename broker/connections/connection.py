@@ -30,7 +30,7 @@ MAX_CONNECTIONS = 10  # open at once for ordinary commands, in each process; fur
 MAX_BLOCKED_CONNECTIONS = 24  # for blocking commands, in each process; two processes leave room in a Redis for 100
 REPLY_TIMEOUT = 5.0  # seconds for a reply, and for connecting
 DISCOVERY_TIMEOUT = 1.0  # the same, when asking which server to use, as others can be asked
-MAX_LATENESS = 0.25  # seconds; a timeout that comes later says that this process was not running meanwhile
+MAX_LATENESS = 0.25  # seconds; a timeout that fires later shows that this process was suspended
 MAX_PATH_BYTES = 103  # of a unix socket: the kernel's limit is 104 on macOS and 108 on Linux, with a final zero
 
 
@@ -197,8 +197,8 @@ _CONNECTION_CLASSES = {redis.SSLConnection: _SSLConnection, redis.UnixDomainSock
 def connect(url: str, *, blocking: bool = False) -> Any:
     """Return a redis.Redis or a ClusterClient for a URL (see address.py). It connects at its first command.
 
-    Threads and greenlets can share it. A forked process can go on with its copy, on connections of its own, even if
-    other threads were using it; only what was in use by the forking thread itself, such as a pipeline, is not usable.
+    Threads and greenlets can share it. A forked process can use its copy, on its own connections, even if other
+    threads were using it; only what was in use by the forking thread itself, such as a pipeline, is not usable.
     An exception that a signal handler raises ends the command it interrupts, whose outcome is unknown, and no other.
 
     With `blocking` the client is for blocking commands, which would delay the others. It raises

@@ -52,8 +52,8 @@ def queues(request: Request, match: str) -> Answer:
     """List the queues that hold something, or are paused.
 
     The list is not complete if the scan of the keys takes more than 1.5 seconds, if there are more than 10,000 queues,
-    or if a primary of a Cluster does not reply. The next list has the queues of those before it, and goes on with the
-    scan where time ran out. It is cached for a second.
+    or if a primary of a Cluster does not reply. The next request continues the scan where time ran
+    out, and still lists the queues found before. The list is cached for a second.
     """
     services = request.services
     found = services.lister.list_queues(match or "*").as_dict()
