@@ -7,7 +7,6 @@ and the limits of a queue change.
 import contextlib
 import os
 import random
-import signal
 import time
 from typing import Any
 
@@ -15,7 +14,7 @@ from broker.connections.connection import connect
 from broker.models import NotFound
 from broker.queue import ReliableQueue
 from tests.ledger.api import QUEUE, Api
-from tests.ledger.roles import LEASE, Book
+from tests.ledger.roles import LEASE, Book, stop_signals
 
 URGENT = "ledger-urgent"
 QUEUES = (URGENT, QUEUE)
@@ -66,8 +65,7 @@ def settle_some(api: Api, book: Book, dice: random.Random, ids: list[str]) -> li
 
 def tidy(url: str, book: Book, dice: random.Random) -> None:
     """Pause, move and clear, and undo it, until SIGTERM. `undo_all` does what is left when an answer was lost."""
-    stop: list[int] = []
-    signal.signal(signal.SIGTERM, lambda number, _: stop.append(number))
+    stop = stop_signals()
     apis = {name: Api(url, name) for name in QUEUES}
 
     def call(name: str, operation: str, **fields: Any) -> Any:

@@ -2,6 +2,7 @@
 
 import os
 import random
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -102,10 +103,20 @@ def consume_in_python(url: str, book: Book, dice: random.Random) -> None:
             time.sleep(LEASE * 1.2 if dice.random() < 0.005 else 0.002)
 
 
+def stop_signals() -> list[int]:
+    """Return a list that SIGTERM makes non-empty, instead of ending the process in the middle of a call."""
+    received: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, _: received.append(number))
+    return received
+
+
 def pop(url: str, book: Book, dice: random.Random) -> None:
-    """Pop each message with a key, and again until there is an answer: a process that does so must not be killed."""
-    api = Api(url)
-    while True:
+    """Pop each message with a key, and again until there is an answer: a process that does so must not be killed.
+
+    It ends at SIGTERM, once it has written what it popped last.
+    """
+    api, stop = Api(url), stop_signals()
+    while not stop:
         key = f"{dice.random()}"
         if dice.random() < 0.2:
             api.call("pop", key, hang_up=True, wait=1)

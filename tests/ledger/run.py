@@ -1,6 +1,7 @@
 """One run: messages go through a queue while disasters happen, and at the end the books are balanced."""
 
 import re
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -32,8 +33,7 @@ def run(
             world.add_consumer("settle")
         world.add_consumer("consume", URGENT)
         world.add_consumer("python")
-        tidier = world.start("tidy")
-        world.others = [world.start("pop"), tidier]
+        world.others = tidier, popper = world.start("tidy"), world.start("pop")
         halves = messages // 2, messages - messages // 2
         world.producers = [world.start("produce", f"p{n}", str(half), *QUEUES) for n, half in enumerate(halves)]
         apis = [Api(world.app.url, queue) for queue in QUEUES]
@@ -48,10 +48,10 @@ def run(
         for producer in world.producers:
             assert producer.wait(120) == 0, (folder / "processes.log").read_text()
         report(f"{time.monotonic() - begin:6.1f} s, all messages are pushed")
-        tidier.terminate()
-        assert tidier.wait(120) == 0, (folder / "processes.log").read_text()
+        end(tidier, folder)
         undo_all(world.url, world.app.url)
         until(lambda: finished(world, apis), 120)
+        end(popper, folder)  # what it popped last may not be in its book yet
         report(f"{time.monotonic() - begin:6.1f} s, all messages are acked")
         ended = [process.args for process in world.clients() if process.poll()]
         assert not ended, (ended, (folder / "processes.log").read_text())
@@ -63,6 +63,12 @@ def run(
             figures.expired += int(queue.client.hget(queue.key_prefix + "counters", "expired") or 0)
     figures.seconds = time.monotonic() - begin
     return figures
+
+
+def end(process: "subprocess.Popen[bytes]", folder: Path) -> None:
+    """Let a process end after its current operation."""
+    process.terminate()
+    assert process.wait(120) == 0, (folder / "processes.log").read_text()
 
 
 def finished(world: World, apis: list[Api]) -> bool:

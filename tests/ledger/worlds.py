@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import redis
@@ -37,7 +37,7 @@ class World:
         self.ledger, self.folder, self.seed, self.dice = ledger, ledger.folder, seed, random.Random(seed)
         self.number = 0
         self.producers: list[subprocess.Popen[bytes]] = []
-        self.others: list[subprocess.Popen[bytes]] = []  # are not killed
+        self.others: Sequence[subprocess.Popen[bytes]] = ()  # are not killed
         self.consumers: list[tuple[tuple[str, ...], subprocess.Popen[bytes]]] = []
         self.disk, self.log, self.log_reader = disk, self.folder / "requests.log", -1
         os.mkfifo(self.log)
