@@ -24,17 +24,18 @@ BROKEN := $(shell .venv/bin/python -Ic 'import pip; $(NEW_ENOUGH)' 2>/dev/null |
 run: .venv/run.stamp
 	@exec .venv/bin/python app.py
 
-# Neighbouring tests share servers, so each worker gets a contiguous part, and takes over tests of the other when done.
-PYTEST = $(RUN) pytest -n 2 --dist worksteal
+# Neighbouring tests share servers, so each worker gets a contiguous part, and takes over tests of another when done.
+PYTEST = $(RUN) pytest --dist worksteal
 # Importing the tests without their bytecode takes each worker seconds.
 quick test: export PYTHONDONTWRITEBYTECODE :=
 
 quick: .venv/develop.stamp
-	@$(PYTEST) -q -m "not slow and not soak" --ignore tests/page $(ARGS)
+	@$(PYTEST) -n 2 -q -m "not slow and not soak" --ignore tests/page $(ARGS)
 
-# The tests run after a failed check too, so that one run shows everything.
+# The tests run after a failed check too, so that one run shows everything. Most of the slow ones wait for servers, so
+# there is one worker more than a small machine has cores.
 test: .venv/develop.stamp
-	@$(MAKE) -s check && checked=0 || checked=1; $(PYTEST) $(ARGS) && exit $$checked
+	@$(MAKE) -s check && checked=0 || checked=1; $(PYTEST) -n 3 $(ARGS) && exit $$checked
 
 check: .venv/develop.stamp
 	$(RUN) ruff check .
