@@ -24,6 +24,7 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 TOKEN_RULE = "tokens of 8 to 1024 printable ASCII characters without spaces, separated by commas or newlines"
 PREFIX_RULE = "printable ASCII without spaces and braces"
 MIN_LIKENESS = 0.88  # of a variable to the setting that is meant: REDIS_URI is as like REDIS_URL, CF_API_TOKEN is not
+MAX_LABEL = 24
 HOST_RULE = "a host name or an IP address"
 
 
@@ -97,6 +98,12 @@ def _host(text: str) -> str:
 def _url_prefix(text: str) -> str:
     pattern = r"(/[A-Za-z0-9._~-]*[A-Za-z0-9_~-][A-Za-z0-9._~-]*)*"
     return _matching(pattern, "a path like /queue, of letters, digits and . _ ~ -")(text.rstrip("/"))
+
+
+def _label(text: str) -> str:
+    if len(text) > MAX_LABEL or not text.isprintable():
+        raise ValueError(f"must have at most {MAX_LABEL} printable characters, not {text[:60]!a}")
+    return text
 
 
 def _hosts(text: str) -> tuple[str, ...]:
@@ -232,6 +239,13 @@ class Settings:
         "IP addresses or networks, separated by commas",
         "the proxies whose `X-Forwarded-For`, `-Proto` and `-Host` headers are trusted",
     )
+    user_header: str = _setting(
+        "USER_HEADER",
+        "",
+        _matching(r"[A-Za-z0-9-]{0,64}", "a header's name"),
+        "a header like `Remote-User`",
+        "the header in which those proxies name the user: pages show it, and each change is logged with it",
+    )
     api_tokens: tuple[bytes, ...] = _token_list(
         "API_TOKEN", "tokens that allow everything; once one is set, every request needs a token"
     )
@@ -269,6 +283,13 @@ class Settings:
     log_requests: bool = _flag(
         "LOG_REQUESTS", "1: print one line of JSON per request, without query, headers, body or token"
     )
+    label: str = _setting(
+        "LABEL",
+        "",
+        _label,
+        f"at most {MAX_LABEL} characters",
+        "what the bar and the title of each page show: staging, say",
+    )
     open_browser: bool = _flag("OPEN_BROWSER", "1: open the page in a browser once it is served")
 
     @cached_property
@@ -304,6 +325,8 @@ def read(env: Mapping[str, str]) -> Settings:
     settings = Settings(**{one.name: _read_field(env, *one.metadata["rows"]) for one in fields(Settings)})
     if set(settings.api_tokens) & set(settings.read_tokens):
         raise BadSetting("READ_TOKEN and API_TOKEN have a token in common; remove it from one of them")
+    if settings.user_header and not settings.trusted_proxies:
+        raise BadSetting("USER_HEADER needs TRUSTED_PROXIES, since anyone else could forge that header; set them too")
     return settings
 
 

@@ -18,6 +18,7 @@ OPTIONS = (  # option, its value, the setting that it sets, what it does
     ("--host", "HOST", "HOST", "listen on this address (localhost)"),
     ("--data-dir", "PATH", "DATA_DIR", "the data folder of the embedded Valkey"),
     ("--token-file", "PATH", "API_TOKEN_FILE", "require one of the tokens in this file"),
+    ("--label", "TEXT", "LABEL", "show this in the bar and the title, such as staging"),
     ("--workers", "NUMBER", "WEB_CONCURRENCY", "the number of worker processes (2)"),
 )
 

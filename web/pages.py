@@ -88,6 +88,8 @@ def for_templates() -> dict[str, Any]:
         "can_write": can_write(),
         "counts": [name for name in COUNTS if name != "paused"],
         "version": __version__,
+        "label": current_request().settings.label,
+        "user": current_request().user,
     }
 
 
