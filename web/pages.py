@@ -147,6 +147,13 @@ def docs() -> str:
     return render_template("docs.html", document=made, groups=groups(made), codes=ERRORS, page=page)
 
 
+@pages.get("/llms.txt")
+def llms() -> Response:
+    """Describe the API to language models, as https://llmstxt.org proposes."""
+    made = document(current_request().settings, current_app)
+    return Response(render_template("llms.txt", document=made, groups=groups(made)), mimetype="text/markdown")
+
+
 @pages.get("/queues")
 def queues() -> str:
     """Show the page of all queues."""

@@ -21,7 +21,7 @@ from web.request import Request
 
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 PROBES = ("api.healthz", "api.livez")  # asked by machines: these need no trusted Host either
-PUBLIC_ENDPOINTS = ("static", *PROBES, "pages.login", "pages.login_page")  # these need no token
+PUBLIC_ENDPOINTS = ("static", *PROBES, "pages.llms", "pages.login", "pages.login_page")  # these need no token
 HOST_PATTERN = re.compile(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)(?::([0-9]{1,5}))?")
 DEFAULT_PORTS = {"http": 80, "https": 443}
 MAX_SESSION_SECONDS = 12 * 3600
