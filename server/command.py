@@ -18,7 +18,7 @@ OPTIONS = (  # option, its value, the setting that it sets, what it does
     ("--host", "HOST", "HOST", "listen on this address (localhost)"),
     ("--data-dir", "PATH", "DATA_DIR", "the data folder of the embedded Valkey"),
     ("--token-file", "PATH", "API_TOKEN_FILE", "require one of the tokens in this file"),
-    ("--label", "TEXT", "LABEL", "show this in the bar and the title, such as staging"),
+    ("--label", "TEXT", "LABEL", "show this in the bar and the title of each page"),
     ("--workers", "NUMBER", "WEB_CONCURRENCY", "the number of worker processes (2)"),
 )
 
@@ -30,11 +30,11 @@ def serve(arguments: Sequence[str]) -> NoReturn:
     """
     if sys.platform == "win32":
         fail("Seequeue's server runs on Linux and macOS; on Windows, run it in WSL or in Docker")
-    options = vars(make_parser().parse_args(arguments))
-    os.environ.update({name: value for name, value in options.items() if name.isupper() and value is not None})
     sys.path.insert(0, str(ROOT))
     from settings import SETTINGS, from_environment
 
+    options = vars(make_parser([row.name for row in SETTINGS]).parse_args(arguments))
+    os.environ.update({name: value for name, value in options.items() if name.isupper() and value is not None})
     if not os.environ.get("REDIS_URL"):
         os.environ["DATA_DIR"] = os.environ.get("DATA_DIR") or str(user_data_folder())
     for row in SETTINGS:
@@ -46,13 +46,13 @@ def serve(arguments: Sequence[str]) -> NoReturn:
     os.execv(sys.executable, [sys.executable, "-m", "gunicorn", *pid_file])
 
 
-def make_parser() -> argparse.ArgumentParser:
+def make_parser(settings: Sequence[str]) -> argparse.ArgumentParser:
     """Return the parser of the options. Its help fits a terminal of 24 lines."""
     parser = argparse.ArgumentParser(
         "seequeue serve",
         usage="%(prog)s [OPTION...]",
-        description="Serve the page and the API. The names in brackets are environment variables; "
-        "docs/settings.md lists all of them.",
+        description="Serve the page and the API. The names in brackets are environment variables.",
+        epilog=f"Other variables: {', '.join(sorted({*settings} - {setting for _, _, setting, _ in OPTIONS}))}",
         allow_abbrev=False,
     )
     for option, value, setting, text in OPTIONS:

@@ -18,7 +18,7 @@ import pytest
 from packaging.version import Version
 
 from server import command
-from settings import Settings
+from settings import SETTINGS, Settings
 from tests.servers import ROOT, until
 from web import __version__
 
@@ -221,18 +221,14 @@ def test_where_it_cannot_run_it_says_in_one_line_what_to_do(
     assert ended.value.code == 2 and all(word in line for word in words)
 
 
-def test_the_help_fits_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_help_fits_a_terminal_and_names_every_setting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
-    lines = command.make_parser().format_help().splitlines()
+    settings = {row.name for row in SETTINGS}
+    text = command.make_parser([*settings]).format_help()
+    lines = text.splitlines()
     assert len(lines) < 24 and max(map(len, lines)) <= 80
-
-
-def test_every_option_is_a_setting(execute: Callable[..., Any]) -> None:
-    actions = [action.dest for action in command.make_parser()._actions if action.dest.isupper()]
-    assert len(actions) > 5
-    assert {name for name in actions if name not in ("API_TOKEN_FILE",)} <= {
-        name.upper() for name in Settings.__dataclass_fields__
-    }
+    assert {*re.findall(r"[A-Z]+(?:_[A-Z]+)*", text)} >= settings
+    assert {setting for _, _, setting, _ in command.OPTIONS} <= settings
 
 
 def test_it_says_which_redis_it_serves_without_the_password() -> None:
