@@ -69,20 +69,20 @@ describe("work", { concurrency: true }, () => {
     const queue = newQueue();
     await queue.setSettings({ max_deliveries: 2 });
     await queue.push("a");
-    const hooks = [];
-    const note = (name) => (message, error) => hooks.push([name, message.deliveries, error?.message]);
-    const options = { retryDelay: 0, onStart: note("start"), onDone: note("done"), onRetry: note("retry"), onReject: note("reject") };
+    const [started, ended] = [[], []];
+    const note = (name) => (message, error) => ended.push([name, message.deliveries, error?.message]);
+    const onStart = ({ deliveries }) => started.push(deliveries);
+    const options = { retryDelay: 0, onStart, onDone: note("done"), onRetry: note("retry"), onReject: note("reject") };
     const fail = () => {
       throw new TypeError("no luck");
     };
     const { stop } = start(queue, fail, options);
     const [{ reason }] = await until(async () => (await dead(queue)).length && dead(queue));
-    await queue.push("b");
-    await until(() => hooks.length === 8);
+    await until(() => ended.length === 2);
     await stop();
     assert.equal(reason, "TypeError: no luck");
-    const of = (name, number, text) => [name, number, text];
-    assert.deepEqual(hooks.slice(0, 4), [of("start", 1), of("retry", 1, "no luck"), of("start", 2), of("reject", 2, "no luck")]);
+    assert.deepEqual(started, [1, 2]);
+    assert.deepEqual(ended, [["retry", 1, "no luck"], ["reject", 2, "no luck"]]);
   });
 
   test("the delay of a retry doubles with each delivery, and a bad delay is replaced", async () => {
@@ -209,12 +209,12 @@ describe("work", { concurrency: true }, () => {
       message.signal.addEventListener("abort", lost.open);
       await lost.opened;
     };
-    const { stop, warnings } = start(queue, handler, { lease: 1 });
-    await until(() => warnings.length);
+    const { stop, warnings } = start(queue, handler, { lease: 2 });
+    const late = () => warnings.filter((text) => /^The lease of message \S+ ended before its work/.test(text));
+    await until(() => late().length);
     await until(() => isEmpty(queue));
     await stop();
-    assert.match(warnings[0], /^The lease of message \S+ ended before its work, so it is delivered again\.$/);
-    assert.equal(warnings.length, 1);
+    assert.equal(late().length, 1);
   });
 
   test("the leases of everything in hand are renewed in one request", async () => {
@@ -225,13 +225,13 @@ describe("work", { concurrency: true }, () => {
     const { opened, open } = gate();
     const deliveries = [];
     const handler = (message) => (deliveries.push(message.deliveries), opened);
-    const { stop, warnings } = start(queue, handler, { lease: 1, concurrency: 3 });
-    await until(() => renewals.length >= 5); // longer than the lease
+    const { stop } = start(queue, handler, { lease: 2, concurrency: 3 });
+    await until(() => renewals.length >= 4); // longer than the lease
     open();
     await until(() => isEmpty(queue));
     await stop();
     assert.deepEqual(new Set(renewals), new Set([3]));
-    assert.deepEqual([deliveries, warnings], [[1, 1, 1], []]);
+    assert.deepEqual(deliveries, [1, 1, 1]);
   });
 
   test("once stopped, it finishes what has begun, releases the rest, and takes no more", async () => {
@@ -243,7 +243,6 @@ describe("work", { concurrency: true }, () => {
     const { stop } = start(queue, (message) => (begun.push(message.text), message.text === "slow" ? opened : null));
     await until(() => begun.includes("slow"));
     const stopped = stop();
-    await until(async () => (await queue.count()).reserved === 1);
     open();
     await stopped;
     assert.equal(begun.at(-1), "slow");
@@ -262,18 +261,19 @@ describe("work", { concurrency: true }, () => {
     assert.ok(message.signal.aborted);
     const { messages } = await queue.all({ details: true });
     assert.equal(messages[0].reason, "The worker stopped before the work ended");
-    await start(queue, ok).stop();
-    assert.equal((await queue.count()).count, 1); // a signal that is aborted already: nothing is taken
+    await queue.work(ok, { signal: AbortSignal.abort() });
+    assert.equal((await queue.count()).count, 1);
   });
 
   test("what waits behind slow work goes to a worker that is free, in order, but never at its last delivery", async () => {
-    let ahead = 0;
+    const sizes = [];
     const watch = async (operation, body, send) => {
       if (operation !== "reserve") return null;
       const answer = await send();
-      ahead += (await answer.clone().json()).messages.length;
+      sizes.push((await answer.clone().json()).messages.length);
       return answer;
     };
+    const sum = () => sizes.reduce((total, size) => total + size, 0);
     const [last, queue] = [newQueue({ fetch: fetchWith(watch) }), newQueue()];
     await last.setSettings({ max_deliveries: 1 });
     const texts = Array.from({ length: 300 }, (_, number) => `${number}`);
@@ -288,16 +288,20 @@ describe("work", { concurrency: true }, () => {
     await until(() => begun.length === 100); // it has seen that they are fast
     await last.push(["slow", "l1", "l2"]);
     await queue.push(texts.slice(100, 110));
-    await until(() => begun.includes("slow") && ahead === 113);
+    await until(() => begun.includes("slow") && sum() === 113);
     const taken = [];
     const second = start(queue, (message) => taken.push(message.text));
     await until(() => taken.length === 10);
     const { count, reserved } = await last.count();
+    await second.stop();
+    sizes.length = 0;
     open();
-    await until(() => begun.includes("l2"));
-    await Promise.all([first.stop(), second.stop()]);
+    await last.push(texts.slice(0, 50));
+    await until(() => sum() === 50);
+    await first.stop();
     assert.deepEqual(taken, texts.slice(100, 110));
     assert.deepEqual([count, reserved, (await last.count()).dead], [0, 3, 0]);
+    assert.equal(Math.max(...sizes), 1); // for a minute, none are reserved ahead
   });
 
   test("slow work is not reserved ahead", async () => {
@@ -367,7 +371,7 @@ describe("work", { concurrency: true }, () => {
     let calls = 0;
     const failures = [
       () => Promise.reject(new TypeError("fetch failed")),
-      () => new Response("<html>", { status: 502 }),
+      () => new Response("<html>", { status: 404 }),
       () => Response.json({ success: false, error: "redis_unavailable", message: "Cannot reach Redis." }, { status: 503 }),
     ];
     const fetch = fetchWith((operation) => (operation === "reserve" && calls < 3 ? failures[calls++]() : null));
@@ -378,6 +382,20 @@ describe("work", { concurrency: true }, () => {
     await until(() => done);
     await stop();
     assert.deepEqual(warnings, ["The server is not available; trying again. QueueError: No response. It is unknown whether this was done."]);
+  });
+
+  test("it takes no more while many acks cannot be sent", async () => {
+    const { opened, open } = gate();
+    const queue = newQueue({ fetch: fetchWith(async (operation) => void (operation === "settle" && (await opened))) });
+    for (let number = 0; number < 4; number += 1) await queue.push(Array.from({ length: 1000 }, () => "a"));
+    let begun = 0;
+    const { stop } = start(queue, () => (begun += 1));
+    await until(() => begun > 1000);
+    for (let number = 0; number < 20; number += 1) await queue.count(); // time enough to take them all
+    assert.ok(begun < 2000, `${begun}`);
+    open();
+    await until(() => begun === 4000 && isEmpty(queue));
+    await stop();
   });
 
   test("an ack whose answer is lost is sent again", async () => {

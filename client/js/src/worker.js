@@ -32,6 +32,7 @@ const AHEAD_MS = 150; // messages are reserved ahead that will begin within this
 const MAX_AHEAD = 256;
 const PAUSE_AHEAD_MS = 60_000; // how long none are reserved ahead after some had to be handed over
 const MAX_RESERVED = 1000; // of one request
+const MAX_BACKLOG = 1000; // no more are reserved while so many acks wait to be sent
 const RETRY_SECONDS = [0.25, 0.5, 1, 2, 4];
 const EMPTY_SECONDS = 0.2; // between two requests that found nothing and did not wait
 const FLUSH_SECONDS = 5; // for the last acks
@@ -83,7 +84,10 @@ export class Worker {
   async run() {
     const { signal, grace } = this.#options;
     const stop = () => this.#stop.abort();
-    this.#stop.signal.addEventListener("abort", () => this.#changed());
+    this.#stop.signal.addEventListener("abort", () => {
+      this.#releaseWaiting(() => true);
+      this.#changed();
+    });
     signal?.addEventListener("abort", stop);
     if (signal?.aborted) stop();
     const renewing = this.#renewLeases();
@@ -123,6 +127,7 @@ export class Worker {
         for (const one of found) {
           this.#waiting.push({ message: new QueueMessage(one, one.queue ?? this.#queue.name), since });
         }
+        if (this.#stop.signal.aborted) return;
         this.#start();
         if (found.length || since - began > EMPTY_SECONDS * 1000) continue;
         await sleep(EMPTY_SECONDS, this.#stop.signal);
@@ -145,6 +150,7 @@ export class Worker {
   /** Return the number of messages to reserve now. */
   #room() {
     const { concurrency, batch = 1 } = this.#options;
+    if ([...this.#settlers.values()].some(({ backlog }) => backlog >= MAX_BACKLOG)) return 0;
     const isPaused = performance.now() < this.#handOver.resumeAhead;
     const ahead = isPaused ? 0 : Math.min(MAX_AHEAD, Math.floor((concurrency * batch * AHEAD_MS) / this.#average));
     const total = concurrency * batch + ahead;
@@ -276,7 +282,7 @@ export class Worker {
       for (let start = 0; start < messages.length; start += MAX_RESERVED) {
         const part = messages.slice(start, start + MAX_RESERVED);
         const items = { extends: part.map(({ id }) => ({ id, lease })) };
-        const { stale } = await within(lease / 3, this.#end.signal, (signal) => client.settle(items, { signal }));
+        const { stale } = await within(Math.max(1, lease / 3), this.#end.signal, (signal) => client.settle(items, { signal }));
         const deadline = (Date.now() + client.clockOffset) / 1000 + lease;
         const ended = new Set(stale);
         for (const message of part) {
@@ -331,6 +337,7 @@ export class Worker {
 
   #back() {
     this.#isAway = false;
+    this.#changed();
   }
 
   /** @param {string} text @param {unknown} [error] */
