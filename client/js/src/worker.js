@@ -51,6 +51,7 @@ export class Worker {
   /** How long a call takes, a moving average in milliseconds. */
   #average = Infinity;
   #isAway = false;
+  #isMore = false; // whether the queue seems to hold more than was reserved last
   #stop = new AbortController(); // no more messages are taken
   #end = new AbortController(); // no more requests are made
   /** @type {{error: unknown} | null} */
@@ -77,7 +78,9 @@ export class Worker {
     for (const [name, value] of Object.entries({ concurrency, batch: batch ?? 1 })) {
       if (!Number.isInteger(value) || value < 1) throw new RangeError(`${name} must be an integer of at least 1`);
     }
-    if (!(grace >= 0)) throw new RangeError("grace must be a number of at least 0");
+    for (const [name, value] of Object.entries({ lease, wait, grace })) {
+      if (typeof value !== "number" || !(value >= 0)) throw new RangeError(`${name} must be a number of at least 0`);
+    }
     this.#options = { ...options, concurrency, batch, lease, wait, by, grace };
   }
 
@@ -118,19 +121,22 @@ export class Worker {
         continue;
       }
       const began = performance.now();
+      const options = { max, lease, wait: this.#isIdle() ? wait : 0, by }; // a busy worker leaves what comes to others
+      this.#isMore = false;
       try {
-        const request = (/** @type {AbortSignal} */ signal) => this.#queue.reserve({ max, lease, wait, by, signal });
-        const found = await within(wait + 15, this.#stop.signal, request);
+        const request = (/** @type {AbortSignal} */ signal) => this.#queue.reserve({ ...options, signal });
+        const found = await within(options.wait + 15, this.#stop.signal, request);
         this.#back();
         failures = 0;
+        this.#isMore = found.length === max;
         const since = performance.now();
         for (const one of found) {
           this.#waiting.push({ message: new QueueMessage(one, one.queue ?? this.#queue.name), since });
         }
         if (this.#stop.signal.aborted) return;
         this.#start();
-        if (found.length || since - began > EMPTY_SECONDS * 1000) continue;
-        await sleep(EMPTY_SECONDS, this.#stop.signal);
+        if (found.length || !options.wait || since - began > EMPTY_SECONDS * 1000) continue;
+        await sleep(EMPTY_SECONDS, this.#stop.signal); // such as while the server is being stopped
       } catch (error) {
         if (this.#stop.signal.aborted) return;
         if (isHeld(error)) {
@@ -154,9 +160,12 @@ export class Worker {
     const isPaused = performance.now() < this.#handOver.resumeAhead;
     const ahead = isPaused ? 0 : Math.min(MAX_AHEAD, Math.floor((concurrency * batch * AHEAD_MS) / this.#average));
     const total = concurrency * batch + ahead;
-    const isIdle = this.#running.size < concurrency && this.#waiting.length === 0;
     const room = total - this.#running.size * batch - this.#waiting.length;
-    return isIdle || room > total / 4 ? Math.min(room, MAX_RESERVED) : 0;
+    return this.#isIdle() || (this.#isMore && room > total / 4) ? Math.min(room, MAX_RESERVED) : 0;
+  }
+
+  #isIdle() {
+    return this.#running.size < this.#options.concurrency && this.#waiting.length === 0;
   }
 
   /** Resolve once a call of the handler has ended, or the worker is stopped. */
