@@ -124,7 +124,7 @@ def revoked_session_key(session: str, prefix: str = "queue:") -> str:
 
 
 def message_digest(message: bytes) -> str:
-    """Return the digest of a message, as `digest_of` in shared.lua does: of a large one, of its size and of samples."""
+    """Return the digest of a message as `digest_of` in failure_reasons.lua does: a large one is sampled."""
     size = len(message)
     if size > SAMPLES * SAMPLE_BYTES:
         starts = [i * (size - SAMPLE_BYTES) // (SAMPLES - 1) for i in range(SAMPLES)]

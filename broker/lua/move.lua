@@ -82,5 +82,3 @@ if command == 'move_back' then
   if is_over then call('UNLINK', moved) end
   return {DONE, #found, index - #found, is_over and 1 or 0, 1}
 end
-
-return redis.error_reply('ERR unknown command ' .. command)

@@ -147,5 +147,3 @@ if command == 'stats' then
   if not is_empty and call('TTL', counters) < COUNTERS_SECONDS / 2 then call('EXPIRE', counters, COUNTERS_SECONDS) end
   return {DONE, tonumber(expired or 0), tonumber(buried or 0)}
 end
-
-return redis.error_reply('ERR unknown command ' .. command)

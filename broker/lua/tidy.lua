@@ -252,5 +252,3 @@ if command == 'restore' then
   restore_removed(ARGV[3])
   return {DONE, 1, 0}
 end
-
-return redis.error_reply('ERR unknown command ' .. command)

@@ -36,8 +36,8 @@ class SettleOperations(ScriptedQueue):
         """Return messages to the front of the queue, now or in `delay` seconds, or bury all of them (`dead`).
 
         Return the number of messages buried, which includes those at their last delivery. `reason` says why they
-        failed; it is kept as long as they wait. With one id and the name of its `job`, it becomes the result of the job
-        if the message is buried.
+        failed; it is kept for an hour after a message has returned, and as long as a dead letter exists. With one id
+        and the name of its `job`, it becomes the result of the job if the message is buried.
 
         Raises:
             LeaseExpired: some leases have ended; nothing was changed.

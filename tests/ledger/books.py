@@ -20,7 +20,7 @@ class Figures:
     received_after_ack: int = 0  # deliveries of a message after its ack
     same_delivery: int = 0  # deliveries that two consumers received
     late: int = 0  # acks refused because the lease had expired
-    unexpected: int = 0  # answers that no client must get
+    unexpected: int = 0  # answers that no client should ever get
     at_risk: int = 0  # messages pushed while a failover could lose what was acknowledged
     repeatable: int = 0  # messages received or acked meanwhile
     dead: int = 0

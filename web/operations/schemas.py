@@ -184,9 +184,11 @@ SHARED: dict[str, Schema] = {
             pushed=whole("Messages of a stream that were stored before the error."),
             line=whole("The line of a stream at fault, from 1."),
             moved=whole("Messages that were moved before the error."),
-            undo=text("With `moved`: the token for `restore`."),
+            removed=whole("Messages that were removed before the error."),
+            restored=whole("Messages that were put back before the error."),
+            undo=text("With `moved` or `removed`: the token for `restore`."),
         ),
-        "description": "Nothing was changed, except for the messages that `pushed` and `moved` count. After the code "
-        "`outcome_unknown` it is not known whether anything was changed.",
+        "description": "Nothing was changed, except for the messages that `pushed`, `moved`, `removed` or `restored` "
+        "counts. After the code `outcome_unknown` it is not known whether anything was changed.",
     },
 }

@@ -287,7 +287,7 @@ def set_settings(
     Settings that are not sent stay as they are; 0, or an empty text, removes one. A queue keeps its settings when it is
     empty. Its dead letters, `<name>.dead`, have settings of their own.
 
-    While `at_once` messages are reserved, and for messages that come faster than `per_second`, `pop` and `reserve`
+    While `at_once` messages are reserved, or while messages are taken faster than `per_second`, `pop` and `reserve`
     answer `limited` with `retry_after`, and waiting clients keep waiting. A batch holds what the limits allow. The ack,
     release or expiry of a reservation makes room for another. Clients that use the Redis list directly are not limited.
 
