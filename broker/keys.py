@@ -13,7 +13,8 @@ than 64 KiB is of its size and of samples.
                                            "<id>:failure" -> "<when>:<reason>", with "!" in front if it is to be buried;
                                            "<id>:by" -> who reserved it, if it said so
     {queue:jobs}:acked             zset    id acked within the last hour, the last 10,000 at least -> when
-    {queue:jobs}:clock             string  "<when a lease or delay last began>:<none ends before>:<the last one ends>"
+    {queue:jobs}:clock             string  "<when a lease or delay last began>:<a time before which none ends>:
+                                           <when the last one ends>"
 
   Retries and dead letters
     {queue:jobs}:redeliveries      list    the history of the messages at the front, the foremost last:

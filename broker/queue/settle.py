@@ -52,7 +52,7 @@ class SettleOperations(ScriptedQueue):
         return int(buried)
 
     def extend(self, ids: str | Sequence[str], lease: float) -> float:
-        """Let leases or delays end `lease` seconds from now, and return their new deadline.
+        """Set leases or delays to end `lease` seconds from now, and return the new deadline.
 
         Raises:
             LeaseExpired: some have ended; nothing was changed.
@@ -65,7 +65,7 @@ class SettleOperations(ScriptedQueue):
     def settle(
         self, acks: Iterable[Ack] = (), releases: Iterable[Release] = (), extends: Iterable[Extend] = ()
     ) -> Settled:
-        """Ack, release and extend messages, each for itself; those whose lease has ended are `stale`.
+        """Ack, release and extend messages, independently of one another; those whose lease has ended are `stale`.
 
         Ids acked within the last hour count as acked. An id that is named twice is stale the second time.
         """

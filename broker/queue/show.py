@@ -1,7 +1,7 @@
 """Show: read the state of a queue and search it. The script is `broker/lua/show.lua`.
 
-What Redis copies for a script takes ten times as long as what it copies into a reply. So messages are searched here,
-not in a script.
+Redis takes ten times as long to copy data into a script as into a reply. So messages are searched here, not in a
+script.
 """
 
 from collections.abc import Iterator, Mapping
