@@ -21,7 +21,7 @@ from broker.keys import NAME_RULE, is_name
 ROOT = Path(__file__).parent  # relative paths start here
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 TOKEN_RULE = "tokens of 8 to 1024 printable ASCII characters without spaces, separated by commas or newlines"
-PREFIX_RULE = "printable ASCII without spaces and braces"
+PREFIX_RULE = "printable ASCII without spaces or braces"
 HOST_RULE = "a host name or an IP address"
 
 
@@ -170,7 +170,7 @@ def _flag(name: str, doc: str) -> Any:
 
 def _token_list(name: str, doc: str) -> Any:
     """Return a field of tokens, from the variable or from the file that NAME_FILE names."""
-    about_file = "a file with one such token on each line; SIGHUP reads it again"
+    about_file = "a file with one such token on each line; read again on SIGHUP"
     rows = Setting(name, "", _tokens, TOKEN_RULE, doc), Setting(f"{name}_FILE", "", _token_file, "a path", about_file)
     return field(default=(), repr=False, metadata={"rows": rows})
 
@@ -237,7 +237,8 @@ class Settings:
         "READ_TOKEN", "tokens that allow only `GET` and `HEAD`; if only these are set, nobody can change anything"
     )
     allow_unauthenticated: bool = _flag(
-        "ALLOW_UNAUTHENTICATED", "1: listen beyond this machine even without a token; otherwise the start fails"
+        "ALLOW_UNAUTHENTICATED",
+        "1: allow listening beyond this machine without a token; with 0, Seequeue then refuses to start",
     )
     max_message_bytes: int = _number("MAX_MESSAGE_BYTES", 1 << 20, 1, 512 << 20, "the maximum size of a message")
     max_body_bytes: int = _number(
@@ -252,7 +253,8 @@ class Settings:
         5,
         1,
         1_000_000,
-        "the deliveries after which a message that was not acked becomes a dead letter, unless its queue sets another",
+        "the deliveries after which a message that was not acked becomes a dead letter, "
+        "unless the queue has its own `max_deliveries`",
     )
     max_blocked_clients: int = _number(
         "MAX_BLOCKED_CLIENTS",

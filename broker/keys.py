@@ -80,7 +80,7 @@ SAMPLES, SAMPLE_BYTES = 16, 4096  # of a large message that its digest covers
 DEAD_SUFFIX = ".dead"
 # Even the longest name can have .dead behind it. The page uses this in HTML, where an unescaped - is an error.
 NAME_PATTERN = re.compile(r"[A-Za-z0-9._:\-]{1,128}(?:\.dead)?")
-NAME_RULE = "1 to 128 characters: A-Z a-z 0-9 . _ - :"
+NAME_RULE = "1 to 128 of the characters A-Z a-z 0-9 . _ - :"
 
 
 def is_name(text: str) -> bool:

@@ -68,7 +68,7 @@ def is_put_back(request: Request) -> bool:
         success(
             "PushedMany",
             {"pushed": whole("Number of messages pushed."), "count": whole("Length of the queue after the push.")},
-            when="with `messages`, or to a stream of lines",
+            when="with `messages`, or for a stream of lines",
             ids=list_of({"type": "string"}, "With `delay`: the ids of the delayed messages, in order."),
         ),
     ),

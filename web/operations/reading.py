@@ -233,9 +233,9 @@ def events(request: Request, queue: ReliableQueue, next: int, history: bool) -> 
     """Follow a queue: its state as server-sent events, at once and after every change, whoever made it.
 
     `event: queue` has one line of JSON: `name`, the fields of `count`, and `next`, the previews of the first messages.
-    `next` is left out while it is the same as in the event before. `age` is that of the moment when the event is sent:
-    as it grows, no event follows. `event: fault` reports, with `error` and `message`,
-    that Redis is unavailable or refuses commands. After 15 seconds without an event, a comment line is sent.
+    `next` is left out while it is the same as in the event before. `age` is as of the moment the event is sent; its
+    growth alone sends no event. `event: fault` reports, with `error` and `message`, that Redis is unavailable or
+    refuses commands. After 15 seconds without an event, a comment line is sent.
 
     With `history=1` the first event has `history`, and later events have the steps that have ended since. `at` is when
     the first step began (Unix time, in seconds) and `step` the length of a step in seconds. `max`, `count`, `in` and
@@ -281,12 +281,12 @@ def reasons(request: Request, queue: ReliableQueue) -> Answer:
 
     Reasons that differ only in numbers and ids are one: `#` stands for each number, and `<id>` for each UUID, each
     hexadecimal number that begins with `0x`, each word of 8 or more hexadecimal digits with both digits and letters,
-    and each word of 16 or more letters and digits with both. `all`, `move` and
-    `remove` take such a reason, or an example of it.
+    and each word of 16 or more letters and digits with both. `all`, `move` and `remove` take such a reason, or an
+    example of it.
 
     For `jobs.dead`, only its own dead letters are counted. Counting stops at 100,000 failures or 1,000 reasons. A
-    message that was returned counts for an hour after its failure, and a dead letter that was moved back when it
-    fails again. Messages that other Redis clients removed can still be counted.
+    returned message counts for an hour after its failure. A dead letter that was moved back counts again once it fails
+    again. Messages that other Redis clients removed can still be counted.
     """
     found, complete = queue.reasons()
     return {"success": True, "reasons": [asdict(reason) for reason in found], "complete": complete}

@@ -33,7 +33,7 @@ from web.operations.shared import (
 from web.request import Request
 
 HELD_ID = "1795489534022053-0001-c6c635c30e138159-1"
-RESULT_JOB = JobName("job", "The job whose `result` to store, for a day. Send both with one `id`.")
+RESULT_JOB = JobName("job", "Store `result` as the result of this job, for a day. Send both with one `id`.")
 RESULT = Message("result", "The result: any JSON value but null, or the text of a form field.")
 DELAY = Number(
     "delay",
@@ -198,7 +198,7 @@ def release(
     ID,
     IDS,
     LEASE,
-    answers=(success("Extended", {"deadline": unix_time("When the leases end now.")}),),
+    answers=(success("Extended", {"deadline": unix_time("The new deadline of the leases.")}),),
     errors=("stale",),
     example=Example({"success": True, "deadline": 1795489594.022}, {"id": HELD_ID, "lease": 60}),
 )
@@ -256,7 +256,7 @@ def settle(
     releases: Sequence[dict[str, Any]],
     extends: Sequence[dict[str, Any]],
 ) -> Answer:
-    """Ack, release and extend up to 1,000 messages, each for itself: what a worker has to say about a batch.
+    """Ack, release and extend up to 1,000 messages, independently of one another: all a worker reports of a batch.
 
     An id that is no longer held is in `stale` and changes nothing; the others are settled all the same, in one atomic
     step. Each id may be named once.

@@ -70,8 +70,8 @@ def store_result(request: Request, queue: ReliableQueue, job: str, result: bytes
 def get_result(request: Request, queue: ReliableQueue, job: str, wait: float) -> Answer:
     """Return the result of a job, or why it failed.
 
-    It stays stored until it expires, so it can be fetched again. A job has failed if its message was released with
-    `job` and became a dead letter.
+    It is kept until it expires, so it can be fetched again. A job has failed if its message was released with `job` and
+    became a dead letter.
     """
     found = request.services.long_poll.result(queue, job, wait, ClientConnection(request.environ))
     if found is None:

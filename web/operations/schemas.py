@@ -88,15 +88,15 @@ COUNTS = {
 }
 AGE = {
     "anyOf": [ref("Age"), {"type": "null"}],
-    "description": "How long the next message has waited: `seconds`, and `at_least` if it may be any longer. Null if "
-    "nothing is known, or if no message waits.",
+    "description": "How long the next message has waited: `seconds`, and `at_least` if it may have waited longer. Null "
+    "if nothing is known, or if no message waits.",
 }
 PREVIEW = {
     "preview": message("With `preview`: the first characters, instead of `message`."),
     "bytes": whole("With `preview`: the size of the whole message."),
 }
-REASON = text("Why it failed last, if it failed.")
-FAILED = unix_time("When it failed last, if it failed and did not become a dead letter then.")
+REASON = text("Why it last failed.")
+FAILED = unix_time("When it last failed; absent if it became a dead letter at that failure.")
 TAKEN_FROM = text("The queue that it was taken from, if the path names several.")
 DIED = unix_time("When it became a dead letter, even if it was moved back.")
 DELIVERY = {
@@ -132,8 +132,8 @@ SHARED: dict[str, Schema] = {
     },
     "Age": fields(
         {
-            "seconds": whole("How long the message has waited, rounded down by 10 seconds or so."),
-            "at_least": flag("Whether it may have waited for any longer."),
+            "seconds": whole("How long the message has waited; up to about 10 seconds too low."),
+            "at_least": flag("Whether it may have waited longer."),
         }
     ),
     "ListedMessage": {

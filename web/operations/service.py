@@ -113,9 +113,9 @@ def healthz(request: Request) -> Answer:
     """Check that Redis replies and would run the commands of a queue; if not, answer 503 with the cause.
 
     A read-only replica is `redis_readonly`, a server that is still loading its data `redis_loading`. In a Cluster every
-    primary must reply, and every slot must be served. It needs no token, and accepts any Host and HTTP/1.0.
+    primary must reply, and every slot must be served. This route needs no token, and accepts any Host and HTTP/1.0.
 
-    `warning` says that a Redis evicts keys when its memory is full (its `maxmemory-policy` is not `noeviction`), that
+    `warning` says that Redis evicts keys when its memory is full (its `maxmemory-policy` is not `noeviction`), that
     its memory is full now, or which permissions its user lacks to notice due messages and changes at once.
     """
     services = request.services

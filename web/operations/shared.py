@@ -95,7 +95,7 @@ def batch_or_one(request: Request, found: list[dict[str, Any]], max: int | None)
 
 
 def nothing(error: str, max: int | None = None) -> Answer:
-    """Return the answer for nothing to return: `success` is false, but the status is 200."""
+    """Return the answer when there is nothing to return: `success` is false, but the status is 200."""
     answer: Answer = {"success": False, "error": error, "message": ERRORS[error].sentence}
     return answer if max is None else {**answer, "messages": []}
 

@@ -17,7 +17,7 @@ from web.request import Request
 
 UNDO = "bc5d3c2e8a97e73a"
 PAUSED = success("Paused", {"paused": flag("Whether the queue is paused now.")})
-MIDWAY = "an error that comes midway has it too"
+MIDWAY = "if the request fails midway, the error has this number too"
 UNDO_FIELD = {"type": ["string", "null"], "description": "The token for `restore`; null if there was no message."}
 
 
@@ -29,7 +29,7 @@ UNDO_FIELD = {"type": ["string", "null"], "description": "The token for `restore
     replace(CONTAINS, doc="Remove all messages that contain this text. ASCII letters match in either case."),
     replace(REASON, doc="Remove all messages that failed for this reason, as `reasons` returns it."),
     PlacedMessageList("messages", "Remove these messages, each if it is still at its position.", maximum=MAX_BATCH),
-    Flag("undo", "Keep the message for one hour, so that `restore` can put it back. Many are always kept."),
+    Flag("undo", "With `position`: keep the message for one hour, so that `restore` can put it back."),
     RAW,
     raw_body=True,
     is_new=lambda _: False,
@@ -63,9 +63,9 @@ def remove(
 
     The message can be empty, or larger than `MAX_MESSAGE_BYTES`, since limits apply to new messages only.
 
-    With `contains` or `reason`, the whole queue is searched. `messages` has up to 1,000 objects such as
-    `{"position": 0, "message": "hello"}`, and those that have moved stay. Many are removed in batches, between which
-    other clients are served; `restore` puts them to the front.
+    With `contains` or `reason`, the whole queue is searched. `messages` has up to 1,000 objects such as `{"position":
+    0, "message": "hello"}`, and those that have moved stay. Many are removed in batches, between which other clients
+    are served. They are always kept for one hour; `restore` puts them to the front.
     """
     is_search = contains is not None or reason is not None
     ways = {"contains": contains, "reason": reason, "messages": messages}
@@ -73,7 +73,7 @@ def remove(
     if chosen and ((is_search and messages is not None) or position is not None or message is not None):
         sentence = "Send either position and message, or contains or reason, or messages."
         raise ApiError("bad_parameter", sentence, parameter=chosen[-1])
-    if is_search:  # not those that producers add all the time
+    if is_search:  # at most as many as wait now, or new pushes could keep it running
         token, steps = queue.find_and_remove(contains or "", queue.count(), reason)
         return removed_many(token, in_turns(steps))
     if messages is not None:
@@ -134,7 +134,9 @@ def restore(request: Request, queue: ReliableQueue, undo: str) -> Answer:
     Integer("max", "Maximum number of messages to move. By default, all that wait now.", minimum=1),
     replace(CONTAINS, doc="Move only messages that contain this text. ASCII letters match in either case."),
     replace(REASON, doc="Move only messages that failed for this reason, as `reasons` returns it."),
-    Integer("position", "Move only the message at this position; 0 is popped next. Without the parameters above."),
+    Integer(
+        "position", "Move only the message at this position; 0 is popped next. Not with `max`, `contains` or `reason`."
+    ),
     Message("message", "With `position`: the message that should be there."),
     is_new=lambda _: False,
     answers=(
@@ -181,7 +183,7 @@ def move(
 
 
 def add_up(sizes: Iterator[int], field: str, **details: str) -> int:
-    """Return the sum of the sizes of batches. An error that comes midway has it in a field, and the details."""
+    """Return the sum of the sizes of batches. An error midway has the sum so far in `field`, and the details."""
     done = 0
     try:
         for size in sizes:
