@@ -64,13 +64,13 @@ def settle_some(api: Api, book: Book, dice: random.Random, ids: list[str]) -> li
 
 
 def tidy(url: str, book: Book, dice: random.Random) -> None:
-    """Pause, move and clear, and undo it, until SIGTERM. `undo_all` does what is left when an answer was lost."""
+    """Pause, move and clear, and undo it, until SIGTERM. If an answer is lost, `undo_all` undoes that call later."""
     stop = stop_signals()
     apis = {name: Api(url, name) for name in QUEUES}
 
     def call(name: str, operation: str, **fields: Any) -> Any:
         status, answer = apis[name].call_until_answered(operation, **fields)
-        if status not in (200, 409):  # a message can have moved, or have been restored by a request without an answer
+        if status not in (200, 409):  # a message can have moved, or been restored by a request whose answer was lost
             book.write("unexpected", operation, status, answer)
         book.write("tidied", operation)
         return answer
@@ -101,7 +101,7 @@ def tidy(url: str, book: Book, dice: random.Random) -> None:
 
 
 def undo_all(url: str, app_url: str) -> None:
-    """Resume both queues, end their limits, and restore what is still removed."""
+    """Resume both queues, lift their limits, and restore what is still removed."""
     for name in QUEUES:
         api, queue = Api(app_url, name), ReliableQueue(connect(url), name)
         api.call_until_answered("resume")

@@ -32,7 +32,7 @@ class Book:
 
 
 def produce(url: str, book: Book, dice: random.Random, name: str, number: str, *queues: str) -> None:
-    """Push `number` messages, each once: with a key, and repeated until there is an answer."""
+    """Push `number` messages, each exactly once: every push has a key and is repeated until it is answered."""
     apis, left = [Api(url, queue) for queue in queues], [f"{name}-{n}" for n in range(int(number))]
     while left:
         api = dice.choice(apis)
@@ -69,7 +69,7 @@ def consume(url: str, book: Book, dice: random.Random, queue: str) -> None:
 
 
 def ack(api: Api, book: Book, ids: list[str]) -> None:
-    """Ack reservations, without those whose lease has expired."""
+    """Ack reservations, except those whose lease has expired."""
     while ids:
         for id in ids:
             book.write("acking", id)
@@ -83,7 +83,7 @@ def ack(api: Api, book: Book, ids: list[str]) -> None:
 
 
 def consume_in_python(url: str, book: Book, dice: random.Random) -> None:
-    """Do the same with the broker's consumer."""
+    """Like `consume`, with broker.consumer."""
     original = ReliableQueue.ack
 
     def ack_and_write(self: ReliableQueue, *ids: str) -> int:
@@ -111,9 +111,10 @@ def stop_signals() -> list[int]:
 
 
 def pop(url: str, book: Book, dice: random.Random) -> None:
-    """Pop each message with a key, and again until there is an answer: a process that does so must not be killed.
+    """Pop with a key, and repeat each request until it is answered.
 
-    It ends at SIGTERM, once it has written what it popped last.
+    If this process were killed in between, a popped message would be lost, so it is not. It ends at SIGTERM, once it
+    has written what it popped last.
     """
     api, stop = Api(url), stop_signals()
     while not stop:
