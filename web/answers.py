@@ -207,15 +207,3 @@ def _join(texts: Iterable[bytes]) -> Iterator[bytes]:
             waiting, size = [], 0
     if waiting:
         yield b"".join(waiting)
-
-
-def prefetch(chunks: Iterator[Any]) -> Iterator[Any]:
-    """Return the iterator with its first chunk already read, so that an early failure becomes an error status."""
-    first = next(chunks, None)
-
-    def resume() -> Iterator[Any]:
-        if first is not None:
-            yield first
-            yield from chunks
-
-    return resume()

@@ -33,7 +33,7 @@ import redis
 from broker.changes.notifications import ChangeNotifications
 from broker.changes.sweeper import Sweeper
 from broker.connections.errors import NotSent, Recovery, find_fault, is_transient, needs_reconnect
-from broker.models import Batch, Limited, Paused, Result
+from broker.models import Batch, Result
 from broker.queue import ReliableQueue
 from web.live.disconnects import ClientConnection
 from web.live.wait import Slots, Waiter
@@ -124,8 +124,6 @@ class LongPoll:
 
         Raises:
             ApiError: too many clients are waiting (429).
-            Paused: all of the queues are paused, and none was resumed in time.
-            Limited: the limits of all that are not paused are reached, and no message was allowed in time.
         """
         queue, batch = queues[-1], Batch[M]([])
         if seconds and client.is_disconnected():
@@ -137,10 +135,6 @@ class LongPoll:
                     batch = self._wait_on_one(lines[0], waiter, attempt, batch)
                 else:
                     queue, batch = self._wait_on_several(lines, waiter, attempt, batch)
-        if batch.paused:
-            raise Paused
-        if batch.limited:
-            raise Limited(batch.retry_after)
         if seconds and batch.messages and give_back and client.confirm_disconnected():
             give_back(queue, batch.messages)
             return queue, Batch([])

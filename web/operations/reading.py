@@ -116,12 +116,13 @@ def list_answer(
     request: Request, chunks: Iterator[list[Any]], count: int, size: int | None = None
 ) -> Response | Answer:
     """Return an answer with a list of messages, as JSON or NDJSON; `size` is its length, None if unknown."""
+    first = next(chunks, [])  # read before the answer begins, so that an early failure becomes an error status
+    chunks = chain([first], chunks)
     if prefers(request, NDJSON):
-        return Response(answers.as_ndjson(answers.prefetch(chunks)), content_type=NDJSON)
-    first = next(chunks, [])
+        return Response(answers.as_ndjson(chunks), content_type=NDJSON)
     if len(first) == size:
         return {"success": True, "messages": answers.decode_all(first), "count": count}
-    return Response(answers.as_json(chain([first], chunks), {"count": count}), content_type=JSON)
+    return Response(answers.as_json(chunks, {"count": count}), content_type=JSON)
 
 
 HELD_MESSAGES = success(

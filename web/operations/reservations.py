@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from broker.models import Ack, Delivery, Extend, Limited, Paused, Release
+from broker.models import Ack, Delivery, Extend, Release
 from broker.queue import ReliableQueue
 from web.errors import ApiError, quoted
 from web.input.codec import decode_message
@@ -27,7 +27,6 @@ from web.operations.shared import (
     WAIT,
     WAITING_ERRORS,
     batch_or_one,
-    held,
     take,
 )
 from web.request import Request
@@ -99,11 +98,8 @@ def reserve(
     def give_back(queue: ReliableQueue, deliveries: list[Delivery]) -> None:
         queue.release(*(delivery.id for delivery in deliveries))
 
-    try:
-        batch = take(request, queues, wait, lambda queue: queue.reserve(lease, max or 1, by or ""), give_back, by)
-    except (Paused, Limited) as error:
-        return held(error, max)
-    return batch_or_one(request, [reservation(delivery) for delivery in batch.messages], max)
+    batch = take(request, queues, wait, lambda queue: queue.reserve(lease, max or 1, by or ""), give_back, by)
+    return batch_or_one(request, batch, reservation, max)
 
 
 def reservation(delivery: Delivery) -> Answer:

@@ -5,7 +5,7 @@ from typing import Any
 
 from flask import Response
 
-from broker.models import Batch, Limited, Paused
+from broker.models import Batch
 from broker.queue import ReliableQueue
 from web.access.auth import session_watch
 from web.errors import ERRORS
@@ -84,10 +84,16 @@ def take(
     return batch
 
 
-def batch_or_one(request: Request, found: list[dict[str, Any]], max: int | None) -> Answer:
-    """Return the answer with the messages taken, a list if `max` was sent, and their queue if several were named."""
-    if not found:
-        return nothing("empty", max)
+def batch_or_one(request: Request, batch: Batch[M], fields: Callable[[M], dict[str, Any]], max: int | None) -> Answer:
+    """Return the answer with the messages taken, a list if `max` was sent, and their queue if several were named.
+
+    If there are none, it says whether the queue is empty or paused, or its limits are reached.
+    """
+    if batch.limited:
+        return {**nothing("limited", max), "retry_after": batch.retry_after}
+    if not batch.messages:
+        return nothing("paused" if batch.paused else "empty", max)
+    found = list(map(fields, batch.messages))
     queue = {"queue": request.taken_from} if request.taken_from else {}
     if max is None:
         return {"success": True, **found[0], **queue}
@@ -98,13 +104,6 @@ def nothing(error: str, max: int | None = None) -> Answer:
     """Return the answer when there is nothing to return: `success` is false, but the status is 200."""
     answer: Answer = {"success": False, "error": error, "message": ERRORS[error].sentence}
     return answer if max is None else {**answer, "messages": []}
-
-
-def held(error: Paused | Limited, max: int | None) -> Answer:
-    """Return the answer of a queue that is paused, or whose limits are reached."""
-    if isinstance(error, Paused):
-        return nothing("paused", max)
-    return {**nothing("limited", max), "retry_after": error.retry_after}
 
 
 def stream_answer(
