@@ -69,13 +69,8 @@ class Services:
         return LongPoll(blocking_client, self.slots, self.is_stopping, self.tracker, self.sweeper)
 
     @cached_property
-    def queue_events(self) -> EventStreams:
-        """The event streams of single queues."""
-        return EventStreams(self.is_stopping)
-
-    @cached_property
-    def queue_list_events(self) -> EventStreams:
-        """The event streams of all queues."""
+    def event_streams(self) -> EventStreams:
+        """The event streams, of single queues and of all queues."""
         return EventStreams(self.is_stopping)
 
     @cached_property

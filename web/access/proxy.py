@@ -49,7 +49,7 @@ def client_address(peer: str, forwarded_for: str, proxies: tuple[Network, ...]) 
     for text in reversed(forwarded_for.split(",")):
         match = WITH_PORT.fullmatch(text.strip())
         address = match[1] or match[2] if match else text.strip()
-        if not _parse(address):
+        if not parse_ip(address):
             break
         client = address
         if not is_trusted(address, proxies):
@@ -60,11 +60,12 @@ def client_address(peer: str, forwarded_for: str, proxies: tuple[Network, ...]) 
 @lru_cache(maxsize=1000)
 def is_trusted(address: str, proxies: tuple[Network, ...]) -> bool:
     """Return whether an IP address belongs to one of our proxies."""
-    parsed = _parse(address)
+    parsed = parse_ip(address)
     return any(parsed in network for network in proxies) if parsed else False
 
 
-def _parse(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+def parse_ip(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """Return an IP address, as IPv4 if IPv6 maps it; None for any other text."""
     try:
         parsed = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:

@@ -49,6 +49,7 @@ REPORT_INTERVAL = 0.1  # seconds between two checks whether the number of waitin
 REPORT_TTL = 30.0  # seconds until a reported number expires unless it is reported again
 
 M = TypeVar("M", bound=bytes)
+Attempt = Callable[[ReliableQueue], Batch[M]]
 
 log = logging.getLogger(__name__)
 
@@ -111,7 +112,7 @@ class LongPoll:
         self,
         queues: Sequence[ReliableQueue],
         seconds: float,
-        attempt: Callable[[ReliableQueue], Batch[M]],
+        attempt: Attempt[M],
         give_back: Callable[[ReliableQueue, list[M]], object] | None,
         client: ClientConnection,
         by: str = "",
@@ -166,9 +167,7 @@ class LongPoll:
 
     # --- waiting for a message
 
-    def _wait_on_one(
-        self, waiters: Waiters, waiter: Waiter, attempt: Callable[[ReliableQueue], Batch[M]], batch: Batch[M]
-    ) -> Batch[M]:
+    def _wait_on_one(self, waiters: Waiters, waiter: Waiter, attempt: Attempt[M], batch: Batch[M]) -> Batch[M]:
         """Attempt until a batch has messages or the wait ends; return the last batch. `batch` is the first one."""
         while not batch.messages and waiter.is_waiting():
             if waiters.first is not waiter:
@@ -185,7 +184,7 @@ class LongPoll:
         return batch
 
     def _wait_on_several(
-        self, lines: list[Waiters], waiter: Waiter, attempt: Callable[[ReliableQueue], Batch[M]], batch: Batch[M]
+        self, lines: list[Waiters], waiter: Waiter, attempt: Attempt[M], batch: Batch[M]
     ) -> tuple[ReliableQueue, Batch[M]]:
         """Attempt until a queue gives messages or the wait ends; return the last batch and its queue."""
         queue, last = lines[-1].queue, dict.fromkeys(lines, batch)
@@ -206,7 +205,7 @@ class LongPoll:
             batch = _none(last.values())
         return queue, batch
 
-    def _attempt_and_adapt(self, waiters: Waiters, attempt: Callable[[ReliableQueue], Batch[M]]) -> Batch[M]:
+    def _attempt_and_adapt(self, waiters: Waiters, attempt: Attempt[M]) -> Batch[M]:
         """Attempt to take messages; notice when the queue becomes quiet, or is no longer."""
         batch = self._attempt(waiters, attempt)
         if batch.messages:
@@ -215,7 +214,7 @@ class LongPoll:
             self._set_quiet(waiters, True, waiters.keys)
         return batch
 
-    def _attempt(self, waiters: Waiters, attempt: Callable[[ReliableQueue], Batch[M]]) -> Batch[M]:
+    def _attempt(self, waiters: Waiters, attempt: Attempt[M]) -> Batch[M]:
         """Attempt to take messages; retry once if the server refused because another may have taken over."""
         changes = waiters.changes
         waiters.may_have_more = waiters.is_limited = False  # also after an error
@@ -346,9 +345,7 @@ class LongPoll:
             waiters.reported_at = now - REPORT_TTL
 
 
-def _first_batch(
-    queues: Sequence[ReliableQueue], attempt: Callable[[ReliableQueue], Batch[M]]
-) -> tuple[ReliableQueue, Batch[M]]:
+def _first_batch(queues: Sequence[ReliableQueue], attempt: Attempt[M]) -> tuple[ReliableQueue, Batch[M]]:
     """Return the first batch that has messages, and its queue; if none has, why."""
     batches = []
     for queue in queues:

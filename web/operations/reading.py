@@ -245,8 +245,8 @@ def events(request: Request, queue: ReliableQueue, next: int, history: bool) -> 
     messages pushed (without a delay), popped and reserved through this instance, plus any more that the number of
     waiting messages implies: if it grows by 10 while 2 were counted in and 1 out, there were 11 in and 1 out.
     """
-    services, reader = request.services, partial(QueueReader, max_next=next, with_history=history)
-    return stream_answer(request, services.queue_events, services.queue_feed(queue), reader)
+    reader = partial(QueueReader, max_next=next, with_history=history)
+    return stream_answer(request, request.services.queue_feed(queue), reader)
 
 
 @operation(

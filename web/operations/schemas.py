@@ -91,14 +91,16 @@ AGE = {
     "description": "How long the next message has waited: `seconds`, and `at_least` if it may have waited longer. Null "
     "if nothing is known, or if no message waits.",
 }
-PREVIEW = {
+PREVIEW_FIELDS = {
     "preview": message("With `preview`: the first characters, instead of `message`."),
     "bytes": whole("With `preview`: the size of the whole message."),
 }
-REASON = text("Why it last failed.")
-FAILED = unix_time("When it last failed; absent if it became a dead letter at that failure.")
+HISTORY_FIELDS = {
+    "reason": text("Why it last failed."),
+    "failed": unix_time("When it last failed; absent if it became a dead letter at that failure."),
+    "died": unix_time("When it became a dead letter, even if it was moved back."),
+}
 TAKEN_FROM = text("The queue that it was taken from, if the path names several.")
-DIED = unix_time("When it became a dead letter, even if it was moved back.")
 DELIVERY = {
     "id": text("Id of the reservation, for `ack`, `release` and `extend`."),
     "message": message(),
@@ -141,11 +143,9 @@ SHARED: dict[str, Schema] = {
             {},
             position=whole("With `contains` or `reason`: its position; 0 is popped next."),
             message=message(),
-            **PREVIEW,
+            **PREVIEW_FIELDS,
             deliveries=whole("With `details`: number of deliveries so far, also those before it became a dead letter."),
-            reason=REASON,
-            failed=FAILED,
-            died=DIED,
+            **HISTORY_FIELDS,
         ),
         "description": "A message, or its preview, with the details that were requested.",
     },
@@ -156,11 +156,9 @@ SHARED: dict[str, Schema] = {
             "deadline": unix_time("When it returns to the queue."),
         },
         message=message(),
-        **PREVIEW,
+        **PREVIEW_FIELDS,
         by=text("Who reserved it last, if it sent `by`."),
-        reason=REASON,
-        failed=FAILED,
-        died=DIED,
+        **HISTORY_FIELDS,
     ),
     "FailureReason": fields(
         {

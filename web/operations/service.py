@@ -92,8 +92,8 @@ def events(request: Request, match: str, history: bool) -> Response:
     `count` and `out` have a number for each step, null where it is unknown: the number of messages waiting at its end,
     and a lower bound of the number taken during it.
     """
-    services, reader = request.services, partial(QueueListReader, match=match or "*", with_history=history)
-    return stream_answer(request, services.queue_list_events, services.queue_list_feed(), reader)
+    reader = partial(QueueListReader, match=match or "*", with_history=history)
+    return stream_answer(request, request.services.queue_list_feed(), reader)
 
 
 @operation(

@@ -12,8 +12,8 @@ from web.errors import ERRORS
 from web.input.body import JSON
 from web.input.parameters import ConsumerName, Flag, Integer, Number, Text, TextList
 from web.live.disconnects import ClientConnection
-from web.live.feed import EventStreams, F, Reader
-from web.live.long_poll import ANSWER_TIMEOUT, MAX_WAIT, M
+from web.live.feed import F, Reader
+from web.live.long_poll import ANSWER_TIMEOUT, MAX_WAIT, Attempt, M
 from web.operations.operation import Answer
 from web.request import Request
 
@@ -69,7 +69,7 @@ def take(
     request: Request,
     queues: Sequence[ReliableQueue],
     wait: float,
-    attempt: Callable[[ReliableQueue], Batch[M]],
+    attempt: Attempt[M],
     give_back: Callable[[ReliableQueue, list[M]], object] | None,
     by: str | None,
 ) -> Batch[M]:
@@ -106,9 +106,7 @@ def nothing(error: str, max: int | None = None) -> Answer:
     return answer if max is None else {**answer, "messages": []}
 
 
-def stream_answer(
-    request: Request, event_streams: EventStreams, feed: F, make_reader: Callable[[F], Reader]
-) -> Response:
+def stream_answer(request: Request, feed: F, make_reader: Callable[[F], Reader]) -> Response:
     """Answer with the events of a feed, until the client disconnects or its session ends.
 
     Raises:
@@ -117,7 +115,7 @@ def stream_answer(
     slots, client = request.services.slots, ClientConnection(request.environ)
     slots.acquire()
     client.shrink_buffer()
-    stream = event_streams.stream(feed, make_reader, client, session_watch(request))
+    stream = request.services.event_streams.stream(feed, make_reader, client, session_watch(request))
     response = Response(stream, content_type="text/event-stream; charset=utf-8")
     response.headers["X-Accel-Buffering"] = "no"
     response.call_on_close(slots.release)

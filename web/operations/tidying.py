@@ -78,11 +78,17 @@ def remove(
         return removed_many(token, in_turns(steps))
     if messages is not None:
         return removed_many(*queue.remove_many(messages))
+    place = at(position, message)
+    kept = queue.remove(*place, undo=undo)
+    return {"success": True, "message": decode_message(place[1]), **({"undo": kept} if undo else {})}
+
+
+def at(position: int | None, message: bytes | None) -> tuple[int, bytes]:
+    """Return the position and the message that should be there; refuse one without the other (400)."""
     if position is None or message is None:
         name = "position" if position is None else "message"
         raise ApiError("bad_parameter", f"Missing parameter: {name}.", parameter=name)
-    kept = queue.remove(position, message, undo=undo)
-    return {"success": True, "message": decode_message(message), **({"undo": kept} if undo else {})}
+    return position, message
 
 
 def removed_many(undo: str, steps: Iterator[int]) -> Answer:
@@ -172,12 +178,14 @@ def move(
     """
     if request.services.queue(to).key == queue.key:
         raise ApiError("same_queue", parameter="to")
+    undo = queue.new_undo(to)
     if position is not None or message is not None:
         for name, value in (("max", max), ("contains", contains), ("reason", reason)):
             if value is not None:
                 raise ApiError("bad_parameter", f"A move of one message does not take {name}.", parameter=name)
-        return move_one(queue, to, position, message)
-    left, undo = queue.state().counts.count if max is None else max, queue.new_undo(to)
+        queue.move_one(to, *at(position, message), undo)
+        return {"success": True, "moved": 1, "undo": undo}
+    left = queue.state().counts.count if max is None else max
     moved = add_up(batches(queue, to, left, contains, reason, undo), "moved", undo=undo)
     return {"success": True, "moved": moved, "undo": undo if moved else None}
 
@@ -191,16 +199,6 @@ def add_up(sizes: Iterator[int], field: str, **details: str) -> int:
     except redis.RedisError as error:
         raise from_redis(error).with_details(**{field: done}, **details) from error
     return done
-
-
-def move_one(queue: ReliableQueue, to: str, position: int | None, message: bytes | None) -> Answer:
-    """Move a message, if it is still at that position."""
-    if position is None or message is None:
-        name = "position" if position is None else "message"
-        raise ApiError("bad_parameter", "To move one message, send its position and the message.", parameter=name)
-    undo = queue.new_undo(to)
-    queue.move_one(to, position, message, undo)
-    return {"success": True, "moved": 1, "undo": undo}
 
 
 def batches(
@@ -236,31 +234,6 @@ def resume(request: Request, queue: ReliableQueue) -> Answer:
 
 
 SETTINGS = (
-    "Settings",
-    {
-        "at_once": whole("Maximum number of messages reserved at a time."),
-        "per_second": {"type": "number", "description": "Maximum number of messages popped or reserved per second."},
-        "max_deliveries": whole("Deliveries after which a message becomes a dead letter, instead of `MAX_DELIVERIES`."),
-    },
-)
-
-
-@operation(
-    "GET",
-    TIDYING,
-    name="settings",
-    id="get_settings",
-    answers=(success(*SETTINGS),),
-    example=Example({"success": True, "at_once": 3, "per_second": 0.5, "max_deliveries": 0}),
-)
-def get_settings(request: Request, queue: ReliableQueue) -> Answer:
-    """Return the limits of a queue; 0 stands for none."""
-    return {"success": True, **queue.settings().as_dict()}
-
-
-@operation(
-    "POST",
-    TIDYING,
     Integer("at_once", "Maximum number of messages reserved at a time.", maximum=100_000, empty="0"),
     Number(
         "per_second",
@@ -274,9 +247,30 @@ def get_settings(request: Request, queue: ReliableQueue) -> Answer:
         maximum=1000,
         empty="0",
     ),
+)
+ALL_SETTINGS = success("Settings", {one.name: one.schema() | {"description": one.doc} for one in SETTINGS})
+
+
+@operation(
+    "GET",
+    TIDYING,
+    name="settings",
+    id="get_settings",
+    answers=(ALL_SETTINGS,),
+    example=Example({"success": True, "at_once": 3, "per_second": 0.5, "max_deliveries": 0}),
+)
+def get_settings(request: Request, queue: ReliableQueue) -> Answer:
+    """Return the limits of a queue; 0 stands for none."""
+    return {"success": True, **queue.settings().as_dict()}
+
+
+@operation(
+    "POST",
+    TIDYING,
+    *SETTINGS,
     name="settings",
     id="set_settings",
-    answers=(success(*SETTINGS),),
+    answers=(ALL_SETTINGS,),
     example=Example(
         {"success": True, "at_once": 3, "per_second": 0.5, "max_deliveries": 0}, {"at_once": 3, "per_second": 0.5}
     ),
