@@ -109,7 +109,7 @@ def _consume(queue: ReliableQueue, lease: float, wait: float, retry_delay: Retry
 
 def _message(delivery: Delivery) -> Message:
     message = Message(delivery)
-    message.id, message.deliveries, message.deadline = delivery.id, delivery.deliveries, delivery.deadline
+    vars(message).update(vars(delivery))
     return message
 
 

@@ -53,19 +53,30 @@ def consume(url: str, book: Book, dice: random.Random, queue: str) -> None:
     """Reserve, work, ack; now and then disconnect, release a message, or hold it for too long."""
     api = Api(url, queue)
     while True:
-        status, answer = api.call("reserve", hang_up=dice.random() < 0.02, lease=LEASE, wait=5, max=dice.randint(1, 5))
-        if status == 503:
-            time.sleep(0.05)
-        elif status not in (0, 200):
-            book.write("unexpected", "reserve", status, answer)
-        for taken in answer.get("messages", []) if status == 200 else []:
-            book.received(taken["id"], taken["message"], taken["deliveries"])
-        ids = [taken["id"] for taken in answer.get("messages", [])] if status == 200 else []
+        ids, _ = reserve(api, book, dice, wait=5, max=dice.randint(1, 5))
         if ids and dice.random() < 0.02:
             book.write("released", id := ids.pop())
             api.call_until_answered("release", id=id, delay=dice.choice([0, 0.2]), reason="tired")
-        time.sleep(LEASE * 1.2 if dice.random() < 0.005 else 0.002)
+        work(dice)
         ack(api, book, ids)
+
+
+def reserve(api: Api, book: Book, dice: random.Random, **fields: Any) -> tuple[list[str], str]:
+    """Reserve messages; return their ids, and their queue if several were named. Now and then disconnect instead."""
+    status, answer = api.call("reserve", hang_up=dice.random() < 0.02, lease=LEASE, **fields)
+    if status == 503:
+        time.sleep(0.05)
+    elif status not in (0, 200):
+        book.write("unexpected", "reserve", status, answer)
+    found = answer.get("messages", []) if status == 200 else []
+    for taken in found:
+        book.received(taken["id"], taken["message"], taken["deliveries"])
+    return [taken["id"] for taken in found], answer.get("queue", "")
+
+
+def work(dice: random.Random) -> None:
+    """Take a moment; now and then longer than a lease."""
+    time.sleep(LEASE * 1.2 if dice.random() < 0.005 else 0.002)
 
 
 def ack(api: Api, book: Book, ids: list[str]) -> None:
@@ -100,7 +111,7 @@ def consume_in_python(url: str, book: Book, dice: random.Random) -> None:
     with mock.patch.object(ReliableQueue, "ack", ack_and_write):
         for message in consume_messages(queue, lease=LEASE, wait=5):
             book.received(message.id, message.decode(), message.deliveries)
-            time.sleep(LEASE * 1.2 if dice.random() < 0.005 else 0.002)
+            work(dice)
 
 
 def stop_signals() -> list[int]:

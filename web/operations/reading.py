@@ -18,12 +18,12 @@ from web.live.age import age_of, record_state
 from web.live.queue_feed import MAX_NEXT, QueueReader
 from web.operations.operation import Answer, Example, operation
 from web.operations.schemas import AGE, COUNTS, fields, flag, list_of, message, ref, success, text, whole
-from web.operations.shared import CONTAINS, READING, REASON, WAITING_ERRORS, WINDOW, prefers, stream_answer
+from web.operations.shared import CONTAINS, EXAMPLE_ID, READING, REASON, WAITING_ERRORS, WINDOW, prefers, stream_answer
 from web.request import Request
 
 EVENTS = "text/event-stream"
-HELD = {
-    "id": "1795489534022053-0001-c6c635c30e138159-1",
+EXAMPLE_HELD = {
+    "id": EXAMPLE_ID,
     "message": "hello",
     "deliveries": 1,
     "deadline": 1795489594.022,
@@ -137,7 +137,7 @@ HELD_MESSAGES = success(
     *WINDOW,
     answers=(HELD_MESSAGES,),
     media=(NDJSON,),
-    example=Example({"success": True, "messages": [HELD], "count": 1}),
+    example=Example({"success": True, "messages": [EXAMPLE_HELD], "count": 1}),
 )
 def reserved(
     request: Request, queue: ReliableQueue, offset: int, limit: int | None, preview: int | None
@@ -157,7 +157,7 @@ def reserved(
     answers=(HELD_MESSAGES,),
     media=(NDJSON,),
     example=Example(
-        {"success": True, "messages": [{**HELD, "reason": "timed out", "failed": 1795489534.5}], "count": 1},
+        {"success": True, "messages": [{**EXAMPLE_HELD, "reason": "timed out", "failed": 1795489534.5}], "count": 1},
         {"limit": 10},
     ),
 )

@@ -9,12 +9,13 @@ from broker.queue import ReliableQueue
 from web.errors import ApiError, quoted
 from web.input.codec import decode_message
 from web.input.object_list import ObjectList
-from web.input.parameters import Flag, JobName, Message, Number, Text, one_or_many
+from web.input.parameters import Flag, JobName, Number, Text, one_or_many
 from web.metrics.instrumentation import record_messages
 from web.operations.operation import Answer, Example, operation
 from web.operations.schemas import DELIVERY, NOTHING, TAKEN_FROM, fields, list_of, success, unix_time, whole
 from web.operations.shared import (
     BY,
+    EXAMPLE_ID,
     ID,
     IDS,
     LEASE,
@@ -24,6 +25,7 @@ from web.operations.shared import (
     MAX_TEXT,
     MESSAGE_ERRORS,
     RESERVATIONS,
+    RESULT,
     WAIT,
     WAITING_ERRORS,
     batch_or_one,
@@ -31,9 +33,7 @@ from web.operations.shared import (
 )
 from web.request import Request
 
-HELD_ID = "1795489534022053-0001-c6c635c30e138159-1"
 RESULT_JOB = JobName("job", "Store `result` as the result of this job, for a day. Send both with one `id`.")
-RESULT = Message("result", "The result: any JSON value but null, or the text of a form field.")
 DELAY = Number(
     "delay",
     "Time until the messages return, to retry with backoff. Until then they are `delayed`, under new ids.",
@@ -42,7 +42,7 @@ DELAY = Number(
     unit="seconds",
 )
 DEAD = Flag("dead", "Make the messages dead letters now.")
-REASON = Text("reason", "Why they failed. `all` with `details` returns it.", default="", maximum=MAX_TEXT)
+WHY_FAILED = Text("reason", "Why they failed. `all` with `details` returns it.", default="", maximum=MAX_TEXT)
 FAILED_JOB = JobName(
     "job", "With one `id`: if the message becomes a dead letter, keep `reason` as the `result` of this job, for a day."
 )
@@ -72,7 +72,7 @@ DEAD_COUNT = whole("Number of those that became dead letters: by `dead`, or afte
     example=Example(
         {
             "success": True,
-            "id": HELD_ID,
+            "id": EXAMPLE_ID,
             "message": "hello",
             "deliveries": 1,
             "max_deliveries": 5,
@@ -122,7 +122,7 @@ def reservation(delivery: Delivery) -> Answer:
     RESULT,
     answers=(success("Acked", {"acked": whole("Number of reservations ended.")}),),
     errors=("stale", *MESSAGE_ERRORS, "redis_full"),
-    example=Example({"success": True, "acked": 1}, {"id": HELD_ID}),
+    example=Example({"success": True, "acked": 1}, {"id": EXAMPLE_ID}),
 )
 def ack(
     request: Request, queue: ReliableQueue, id: str | None, ids: list[str] | None, job: str | None, result: bytes | None
@@ -149,7 +149,7 @@ def ack(
     IDS,
     DELAY,
     DEAD,
-    REASON,
+    WHY_FAILED,
     FAILED_JOB,
     answers=(
         success(
@@ -161,7 +161,9 @@ def ack(
         ),
     ),
     errors=("stale", "redis_full"),
-    example=Example({"success": True, "released": 1, "dead": 0}, {"id": HELD_ID, "delay": 60, "reason": "timed out"}),
+    example=Example(
+        {"success": True, "released": 1, "dead": 0}, {"id": EXAMPLE_ID, "delay": 60, "reason": "timed out"}
+    ),
 )
 def release(
     request: Request,
@@ -196,7 +198,7 @@ def release(
     LEASE,
     answers=(success("Extended", {"deadline": unix_time("The new deadline of the leases.")}),),
     errors=("stale",),
-    example=Example({"success": True, "deadline": 1795489594.022}, {"id": HELD_ID, "lease": 60}),
+    example=Example({"success": True, "deadline": 1795489594.022}, {"id": EXAMPLE_ID, "lease": 60}),
 )
 def extend(request: Request, queue: ReliableQueue, id: str | None, ids: list[str] | None, lease: float) -> Answer:
     """Extend leases, or the delays of delayed messages, to end `lease` seconds from now.
@@ -218,7 +220,7 @@ def extend(request: Request, queue: ReliableQueue, id: str | None, ids: list[str
     ObjectList(
         "releases",
         "What failed: ids, or objects with `id`, `delay`, `dead`, `reason` and `job` as in `release`.",
-        fields=(ITEM_ID, DELAY, DEAD, REASON, FAILED_JOB),
+        fields=(ITEM_ID, DELAY, DEAD, WHY_FAILED, FAILED_JOB),
         default=(),
     ),
     ObjectList(
@@ -242,7 +244,7 @@ def extend(request: Request, queue: ReliableQueue, id: str | None, ids: list[str
     errors=(*MESSAGE_ERRORS, "too_many_values", "redis_full"),
     example=Example(
         {"success": True, "acked": 1, "released": 0, "dead": 0, "extended": 0, "stale": ["gone"]},
-        {"acks": [HELD_ID], "releases": [{"id": "gone", "delay": 60, "reason": "timed out"}]},
+        {"acks": [EXAMPLE_ID], "releases": [{"id": "gone", "delay": 60, "reason": "timed out"}]},
     ),
 )
 def settle(

@@ -1,13 +1,15 @@
 """result: store and return the result of a job, which its producer names in the message."""
 
+from dataclasses import replace
+
 from broker.queue import ReliableQueue
 from broker.queue.settle import RESULT_SECONDS
 from web.input.codec import decode_message
-from web.input.parameters import Integer, JobName, Message
+from web.input.parameters import Integer, JobName
 from web.live.disconnects import ClientConnection
 from web.operations.operation import Answer, Example, operation
 from web.operations.schemas import NOTHING, message, success, text, unix_time
-from web.operations.shared import MAX_DELAY, MESSAGE_ERRORS, RESULTS, WAIT, WAITING_ERRORS, nothing
+from web.operations.shared import MAX_DELAY, MESSAGE_ERRORS, RESULT, RESULTS, WAIT, WAITING_ERRORS, nothing
 from web.request import Request
 
 JOB = JobName("job", "Name of the job, chosen by its producer.", required=True)
@@ -17,7 +19,7 @@ JOB = JobName("job", "Name of the job, chosen by its producer.", required=True)
     "POST",
     RESULTS,
     JOB,
-    Message("result", "The result: any JSON value but null, or the text of a form field.", required=True),
+    replace(RESULT, required=True),
     Integer(
         "keep", "How long to keep the result.", default=RESULT_SECONDS, minimum=1, maximum=MAX_DELAY, unit="seconds"
     ),

@@ -10,7 +10,7 @@ from broker.queue import ReliableQueue
 from web.access.auth import session_watch
 from web.errors import ERRORS
 from web.input.body import JSON
-from web.input.parameters import ConsumerName, Flag, Integer, Number, Text, TextList
+from web.input.parameters import ConsumerName, Flag, Integer, Message, Number, Text, TextList
 from web.live.disconnects import ClientConnection
 from web.live.feed import F, Reader
 from web.live.long_poll import ANSWER_TIMEOUT, MAX_WAIT, Attempt, M
@@ -60,6 +60,8 @@ RAW = Flag("raw", "With an `application/json` body: it is the message itself, by
 CONTAINS = Text("contains", minimum=1, maximum=MAX_TEXT)
 REASON = Text("reason", minimum=1, maximum=MAX_TEXT)
 ID, IDS = Text("id", "Id of a reservation."), TextList("ids", "Several ids, instead of `id`.", maximum=MAX_BATCH)
+RESULT = Message("result", "The result: any JSON value but null, or the text of a form field.")
+EXAMPLE_ID = "1795489534022053-0001-c6c635c30e138159-1"
 
 MESSAGE_ERRORS = ("empty_message", "bad_base64", "message_too_large")
 WAITING_ERRORS = ("too_many_blocked_clients",)
