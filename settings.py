@@ -242,11 +242,7 @@ class Settings:
     )
     max_message_bytes: int = _number("MAX_MESSAGE_BYTES", 1 << 20, 1, 512 << 20, "the maximum size of a message")
     max_body_bytes: int = _number(
-        "MAX_BODY_BYTES",
-        16 << 20,
-        1,
-        1 << 30,
-        "the maximum size of a request body; a stream of lines has no limit",
+        "MAX_BODY_BYTES", 16 << 20, 1, 1 << 30, "the maximum size of a request body; a stream of lines has no limit"
     )
     max_deliveries: int = _number(
         "MAX_DELIVERIES",

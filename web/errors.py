@@ -162,10 +162,7 @@ REQUEST_ERRORS = {  # code -> row
     ),
     "expectation_failed": ErrorCode(417, "Unsupported Expect header.", "Send `100-continue`, or none.", ANY),
     "too_many_attempts": ErrorCode(
-        429,
-        "Too many wrong tokens from this address. A valid token is always accepted.",
-        "Correct the token.",
-        ANY,
+        429, "Too many wrong tokens from this address. A valid token is always accepted.", "Correct the token.", ANY
     ),
     "too_many_blocked_clients": ErrorCode(
         429, "Too many blocked clients (limit {limit}). Try again later.", "Try again, or raise `MAX_BLOCKED_CLIENTS`."
@@ -184,9 +181,7 @@ REDIS_ERRORS = {  # code -> row; a row of FAULTS in broker/connections/errors.py
         409, "The queue's key in Redis is not a list.", "Use another name, or another `QUEUE_PREFIX`.", ANY
     ),
     "cross_slot": ErrorCode(
-        409,
-        "The two queues are in different Cluster slots. Nothing was moved.",
-        "Pop from one and push to the other.",
+        409, "The two queues are in different Cluster slots. Nothing was moved.", "Pop from one and push to the other."
     ),
     "busy": ErrorCode(503, "All connections to Redis are in use. Nothing was changed.", "Try again.", ANY),
     "redis_unavailable": ErrorCode(503, "Cannot reach Redis. Nothing was changed.", "Try again.", ANY),
@@ -204,10 +199,7 @@ REDIS_ERRORS = {  # code -> row; a row of FAULTS in broker/connections/errors.py
         ANY,
     ),
     "disk_full": ErrorCode(
-        503,
-        "The disk on which Redis keeps the messages is full. Nothing was changed.",
-        "Free some space there.",
-        ANY,
+        503, "The disk on which Redis keeps the messages is full. Nothing was changed.", "Free some space there.", ANY
     ),
     "redis_too_old": ErrorCode(
         503, "This Redis is too old for this operation; it needs version 6.2 or later.", "Upgrade Redis.", ANY

@@ -139,8 +139,8 @@ WORD = re.compile(r"[\w.:-]{1,40}", re.ASCII)
 
 
 @dataclass(frozen=True)
-class JobName(Parameter):
-    """The name of a job, chosen by its producer."""
+class AsciiName(Parameter):
+    """A name of 1 to `maximum` visible ASCII characters, chosen by the client."""
 
     maximum: int = 255
 
@@ -151,13 +151,6 @@ class JobName(Parameter):
 
     def schema(self) -> dict[str, Any]:
         return {"type": "string", "pattern": f"^[!-~]{{1,{self.maximum}}}$"}
-
-
-@dataclass(frozen=True)
-class ConsumerName(JobName):
-    """The name of a consumer, chosen by itself."""
-
-    maximum: int = 64
 
 
 @dataclass(frozen=True)

@@ -15,20 +15,14 @@ from web.input.body import JSON
 from web.input.parameters import Flag, Integer
 from web.input.raw_json import NDJSON
 from web.live.age import age_of, record_state
-from web.live.queue_feed import MAX_NEXT, QueueReader
+from web.live.queue_feed import MAX_NEXT, QueueFeed, QueueReader
 from web.operations.operation import Answer, Example, operation
 from web.operations.schemas import AGE, COUNTS, fields, flag, list_of, message, ref, success, text, whole
 from web.operations.shared import CONTAINS, EXAMPLE_ID, READING, REASON, WAITING_ERRORS, WINDOW, prefers, stream_answer
 from web.request import Request
 
 EVENTS = "text/event-stream"
-EXAMPLE_HELD = {
-    "id": EXAMPLE_ID,
-    "message": "hello",
-    "deliveries": 1,
-    "deadline": 1795489594.022,
-    "by": "worker-1",
-}
+EXAMPLE_HELD = {"id": EXAMPLE_ID, "message": "hello", "deliveries": 1, "deadline": 1795489594.022, "by": "worker-1"}
 
 
 @operation(
@@ -54,10 +48,7 @@ def count(request: Request, queue: ReliableQueue) -> Answer:
     "GET",
     READING,
     *WINDOW,
-    replace(
-        CONTAINS,
-        doc="Search: list only messages that contain this text. ASCII letters match in either case.",
-    ),
+    replace(CONTAINS, doc="Search: list only messages that contain this text. ASCII letters match in either case."),
     replace(REASON, doc="List only messages that failed for this reason, as `reasons` returns it."),
     Flag("details", "Return the number of deliveries of each message, and why it failed last."),
     name="all",
@@ -245,8 +236,8 @@ def events(request: Request, queue: ReliableQueue, next: int, history: bool) -> 
     messages pushed (without a delay), popped and reserved through this instance, plus any more that the number of
     waiting messages implies: if it grows by 10 while 2 were counted in and 1 out, there were 11 in and 1 out.
     """
-    reader = partial(QueueReader, max_next=next, with_history=history)
-    return stream_answer(request, request.services.queue_feed(queue), reader)
+    services, reader = request.services, partial(QueueReader, max_next=next, with_history=history)
+    return stream_answer(request, QueueFeed(queue, services.tracker, services.history), reader)
 
 
 @operation(
@@ -265,16 +256,10 @@ def events(request: Request, queue: ReliableQueue, next: int, history: bool) -> 
         {
             "success": True,
             "reasons": [
-                {
-                    "reason": "timed out",
-                    "count": 1,
-                    "first": 1795489534.5,
-                    "last": 1795489534.5,
-                    "example": "timed out",
-                }
+                {"reason": "timed out", "count": 1, "first": 1795489534.5, "last": 1795489534.5, "example": "timed out"}
             ],
             "complete": True,
-        },
+        }
     ),
 )
 def reasons(request: Request, queue: ReliableQueue) -> Answer:

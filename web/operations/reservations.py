@@ -9,7 +9,7 @@ from broker.queue import ReliableQueue
 from web.errors import ApiError, quoted
 from web.input.codec import decode_message
 from web.input.object_list import ObjectList
-from web.input.parameters import Flag, JobName, Number, Text, one_or_many
+from web.input.parameters import AsciiName, Flag, Number, Text, one_or_many
 from web.metrics.instrumentation import record_messages
 from web.operations.operation import Answer, Example, operation
 from web.operations.schemas import DELIVERY, NOTHING, TAKEN_FROM, fields, list_of, success, unix_time, whole
@@ -33,7 +33,7 @@ from web.operations.shared import (
 )
 from web.request import Request
 
-RESULT_JOB = JobName("job", "Store `result` as the result of this job, for a day. Send both with one `id`.")
+RESULT_JOB = AsciiName("job", "Store `result` as the result of this job, for a day. Send both with one `id`.")
 DELAY = Number(
     "delay",
     "Time until the messages return, to retry with backoff. Until then they are `delayed`, under new ids.",
@@ -43,7 +43,7 @@ DELAY = Number(
 )
 DEAD = Flag("dead", "Make the messages dead letters now.")
 WHY_FAILED = Text("reason", "Why they failed. `all` with `details` returns it.", default="", maximum=MAX_TEXT)
-FAILED_JOB = JobName(
+FAILED_JOB = AsciiName(
     "job", "With one `id`: if the message becomes a dead letter, keep `reason` as the `result` of this job, for a day."
 )
 ITEM_ID = replace(ID, required=True)
@@ -151,15 +151,7 @@ def ack(
     DEAD,
     WHY_FAILED,
     FAILED_JOB,
-    answers=(
-        success(
-            "Released",
-            {
-                "released": whole("Number of reservations ended."),
-                "dead": DEAD_COUNT,
-            },
-        ),
-    ),
+    answers=(success("Released", {"released": whole("Number of reservations ended."), "dead": DEAD_COUNT}),),
     errors=("stale", "redis_full"),
     example=Example(
         {"success": True, "released": 1, "dead": 0}, {"id": EXAMPLE_ID, "delay": 60, "reason": "timed out"}

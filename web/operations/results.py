@@ -5,14 +5,14 @@ from dataclasses import replace
 from broker.queue import ReliableQueue
 from broker.queue.settle import RESULT_SECONDS
 from web.input.codec import decode_message
-from web.input.parameters import Integer, JobName
+from web.input.parameters import AsciiName, Integer
 from web.live.disconnects import ClientConnection
 from web.operations.operation import Answer, Example, operation
 from web.operations.schemas import NOTHING, message, success, text, unix_time
 from web.operations.shared import MAX_DELAY, MESSAGE_ERRORS, RESULT, RESULTS, WAIT, WAITING_ERRORS, nothing
 from web.request import Request
 
-JOB = JobName("job", "Name of the job, chosen by its producer.", required=True)
+JOB = AsciiName("job", "Name of the job, chosen by its producer.", required=True)
 
 
 @operation(
@@ -49,11 +49,7 @@ def store_result(request: Request, queue: ReliableQueue, job: str, result: bytes
     answers=(
         success(
             "Result",
-            {
-                "job": text("Name of the job."),
-                "result": message("The result."),
-                "at": unix_time("When it was stored."),
-            },
+            {"job": text("Name of the job."), "result": message("The result."), "at": unix_time("When it was stored.")},
         ),
         success(
             "JobFailed",

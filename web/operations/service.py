@@ -10,7 +10,7 @@ from web import __version__
 from web.input.body import TEXT
 from web.input.parameters import Flag, Text
 from web.live.age import find_age
-from web.live.queue_list_feed import QueueListReader
+from web.live.queue_list_feed import QueueListFeed, QueueListReader
 from web.metrics import exposition as metrics
 from web.operations.operation import Answer, Example, operation
 from web.operations.reading import EVENTS
@@ -92,8 +92,8 @@ def events(request: Request, match: str, history: bool) -> Response:
     `count` and `out` have a number for each step, null where it is unknown: the number of messages waiting at its end,
     and a lower bound of the number taken during it.
     """
-    reader = partial(QueueListReader, match=match or "*", with_history=history)
-    return stream_answer(request, request.services.queue_list_feed(), reader)
+    services, reader = request.services, partial(QueueListReader, match=match or "*", with_history=history)
+    return stream_answer(request, QueueListFeed(services.lister, services.tracker, services.history), reader)
 
 
 @operation(

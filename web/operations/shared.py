@@ -10,7 +10,7 @@ from broker.queue import ReliableQueue
 from web.access.auth import session_watch
 from web.errors import ERRORS
 from web.input.body import JSON
-from web.input.parameters import ConsumerName, Flag, Integer, Message, Number, Text, TextList
+from web.input.parameters import AsciiName, Flag, Integer, Message, Number, Text, TextList
 from web.live.disconnects import ClientConnection
 from web.live.feed import F, Reader
 from web.live.long_poll import ANSWER_TIMEOUT, MAX_WAIT, Attempt, M
@@ -47,7 +47,7 @@ WAIT = Number(
     unit="seconds",
 )
 LEASE = Number("lease", "Lease duration, from now.", default=30, minimum=1, maximum=MAX_LEASE, unit="seconds")
-BY = ConsumerName("by", "Who takes the message, such as `host:pid`. `reserved` and `consumers` show it.")
+BY = AsciiName("by", "Who takes the message, such as `host:pid`. `reserved` and `consumers` show it.", maximum=64)
 PREVIEW = Integer(
     "preview",
     "Return the first characters and the size of each message instead of the message.",
