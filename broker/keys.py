@@ -119,11 +119,6 @@ def queue_of(match: re.Match[str]) -> str:
     return match[1] + DEAD_SUFFIX * match[2].count(":")
 
 
-def revoked_session_key(session: str, prefix: str = "queue:") -> str:
-    """Return the key that exists if a session of the page was signed out."""
-    return queue_keys("", prefix)[1] + "revoked:" + session
-
-
 def message_digest(message: bytes) -> str:
     """Return the digest of a message as `digest_of` in failure_reasons.lua does: a large one is sampled."""
     size = len(message)
