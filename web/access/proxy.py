@@ -49,7 +49,7 @@ def client_address(peer: str, forwarded_for: str, proxies: tuple[Network, ...]) 
     for text in reversed(forwarded_for.split(",")):
         match = WITH_PORT.fullmatch(text.strip())
         address = match[1] or match[2] if match else text.strip()
-        if not parse_ip(address):
+        if not _parse(address):
             break
         client = address
         if not is_trusted(address, proxies):
@@ -60,12 +60,11 @@ def client_address(peer: str, forwarded_for: str, proxies: tuple[Network, ...]) 
 @lru_cache(maxsize=1000)
 def is_trusted(address: str, proxies: tuple[Network, ...]) -> bool:
     """Return whether an IP address belongs to one of our proxies."""
-    parsed = parse_ip(address)
+    parsed = _parse(address)
     return any(parsed in network for network in proxies) if parsed else False
 
 
-def parse_ip(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    """Return an IP address, as IPv4 if IPv6 maps it; None for any other text."""
+def _parse(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     try:
         parsed = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:

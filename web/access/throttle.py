@@ -12,7 +12,6 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from web.access.proxy import parse_ip
 from web.errors import ApiError
 
 FREE_ATTEMPTS = 5  # wrong tokens from one client that are answered without a delay: people mistype
@@ -87,7 +86,11 @@ def _delay(attempts: int) -> float:
 
 def network_of(address: str) -> str:
     """Return the network that counts as one client: an IPv4 address, or the /64 network of an IPv6 address."""
-    parsed = parse_ip(address)
-    if parsed is None:  # a unix socket has none
+    try:
+        parsed = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:  # a unix socket has none
         return address or "a unix socket"
-    return str(parsed if parsed.version == 4 else ipaddress.ip_network((int(parsed), 64), strict=False))
+    mapped = parsed.ipv4_mapped if isinstance(parsed, ipaddress.IPv6Address) else None
+    if mapped or parsed.version == 4:
+        return str(mapped or parsed)
+    return str(ipaddress.ip_network((int(parsed), 64), strict=False))

@@ -30,7 +30,7 @@ from web.operations.shared import GROUPS, SERVICE
 from web.request import Request
 
 GUIDE = (Path(__file__).parent / "guide.md").read_text(encoding="utf-8")
-CONVENTIONS = GUIDE.partition("## Conventions\n")[2].partition("\n## ")[0].strip()  # that apply to every operation
+CONVENTIONS = GUIDE.partition("## Conventions\n")[2].partition("\n## ")[0].strip()  # of every operation
 RETRY_AFTER = ("Retry-After", "Seconds after which to try again.", {"type": "string"})
 HEADERS = {  # of errors, by status
     401: ("WWW-Authenticate", "The scheme of the token: Bearer.", {"type": "string"}),
