@@ -1,6 +1,6 @@
 -- The first part of settle.lua: ack, which needs little of what follows.
 
-local MAX_ACKED, ACKED_SECONDS = 10000, 3600 -- acked ids that are remembered, and how long
+local MAX_ACKED = 10000 -- acked ids that are remembered
 local TRIM_INTERVAL = 1000 -- milliseconds between two looks at how many there are
 
 -- Whether a reservation or delay has not ended. If it has, its message may not have been returned yet.
@@ -45,5 +45,6 @@ end
 if command == 'ack' then
   local held, expired = divide(3, true)
   if #expired == 0 then ack(held) end
-  return {DONE, expired}
+  table.insert(expired, 1, DONE)
+  return expired
 end

@@ -22,7 +22,6 @@ local idempotency_key, fingerprint, due, random = ARGV[3], ARGV[4], now + ARGV[5
 local saved = saved_answer(idempotency_key, fingerprint)
 if saved then return saved[1] == DONE and {DONE, tonumber(saved[2][1]), saved[2][2], saved[2][3], 1} or saved end
 
-local moment = string.format('%016.0f', time[1] * 1000000 + time[2])
 local count
 -- A message in front needs an entry only if one behind it has one.
 local has_entries = command == 'push_front' and call('LLEN', redeliveries) > 0
@@ -40,7 +39,7 @@ for i = FIRST, #ARGV, MAX_ARGUMENTS do
     for _, message in ipairs(has_entries and messages or {}) do push_entry(message, 0) end
   else
     for n, message in ipairs(messages) do
-      local id = string.format('%s-%06d-%s-0', moment, i - FIRST + n, random)
+      local id = string.format('%s-%06d-%s-0', micros, i - FIRST + n, random)
       call('HSET', bodies, id, message)
       call('ZADD', delayed, due, id .. '-d')
     end
@@ -49,5 +48,5 @@ end
 if has_entries then trim_redeliveries() end
 if command == 'push_later' then announce_due(due) end
 count = count or call('LLEN', list)
-if extra then save_answer(idempotency_key, fingerprint, count, moment, random) end
-return {DONE, count, moment, random, 0}
+if extra then save_answer(idempotency_key, fingerprint, count, micros, random) end
+return {DONE, count, micros, random, 0}

@@ -19,10 +19,12 @@
 
 if command == 'ack_with' then
   local held, expired = divide(5, true)
-  if #expired > 0 then return {DONE, expired} end
-  ack(held)
-  store_result(extra, ARGV[3], ARGV[4])
-  return {DONE, expired}
+  if #expired == 0 then
+    ack(held)
+    store_result(extra, ARGV[3], ARGV[4])
+  end
+  table.insert(expired, 1, DONE)
+  return expired
 end
 
 -- Extend the lease or delay of an id that is held, and return its deadline. Call sync_clock before.
