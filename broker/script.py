@@ -73,7 +73,7 @@ _SETTLE = ("ack_one", "shared", "reservations", "failure_reasons", "ack", "clock
 _PUSH = ("shared", "clock", "failure_reasons", "redeliveries", "answers", "push")
 _LOOK = ("shared", "clock", "reservations", "failure_reasons", *_RETURN)
 POP_ONE = Script("pop_one", flags="allow-oom")
-TAKE = _freeing("reserve_one", *_LOOK, "answers", "limits", "take")
+TAKE = _freeing("reserve", *_LOOK, "answers", "limits", "take")
 SETTLE = _freeing(*_SETTLE)
 MOVE = _freeing(*_LOOK, "carry", "move")
 TIDY = _freeing(*_LOOK, "walk", "carry", "tidy")

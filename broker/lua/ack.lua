@@ -29,12 +29,13 @@ local function ack(ids)
   if #ids == 0 then return end
   check_type('HLEN', bodies)
   local is_kept = call('PTTL', acked) >= ACKED_SECONDS * 1000
-  local has_reasons = has_failure_reasons()
-  for _, id in ipairs(ids) do
-    call('ZADD', acked, now, id)
-    if has_reasons then remove_failure_reasons({call('HGET', bodies, body_field(id)) or nil}) end
-    forget(id)
+  local has_reasons, scores = has_failure_reasons(), {}
+  for i, id in ipairs(ids) do scores[2 * i - 1], scores[2 * i] = now, id end
+  call_many('ZADD', acked, scores)
+  for _, id in ipairs(has_reasons and ids or {}) do
+    remove_failure_reasons({call('HGET', bodies, body_field(id)) or nil})
   end
+  forget(ids)
   if is_kept then return end
   local number, before = call('ZCARD', acked), call('ZCOUNT', acked, '-inf', now)
   local oldest = before < number and before or 0 -- after now: from before the clock was set back

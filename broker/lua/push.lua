@@ -11,10 +11,9 @@
 -- when the delay has ended. To put popped messages back, `push_front` also exists as a script that a full server runs.
 
 local FIRST = 7 -- in ARGV
-local MAX_ARGUMENTS = 1000 -- to unpack at once; Lua fails near 8,000
 
 if command == 'store_result' then
-  store_result(extra, ARGV[3], ARGV[4])
+  store_results(ARGV[3], {{extra, ARGV[4]}})
   return {DONE}
 end
 
@@ -30,20 +29,16 @@ if command == 'push_later' then
   check_type('ZCARD', delayed)
   sync_clock()
 end
-for i = FIRST, #ARGV, MAX_ARGUMENTS do
-  local messages = {unpack(ARGV, i, math.min(i + MAX_ARGUMENTS - 1, #ARGV))}
-  if command == 'push' then
-    count = call('LPUSH', list, unpack(messages))
-  elseif command == 'push_front' then
-    count = call('RPUSH', list, unpack(messages))
-    for _, message in ipairs(has_entries and messages or {}) do push_entry(message, 0) end
-  else
-    for n, message in ipairs(messages) do
-      local id = string.format('%s-%06d-%s-0', micros, i - FIRST + n, random)
-      call('HSET', bodies, id, message)
-      call('ZADD', delayed, due, id .. '-d')
-    end
-  end
+if command == 'push' then
+  count = call_many('LPUSH', list, ARGV, FIRST)
+elseif command == 'push_front' then
+  count = call_many('RPUSH', list, ARGV, FIRST)
+end
+for i = FIRST, has_entries and #ARGV or 0 do call('RPUSH', redeliveries, new_entry(ARGV[i], 0)) end
+for i = FIRST, command == 'push_later' and #ARGV or 0 do
+  local id = string.format('%s-%06d-%s-0', micros, i - FIRST + 1, random)
+  call('HSET', bodies, id, ARGV[i])
+  call('ZADD', delayed, due, id .. '-d')
 end
 if has_entries then trim_redeliveries() end
 if command == 'push_later' then announce_due(due) end

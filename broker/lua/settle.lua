@@ -21,7 +21,7 @@ if command == 'ack_with' then
   local held, expired = divide(5, true)
   if #expired == 0 then
     ack(held)
-    store_result(extra, ARGV[3], ARGV[4])
+    store_results(ARGV[3], {{extra, ARGV[4]}})
   end
   table.insert(expired, 1, DONE)
   return expired
@@ -85,14 +85,14 @@ if command == 'release' then
   for _, id in ipairs(held) do
     if release(id, tonumber(ARGV[3]), ARGV[4]) then
       buried = buried + 1
-      if extra then store_result(extra, ARGV[5], ARGV[4], true) end
+      if extra then store_results(ARGV[5], {{extra, ARGV[4], 'failed'}}) end
     end
   end
   return {DONE, expired, buried, end_released()}
 end
 
 if command == 'settle' then
-  local held, stale, is_seen, to_ack, buried = {ack = {}, release = {}, extend = {}}, {}, {}, {}, 0
+  local held, stale, is_seen, to_ack, buried, results = {ack = {}, release = {}, extend = {}}, {}, {}, {}, 0, {}
   for i = 4, #ARGV, 5 do
     local kind, id, text, time_left, key = unpack(ARGV, i, i + 4)
     local is_alive = not is_seen[id] and is_held(id)
@@ -106,15 +106,16 @@ if command == 'settle' then
   end
   ack(to_ack)
   for _, one in ipairs(held.ack) do
-    if one.key then store_result(one.key, ARGV[3], one.text) end
+    if one.key then results[#results + 1] = {one.key, one.text} end
   end
   for _, one in ipairs(held.extend) do extend(one.id, one.time_left) end
   for _, one in ipairs(held.release) do
     if release(one.id, one.time_left, one.text) then
       buried = buried + 1
-      if one.key then store_result(one.key, ARGV[3], one.text, true) end
+      if one.key then results[#results + 1] = {one.key, one.text, 'failed'} end
     end
   end
+  store_results(ARGV[3], results)
   return {DONE, #held.ack, #held.release, buried, #held.extend, stale, end_released()}
 end
 

@@ -10,8 +10,14 @@ local function body_field(id) return is_delayed(id) and string.sub(id, 1, -3) or
 local function failure_field(id) return body_field(id) .. ':failure' end
 local function by_field(id) return body_field(id) .. ':by' end
 
--- Remove everything that is kept of a reservation or delay. Return whether it was there.
-local function forget(id)
-  call('HDEL', bodies, body_field(id), failure_field(id), by_field(id))
-  return call('ZREM', schedule_of(id), id) == 1
+-- Remove everything that is kept of reservations and delays.
+local function forget(ids)
+  local fields, held = {}, {[reserved] = {}, [delayed] = {}}
+  for _, id in ipairs(ids) do
+    local field, same = body_field(id), held[schedule_of(id)]
+    fields[#fields + 1], fields[#fields + 2], fields[#fields + 3] = field, field .. ':failure', field .. ':by'
+    same[#same + 1] = id
+  end
+  call_many('HDEL', bodies, fields)
+  for _, schedule in ipairs({reserved, delayed}) do call_many('ZREM', schedule, held[schedule]) end
 end

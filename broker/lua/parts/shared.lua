@@ -11,17 +11,25 @@
 -- Redis does not roll a script back when a command in it fails. So a script checks the types of all keys that it writes
 -- before its first write, and stores a message in its new place before it removes it from the old one.
 
-local MAX_BATCH_BYTES = 16 * 1024 * 1024 -- a batch ends once it reaches this: a thousand messages can be a gigabyte
+local MAX_ARGUMENTS = 1000 -- to unpack at once; Lua fails near 8,000
 local MAX_MOVED_BYTES = 2 * 1024 * 1024 -- a batch of messages that only change their place ends once it reaches this
 
-local list, reserved, delayed, bodies, redeliveries, dead, acked, waiters = unpack(KEYS)
 local paused, failure_reasons, dead_reasons, counters = unpack(KEYS, 10)
 local rate, settings, extra, extra_2, extra_3 = unpack(KEYS, 14)
-local command, max_deliveries = ARGV[1], tonumber(ARGV[2])
 
 local function whole(number) return string.format('%.0f', number) end
 
 -- Fail if a key has another type than a command expects: check_type('LLEN', list, dead).
 local function check_type(length_command, ...)
   for _, key in ipairs({...}) do call(length_command, key) end
+end
+
+-- Call a command with a key and any number of arguments: those of a list, from the first or a later one on. Return the
+-- last reply; nil if there are no arguments.
+local function call_many(name, key, arguments, first)
+  local reply
+  for i = first or 1, #arguments, MAX_ARGUMENTS do
+    reply = call(name, key, unpack(arguments, i, math.min(i + MAX_ARGUMENTS - 1, #arguments)))
+  end
+  return reply
 end

@@ -1,10 +1,12 @@
--- The first part of most scripts: the time, and the clock of a queue.
+-- The first part of most scripts: what even the shortest of their commands need. The others go on with shared.lua.
 
 local DONE, AGAIN, CONFLICT = 0, 1, 2 -- shared.lua says what they mean
 local MIN_CLOCK_STEP = 1000 -- milliseconds; smaller corrections of a clock are normal
 local CLOCK_INTERVAL = 100 -- milliseconds between two writes of the clock
 
-local clock, call = KEYS[9], redis.call
+local list, reserved, delayed, bodies, redeliveries, dead, acked, waiters = unpack(KEYS)
+local clock, command, max_deliveries = KEYS[9], ARGV[1], tonumber(ARGV[2])
+local call = redis.call
 local time = call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000) -- milliseconds
 local micros = time[1] .. string.rep('0', 6 - #time[2]) .. time[2] -- as text
