@@ -127,9 +127,8 @@ class LongPoll:
             Paused: all of the queues are paused, and none was resumed in time.
             Limited: the limits of all that are not paused are reached, and no message was allowed in time.
         """
-        queue, batch = queues[-1], Batch[M]([])
         if seconds and client.is_disconnected():
-            return queue, batch
+            return queues[-1], Batch([])
         queue, batch = _first_batch(queues, attempt)
         if seconds and not batch.messages:
             with self._hold(client, seconds) as waiter, self._join(queues, waiter, by) as lines:
