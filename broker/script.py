@@ -69,9 +69,9 @@ def _freeing(*files: str) -> Script:
 
 # Each file lists its commands. The parts stand in front of what needs them, those of the most frequent command first.
 _RETURN = ("redeliveries", "leases")
-_SETTLE = ("ack_one", "shared", "reservations", "failure_reasons", "ack", "clock", "answers", *_RETURN, "settle")
+_SETTLE = ("ack", "shared", "clock", "failure_reasons", "answers", *_RETURN, "settle")
 _PUSH = ("shared", "clock", "failure_reasons", "redeliveries", "answers", "push")
-_LOOK = ("shared", "clock", "reservations", "failure_reasons", *_RETURN)
+_LOOK = ("shared", "clock", "failure_reasons", *_RETURN)
 POP_ONE = Script("pop_one", flags="allow-oom")
 TAKE = _freeing("reserve", *_LOOK, "answers", "limits", "take")
 SETTLE = _freeing(*_SETTLE)
