@@ -69,7 +69,7 @@ def _freeing(*files: str) -> Script:
 
 # Each file lists its commands. The parts stand in front of what needs them, those of the most frequent command first.
 _RETURN = ("redeliveries", "leases")
-_SETTLE = ("ack", "shared", "clock", "failure_reasons", "answers", *_RETURN, "settle")
+_SETTLE = ("settle_one", "shared", "clock", "failure_reasons", "answers", *_RETURN, "settle")
 _PUSH = ("shared", "clock", "failure_reasons", "redeliveries", "answers", "push")
 _LOOK = ("shared", "clock", "failure_reasons", *_RETURN)
 POP_ONE = Script("pop_one", flags="allow-oom")

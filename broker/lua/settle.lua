@@ -8,7 +8,7 @@
 --                   one id: where the reason is stored if the message is buried
 --           Output: the ids whose lease has ended, the number of messages buried, 1 if some are left for `sweep`
 -- extend    Input:  milliseconds from now, ids
---           Output: the ids whose lease has ended, the new deadline in milliseconds
+--           Output: the new deadline in milliseconds, the ids whose lease has ended
 -- settle    Input:  seconds to keep results, then for each id: 'ack', 'release' or 'extend'; the id; the result, the
 --                   reason or ''; the delay (-1: bury) or lease in milliseconds, 0 for an ack; and the index of the key
 --                   where its result is stored, 0 for none. More keys: those
@@ -87,9 +87,10 @@ end
 if command == 'extend' then
   sync_clock()
   local held, expired = divide(4)
-  if #expired > 0 then return {DONE, expired, 0} end
-  for _, id in ipairs(held) do extend(id, ARGV[3]) end
-  return {DONE, expired, now + ARGV[3]}
+  for _, id in ipairs(#expired == 0 and held or {}) do extend(id, ARGV[3]) end
+  table.insert(expired, 1, now + ARGV[3])
+  table.insert(expired, 1, DONE)
+  return expired
 end
 
 local ending, failures = {}, {} -- ids that are released now, and why

@@ -58,7 +58,7 @@ class SettleOperations(ScriptedQueue):
             LeaseExpired: some have ended; nothing was changed.
         """
         unique = [ids] if isinstance(ids, str) else dict.fromkeys(ids)
-        expired, deadline = self._run(script.SETTLE, "extend", to_milliseconds(lease), *unique)
+        deadline, *expired = self._run(script.SETTLE, "extend", to_milliseconds(lease), *unique)
         _raise_if_expired(expired)
         return float(deadline / 1000)
 

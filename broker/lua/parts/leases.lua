@@ -34,7 +34,7 @@ local function deliveries_of(id)
 end
 
 -- A failure is '<when>:<reason>', with '!' in front if the message is to be buried. Without one the lease has expired.
-local function new_failure(reason, bury) return (bury and '!' or '') .. whole(now) .. ':' .. reason end
+local function new_failure(reason, bury) return (bury and '!' or '') .. now_text .. ':' .. reason end
 
 -- The setting of a queue replaces MAX_DELIVERIES. Read it before messages return.
 local function read_max_deliveries()
@@ -67,7 +67,7 @@ local function record_failure_reasons(letters)
     local before = string.match(has_reasons and take_failure_reason(digest) or '0', '^%d+')
     numbers[digest] = (numbers[digest] or tonumber(string.match(record or '0', '^%d+'))) + 1
     records[2 * i - 1] = digest
-    records[2 * i] = table.concat({numbers[digest], deliveries + before, whole(failed), reason}, ':')
+    records[2 * i] = numbers[digest] .. ':' .. deliveries + before .. ':' .. failed .. ':' .. reason
   end
   call_many('HSET', dead_reasons, records)
 end
@@ -95,7 +95,7 @@ local function return_messages(ids, failures)
     if not message then return false end
     messages[#messages + 1], bytes = message, bytes + #message
     local when, reason = string.match(failure or '', '^!?(%d+):(.*)$')
-    local failed, deliveries = tonumber(when or now), deliveries_of(id)
+    local failed, deliveries = when or now_text, deliveries_of(id)
     if messages == buried then
       letters[#letters + 1] = {message, deliveries, failed, reason or 'lease expired'}
     elseif deliveries > 0 then

@@ -10,7 +10,7 @@ local MAX_ENTRIES_SEARCHED = 100 -- entries to search for that of a message
 -- The entry of a message that is put to the front. Call trim_redeliveries after the last was pushed.
 local now_text = whole(now)
 local function new_entry(message, deliveries, failed, reason)
-  local failure = failed and ':' .. whole(failed) .. ':' .. reason or ''
+  local failure = failed and ':' .. failed .. ':' .. reason or ''
   return digest_of(message) .. ':' .. deliveries .. ':' .. now_text .. failure
 end
 
