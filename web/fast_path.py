@@ -54,11 +54,16 @@ class FastPath:
             security.check_request(request)
             answer = call(request, operation, name)
         except Exception as exception:
-            error = errors.from_exception(exception, reading=operation.method in security.SAFE_METHODS)
-            record_error(request, error)
-            answer = Response(compact(error.answer()) + "\n", error.status, error.headers, content_type=JSON)
+            answer = _error_answer(request, exception, reading=operation.method in security.SAFE_METHODS)
         if isinstance(answer, Response):
             return peer.drain_body(request, answer)(environ, start)
         body = encode(answer) + b"\n"
         start("200 OK", [("Content-Type", JSON), ("Content-Length", str(len(body)))])
         return [body]
+
+
+def _error_answer(request: Request, exception: Exception, reading: bool) -> Response:
+    """Return the answer of a request that failed. A caller that kept the error would be kept by its traceback."""
+    error = errors.from_exception(exception, reading)
+    record_error(request, error)
+    return Response(compact(error.answer()) + "\n", error.status, error.headers, content_type=JSON)
