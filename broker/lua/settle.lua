@@ -17,7 +17,7 @@
 --
 -- `settle` does what it can. Of the others, each changes nothing if the lease or delay of any id has ended.
 
-local TRIM_INTERVAL = 1000 -- milliseconds between two looks at how many there are
+local TRIM_INTERVAL = 1000 -- milliseconds between two looks at how many acked ids there are
 
 -- Whether a reservation or delay has not ended. If it has, its message may not have been returned yet.
 local function is_held(id)

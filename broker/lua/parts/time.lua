@@ -9,7 +9,7 @@ local clock, command, max_deliveries = KEYS[9], ARGV[1], tonumber(ARGV[2])
 local call = redis.call
 local time = call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000) -- milliseconds
-local micros = time[1] .. string.rep('0', 6 - #time[2]) .. time[2] -- as text
+local micros = time[1] .. string.rep('0', 6 - #time[2]) .. time[2] -- the same in microseconds, as text
 
 -- From the clock, milliseconds: when a lease or delay last began, before when none ends, and when the last one ends.
 local last_begun, next_due, last_due
