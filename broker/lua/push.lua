@@ -11,10 +11,9 @@
 -- when the delay has ended. To put popped messages back, `push_front` also exists as a script that a full server runs.
 
 local FIRST = 7 -- in ARGV
-local MAX_ARGUMENTS = 1000 -- to unpack at once; Lua fails near 8,000
 
 if command == 'store_result' then
-  store_result(extra, ARGV[3], ARGV[4])
+  store_results(ARGV[3], {{extra, ARGV[4]}})
   return {DONE}
 end
 
@@ -22,7 +21,6 @@ local idempotency_key, fingerprint, due, random = ARGV[3], ARGV[4], now + ARGV[5
 local saved = saved_answer(idempotency_key, fingerprint)
 if saved then return saved[1] == DONE and {DONE, tonumber(saved[2][1]), saved[2][2], saved[2][3], 1} or saved end
 
-local moment = string.format('%016.0f', time[1] * 1000000 + time[2])
 local count
 -- A message in front needs an entry only if one behind it has one.
 local has_entries = command == 'push_front' and call('LLEN', redeliveries) > 0
@@ -31,23 +29,19 @@ if command == 'push_later' then
   check_type('ZCARD', delayed)
   sync_clock()
 end
-for i = FIRST, #ARGV, MAX_ARGUMENTS do
-  local messages = {unpack(ARGV, i, math.min(i + MAX_ARGUMENTS - 1, #ARGV))}
-  if command == 'push' then
-    count = call('LPUSH', list, unpack(messages))
-  elseif command == 'push_front' then
-    count = call('RPUSH', list, unpack(messages))
-    for _, message in ipairs(has_entries and messages or {}) do push_entry(message, 0) end
-  else
-    for n, message in ipairs(messages) do
-      local id = string.format('%s-%06d-%s-0', moment, i - FIRST + n, random)
-      call('HSET', bodies, id, message)
-      call('ZADD', delayed, due, id .. '-d')
-    end
-  end
+if command == 'push' then
+  count = call_many('LPUSH', list, ARGV, FIRST)
+elseif command == 'push_front' then
+  count = call_many('RPUSH', list, ARGV, FIRST)
+end
+for i = FIRST, has_entries and #ARGV or 0 do call('RPUSH', redeliveries, new_entry(ARGV[i], 0)) end
+for i = FIRST, command == 'push_later' and #ARGV or 0 do
+  local id = string.format('%s-%06d-%s-0', micros, i - FIRST + 1, random)
+  call('HSET', bodies, id, ARGV[i])
+  call('ZADD', delayed, due, id .. '-d')
 end
 if has_entries then trim_redeliveries() end
 if command == 'push_later' then announce_due(due) end
 count = count or call('LLEN', list)
-if extra then save_answer(idempotency_key, fingerprint, count, moment, random) end
-return {DONE, count, moment, random, 0}
+if extra then save_answer(idempotency_key, fingerprint, count, micros, random) end
+return {DONE, count, micros, random, 0}
