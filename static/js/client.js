@@ -16,9 +16,10 @@
  * with the code "paused" or "limited", so that it is not mistaken for an empty queue; `error.answer.retry_after` of the
  * latter is when to try again, in seconds.
  *
- * @import { Connection, Message, Preview, QueueList, QueueListChange, QueueState, Reservation,
- *           Settings } from "./client/types.js"
+ * @import { Connection, Message, PopOptions, Preview, QueueList, QueueListChange, QueueState, Reservation,
+ *           ReserveOptions, Settings, Settlement } from "./client/types.js"
  */
+import { defaultBase, defaultToken } from "./address.js";
 import { QueueError as Failure } from "./client/errors.js";
 import { Http } from "./client/http.js";
 import { nextLines } from "./client/lines.js";
@@ -26,8 +27,8 @@ import { bytesBody, messageValue, pushBody } from "./client/messages.js";
 import { EVENTS_PATH, QUEUES_PATH, baseUrl } from "./client/paths.js";
 import { QueueReader } from "./client/reader.js";
 
-/** The address of the app that serves this module. */
-export const APP_URL = new URL("../../", import.meta.url);
+/** What pop and reserve return for no message. @type {any} */
+const NONE = null;
 
 /** @typedef {Failure} QueueError */
 export const QueueError = Failure;
@@ -40,14 +41,18 @@ export class QueueClient extends QueueReader {
    * @param {{base?: string | URL, token?: string, fetch?: typeof globalThis.fetch}} options
    *     base: the address of the app; token: not needed in a page whose visitor is signed in
    */
-  constructor(name = null, { base = APP_URL, token = "", fetch = globalThis.fetch } = {}) {
-    const address = base === APP_URL ? APP_URL : baseUrl(base);
+  constructor(name = null, { base, token = defaultToken(), fetch = globalThis.fetch } = {}) {
+    const address = base === undefined ? defaultBase() : baseUrl(base);
     super(Array.isArray(name) ? name.join(",") : name, address, new Http(token, fetch));
   }
 
-  /** Return a client of another queue, or of several, of the same server. @param {string | string[]} name */
+  /**
+   * Return a client of another queue, or of several, of the same server.
+   * @param {string | string[]} name @returns {this}
+   */
   of(name) {
-    return new QueueClient(name, { base: this.base, token: this.http.token, fetch: this.http.fetch });
+    const Client = /** @type {any} */ (this.constructor);
+    return new Client(name, { base: this.base, token: this.http.token, fetch: this.http.fetch });
   }
 
   // --- push and pop
@@ -68,7 +73,7 @@ export class QueueClient extends QueueReader {
 
   /**
    * Add each line of a text or file as a message, in slices, with constant memory.
-   * @param {string | Blob | BufferSource} text
+   * @param {string | Blob | ArrayBuffer | ArrayBufferView} text
    * @param {{json?: boolean, progress?: (done: {pushed: number, bytes: number, size: number}) => void,
    *          signal?: AbortSignal}} options
    *     json: each line is a JSON value (NDJSON), as `exportLines` yields them; signal: stops between two slices, so
@@ -93,36 +98,37 @@ export class QueueClient extends QueueReader {
     return done;
   }
 
-  /** Add a message, byte for byte. @param {Blob | BufferSource} bytes @returns {Promise<{count: number}>} */
+  /** Add a message, byte for byte. @param {Blob | ArrayBuffer | ArrayBufferView} bytes @returns {Promise<{count: number}>} */
   async pushBytes(bytes) {
     return this.#post("push", { body: await bytesBody(bytes) });
   }
 
   /**
    * Remove and return the next message, or null if there is none; with `max`, a list of up to that many.
-   * @param {{max?: number, wait?: number, by?: string, key?: string, signal?: AbortSignal}} options
-   *     wait: seconds to wait for a message; by: the name of this consumer; key: an Idempotency-Key, with which the same pop can be retried safely
-   * @returns {Promise<Message | null | Message[]>}
+   * @template {number | undefined} [Max=undefined]
+   * @param {PopOptions & {max?: Max}} options
+   * @returns {Promise<Max extends number ? Message[] : Message | null>}
    */
   async pop({ max, wait, by, key = "", signal } = {}) {
     const answer = await this.#post("pop", { query: { max, wait, by }, key, signal });
-    return max === undefined ? (answer.success ? answer.message : null) : answer.messages;
+    return max !== undefined ? answer.messages : answer.success ? answer.message : NONE;
   }
 
   // --- reservations
 
   /**
-   * Reserve the next message; it returns to the queue unless it is acked in time. null if there is none, [] with `max`.
-   * @param {{lease?: number, wait?: number, max?: number, by?: string, signal?: AbortSignal}} options
-   *     lease: seconds until it returns; wait: seconds to wait for a message; by: the name of this consumer
-   * @returns {Promise<Reservation | null | Reservation[]>}
+   * Reserve the next message; it returns to the queue unless it is acked in time. null if there is none; with `max`, a
+   * list of up to that many.
+   * @template {number | undefined} [Max=undefined]
+   * @param {ReserveOptions & {max?: Max}} options
+   * @returns {Promise<Max extends number ? Reservation[] : Reservation | null>}
    */
   async reserve({ lease, wait, max, by, signal } = {}) {
     const answer = await this.#post("reserve", { query: { lease, wait, max, by }, signal });
     const queue = answer.queue && { queue: answer.queue }; // of several; `of(queue)` can ack it
     if (max !== undefined) return answer.messages.map((/** @type {Reservation} */ one) => ({ ...one, ...queue }));
     const { success, ...reservation } = answer;
-    return success ? reservation : null;
+    return success ? /** @type {any} */ (reservation) : NONE;
   }
 
   /**
@@ -158,13 +164,14 @@ export class QueueClient extends QueueReader {
   /**
    * Acknowledge, release and extend up to 1,000 reservations in one request, each for itself.
    * @param {Settlement} batch ids, or objects with an id and the options of `ack`, `release` and `extend`
+   * @param {{signal?: AbortSignal}} options
    * @returns {Promise<{acked: number, released: number, dead: number, extended: number, stale: string[]}>}
    *     stale: the ids that are not held any more; nothing was changed about them
    */
-  async settle({ acks = [], releases = [], extends: extended = [] }) {
+  async settle({ acks = [], releases = [], extends: extended = [] }, { signal } = {}) {
     const withResult = async (/** @type {any} */ ack) => ({ ...ack, result: await messageValue(ack.result) });
     const done = await Promise.all(acks.map((ack) => (Object(ack).result === undefined ? ack : withResult(ack))));
-    return this.#post("settle", { body: { acks: done, releases, extends: extended } });
+    return this.#post("settle", { body: { acks: done, releases, extends: extended }, signal });
   }
 
   // --- tidying up
