@@ -369,9 +369,10 @@ def test_a_forked_child_that_leaves_the_body_leaves_the_message_to_its_parent(qu
                 try:
                     with message:
                         raise ValueError("in the child")
-                except ValueError:
+                except ValueError:  # it is the child's own
                     message.held.pump.close()
-                os._exit(0)
+                    os._exit(0)
+                os._exit(1)
             assert os.waitpid(child, 0)[1] == 0
             assert facts(queue) == (0, 1, 0, 0)
     assert facts(queue) == (0, 0, 0, 0)
