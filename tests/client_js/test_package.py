@@ -62,5 +62,43 @@ def test_a_program_in_typescript_compiles_and_runs_with_import_and_with_require(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("url", "base"),
+    [
+        ("", "http://localhost:5000/"),
+        ("https://queue.example.com/tools", "https://queue.example.com/tools/"),
+        ("queue:5000/tools/", "http://queue:5000/tools/"),
+    ],
+)
+def test_the_address_comes_from_the_environment_and_keeps_its_path(project: Project, url: str, base: str) -> None:
+    script = "import { QueueClient } from 'seequeue'; console.log(new QueueClient('a').url('pop').href)"
+    printed = project.run(NODES["node"], "--input-type=module", "-e", script, SEEQUEUE_URL=url)
+    assert printed == f"{base}api/queue/a/pop\n"
+
+
+@pytest.mark.slow
+def test_the_token_comes_from_the_environment(project: Project) -> None:
+    script = """
+        const { QueueClient } = require("seequeue");
+        const fetch = async (url, { headers }) => Response.json({ success: true, token: headers.Authorization });
+        new QueueClient("a", { fetch }).count().then(({ token }) => console.log(token));
+    """
+    assert project.run(NODES["node"], "-e", script, SEEQUEUE_TOKEN="secret") == "Bearer secret\n"
+
+
+@pytest.mark.slow
+def test_the_package_needs_nothing_of_node(project: Project) -> None:
+    script = """
+        const print = console.log;
+        globalThis.process = undefined; // as in a browser
+        const { QueueClient } = await import("seequeue");
+        const answer = { success: false, error: "token_required", message: "No token." };
+        const fetch = async (url) => Response.json(answer, { status: 401 });
+        await new QueueClient("a", { fetch }).work(() => {}).catch(({ code }) => print(code));
+    """
+    assert project.run(NODES["node"], "--input-type=module", "-e", script) == "token_required\n"
+
+
+@pytest.mark.slow
 def test_work(project: Project, site: App, node: str) -> None:
-    project.run(node, "work.test.js", SEEQUEUE_URL=site.url)
+    project.run(node, "--test-force-exit", "work.test.js", SEEQUEUE_URL=site.url)

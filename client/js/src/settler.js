@@ -44,6 +44,11 @@ export class Settler {
     this.#sending ??= this.#send();
   }
 
+  /** The number of messages that wait for the next request. */
+  get backlog() {
+    return this.#pending.length;
+  }
+
   /** Resolve once all is settled, or it is stopped. */
   async done() {
     await this.#sending;

@@ -32,6 +32,7 @@ const AHEAD_MS = 150; // messages are reserved ahead that will begin within this
 const MAX_AHEAD = 256;
 const PAUSE_AHEAD_MS = 60_000; // how long none are reserved ahead after some had to be handed over
 const MAX_RESERVED = 1000; // of one request
+const MAX_BACKLOG = 1000; // no more are reserved while so many acks wait to be sent
 const RETRY_SECONDS = [0.25, 0.5, 1, 2, 4];
 const EMPTY_SECONDS = 0.2; // between two requests that found nothing and did not wait
 const FLUSH_SECONDS = 5; // for the last acks
@@ -50,6 +51,7 @@ export class Worker {
   /** How long a call takes, a moving average in milliseconds. */
   #average = Infinity;
   #isAway = false;
+  #isMore = false; // whether the queue seems to hold more than was reserved last
   #stop = new AbortController(); // no more messages are taken
   #end = new AbortController(); // no more requests are made
   /** @type {{error: unknown} | null} */
@@ -76,14 +78,19 @@ export class Worker {
     for (const [name, value] of Object.entries({ concurrency, batch: batch ?? 1 })) {
       if (!Number.isInteger(value) || value < 1) throw new RangeError(`${name} must be an integer of at least 1`);
     }
-    if (!(grace >= 0)) throw new RangeError("grace must be a number of at least 0");
+    for (const [name, value] of Object.entries({ lease, wait, grace })) {
+      if (typeof value !== "number" || !(value >= 0)) throw new RangeError(`${name} must be a number of at least 0`);
+    }
     this.#options = { ...options, concurrency, batch, lease, wait, by, grace };
   }
 
   async run() {
     const { signal, grace } = this.#options;
     const stop = () => this.#stop.abort();
-    this.#stop.signal.addEventListener("abort", () => this.#changed());
+    this.#stop.signal.addEventListener("abort", () => {
+      this.#releaseWaiting(() => true);
+      this.#changed();
+    });
     signal?.addEventListener("abort", stop);
     if (signal?.aborted) stop();
     const renewing = this.#renewLeases();
@@ -114,18 +121,22 @@ export class Worker {
         continue;
       }
       const began = performance.now();
+      const options = { max, lease, wait: this.#isIdle() ? wait : 0, by }; // a busy worker leaves what comes to others
+      this.#isMore = false;
       try {
-        const request = (/** @type {AbortSignal} */ signal) => this.#queue.reserve({ max, lease, wait, by, signal });
-        const found = await within(wait + 15, this.#stop.signal, request);
+        const request = (/** @type {AbortSignal} */ signal) => this.#queue.reserve({ ...options, signal });
+        const found = await within(options.wait + 15, this.#stop.signal, request);
         this.#back();
         failures = 0;
+        this.#isMore = found.length === max;
         const since = performance.now();
         for (const one of found) {
           this.#waiting.push({ message: new QueueMessage(one, one.queue ?? this.#queue.name), since });
         }
+        if (this.#stop.signal.aborted) return;
         this.#start();
-        if (found.length || since - began > EMPTY_SECONDS * 1000) continue;
-        await sleep(EMPTY_SECONDS, this.#stop.signal);
+        if (found.length || !options.wait || since - began > EMPTY_SECONDS * 1000) continue;
+        await sleep(EMPTY_SECONDS, this.#stop.signal); // such as while the server is being stopped
       } catch (error) {
         if (this.#stop.signal.aborted) return;
         if (isHeld(error)) {
@@ -145,12 +156,16 @@ export class Worker {
   /** Return the number of messages to reserve now. */
   #room() {
     const { concurrency, batch = 1 } = this.#options;
+    if ([...this.#settlers.values()].some(({ backlog }) => backlog >= MAX_BACKLOG)) return 0;
     const isPaused = performance.now() < this.#handOver.resumeAhead;
     const ahead = isPaused ? 0 : Math.min(MAX_AHEAD, Math.floor((concurrency * batch * AHEAD_MS) / this.#average));
     const total = concurrency * batch + ahead;
-    const isIdle = this.#running.size < concurrency && this.#waiting.length === 0;
     const room = total - this.#running.size * batch - this.#waiting.length;
-    return isIdle || room > total / 4 ? Math.min(room, MAX_RESERVED) : 0;
+    return this.#isIdle() || (this.#isMore && room > total / 4) ? Math.min(room, MAX_RESERVED) : 0;
+  }
+
+  #isIdle() {
+    return this.#running.size < this.#options.concurrency && this.#waiting.length === 0;
   }
 
   /** Resolve once a call of the handler has ended, or the worker is stopped. */
@@ -276,7 +291,7 @@ export class Worker {
       for (let start = 0; start < messages.length; start += MAX_RESERVED) {
         const part = messages.slice(start, start + MAX_RESERVED);
         const items = { extends: part.map(({ id }) => ({ id, lease })) };
-        const { stale } = await within(lease / 3, this.#end.signal, (signal) => client.settle(items, { signal }));
+        const { stale } = await within(Math.max(1, lease / 3), this.#end.signal, (signal) => client.settle(items, { signal }));
         const deadline = (Date.now() + client.clockOffset) / 1000 + lease;
         const ended = new Set(stale);
         for (const message of part) {
@@ -331,6 +346,7 @@ export class Worker {
 
   #back() {
     this.#isAway = false;
+    this.#changed();
   }
 
   /** @param {string} text @param {unknown} [error] */

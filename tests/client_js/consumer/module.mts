@@ -45,5 +45,5 @@ await queue.work(
 
 const batches = new AbortController();
 await queue.of("typed-module.dead").work((messages) => (batches.abort(), messages.map(({ text }) => text)), { batch: 10, signal: batches.signal });
-const code = await queue.work(() => {}, { lease: -1 }).catch((error: unknown) => (error instanceof QueueError ? error.code : ""));
+const code = await queue.work(() => {}, { lease: 1e9 }).catch((error: unknown) => (error instanceof QueueError ? error.code : ""));
 console.log(JSON.stringify([pushed, popped, list, reserved, reservations, either, counts.count, numbers, code]));
