@@ -15,7 +15,7 @@ from web.errors import ApiError
 from web.input.body import Unescaped, lines_kind, read_fields, refuse_body, release_memory
 from web.input.codec import BY_REDIS, Limits
 from web.input.parameters import VISIBLE_ASCII, MessageParameter, Parameter, parse, validate_name, validate_names
-from web.metrics.instrumentation import record_messages
+from web.metrics.instrumentation import record_change, record_messages
 from web.operations.schemas import JsonAnswer
 from web.request import Request, current_request
 
@@ -138,6 +138,7 @@ def _run_on_queue(request: Request, operation: Operation, name: str | None) -> R
     queue = text if len(queues) == 1 else request.taken_from
     if queue and not isinstance(found, Counted):
         record_messages(request.services, operation.id, queue, found)
+    record_change(request, operation.id, queue, found.answer if isinstance(found, Counted) else found)
     return found
 
 

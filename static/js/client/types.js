@@ -16,7 +16,8 @@
  * @typedef {{lease?: number, wait?: number, by?: string, signal?: AbortSignal}} ReserveOptions
  *     lease: seconds until the message returns; wait: seconds to wait for one; by: the name of this consumer
  * @typedef {{acks?: Array<string | {id: string, job?: string, result?: any}>,
- *           releases?: Array<string | {id: string, delay?: number, dead?: boolean, reason?: string, job?: string}>,
+ *           releases?: Array<string | {id: string, delay?: number, dead?: boolean, unstarted?: boolean,
+ *                                      reason?: string, job?: string}>,
  *           extends?: Array<string | {id: string, lease?: number}>}} Settlement
  * @typedef {{deliveries: number, reason?: string, failed?: number, died?: number}} Details
  *     reason: why it last failed; failed: when it last failed; died: when it became a dead letter, even if it was moved
