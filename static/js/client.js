@@ -13,8 +13,8 @@
  * pushed as they are; a value that JSON would change, such as a Map or NaN, is refused with the code "bad_message".
  *
  * Every failure rejects with a QueueError. While a queue is paused, or its limits are reached, pop and reserve reject
- * with the code "paused" or "limited", so that it is not mistaken for an empty queue; `error.answer.retry_after` of the
- * latter is when to try again, in seconds.
+ * with the code "paused" or "limited", so that neither looks like an empty queue; with "limited",
+ * `error.answer.retry_after` is how many seconds to wait.
  *
  * @import { Connection, Message, PopOptions, Preview, QueueList, QueueListChange, QueueState, Reservation,
  *           ReserveOptions, Settings, Settlement } from "./client/types.js"
@@ -47,7 +47,7 @@ export class QueueClient extends QueueReader {
   }
 
   /**
-   * Return a client of another queue, or of several, of the same server.
+   * Return a client for another queue, or several, on the same server.
    * @param {string | string[]} name @returns {this}
    */
   of(name) {
@@ -78,7 +78,8 @@ export class QueueClient extends QueueReader {
    *          signal?: AbortSignal}} options
    *     json: each line is a JSON value (NDJSON), as `exportLines` yields them; signal: stops between two slices, so
    *     that the number of messages pushed is exact
-   * @returns {Promise<{pushed: number, bytes: number, size: number}>} a failure has `answer.pushed` too
+   * @returns {Promise<{pushed: number, bytes: number, size: number}>} a QueueError has `answer.pushed`: how many were
+   *     pushed before it
    */
   async pushLines(text, { json = false, progress = () => {}, signal } = {}) {
     const blob = typeof text === "string" ? new Blob([text]) : text instanceof Blob ? text : await bytesBody(text);
@@ -125,14 +126,14 @@ export class QueueClient extends QueueReader {
    */
   async reserve({ lease, wait, max, by, signal } = {}) {
     const answer = await this.#post("reserve", { query: { lease, wait, max, by }, signal });
-    const queue = answer.queue && { queue: answer.queue }; // of several; `of(queue)` can ack it
+    const queue = answer.queue && { queue: answer.queue }; // set if several queues were named: ack with `of(queue)`
     if (max !== undefined) return answer.messages.map((/** @type {Reservation} */ one) => ({ ...one, ...queue }));
     const { success, ...reservation } = answer;
     return success ? /** @type {any} */ (reservation) : NONE;
   }
 
   /**
-   * Acknowledge reserved messages: all or none. With one of them, the result of its job can be stored for its producer.
+   * Acknowledge reserved messages: all or none. With a single id, `job` and `result` store the result of its job.
    * @param {string | string[]} id @param {{job?: string, result?: any}} options
    * @returns {Promise<{acked: number}>}
    */
@@ -160,7 +161,7 @@ export class QueueClient extends QueueReader {
   }
 
   /**
-   * Let leases end `lease` seconds from now: all or none.
+   * Extend leases or delays to end `lease` seconds from now: all or none.
    * @param {string | string[]} id @param {number} lease @returns {Promise<{deadline: number}>}
    */
   extend(id, lease) {
@@ -168,7 +169,7 @@ export class QueueClient extends QueueReader {
   }
 
   /**
-   * Acknowledge, release and extend up to 1,000 reservations in one request, each for itself.
+   * Acknowledge, release and extend up to 1,000 reservations in one request, independently of one another.
    * @param {Settlement} batch ids, or objects with an id and the options of `ack`, `release` and `extend`
    * @param {{signal?: AbortSignal}} options
    * @returns {Promise<{acked: number, released: number, dead: number, extended: number, stale: string[]}>}
@@ -183,15 +184,15 @@ export class QueueClient extends QueueReader {
   // --- tidying up
 
   /**
-   * Remove the message at a position, if it is this very message; else QueueError "stale".
+   * Remove the message at a position, if it is still this message; else QueueError "stale".
    * @overload
    * @param {number} position 0: next to be popped @param {Message} message
    * @param {{undo?: boolean}} [options] undo: keep it for an hour, so that `restore` can put it back where it was
    * @returns {Promise<{message: Message, undo?: string}>}
    */
   /**
-   * Remove all messages that contain a text or failed for a reason of `reasons`, or up to 1,000, each if it is at its
-   * position. `restore` puts them to the front.
+   * Remove all messages that contain a text or failed for a reason, as `reasons` returns it; or up to 1,000 given
+   * messages, each only if it is still at its position. `restore` puts them to the front.
    * @overload
    * @param {{contains?: string, reason?: string} | {messages: {position: number, message: Message}[]}} which
    * @returns {Promise<{removed: number, undo: string | null}>}
@@ -219,8 +220,8 @@ export class QueueClient extends QueueReader {
    * @param {string} to
    * @param {{max?: number, contains?: string, reason?: string, position?: number, message?: Message}} options
    *     max: the maximum number to move, all by default; contains, reason: only messages that contain this text, or
-   *     failed for this reason of `reasons`; position and message: the message at a position, if it is this very
-   *     message; else QueueError "stale"
+   *     failed for this reason, as `reasons` returns it; position and message: the message at a position, if it is
+   *     still this message; else QueueError "stale"
    * @returns {Promise<{moved: number, undo: string | null}>}
    *     undo: for an hour, `restore` of this queue moves back those that still wait
    */
@@ -289,7 +290,7 @@ export class QueueClient extends QueueReader {
   /**
    * Follow the queue: receive its state now and after every change. The stream reconnects by itself.
    * @param {{queue?: (state: QueueState) => void, connection?: (now: Connection, error?: QueueError) => void}} handlers
-   * @param {{next?: number, history?: boolean}} options next: the number of first messages to include
+   * @param {{next?: number, history?: boolean}} options next: how many messages from the front to include
    * @returns {() => void} call it to stop
    */
   events({ queue = () => {}, connection = () => {} }, { next, history } = {}) {

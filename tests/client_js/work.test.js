@@ -297,7 +297,7 @@ describe("work", { concurrency: true }, () => {
     assert.equal((await queue.count()).count, 1);
   });
 
-  test("what waits behind slow work goes to a worker that is free, in order, but never at its last delivery", async () => {
+  test("what waits behind slow work goes to a worker that is free, in order, even after its last delivery", async () => {
     const sizes = [];
     const watch = async (operation, body, send) => {
       if (operation !== "reserve") return null;
@@ -326,16 +326,15 @@ describe("work", { concurrency: true }, () => {
     await until(() => begun.includes("slow") && sum() === 113);
     const taken = [];
     const second = start(newQueue().of(queue.name), (message) => taken.push(message.text));
-    await until(() => taken.length === 10);
-    await until(async () => (await queue.count()).reserved === 3);
+    await until(() => taken.length === 12);
+    await until(async () => (await queue.count()).reserved === 1);
     await second.stop();
     sizes.length = 0;
     open();
     await queue.push(fast);
     await until(() => sum() === 100);
     await first.stop();
-    assert.deepEqual(taken, texts);
-    assert.deepEqual(begun.slice(100, 103), ["slow", "l1", "l2"]);
+    assert.deepEqual(taken, ["l1", "l2", ...texts]);
     assert.equal((await queue.count()).dead, 0);
     assert.equal(Math.max(...sizes), 1); // for a minute, none are reserved ahead
   });

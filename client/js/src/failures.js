@@ -48,6 +48,7 @@ function isReject(error) {
  */
 export function releaseOf(message, outcome, retryDelay, error) {
   const { id, deliveries } = message;
+  if (outcome.kind === "unstarted") return { id, unstarted: true };
   const { reason = "", job } = outcome;
   const ending = { id, reason: reasonOf(reason), ...(job === undefined ? {} : { job }) };
   if (outcome.kind === "reject") return { ...ending, dead: true };

@@ -7,7 +7,8 @@ import { jsonText } from "./client/messages.js";
 /**
  * @typedef {{kind: "ack", job?: string, result?: unknown}
  *           | {kind: "retry", delay?: number, reason?: string, job?: string}
- *           | {kind: "reject", reason?: string, job?: string}} Outcome
+ *           | {kind: "reject", reason?: string, job?: string}
+ *           | {kind: "unstarted", job?: undefined}} Outcome
  */
 
 /** Throw it for a message that can never succeed: it becomes a dead letter at once, with this text as the reason. */

@@ -11,7 +11,7 @@ const REQUEST_SECONDS = 30; // a request that takes longer is repeated
 const RETRY_SECONDS = [0.1, 0.25, 0.5, 1, 2];
 
 /**
- * @typedef {{message: QueueMessage, error?: unknown, silent?: boolean}} Ending
+ * @typedef {{message: QueueMessage, error?: unknown}} Ending
  * @typedef {{settled: (ending: Ending) => void, warn: (text: string, error?: unknown) => void,
  *            failed: (error: unknown) => void, away: (error: unknown) => void, back: () => void}} Report
  *     settled: the server has confirmed it; failed: the server refuses this client; away, back: it is (not) available
@@ -99,7 +99,7 @@ export class Settler {
     for (const ending of endings) {
       const { id, outcome } = ending.message;
       if (!stale.has(id)) this.#report.settled(ending);
-      else if (!ending.silent && (outcome?.kind === "ack" || !isRepeated)) {
+      else if (outcome?.kind !== "unstarted" && (outcome?.kind === "ack" || !isRepeated)) {
         this.#report.warn(`The lease of message ${id} ended before its work, so it is delivered again.`);
       }
     }

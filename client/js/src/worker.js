@@ -5,6 +5,7 @@ import { Settler } from "./settler.js";
 import { sleep, within } from "./timing.js";
 
 /** @import { QueueClient } from "./client.js" */
+/** @import { Outcome } from "./message.js" */
 /** @import { RetryDelay } from "./failures.js" */
 /** @import { Ending, Report } from "./settler.js" */
 
@@ -229,9 +230,9 @@ export class Worker {
   }
 
   /** Call the hook of a message that is settled. @param {Ending} ending */
-  #settled({ message, error, silent }) {
+  #settled({ message, error }) {
     const { outcome, deliveries, isLastDelivery } = message;
-    if (silent || !outcome) return;
+    if (!outcome || outcome.kind === "unstarted") return;
     if (outcome.kind === "ack") return this.#call(this.#options.onDone, message);
     const isDead = outcome.kind === "reject" || isLastDelivery;
     const warn = () => {
@@ -242,13 +243,11 @@ export class Worker {
     this.#call((isDead ? this.#options.onReject : this.#options.onRetry) ?? warn, message, error);
   }
 
-  /** Release what waits and is chosen, except at a last delivery, which would bury it. @param {(since: number) => boolean} isChosen */
+  /** Release what waits and is chosen. @param {(since: number) => boolean} isChosen */
   #releaseWaiting(isChosen) {
-    const isReleased = (/** @type {{message: QueueMessage, since: number}} */ { message, since }) =>
-      isChosen(since) && !message.isLastDelivery;
-    const released = this.#waiting.filter(isReleased);
-    this.#waiting = this.#waiting.filter((one) => !isReleased(one));
-    for (const { message } of released) this.#release(message, { silent: true });
+    const released = this.#waiting.filter(({ since }) => isChosen(since));
+    this.#waiting = this.#waiting.filter(({ since }) => !isChosen(since));
+    for (const { message } of released) this.#release(message, { kind: "unstarted" });
     return released.length;
   }
 
@@ -258,14 +257,14 @@ export class Worker {
     if (this.#releaseWaiting((since) => since <= before)) {
       this.#handOver.resumeAhead = performance.now() + PAUSE_AHEAD_MS;
     }
-    if (this.#waiting.some(({ message }) => !message.isLastDelivery)) this.#start();
+    this.#start();
   }
 
-  /** @param {QueueMessage} message @param {{silent?: boolean, reason?: string}} options */
-  #release(message, { silent, reason }) {
-    message.outcome ??= { kind: "retry", delay: 0, reason };
+  /** @param {QueueMessage} message @param {Outcome} outcome */
+  #release(message, outcome) {
+    message.outcome ??= outcome;
     message.end();
-    this.#settle({ message, silent });
+    this.#settle({ message });
   }
 
   // --- keeping leases
@@ -319,10 +318,10 @@ export class Worker {
 
   /** Release what is not finished in time. */
   #releaseRest() {
-    const rest = [...[...this.#running].flat(), ...this.#waiting.map(({ message }) => message)];
+    this.#releaseWaiting(() => true);
+    const outcome = /** @type {Outcome} */ ({ kind: "retry", delay: 0, reason: "The worker stopped before the work ended" });
+    for (const message of [...this.#running].flat()) this.#release(message, outcome);
     this.#running.clear();
-    this.#waiting = [];
-    for (const message of rest) this.#release(message, { reason: "The worker stopped before the work ended" });
   }
 
   async #flush() {
