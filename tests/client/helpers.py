@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import select
 import socket
 import threading
 from typing import Any
@@ -113,6 +114,10 @@ class HttpProxy:
             if self._is_refusing:
                 return
             app.sendall(request)
-            while data := app.recv(1 << 16):
+            while True:
+                readable, _, _ = select.select([app, client], [], [])
+                data = app.recv(1 << 16) if app in readable else b""
+                if not data:
+                    return  # that was the answer, or the client has gone
                 client.sendall(data[:limit])
                 limit -= min(limit, len(data))
