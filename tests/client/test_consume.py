@@ -277,7 +277,7 @@ def test_an_event_stops_a_loop_that_waits_in_a_thread(queue: Queue) -> None:
     stop, seen = threading.Event(), []
 
     def run() -> None:
-        for message in queue.consume(stop=stop):
+        for message in queue.consume(stop=stop, wait=60):
             with message:
                 seen.append(bytes(message))
 

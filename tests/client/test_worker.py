@@ -340,6 +340,21 @@ def test_a_stop_lets_the_work_finish_and_gives_back_the_rest(queue: Queue, runni
     assert [message.json() for message in queue.all()] == [1, 2, 3, 4]
 
 
+def test_a_message_that_is_on_its_way_at_the_stop_goes_back(queue: Queue, front: HttpProxy) -> None:
+    for source in (Queue(queue.name, url=front.url), AsyncQueue(queue.name, url=front.url)):
+        queue.push("a")
+        front.delay("/reserve", 0.2)
+        worker: Any = source.worker()(print)
+        run = worker.run if isinstance(worker, Worker) else lambda worker=worker: asyncio.run(worker.run())
+        thread = threading.Thread(target=run, daemon=True)
+        thread.start()
+        until(lambda: facts(queue) == (0, 1, 0, 0))
+        worker.stop()
+        thread.join(30)
+        assert facts(queue) == (1, 0, 0, 0)
+        queue.clear()
+
+
 def test_what_is_not_done_within_the_grace_goes_back(queue: Queue) -> None:
     queue.push_many("ab")
     begun, go_on = threading.Event(), threading.Event()
