@@ -438,6 +438,7 @@ def test_an_error_for_good_ends_the_worker(flaky: Queue, front: HttpProxy) -> No
 
 
 def test_sigterm_ends_workers_of_both_kinds(queue: Queue) -> None:
+    before = signal.signal(signal.SIGTERM, lambda *_: None)  # one that comes late must not end the tests
     for kind in (Threads(queue), Tasks(queue)):
         queue.push_many(range(2000))
         seen: list[int] = []
@@ -452,6 +453,7 @@ def test_sigterm_ends_workers_of_both_kinds(queue: Queue) -> None:
         assert [message.json() for message in queue.all()] == [*range(len(seen), 2000)]
         assert facts(queue) == (2000 - len(seen), 0, 0, 0)
         queue.clear()
+    signal.signal(signal.SIGTERM, before)
 
 
 def test_a_worker_waits_for_a_server_that_is_away(flaky: Queue, front: HttpProxy) -> None:
