@@ -45,6 +45,7 @@ from benchmarks.measure import (
     timed,
 )
 from benchmarks.results import NO_GOAL, Row, at_least, at_most
+from benchmarks.workers import workers
 from tests.servers import ROOT, App, Store, free_port, running, until
 
 
@@ -381,6 +382,7 @@ def main() -> None:
         rows = [
             *requests(ours, guarded, naive, store, folder),
             *jobs(ours, store),
+            *workers(store, folder),
             *embedded(ours, folder),
             *streams(ours, store, folder),
             *depth(ours, store),

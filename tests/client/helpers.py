@@ -2,8 +2,10 @@
 
 import contextlib
 import json
+import select
 import socket
 import threading
+import time
 from typing import Any
 
 from seequeue import Queue
@@ -29,6 +31,7 @@ class HttpProxy:
     front.lose("/push", times=2)          # the app handles the next two pushes, but their answers are lost
     front.lose("/all", after=100)         # the next answer is lost after its first 100 bytes
     front.answer("/push", 503, error="busy")   # the next push gets this answer instead, and does not reach the app
+    front.delay("/reserve", 0.1)          # the answer to the next reserve comes a tenth of a second later
     front.refuse(), front.accept()        # connecting fails, works again
     front.requests                        # the request lines that came, in order
     front.headers, front.bodies           # their headers and bodies
@@ -47,6 +50,10 @@ class HttpProxy:
     def lose(self, part: str, *, times: int = 1, after: int = 0) -> None:
         """Lose the answers to the next `times` requests whose path has this part, after so many bytes."""
         self._plans += [[part, after]] * times
+
+    def delay(self, part: str, seconds: float) -> None:
+        """Pass on the answer to the next request whose path has this part so much later."""
+        self._plans.append([part, seconds])
 
     def answer(self, part: str, status: int, *, times: int = 1, retry_after: int | None = None, **fields: Any) -> None:
         """Answer the next `times` requests whose path has this part, in place of the app."""
@@ -101,18 +108,26 @@ class HttpProxy:
                 if plan and isinstance(plan[1], bytes):
                     client.sendall(plan[1])
                 else:
-                    limit = plan[1] if plan else 1 << 40
-                    self._forward(client, b"".join(head) + b"Connection: close\r\n\r\n" + body, limit)
+                    self._forward(
+                        client, b"".join(head) + b"Connection: close\r\n\r\n" + body, plan[1] if plan else 1 << 40
+                    )
                     break
             client.shutdown(socket.SHUT_RDWR)  # the reader keeps it open otherwise
 
-    def _forward(self, client: socket.socket, request: bytes, limit: int) -> None:
-        """Send a request to the app, and pass on so many bytes of the answer."""
+    def _forward(self, client: socket.socket, request: bytes, limit: float) -> None:
+        """Send a request to the app, and pass on so many bytes of the answer; if it is a float, all, but later."""
         with socket.create_connection(("127.0.0.1", self.target)) as app:
             self._open.add(app)
             if self._is_refusing:
                 return
             app.sendall(request)
-            while data := app.recv(1 << 16):
+            while True:
+                readable, _, _ = select.select([app, client], [], [])
+                data = app.recv(1 << 16) if app in readable else b""
+                if not data:
+                    return  # that was the answer, or the client has gone
+                if isinstance(limit, float):
+                    time.sleep(limit)
+                    limit = 1 << 40
                 client.sendall(data[:limit])
                 limit -= min(limit, len(data))

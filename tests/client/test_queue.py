@@ -272,7 +272,7 @@ def test_a_url_that_is_none_is_refused() -> None:
 
 
 def test_threads_share_a_queue(queue: Queue) -> None:
-    threads = [threading.Thread(target=queue.push, args=(str(number),)) for number in range(20)]
+    threads = [threading.Thread(target=queue.push, args=(str(number),), daemon=True) for number in range(20)]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -85,7 +85,7 @@ def test_an_ack_and_a_release_whose_answers_are_lost_are_done(flaky: Queue, fron
 
 def test_a_server_that_is_away_is_waited_for(flaky: Queue, front: HttpProxy, caplog: pytest.LogCaptureFixture) -> None:
     front.refuse()
-    thread = threading.Thread(target=flaky.push, args=("a",))
+    thread = threading.Thread(target=flaky.push, args=("a",), daemon=True)
     thread.start()
     until(lambda: caplog.records)
     front.accept()
@@ -149,7 +149,7 @@ def test_pushes_survive_a_server_that_is_killed(
     app = serve(REDIS_URL=own_store("valkey").url)
     queue = Queue(name, url=app.url)
 
-    restart = threading.Thread(target=app.start)
+    restart = threading.Thread(target=app.start, daemon=True)
 
     def numbers() -> Any:
         for number in range(5000):

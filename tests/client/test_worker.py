@@ -62,7 +62,7 @@ def running(kind: Any) -> Iterator[Run]:
 
     def start(function: Callable[[Any], Any], **options: Any) -> Any:
         worker = kind.make(function, **options)
-        thread = threading.Thread(target=kind.run, args=(worker,))
+        thread = threading.Thread(target=kind.run, args=(worker,), daemon=True)
         thread.start()
         started.append((worker, thread))
         return worker
@@ -222,7 +222,7 @@ def test_what_the_work_settled_itself_is_left_alone(queue: Queue) -> None:
 
 
 def _run_until(worker: Worker, is_met: Callable[[], Any]) -> None:
-    thread = threading.Thread(target=worker.run)
+    thread = threading.Thread(target=worker.run, daemon=True)
     thread.start()
     until(is_met)
     worker.stop()
@@ -264,7 +264,7 @@ def test_a_job_that_waits_in_hand_is_given_to_another_worker(queue: Queue, runni
 
     queue.push_many(["quick"] * 200 + ["slow"] + [f"after{number}" for number in range(5)])
     worker = queue.worker()(one)
-    thread = threading.Thread(target=worker.run)
+    thread = threading.Thread(target=worker.run, daemon=True)
     thread.start()
     until(lambda: b"slow" in first)
     running(lambda message: second.append(bytes(message)))
@@ -340,6 +340,21 @@ def test_a_stop_lets_the_work_finish_and_gives_back_the_rest(queue: Queue, runni
     assert [message.json() for message in queue.all()] == [1, 2, 3, 4]
 
 
+def test_a_message_that_is_on_its_way_at_the_stop_goes_back(queue: Queue, front: HttpProxy) -> None:
+    for source in (Queue(queue.name, url=front.url), AsyncQueue(queue.name, url=front.url)):
+        queue.push("a")
+        front.delay("/reserve", 0.2)
+        worker: Any = source.worker()(print)
+        run = worker.run if isinstance(worker, Worker) else lambda worker=worker: asyncio.run(worker.run())
+        thread = threading.Thread(target=run, daemon=True)
+        thread.start()
+        until(lambda: facts(queue) == (0, 1, 0, 0))
+        worker.stop()
+        thread.join(30)
+        assert facts(queue) == (1, 0, 0, 0)
+        queue.clear()
+
+
 def test_what_is_not_done_within_the_grace_goes_back(queue: Queue) -> None:
     queue.push_many("ab")
     begun, go_on = threading.Event(), threading.Event()
@@ -349,7 +364,7 @@ def test_what_is_not_done_within_the_grace_goes_back(queue: Queue) -> None:
         begun.set()
         go_on.wait(30)
 
-    thread = threading.Thread(target=work.run)
+    thread = threading.Thread(target=work.run, daemon=True)
     thread.start()
     begun.wait(30)
     work.stop()
@@ -423,15 +438,22 @@ def test_an_error_for_good_ends_the_worker(flaky: Queue, front: HttpProxy) -> No
 
 
 def test_sigterm_ends_workers_of_both_kinds(queue: Queue) -> None:
+    before = signal.signal(signal.SIGTERM, lambda *_: None)  # one that comes late must not end the tests
     for kind in (Threads(queue), Tasks(queue)):
-        queue.push_many("ab")
+        queue.push_many(range(2000))
+        seen: list[int] = []
 
-        def work(message: Any) -> None:
-            os.kill(os.getpid(), signal.SIGTERM)
+        def work(message: Any, seen: list[int] = seen) -> None:
+            seen.append(message.json())
+            if message == b"500":
+                os.kill(os.getpid(), signal.SIGTERM)
 
         kind.run(kind.make(work))
-        assert facts(queue) == (1, 0, 0, 0)
+        assert seen == [*range(len(seen))]
+        assert [message.json() for message in queue.all()] == [*range(len(seen), 2000)]
+        assert facts(queue) == (2000 - len(seen), 0, 0, 0)
         queue.clear()
+    signal.signal(signal.SIGTERM, before)
 
 
 def test_a_worker_waits_for_a_server_that_is_away(flaky: Queue, front: HttpProxy) -> None:
@@ -460,7 +482,7 @@ def test_a_worker_waits_for_a_server_that_is_away(flaky: Queue, front: HttpProxy
 
 
 def test_the_event_loop_never_stands_still(queue: Queue) -> None:
-    queue.push_many(range(3000))
+    queue.push_many(range(200))
     turns = [0]
 
     async def count_turns() -> None:
@@ -471,25 +493,22 @@ def test_the_event_loop_never_stands_still(queue: Queue) -> None:
     async def run() -> None:
         async_queue = AsyncQueue(queue.name, url=queue.url)
         counting = asyncio.ensure_future(count_turns())
-        within: list[int] = []
+        within: set[int] = set()
 
-        @async_queue.worker(concurrency=4)
-        async def quick(message: Any) -> None:
-            within.append(turns[0])
-            if len(within) == 3000:
-                quick.stop()
+        @async_queue.worker(until_empty=True)
+        async def never_waits(message: Any) -> None:
+            within.add(turns[0])
+            time.sleep(0.002)
 
-        @async_queue.worker()
-        def blocking(message: Any) -> None:
+        @async_queue.worker(until_empty=True)
+        def blocks(message: Any) -> None:
             before = turns[0]
-            until(lambda: turns[0] > before)  # the loop goes on while this function blocks
-            blocking.stop()
+            until(lambda: turns[0] > before)  # the loop goes on meanwhile
 
-        await quick.run()
-        assert len(set(within)) > 2
+        await never_waits.run()
+        assert len(within) > 150  # one job a turn of the loop, though many were in hand
         await async_queue.push("a")
-        await blocking.run()
-        assert await async_queue.pop() is None
+        await blocks.run()
         counting.cancel()
 
     asyncio.run(run())
@@ -528,7 +547,7 @@ def square(message: Any) -> Any:
 def test_a_process_pool_does_the_work(queue: Queue) -> None:
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
         made = queue.worker(concurrency=2, executor=pool)(square)
-        thread = threading.Thread(target=made.run)
+        thread = threading.Thread(target=made.run, daemon=True)
         thread.start()
         queue.push({"job": 1, "value": 7})
         queue.push({"job": 2, "value": "reject"})
@@ -551,7 +570,7 @@ def test_a_process_that_is_killed_costs_one_delivery(queue: Queue, is_async: boo
 
     source: Any = AsyncQueue(queue.name, url=queue.url) if is_async else queue
     worker = source.worker(executor=make, retry_delay=0)(square)
-    thread = threading.Thread(target=lambda: asyncio.run(worker.run()) if is_async else worker.run())
+    thread = threading.Thread(target=lambda: asyncio.run(worker.run()) if is_async else worker.run(), daemon=True)
     thread.start()
     queue.push({"job": 1, "value": "kill"})
     with pytest.raises(JobFailed, match="BrokenProcessPool"):

@@ -1,9 +1,10 @@
 """Queue and AsyncQueue: the same operations, blocking and awaitable."""
 
 import functools
+import inspect
 import os
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar, get_args
 
 from seequeue.core import streams, tidying, verbs
 from seequeue.core.protocol import Operation
@@ -25,13 +26,23 @@ def _driver(owner: Any) -> Any:
     return owner.driver
 
 
+def _describe(method: Any, operation: Callable[..., Any]) -> None:
+    """Let `help` show the parameters of an operation, and what the method returns instead of a generator."""
+    functools.update_wrapper(method, operation)
+    signature = inspect.signature(operation)
+    first, *others = signature.parameters.values()
+    *_, returned = get_args(signature.return_annotation) or [signature.return_annotation]
+    parameters = [first.replace(name="self", annotation=inspect.Parameter.empty), *others]
+    method.__signature__ = signature.replace(parameters=parameters, return_annotation=returned)
+
+
 def blocking(operation: Callable[Concatenate[S, P], Operation[T]]) -> Callable[Concatenate[S, P], T]:
     """Make a method of an operation: it returns when the operation is done."""
 
-    @functools.wraps(operation)
     def method(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
         return _driver(self).run(operation(self, *args, **kwargs))  # type: ignore[no-any-return]
 
+    _describe(method, operation)
     return method
 
 
@@ -40,10 +51,10 @@ def awaitable(
 ) -> Callable[Concatenate[S, P], Coroutine[Any, Any, T]]:
     """Make a coroutine method of an operation."""
 
-    @functools.wraps(operation)
     async def method(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
         return await _driver(self).run(operation(self, *args, **kwargs))  # type: ignore[no-any-return]
 
+    _describe(method, operation)
     return method
 
 
@@ -52,10 +63,10 @@ def iterating(
 ) -> Callable[Concatenate[S, P], Iterator[T]]:
     """Make a method that returns an iterator of a stream."""
 
-    @functools.wraps(operation)
     def method(self: S, /, *args: P.args, **kwargs: P.kwargs) -> Iterator[T]:
         return _driver(self).iterate(operation(self, *args, **kwargs))  # type: ignore[no-any-return]
 
+    _describe(method, operation)
     return method
 
 
@@ -64,10 +75,10 @@ def async_iterating(
 ) -> Callable[Concatenate[S, P], AsyncIterator[T]]:
     """Make a method that returns an async iterator of a stream."""
 
-    @functools.wraps(operation)
     def method(self: S, /, *args: P.args, **kwargs: P.kwargs) -> AsyncIterator[T]:
         return _driver(self).iterate(operation(self, *args, **kwargs))  # type: ignore[no-any-return]
 
+    _describe(method, operation)
     return method
 
 
