@@ -39,8 +39,9 @@ Self = TypeVar("Self", bound="Reserved")
 class Reserved(Payload):
     """A reserved message. Its lease lasts until `deadline`: Unix time in seconds, by the clock of Redis.
 
-    `queue` is the name of its queue, None for the server's default queue; `deliveries` counts this delivery too. After
-    `max_deliveries` a message that is not acked becomes a dead letter.
+    A consumer that renews the lease leaves `deadline` as it was. `queue` is the name of its queue, None for the
+    server's default queue; `deliveries` counts this delivery too. After `max_deliveries` a message that is not acked
+    becomes a dead letter.
     """
 
     id: str

@@ -109,7 +109,8 @@ class AsyncPump:
     async def close(self, reason: str | None = None, seconds: float = CLOSE_SECONDS) -> None:
         """Give back what is in hand, settle what is finished, and end; for a server that is away wait that long."""
         self.begin_to_close(reason, seconds)
-        await asyncio.wait([self.fetching, self.settling])
+        await asyncio.wait([self.fetching, self.settling], timeout=seconds + 1)
+        self.settling.cancel()  # if a server that hangs still has its request
 
     # --- the two tasks
 
@@ -173,7 +174,10 @@ class AsyncPump:
         try:
             await self._settle()
         except asyncio.CancelledError:
-            self.begin_to_close()
+            if now() > self.close_by:
+                raise
+            if not self.is_closing:
+                self.begin_to_close()
             await self._settle()
 
     async def _settle(self) -> None:

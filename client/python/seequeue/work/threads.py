@@ -133,6 +133,7 @@ class Pump:
         self.poll.interrupt()
         fetching.join(seconds)
         with self.lock:
+            self.hand.return_all()
             for job in [*self.hand.running][::-1]:
                 self.give_back(job, reason)
             self.is_closing = True
