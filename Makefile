@@ -7,6 +7,7 @@
 #   make format   let the linter and the formatter fix what they can
 #   make docs     write docs/api.md, from the rows of the operations and of the error codes
 #   make screenshots   take the pictures in docs/
+#   make dist     build the wheels and sdists of the server and of the Python client, in dist/
 #   make bench    measure for seven minutes; writes benchmarks/results.md
 #   make lock     pin everything in the image, with hashes, and list it (after a change to requirements.txt)
 #   make soak     the longest cases, and minutes of random operations and disasters; prints the numbers of lost and duplicate messages
@@ -19,7 +20,7 @@ RUN = .venv/bin/python -m
 # Empty if .venv works. It is broken if its Python is gone, or was upgraded to a version without its packages.
 BROKEN := $(shell .venv/bin/python -Ic 'import pip; $(NEW_ENOUGH)' 2>/dev/null || echo broken)
 
-.PHONY: FORCE run quick test check format docs screenshots bench lock soak
+.PHONY: FORCE run quick test check format docs screenshots dist bench lock soak
 
 run: .venv/run.stamp
 	@exec .venv/bin/python app.py
@@ -51,6 +52,11 @@ docs: .venv/run.stamp
 
 screenshots: .venv/develop.stamp
 	$(RUN) tests.page.screenshots
+
+dist: .venv/develop.stamp
+	@rm -rf dist
+	@for tree in . $(wildcard client/python); do \
+		(cd $$tree && "$(CURDIR)"/$(RUN) hatchling build -d "$(CURDIR)/dist") || exit; done
 
 bench: .venv/neighbours.stamp
 	@$(RUN) benchmarks

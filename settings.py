@@ -4,6 +4,7 @@ docs/settings.md lists the same rows (`SETTINGS`).
 """
 
 import contextlib
+import difflib
 import ipaddress
 import os
 import re
@@ -15,13 +16,14 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from broker.connections.address import parse_address
+from broker.connections.address import parse_address, without_secrets
 from broker.keys import NAME_RULE, is_name
 
 ROOT = Path(__file__).parent  # relative paths start here
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 TOKEN_RULE = "tokens of 8 to 1024 printable ASCII characters without spaces, separated by commas or newlines"
 PREFIX_RULE = "printable ASCII without spaces and braces"
+MIN_LIKENESS = 0.88  # of a variable to the setting that is meant: REDIS_URI is as like REDIS_URL, CF_API_TOKEN is not
 HOST_RULE = "a host name or an IP address"
 
 
@@ -208,7 +210,7 @@ class Settings:
         HOST_RULE,
         "the address to listen on; `localhost` means both loopback addresses, `0.0.0.0` all addresses",
     )
-    port: int = _number("PORT", 5000, 1, 65535, "the port to listen on")
+    port: int = _number("PORT", 5000, 0, 65535, "the port to listen on; 0: a free one, which the start prints")
     trusted_hosts: tuple[str, ...] = _setting(
         "TRUSTED_HOSTS",
         "",
@@ -267,6 +269,7 @@ class Settings:
     log_requests: bool = _flag(
         "LOG_REQUESTS", "1: print one line of JSON per request, without query, headers, body or token"
     )
+    open_browser: bool = _flag("OPEN_BROWSER", "1: open the page in a browser once it is served")
 
     @cached_property
     def tokens(self) -> tuple[bytes, ...]:
@@ -283,6 +286,11 @@ class Settings:
         """The URL of the Redis server, the embedded one included."""
         return self.redis_url or f"unix://{quote(os.fsencode(self.data_dir / 'valkey.sock'))}"
 
+    @property
+    def storage(self) -> str:
+        """Where the messages are, as a phrase for people."""
+        return without_secrets(self.redis_url) if self.redis_url else f"{self.data_dir} (the embedded Valkey)"
+
 
 SETTINGS: tuple[Setting, ...] = tuple(row for one in fields(Settings) for row in one.metadata["rows"])
 
@@ -297,6 +305,13 @@ def read(env: Mapping[str, str]) -> Settings:
     if set(settings.api_tokens) & set(settings.read_tokens):
         raise BadSetting("READ_TOKEN and API_TOKEN have a token in common; remove it from one of them")
     return settings
+
+
+def find_misspelled(env: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables that are no setting but look like one, each with the name of that setting."""
+    names = [row.name for row in SETTINGS]
+    close = {name: difflib.get_close_matches(name, names, 1, MIN_LIKENESS) for name in sorted({*env} - {*names})}
+    return {name: found[0] for name, found in close.items() if found}
 
 
 def _read_field(env: Mapping[str, str], row: Setting, file_row: Setting | None = None) -> Any:

@@ -30,6 +30,7 @@ STORY = (
         "store_result",
         "get_result",
         "healthz",
+        "livez",
         "metrics",
         "openapi",
         "queues_events",

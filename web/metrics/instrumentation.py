@@ -57,7 +57,8 @@ def record_error(request: Request, error: ApiError) -> None:
         request.services.counters.increment(("redis_errors", error.error))
     if error.status >= 500 and (more := request.services.log_limit.admit(error.error)) is not None:
         path = ascii(request.path[:MAX_PATH])
-        line = f"{error.status} {error.error}: {request.method} {path}: {error.message}{more}"
+        server = f" [{request.settings.storage}]" if error.error in REDIS_ERRORS else ""
+        line = f"{error.status} {error.error}: {request.method} {path}: {error.message}{server}{more}"
         log.warning("%s", line, exc_info=error.__cause__ if error.error == "internal" else None)
 
 
