@@ -15,7 +15,6 @@ import pytest
 from seequeue.queue import AsyncQueue, Queue
 from seequeue.testing import supervisor
 
-CHECKOUT = Path(__file__).parents[4]  # of the server and this client, if they are not installed
 START_TIMEOUT = 20.0  # seconds for the first answer
 # The server's environment: neither the REDIS_URL nor the API_TOKEN of the app under test are for it.
 PASSED_ON = ("HOME", "LD_LIBRARY_PATH", "PATH", "PYTHONPATH", "VIRTUAL_ENV")
@@ -34,7 +33,7 @@ def seequeue_url() -> Iterator[str]:
     is set, that server is used instead.
     """
     if url := os.environ.get("SEEQUEUE_TEST_URL"):
-        yield url
+        yield url.rstrip("/")
         return
     if not (app := _find_server()):
         pytest.fail(MISSING, pytrace=False)
@@ -62,11 +61,12 @@ def seequeue_url() -> Iterator[str]:
 
 
 def _find_server() -> Path | None:
-    """Return the folder of the server's app."""
+    """Return the folder of the server's app: that of the checkout which this client is in, or the installed one."""
+    for checkout in Path(__file__).parents[4:5]:  # none if this is installed near the root
+        if (checkout / "gunicorn.conf.py").exists():
+            return checkout
     spec = find_spec("seequeue_server")
-    if spec and spec.submodule_search_locations:
-        return Path(spec.submodule_search_locations[0])
-    return CHECKOUT if (CHECKOUT / "gunicorn.conf.py").exists() else None
+    return Path(spec.submodule_search_locations[0]) if spec and spec.submodule_search_locations else None
 
 
 @pytest.fixture
