@@ -310,6 +310,21 @@ def test_a_late_ack_is_a_warning(queue: Queue, running: Run, valkey: Store, capl
 # --- the end of a worker
 
 
+def test_a_worker_ends_when_its_queue_is_empty(queue: Queue, kind: Any) -> None:
+    queue.settings(max_deliveries=3)
+    queue.push_many(range(200))
+    seen: list[int] = []
+
+    def work(message: Any) -> None:
+        seen.append(message.json())
+        if message == b"7":
+            raise ValueError
+
+    kind.run(kind.make(work, concurrency=4, until_empty=True, retry_delay=0))
+    assert sorted(seen) == sorted([*range(200), 7, 7])
+    assert facts(queue) == (0, 0, 0, 1)
+
+
 def test_a_stop_lets_the_work_finish_and_gives_back_the_rest(queue: Queue, running: Run) -> None:
     queue.push_many(range(5))
     begun, go_on = threading.Event(), threading.Event()
