@@ -8,7 +8,7 @@
 #   make docs     write docs/api.md, from the rows of the operations and of the error codes
 #   make screenshots   take the pictures in docs/
 #   make dist     build the wheels and sdists of the server and of the Python client, in dist/
-#   make bench    measure for seven minutes; writes benchmarks/results.md
+#   make bench    measure for six minutes; writes benchmarks/results.md
 #   make lock     pin everything in the image, with hashes, and list it (after a change to requirements.txt)
 #   make soak     the longest cases, and minutes of random operations and disasters; prints the numbers of lost and duplicate messages
 
