@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from seequeue import Queue
+from seequeue.testing import supervisor
 
 from tests.servers import ROOT, App, until
 
@@ -108,6 +109,17 @@ def test_the_server_ends_with_a_killed_pytest(pytester: pytest.Pytester, tmp_pat
             os.killpg(process.pid, signal.SIGKILL)
     until(lambda: not is_served(url))
     until(lambda: not list(tmp_path.glob("seequeue-*")))
+
+
+def test_the_server_ends_with_a_pytest_that_is_killed_during_the_start(tmp_path: Path) -> None:
+    server = f"echo starting; echo '{supervisor.READY}http://localhost/'; exec sleep 600"
+    command = [sys.executable, supervisor.__file__, str(tmp_path), "sh", "-c", server]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin and process.stdout
+        process.stdout.close()
+        process.stdin.close()
+        assert process.wait(60) == 0
+    assert not tmp_path.exists()
 
 
 def test_a_server_of_the_developer_is_used_and_left_as_it_was(

@@ -4,6 +4,7 @@ pytest has the other end of standard input, so the server ends with it, even by 
 pytest's process group does not reach, passes on what the server prints until it names its URL.
 """
 
+import contextlib
 import os
 import shutil
 import signal
@@ -23,7 +24,8 @@ def main(folder: str, command: list[str]) -> None:
     )
     assert server.stdout
     for line in server.stdout:
-        os.write(1, line)
+        with contextlib.suppress(BrokenPipeError):  # pytest was killed: standard input is closed, too
+            os.write(1, line)
         if line.startswith(READY.encode()):
             break
     os.close(1)
