@@ -231,7 +231,7 @@ def test_a_loop_that_is_collected_in_a_thread_of_its_own_gives_back_its_message(
         next(loops[0])
         loops.clear()
 
-    thread = threading.Thread(target=collect)
+    thread = threading.Thread(target=collect, daemon=True)
     thread.start()
     thread.join()
     until(lambda: facts(queue) == (1, 0, 0, 0))
@@ -281,7 +281,7 @@ def test_an_event_stops_a_loop_that_waits_in_a_thread(queue: Queue) -> None:
             with message:
                 seen.append(bytes(message))
 
-    thread = threading.Thread(target=run)
+    thread = threading.Thread(target=run, daemon=True)
     thread.start()
     queue.push("a")
     until(lambda: seen and facts(queue) == (0, 0, 0, 0))
@@ -330,7 +330,7 @@ def test_threads_share_a_loop_and_each_message_starts_once(queue: Queue) -> None
             with message:
                 seen.append(message.json())
 
-    sharing = [threading.Thread(target=run) for _ in range(30)]
+    sharing = [threading.Thread(target=run, daemon=True) for _ in range(30)]
     for thread in sharing:
         thread.start()
     for thread in sharing:
@@ -349,7 +349,7 @@ def test_a_thread_that_ends_leaves_the_messages_of_others_alone(queue: Queue) ->
             with message:
                 go_on.wait(20)
 
-    working = threading.Thread(target=run)
+    working = threading.Thread(target=run, daemon=True)
     working.start()
     until(lambda: facts(queue) == (0, 1, 0, 0))
     stop.set()
@@ -369,9 +369,10 @@ def test_a_forked_child_that_leaves_the_body_leaves_the_message_to_its_parent(qu
                 try:
                     with message:
                         raise ValueError("in the child")
-                except ValueError:
+                except ValueError:  # it is the child's own
                     message.held.pump.close()
-                os._exit(0)
+                    os._exit(0)
+                os._exit(1)
             assert os.waitpid(child, 0)[1] == 0
             assert facts(queue) == (0, 1, 0, 0)
     assert facts(queue) == (0, 0, 0, 0)
@@ -433,7 +434,7 @@ def test_a_server_that_is_away_is_waited_for_with_one_warning(
         front.accept()
         flaky.push("b")
 
-    thread = threading.Thread(target=push)
+    thread = threading.Thread(target=push, daemon=True)
     thread.start()
     assert next(loop) == b"b"
     thread.join()

@@ -130,11 +130,22 @@ def test_a_stop_gives_back_what_waits_but_what_is_at_its_last_delivery() -> None
     hand.receive([message("runs"), message("a"), message("b", deliveries=4), message("last", deliveries=5)], 0)
     [running] = hand.take(0)
     hand.stop()
+    assert (hand.want(0), hand.take(0), settle(hand, 0)) == (0, [], {})
+    hand.return_all()
     assert settle(hand, 0) == {"releases": ["a", "b"]}
-    assert hand.want(0) == 0
     assert [job.message.id for job in hand.take(0)] == ["last"]
     finish(hand, running, 1)
     assert settle(hand, 1) == {"acks": ["runs"]}
+
+
+def test_what_is_given_back_goes_last_first_as_what_is_released_later_is_ahead() -> None:
+    hand = Hand()
+    hand.receive(messages(MAX_SETTLED + 2), 0)
+    [running] = hand.take(0)
+    hand.give_back(running, "left")
+    newest = settle(hand, 0)["releases"]
+    assert newest == [str(number) for number in range(2, MAX_SETTLED + 2)]
+    assert settle(hand, 0) == {"releases": [{"id": "0", "reason": "left"}, "1"]}
 
 
 def test_finished_jobs_linger_only_while_more_are_to_come() -> None:

@@ -104,7 +104,7 @@ def test_a_worker_outlives_a_server_that_is_killed(
     process = start(program, app.url)
     assert line(process) == "a"
     app.end(signal.SIGKILL)
-    restart = threading.Thread(target=app.start)
+    restart = threading.Thread(target=app.start, daemon=True)
     restart.start()
     assert line(process) == "a done"
     restart.join()

@@ -62,7 +62,7 @@ def running(kind: Any) -> Iterator[Run]:
 
     def start(function: Callable[[Any], Any], **options: Any) -> Any:
         worker = kind.make(function, **options)
-        thread = threading.Thread(target=kind.run, args=(worker,))
+        thread = threading.Thread(target=kind.run, args=(worker,), daemon=True)
         thread.start()
         started.append((worker, thread))
         return worker
@@ -143,17 +143,16 @@ def test_the_result_of_a_job_comes_back_to_its_producer(queue: Queue, running: R
 
 
 def test_a_result_that_is_refused_does_not_hold_up_the_others(queue: Queue, running: Run) -> None:
-    queue.push_many([{"job": "large"}, *range(20)])
-    go_on = threading.Event()
+    queue.push_many([*range(300), {"job": "large"}, *range(300, 600)])
+    seen: list[bytes] = []
 
     def work(message: Any) -> Any:
-        if message == b"19":
-            go_on.set()
+        seen.append(bytes(message))
         return "x" * 2_000_000 if message.job else None
 
     running(work)
-    until(lambda: go_on.is_set() and facts(queue) == (0, 0, 0, 1))
-    assert [one[0] for one in dead(queue)] == [b'{"job":"large"}']
+    until(lambda: facts(queue) == (0, 0, 0, 1))
+    assert (len(seen), [one[0] for one in dead(queue)]) == (601, [b'{"job":"large"}'])
 
 
 def test_a_message_of_the_wrong_shape_never_ends_the_worker(queue: Queue, running: Run) -> None:
@@ -223,7 +222,7 @@ def test_what_the_work_settled_itself_is_left_alone(queue: Queue) -> None:
 
 
 def _run_until(worker: Worker, is_met: Callable[[], Any]) -> None:
-    thread = threading.Thread(target=worker.run)
+    thread = threading.Thread(target=worker.run, daemon=True)
     thread.start()
     until(is_met)
     worker.stop()
@@ -265,7 +264,7 @@ def test_a_job_that_waits_in_hand_is_given_to_another_worker(queue: Queue, runni
 
     queue.push_many(["quick"] * 200 + ["slow"] + [f"after{number}" for number in range(5)])
     worker = queue.worker()(one)
-    thread = threading.Thread(target=worker.run)
+    thread = threading.Thread(target=worker.run, daemon=True)
     thread.start()
     until(lambda: b"slow" in first)
     running(lambda message: second.append(bytes(message)))
@@ -350,7 +349,7 @@ def test_what_is_not_done_within_the_grace_goes_back(queue: Queue) -> None:
         begun.set()
         go_on.wait(30)
 
-    thread = threading.Thread(target=work.run)
+    thread = threading.Thread(target=work.run, daemon=True)
     thread.start()
     begun.wait(30)
     work.stop()
@@ -425,13 +424,18 @@ def test_an_error_for_good_ends_the_worker(flaky: Queue, front: HttpProxy) -> No
 
 def test_sigterm_ends_workers_of_both_kinds(queue: Queue) -> None:
     for kind in (Threads(queue), Tasks(queue)):
-        queue.push_many("ab")
+        queue.push_many(range(2000))
+        seen: list[int] = []
 
-        def work(message: Any) -> None:
-            os.kill(os.getpid(), signal.SIGTERM)
+        def work(message: Any, seen: list[int] = seen) -> None:
+            seen.append(message.json())
+            if message == b"500":
+                os.kill(os.getpid(), signal.SIGTERM)
 
         kind.run(kind.make(work))
-        assert facts(queue) == (1, 0, 0, 0)
+        assert seen == [*range(len(seen))]
+        assert [message.json() for message in queue.all()] == [*range(len(seen), 2000)]
+        assert facts(queue) == (2000 - len(seen), 0, 0, 0)
         queue.clear()
 
 
@@ -461,7 +465,7 @@ def test_a_worker_waits_for_a_server_that_is_away(flaky: Queue, front: HttpProxy
 
 
 def test_the_event_loop_never_stands_still(queue: Queue) -> None:
-    queue.push_many(range(3000))
+    queue.push_many(range(200))
     turns = [0]
 
     async def count_turns() -> None:
@@ -472,25 +476,22 @@ def test_the_event_loop_never_stands_still(queue: Queue) -> None:
     async def run() -> None:
         async_queue = AsyncQueue(queue.name, url=queue.url)
         counting = asyncio.ensure_future(count_turns())
-        within: list[int] = []
+        within: set[int] = set()
 
-        @async_queue.worker(concurrency=4)
-        async def quick(message: Any) -> None:
-            within.append(turns[0])
-            if len(within) == 3000:
-                quick.stop()
+        @async_queue.worker(until_empty=True)
+        async def never_waits(message: Any) -> None:
+            within.add(turns[0])
+            time.sleep(0.002)
 
-        @async_queue.worker()
-        def blocking(message: Any) -> None:
+        @async_queue.worker(until_empty=True)
+        def blocks(message: Any) -> None:
             before = turns[0]
-            until(lambda: turns[0] > before)  # the loop goes on while this function blocks
-            blocking.stop()
+            until(lambda: turns[0] > before)  # the loop goes on meanwhile
 
-        await quick.run()
-        assert len(set(within)) > 2
+        await never_waits.run()
+        assert len(within) > 150  # one job a turn of the loop, though many were in hand
         await async_queue.push("a")
-        await blocking.run()
-        assert await async_queue.pop() is None
+        await blocks.run()
         counting.cancel()
 
     asyncio.run(run())
@@ -529,7 +530,7 @@ def square(message: Any) -> Any:
 def test_a_process_pool_does_the_work(queue: Queue) -> None:
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
         made = queue.worker(concurrency=2, executor=pool)(square)
-        thread = threading.Thread(target=made.run)
+        thread = threading.Thread(target=made.run, daemon=True)
         thread.start()
         queue.push({"job": 1, "value": 7})
         queue.push({"job": 2, "value": "reject"})
@@ -552,7 +553,7 @@ def test_a_process_that_is_killed_costs_one_delivery(queue: Queue, is_async: boo
 
     source: Any = AsyncQueue(queue.name, url=queue.url) if is_async else queue
     worker = source.worker(executor=make, retry_delay=0)(square)
-    thread = threading.Thread(target=lambda: asyncio.run(worker.run()) if is_async else worker.run())
+    thread = threading.Thread(target=lambda: asyncio.run(worker.run()) if is_async else worker.run(), daemon=True)
     thread.start()
     queue.push({"job": 1, "value": "kill"})
     with pytest.raises(JobFailed, match="BrokenProcessPool"):

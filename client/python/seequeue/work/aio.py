@@ -24,7 +24,9 @@ class AsyncPump:
         self.loop = asyncio.get_running_loop()
         self.takers, self.fetcher, self.settler = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self.is_fetching = True
+        self.is_asking = False
         self.is_closing = False
+        self.reason: str | None = None  # why what runs is given back at the end
         self.close_by = math.inf
         self.fetching = self.loop.create_task(self._guard(self._fetch()))
         self.settling = self.loop.create_task(self._guard(self._settle_to_the_end()))
@@ -84,8 +86,12 @@ class AsyncPump:
 
     def stop(self) -> None:
         """Take no more messages, and give back those that were not started. What runs may end."""
+        if not self.hand.is_stopping:
+            seconds = self.link.seconds_to_wait(now()) if self.is_asking else 0
+            self.loop.call_later(seconds, self.fetching.cancel)
         self.hand.stop()
-        self.fetching.cancel()
+        if not self.is_fetching:
+            self.hand.return_all()
         self.settler.set()
 
     def stop_soon(self) -> None:
@@ -96,14 +102,13 @@ class AsyncPump:
     def begin_to_close(self, reason: str | None = None, seconds: float = CLOSE_SECONDS) -> None:
         """Give back what is in hand, and let the tasks end by themselves."""
         self.stop()
-        for job in list(self.hand.running):
-            self.give_back(job, reason)
-        self.is_closing, self.close_by = True, now() + seconds
+        self.is_closing, self.reason, self.close_by = True, reason, now() + seconds
+        self._give_back_running()
         self.settler.set()
 
-    async def close(self, seconds: float = CLOSE_SECONDS) -> None:
+    async def close(self, reason: str | None = None, seconds: float = CLOSE_SECONDS) -> None:
         """Give back what is in hand, settle what is finished, and end; for a server that is away wait that long."""
-        self.begin_to_close(seconds=seconds)
+        self.begin_to_close(reason, seconds)
         await asyncio.wait([self.fetching, self.settling])
 
     # --- the two tasks
@@ -118,8 +123,18 @@ class AsyncPump:
             self.stop()
 
     def _fetched(self, _: Any) -> None:
+        """Give back what waits, if this is a stop: no more will come that would be behind it in the queue."""
         self.is_fetching = False
+        if self.hand.is_stopping:
+            self.hand.return_all()
+            self._give_back_running()
         self.takers.set()
+        self.settler.set()
+
+    def _give_back_running(self) -> None:
+        if self.is_closing and not self.is_fetching:
+            for job in [*self.hand.running][::-1]:
+                self.hand.give_back(job, self.reason)
 
     async def _fetch(self) -> None:
         is_last = False  # whether the end is at an empty answer
@@ -127,7 +142,7 @@ class AsyncPump:
             while not (want := self.hand.want(now())) or (is_last and not self.hand.is_clear):
                 self.fetcher.clear()
                 await self.fetcher.wait()
-            is_clear = self.hand.is_clear
+            is_clear, self.is_asking, self.link.asked = self.hand.is_clear, True, now()
             try:
                 messages = await self.driver.run(self.link.reserve(want))
             except SeequeueError as error:
@@ -136,10 +151,14 @@ class AsyncPump:
                     self.link.error = error
                     self.hand.stop()
                     return
+                self.is_asking = False
                 await asyncio.sleep(delay)
                 continue
+            self.is_asking = False
             self.link.answered()
             self.hand.receive(messages, now())
+            if self.hand.is_stopping:
+                return
             self.takers.set()
             self.settler.set()  # there is a lease to renew
             if self.link.until_empty and not messages:
@@ -160,8 +179,9 @@ class AsyncPump:
     async def _settle(self) -> None:
         while True:
             while not (request := self.hand.settlement(now())):
-                if self.is_closing and (not self.hand.finished or now() > self.close_by):
-                    self.link.report_given_up(len(self.hand.finished))
+                left = len(self.hand.finished) + len(self.hand.returned)
+                if self.is_closing and not self.is_fetching and (not left or now() > self.close_by):
+                    self.link.report_given_up(left)
                     return
                 self.settler.clear()
                 await self._wait(self.settler, min(self.hand.next_time(), self.close_by + 0.01) - now())

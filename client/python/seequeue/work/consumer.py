@@ -140,12 +140,10 @@ class _Loop(Generic[M]):
             raise error
 
     def _leave(self, pump: Pump | AsyncPump) -> None:
-        """Give back the messages whose bodies have not finished."""
-        for held in list(self._held.values()):
+        """Let the pump forget the messages that were settled by their bodies: it gives back the others."""
+        for held in self._held.values():
             if held.job.message.is_settled:
                 pump.finish(held.job, NOTHING)
-            else:
-                pump.give_back(held.job, LEFT)
         self._held.clear()
 
 
@@ -166,7 +164,7 @@ class Consumer(_Loop[M]):
         with self._lock:
             if self._pump is None and not self._is_closed:
                 self._pump = Pump(self._link, self._client.driver)
-                signals.start(self._pump.stop)
+                signals.start(self._pump.stop_at_signal)
             pump = self._pump
         if pump and (jobs := pump.take(self._options.stop)):
             return self._hand_out(me, pump, jobs[0])
@@ -180,9 +178,9 @@ class Consumer(_Loop[M]):
         with self._lock:
             pump, self._pump, self._is_closed = self._pump, None, True
         if pump:
-            signals.end(pump.stop)
+            signals.end(pump.stop_at_signal)
             self._leave(pump)
-            pump.close()
+            pump.close(LEFT)
 
     def __enter__(self) -> "Consumer[M]":
         return self
@@ -226,7 +224,7 @@ class AsyncConsumer(_Loop[M]):
         """End the loop, and give back the messages that its body has not finished."""
         if pump := self._end():
             self._leave(pump)
-            await pump.close()
+            await pump.close(LEFT)
 
     def _end(self) -> AsyncPump | None:
         pump, self._pump, self._is_closed = self._pump, None, True

@@ -61,12 +61,13 @@ class Settlement:
     queue: str | None
     sent: float
     finished: list[Job] = field(default_factory=list)
+    returned: list[Job] = field(default_factory=list)
     extended: list[Job] = field(default_factory=list)
 
     def items(self, lease: float) -> dict[str, list[Any]]:
         """Return the lists that settle takes."""
         lists: dict[str, list[Any]] = {"acks": [], "releases": []}
-        for job in self.finished:
+        for job in (*self.finished, *self.returned):
             lists[job.kind].append(job.item)
         return {**lists, "extends": [{"id": job.message.id, "lease": lease} for job in self.extended]}
 
@@ -80,6 +81,7 @@ class Hand:
         self.waiting: deque[Job] = deque()
         self.running: dict[Job, None] = {}
         self.finished: deque[Job] = deque()
+        self.returned: list[Job] = []  # what goes back to the front, in the order of the queue
         self.settling: list[Job] = []
         self.waiting_bytes = 0
         self.mean: float | None = None  # seconds a job
@@ -87,11 +89,12 @@ class Hand:
         self.renew_at = math.inf  # no lease is to be renewed before
         self.retry_at = -math.inf  # when the next request may be sent, after one that was not answered
         self.is_stopping = False
+        self.has_returned = False  # at the end: what still waits is at its last delivery, and is started
 
     @property
     def is_clear(self) -> bool:
         """Whether nothing is in hand."""
-        return not (self.waiting or self.running or self.finished or self.settling)
+        return not (self.waiting or self.running or self.finished or self.returned or self.settling)
 
     # --- taking
 
@@ -122,6 +125,8 @@ class Hand:
     def take(self, now: float) -> list[Job]:
         """Start the next jobs: up to `batch`, all of one queue. Return [] if there are none."""
         jobs: list[Job] = []
+        if self.is_stopping and not self.has_returned:
+            return jobs
         while self.waiting and len(jobs) < self.batch:
             job = self.waiting[0]
             if jobs and job.message.queue != jobs[0].message.queue:
@@ -148,22 +153,26 @@ class Hand:
             return  # given back at the end of the grace
         seconds = now - job.started
         self.mean = seconds if self.mean is None else self.mean + WEIGHT * (seconds - self.mean)
-        self._end(job, kind, item, size)
-
-    def give_back(self, job: Job, reason: str | None = None) -> None:
-        """Release a job that runs to the front, without a delay."""
-        if job in self.running:
-            self._end(job, "releases", {"id": job.message.id, "reason": reason} if reason else job.message.id)
-
-    def _end(self, job: Job, kind: str, item: str | dict[str, Any], size: int = 0) -> None:
-        self.running.pop(job, None)
+        del self.running[job]
         job.kind, job.item, job.size = kind, item, size
         if kind and not job.is_lost:
             self.finished.append(job)
 
+    def give_back(self, job: Job, reason: str | None = None) -> None:
+        """Release a job that runs to the front, without a delay, and what waits behind it, so that the order holds."""
+        if job in self.running:
+            del self.running[job]
+            job.kind, job.item = "releases", {"id": job.message.id, "reason": reason} if reason else job.message.id
+            self._return_waiting(may_return)
+            self.returned.insert(0, job)
+
     def stop(self) -> None:
-        """Take no more messages, and give back what waits. What is at its last delivery stays, to be started."""
+        """Take no more messages, and start no more of those that wait. `return_all` follows."""
         self.is_stopping = True
+
+    def return_all(self) -> None:
+        """Give back what waits, when no more can come. What is at its last delivery stays, to be started."""
+        self.has_returned = True
         self._return_waiting(lambda job: job.message.deliveries < job.message.max_deliveries)
 
     def _return_waiting(self, may: Callable[[Job], bool]) -> None:
@@ -171,7 +180,8 @@ class Hand:
         for job in waiting:
             if may(job):
                 self.waiting_bytes -= len(job.message)
-                self._end(job, "releases", job.message.id)
+                job.kind = "releases"
+                self.returned.append(job)
             else:
                 self.waiting.append(job)
 
@@ -182,11 +192,11 @@ class Hand:
         if now < self.retry_at or self.settling:
             return None
         if now >= self._late_at():
-            self._return_waiting(lambda job: may_return(job) and now >= job.received + MAX_WAIT_IN_HAND)
+            self._return_waiting(may_return)
         extended = self._to_extend(now)
         if not extended and now < self._settle_at():
             return None
-        queue = (extended or self.finished)[0].message.queue
+        queue = (extended or self.finished or self.returned[-1:])[0].message.queue
         request = Settlement(queue, now, extended=[job for job in extended if job.message.queue == queue][:MAX_SETTLED])
         kept: deque[Job] = deque()
         size = 0
@@ -198,11 +208,16 @@ class Hand:
             else:
                 kept.append(job)
         self.finished.extendleft(reversed(kept))
-        self.settling = request.finished
+        room = MAX_SETTLED - len(request.finished)
+        while self.returned and len(request.returned) < room and self.returned[-1].message.queue == queue:
+            request.returned.insert(0, self.returned.pop())  # the last first: what is released later is ahead of it
+        self.settling = request.finished + request.returned
         return request
 
     def _settle_at(self) -> float:
         """Return when to settle what is finished; it lingers only while more is to come."""
+        if self.returned:
+            return -math.inf
         if not self.finished:
             return math.inf
         is_due = self.is_stopping or not self.waiting or len(self.finished) >= MAX_SETTLED
@@ -242,6 +257,7 @@ class Hand:
         for job in request.finished:
             job.is_sent = True
         self.finished.extendleft(job for job in reversed(request.finished) if job.expires + KEPT_SECONDS > now)
+        self.returned += [job for job in request.returned if job.expires > now]
         return [job for job in request.finished if job.expires + KEPT_SECONDS <= now]
 
     def next_time(self) -> float:

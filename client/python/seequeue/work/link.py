@@ -1,6 +1,7 @@
 """What the thread driver and the asyncio driver of a consumer share: its requests, and what their answers mean."""
 
 import logging
+import math
 import os
 import re
 import socket
@@ -16,6 +17,7 @@ from seequeue.work.outcomes import is_lasting, without_result
 
 log = logging.getLogger("seequeue")
 
+POLL_GRACE = 0.5  # seconds that a request for messages gets before a stop breaks it: its messages may be on the way
 CLOSE_SECONDS = 5.0  # for which the end of a consumer waits for a server that is away
 
 
@@ -37,6 +39,11 @@ class Link(Generic[M]):
         self.failures = 0  # requests without an answer, since the last one with an answer
         self.is_warned = False
         self.error: SeequeueError | None = None  # one that needs somebody
+        self.asked = -math.inf  # when the latest request for messages was sent
+
+    def seconds_to_wait(self, now: float) -> float:
+        """Return for how long to wait for the answer to a request for messages, when the consumer stops."""
+        return max(0.0, self.asked + POLL_GRACE - now)
 
     def reserve(self, max: int) -> Operation[list[M]]:
         """Reserve up to `max` messages, once."""

@@ -11,6 +11,7 @@ from typing import Any
 
 from seequeue.drivers import Driver, PollDriver
 from seequeue.errors import SeequeueError
+from seequeue.work import background
 from seequeue.work.hand import Job
 from seequeue.work.link import CLOSE_SECONDS, Link, log
 from seequeue.work.outcomes import Outcome
@@ -36,6 +37,7 @@ class Pump:
         self.takers, self.fetcher, self.settler = (threading.Condition(self.lock) for _ in range(3))
         self.is_fetching = True
         self.is_closing = False
+        self.must_stop = False
         self.pid = os.getpid()
         self.threads = [
             threading.Thread(target=self._guard, args=(work,), daemon=True, name=f"seequeue-{work.__name__[1:]}")
@@ -44,12 +46,15 @@ class Pump:
         for thread in self.threads:
             thread.start()
         _open.add(self)
+        background.start()
 
     # --- for those who work
 
     def take(self, stop: Any = None) -> list[Job]:
         """Wait for the next jobs, and start them; [] when there will be no more. `stop` is an event that ends it."""
         with self.lock:
+            if self.must_stop:
+                self.stop()
             jobs = self.hand.take(now())
             if not jobs:
                 jobs = self._wait_for_jobs(stop)
@@ -100,28 +105,43 @@ class Pump:
         if self.pid != os.getpid():
             return  # a child of a fork shares the connection with its parent
         with self.lock:
+            is_first, self.must_stop = not self.hand.is_stopping, True
             self.hand.stop()
+            if not self.is_fetching:
+                self.hand.return_all()
             for one in (self.takers, self.fetcher, self.settler):
                 one.notify_all()
-        self.poll.interrupt()
+        if is_first and self.is_fetching:
+            timer = threading.Timer(self.link.seconds_to_wait(now()), self.poll.interrupt)
+            timer.daemon = True
+            with contextlib.suppress(RuntimeError):  # the interpreter ends: close() does it
+                timer.start()
 
-    def close(self, seconds: float = CLOSE_SECONDS) -> None:
+    def stop_at_signal(self) -> None:
+        """Stop, called by the handler of a signal, which may have interrupted the holder of the lock."""
+        self.must_stop = True
+        background.later(self.stop)
+
+    def close(self, reason: str | None = None, seconds: float = CLOSE_SECONDS) -> None:
         """Give back what is in hand, settle what is finished, and end; for a server that is away wait that long."""
         if self.pid != os.getpid():
             return  # a child of a fork: the messages are its parent's
-        self.stop()
         end = now() + seconds
+        self.stop()
         fetching, settling = self.threads
+        fetching.join(self.link.seconds_to_wait(now()))
+        self.poll.interrupt()
         fetching.join(seconds)
         with self.lock:
-            for job in list(self.hand.running):
-                self.give_back(job)
+            for job in [*self.hand.running][::-1]:
+                self.give_back(job, reason)
             self.is_closing = True
             self.settler.notify()
         settling.join(max(0.0, end - now()))
         with self.lock:
-            left = len(self.hand.finished) + len(self.hand.settling)
+            left = len(self.hand.finished) + len(self.hand.returned) + len(self.hand.settling)
             self.hand.finished.clear()
+            self.hand.returned.clear()
         self.link.report_given_up(left)
         self.poll.close()
         _open.discard(self)
@@ -138,9 +158,17 @@ class Pump:
             self.link.error = SeequeueError("internal", f"{type(error).__name__}: {error}")
             self.stop()
         finally:
-            with self.lock:
-                self.is_fetching = self.is_fetching and work != self._fetch
-                self.takers.notify_all()
+            if work == self._fetch:
+                self._fetched()
+
+    def _fetched(self) -> None:
+        """Give back what waits, if this is a stop: no more will come that would be behind it in the queue."""
+        with self.lock:
+            self.is_fetching = False
+            if self.hand.is_stopping:
+                self.hand.return_all()
+            self.takers.notify_all()
+            self.settler.notify()
 
     def _fetch(self) -> None:
         is_last = False  # whether the end is at an empty answer
@@ -151,6 +179,7 @@ class Pump:
                 if self.hand.is_stopping:
                     return
                 want, is_clear = self.hand.want(now()), self.hand.is_clear
+                self.link.asked = now()
             try:
                 messages = self.poll.run(self.link.reserve(want))
             except SeequeueError as error:
@@ -167,8 +196,6 @@ class Pump:
             self.link.answered()
             with self.lock:
                 self.hand.receive(messages, now())
-                if self.hand.is_stopping:
-                    self.hand.stop()
                 self.takers.notify(len(messages))
                 self.settler.notify()  # there is a lease to renew
             if self.link.until_empty and not messages:
@@ -185,7 +212,7 @@ class Pump:
         while True:
             with self.lock:
                 while not (request := self.hand.settlement(now())):
-                    if self.is_closing and not self.hand.finished:
+                    if self.is_closing and not self.hand.finished and not self.hand.returned:
                         return
                     seconds = self.hand.next_time() - now()
                     self.settler.wait(min(max(seconds, 0.0), threading.TIMEOUT_MAX))

@@ -14,7 +14,7 @@ from typing import Any
 
 from seequeue.core.protocol import check_lease, check_number, check_wait
 from seequeue.errors import LeaseExpired
-from seequeue.work import signals
+from seequeue.work import background, signals
 from seequeue.work.aio import AsyncPump
 from seequeue.work.hand import Hand, Job
 from seequeue.work.link import Link, log
@@ -228,7 +228,7 @@ class Worker(_Worker):
             for number in range(self.options.concurrency)
         ]
         grace = self.options.grace
-        with signals.stopping(self.stop):
+        with signals.stopping(lambda: background.later(self.stop)):
             try:
                 for thread in threads:
                     thread.start()
@@ -254,9 +254,7 @@ class Worker(_Worker):
             result = self._run(self._argument(jobs))
         except Exception as error:
             outcomes = [self._failed(job, error) for job in jobs]
-        except BaseException as error:  # SystemExit, GeneratorExit
-            for job in jobs:
-                pump.give_back(job)
+        except BaseException as error:  # SystemExit, GeneratorExit: the jobs are given back at the end
             self.fatal = error
             self.stop()
             return
@@ -353,13 +351,9 @@ class AsyncWorker(_Worker):
             outcomes = [self._failed(job, error) for job in jobs]
         except asyncio.CancelledError as error:
             if self.hand.is_stopping:
-                for job in jobs:
-                    pump.give_back(job)
-                raise
+                raise  # the jobs are given back at the end
             outcomes = [self._failed(job, error) for job in jobs]  # the function cancelled something, not us
-        except BaseException as error:  # SystemExit, GeneratorExit
-            for job in jobs:
-                pump.give_back(job)
+        except BaseException as error:  # SystemExit, GeneratorExit: the jobs are given back at the end
             self.fatal = error
             self.stop()
             return
