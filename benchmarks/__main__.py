@@ -46,7 +46,6 @@ from benchmarks.measure import (
 )
 from benchmarks.neighbours.rows import neighbours
 from benchmarks.results import NO_GOAL, Row, at_least, at_most
-from benchmarks.workers import workers
 from tests.servers import ROOT, App, Store, free_port, running, until
 
 
@@ -384,7 +383,6 @@ def main() -> None:
             *requests(ours, guarded, naive, store, folder),
             *jobs(ours, store),
             *neighbours(ours, store),
-            *workers(store, folder),
             *embedded(ours, folder),
             *streams(ours, store, folder),
             *depth(ours, store),

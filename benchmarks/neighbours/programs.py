@@ -4,12 +4,13 @@ REDIS_URL names the server. `fill` enqueues JOBS jobs, `send` one for each line 
 worker. All settings are the library's defaults, except for the number of concurrent jobs and the log, which is off.
 """
 
+import asyncio
 import os
 import signal
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from benchmarks.neighbours.job import JOBS, job
@@ -33,6 +34,19 @@ def seequeue() -> Program:
     queue = Queue("jobs")
     worker = queue.worker(concurrency=CONCURRENCY)(lambda message: job(int(message)))
     return Program(lambda sent: queue.push(str(sent)), worker.run, lambda: queue.push_many(["0"] * JOBS))
+
+
+def seequeue_tasks() -> Program:
+    from seequeue import AsyncQueue
+
+    async def one(message: Any) -> None:
+        job(int(message))
+
+    async def work() -> None:
+        async with AsyncQueue("jobs") as queue:
+            await queue.worker(concurrency=CONCURRENCY)(one).run()
+
+    return replace(seequeue(), work=lambda: asyncio.run(work()))
 
 
 def rq() -> Program:
@@ -79,6 +93,7 @@ def dramatiq() -> Program:
 
 PROGRAMS: dict[str, Callable[[], Program]] = {
     "Seequeue": seequeue,
+    "Seequeue, tasks": seequeue_tasks,
     "RQ": rq,
     "Celery, gevent": lambda: celery("gevent"),
     "Celery, threads": lambda: celery("threads"),

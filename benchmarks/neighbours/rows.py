@@ -24,7 +24,7 @@ PROGRAMS = ["-W", "ignore", "-m", "benchmarks.neighbours.programs"]
 ROUNDS = 3  # with BullMQ, the fastest; one with the others
 IDLE_JOBS = 11  # the first opens the connection of the sender
 IDLE_SECONDS = 0.1  # before each of them
-TIMEOUT = 60.0  # seconds for a program, which would otherwise hang for ever
+TIMEOUT = 120.0  # seconds for a program, which would otherwise hang for ever
 
 
 @dataclass
@@ -50,6 +50,7 @@ def neighbours(ours: App, store: Store) -> Iterator[Row]:
     print("Other libraries' workers", flush=True)
     python = [str(INSTALLED / "bin" / "python"), *PROGRAMS]
     own = Library([sys.executable, *PROGRAMS, "Seequeue"], 20_000)
+    tasks = Library([sys.executable, *PROGRAMS, "Seequeue, tasks"], 20_000)
     others = {
         "BullMQ": Library([str(NODE), "benchmarks/neighbours/bullmq.cjs"], 20_000),
         "dramatiq": Library([*python, "dramatiq"], 5_000),
@@ -62,7 +63,7 @@ def neighbours(ours: App, store: Store) -> Iterator[Row]:
     environment = {**os.environ, "REDIS_URL": store.url, "SEEQUEUE_URL": ours.url}
     environment |= {"NODE_PATH": str(INSTALLED / "node_modules"), "PYTHONPATH": str(ROOT / "client" / "python")}
     for round_ in range(ROUNDS):
-        for library in (own, fastest) if round_ else (own, *others.values()):
+        for library in (own, fastest) if round_ else (own, tasks, *others.values()):
             measure(library, store, False, environment)
         for library in (own, fastest):
             measure(library, store, True, environment)
@@ -72,9 +73,13 @@ def neighbours(ours: App, store: Store) -> Iterator[Row]:
         value, detail = compare(own, library, durable=False)
         label = f"jobs of a worker : {name}"
         yield at_least(label, value, 1.0, detail) if library is fastest else Row(label, value, NO_GOAL, True, detail)
+    value, detail = compare(tasks, fastest, durable=False)
+    yield Row("jobs of a worker of tasks : BullMQ", value, NO_GOAL, True, detail)
     value, detail = compare(own, fastest, durable=True)
     yield at_least("jobs of a worker, appendfsync always : BullMQ", value, 0.5, detail)
-    detail = ", ".join(f"{name} {library.latency:.1f}" for name, library in {"Seequeue": own, **others}.items())
+    detail = ", ".join(
+        f"{name} {library.latency:.1f}" for name, library in {"Seequeue": own, "tasks": tasks, **others}.items()
+    )
     best = min(library.latency for library in others.values())
     yield at_most("time from a push to an idle worker's start : best other", own.latency / best, 1.0, f"{detail} ms")
 
