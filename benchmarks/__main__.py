@@ -44,8 +44,8 @@ from benchmarks.measure import (
     shell,
     timed,
 )
+from benchmarks.neighbours.rows import neighbours
 from benchmarks.results import NO_GOAL, Row, at_least, at_most
-from benchmarks.workers import workers
 from tests.servers import ROOT, App, Store, free_port, running, until
 
 
@@ -382,7 +382,7 @@ def main() -> None:
         rows = [
             *requests(ours, guarded, naive, store, folder),
             *jobs(ours, store),
-            *workers(store, folder),
+            *neighbours(ours, store),
             *embedded(ours, folder),
             *streams(ours, store, folder),
             *depth(ours, store),
