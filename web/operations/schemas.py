@@ -182,11 +182,12 @@ SHARED: dict[str, Schema] = {
             limit={"type": "integer", "description": "The limit that was exceeded."},
             stale=list_of({"type": "string"}, "The ids that are not held."),
             pushed=whole("Messages of a stream that were stored before the error."),
+            imported=whole("Messages of an import that were stored before the error."),
             line=whole("The line of a stream at fault, from 1."),
             moved=whole("Messages that were moved before the error."),
             undo=text("With `moved`: the token for `restore`."),
         ),
-        "description": "Nothing was changed, except for the messages that `pushed` and `moved` count. After the code "
-        "`outcome_unknown` it is not known whether anything was changed.",
+        "description": "Nothing was changed, except for the messages that `pushed`, `imported` and `moved` count. "
+        "After the code `outcome_unknown` it is not known whether anything was changed.",
     },
 }
