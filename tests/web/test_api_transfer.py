@@ -77,7 +77,8 @@ def test_an_import_with_a_key_happens_once_or_not_at_all(api: Api) -> None:
     check_error(import_into(api, lines({"message": "b"}), headers=headers), 409, "conflict")
     other = {"Idempotency-Key": "other"}
     broken = lines({"message": "c"}, {"message": "d", "ttl": 5})
-    check_error(import_into(api, broken, headers=other), 400, "unknown_parameter")
+    found = check_error(import_into(api, broken, headers=other), 400, "unknown_parameter")
+    assert (found["imported"], found["line"]) == (0, 2)
     check_error(import_into(api, lines(*[{"message": "e"}] * 1001), headers=other), 413, "too_many_messages")
     assert api.messages() == [b"a"]
 

@@ -225,9 +225,13 @@ def import_queue(request: Request, queue: ReliableQueue, key: str | None) -> Ans
         blocks = iter_body(request, eager=True)
         imported, count = import_lines(queue, blocks, settings.max_message_bytes, checkpoint)
     else:
-        lines = list(filter(None, read_body(request, settings.max_body_bytes).splitlines()))
-        if len(lines) > MAX_BATCH:
-            raise ApiError("too_many_messages", limit=MAX_BATCH)
-        messages = [read_exported(line, settings.max_message_bytes, checkpoint) for line in lines]
+        messages = []
+        for number, line in enumerate(read_body(request, settings.max_body_bytes).splitlines(), 1):
+            if line and len(messages) == MAX_BATCH:
+                raise ApiError("too_many_messages", limit=MAX_BATCH)
+            try:
+                messages += [read_exported(line, settings.max_message_bytes, checkpoint)] if line else []
+            except ApiError as error:
+                raise error.with_details(imported=0, line=number) from None
         imported, count = len(messages), queue.import_messages(messages, key).count
     return {"success": True, "imported": imported, "count": count}
