@@ -1,4 +1,4 @@
-"""A proxy in front of an app that loses answers, and gives answers of its own."""
+"""What the tests of the client look at, and a proxy in front of an app that loses answers."""
 
 import contextlib
 import json
@@ -6,7 +6,21 @@ import socket
 import threading
 from typing import Any
 
+from seequeue import Queue
+
 from tests.servers import free_port
+
+
+def facts(queue: Queue) -> tuple[int, int, int, int]:
+    """Return the numbers of messages that are waiting, reserved, delayed and dead."""
+    counts = queue.count()
+    return counts.count, counts.reserved, counts.delayed, counts.dead
+
+
+def dead(queue: Queue) -> list[tuple[bytes, int | None, str | None]]:
+    """Return the dead letters of a queue, each with its deliveries and its reason."""
+    with Queue(f"{queue.name}.dead", url=queue.url) as letters:
+        return [(bytes(one), one.deliveries, one.reason) for one in letters.all(details=True)]
 
 
 class HttpProxy:
@@ -41,11 +55,13 @@ class HttpProxy:
         self._plans += [[part, f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body]] * times
 
     def accept(self) -> None:
+        self._is_refusing = False
         self._listener = socket.create_server(("127.0.0.1", self.port), reuse_port=False)
         threading.Thread(target=self._listen, args=(self._listener,), daemon=True).start()
 
     def refuse(self) -> None:
         """Break all connections and refuse new ones."""
+        self._is_refusing = True
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
@@ -92,8 +108,10 @@ class HttpProxy:
     def _forward(self, client: socket.socket, request: bytes, *, is_lost: bool) -> bool:
         """Send a request to the app, and pass the answer on; return whether the connection can go on."""
         with socket.create_connection(("127.0.0.1", self.target)) as app:
-            app.sendall(request)
             self._open.add(app)
+            if self._is_refusing:
+                return False
+            app.sendall(request)
             while data := app.recv(1 << 16):
                 if not is_lost:
                     client.sendall(data)

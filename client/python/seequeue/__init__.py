@@ -15,6 +15,7 @@ from seequeue.errors import (
     Unavailable,
 )
 from seequeue.queue import AsyncMessage, AsyncQueue, Message, Queue
+from seequeue.work.worker import AsyncWorker, Worker
 
 __version__ = "2.0.0.dev0"
 
@@ -22,6 +23,7 @@ __all__ = [
     "Age",
     "AsyncMessage",
     "AsyncQueue",
+    "AsyncWorker",
     "Consumer",
     "Counts",
     "JobFailed",
@@ -43,4 +45,5 @@ __all__ = [
     "Settled",
     "Unauthorized",
     "Unavailable",
+    "Worker",
 ]

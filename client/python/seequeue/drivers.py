@@ -1,7 +1,9 @@
 """Run an operation with the HTTP library: blocking, or under asyncio."""
 
 import asyncio
+import contextlib
 import os
+import socket
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -42,9 +44,10 @@ class _Connections(Generic[C]):
         return client
 
 
-def _options(request: Request) -> dict[str, Any]:
+def _options(request: Request, extensions: dict[str, Any] | None = None) -> dict[str, Any]:
     timeout = httpx2.Timeout(request.timeout, connect=CONNECT_TIMEOUT)
-    return {"content": request.content, "headers": dict(request.headers), "timeout": timeout}
+    headers = dict(request.headers)
+    return {"content": request.content, "headers": headers, "timeout": timeout, "extensions": extensions or {}}
 
 
 def _disconnected(error: httpx2.TransportError) -> Disconnected:
@@ -55,7 +58,9 @@ class Driver:
     """Runs operations with blocking I/O. Threads can share it."""
 
     def __init__(self, headers: dict[str, str]) -> None:
+        self.headers = headers
         self.connections = _Connections[httpx2.Client](headers)
+        self.extensions: dict[str, Any] = {}
 
     def run(self, operation: Operation[T]) -> T:
         """Return the result of an operation that is no stream."""
@@ -72,7 +77,8 @@ class Driver:
         if isinstance(effect, Next):
             raise TypeError("An async iterable needs an AsyncQueue.")
         try:
-            found = self.connections.get(httpx2.Client).request(effect.method, effect.url, **_options(effect))
+            options = _options(effect, self.extensions)
+            found = self.connections.get(httpx2.Client).request(effect.method, effect.url, **options)
         except httpx2.TransportError as error:
             return _disconnected(error)
         return Response(found.status_code, found.headers, found.content)
@@ -120,6 +126,29 @@ class Driver:
             clients, self.connections.clients = self.connections.clients, {}
             for client in clients.values():
                 client.close()
+
+
+class PollDriver(Driver):
+    """A driver of one thread, whose request another thread can end."""
+
+    def __init__(self, headers: dict[str, str]) -> None:
+        super().__init__(headers)
+        self.extensions = {"trace": self._trace}
+        self.is_interrupted = False
+        self._socket: socket.socket | None = None
+
+    def _trace(self, event: str, info: dict[str, Any]) -> None:
+        if event in ("connection.connect_tcp.complete", "connection.start_tls.complete"):
+            self._socket = info["return_value"].get_extra_info("socket")
+            if self.is_interrupted:
+                self.interrupt()
+
+    def interrupt(self) -> None:
+        """Break the connection: the request ends with an error, unless its answer has arrived. The next ones fail."""
+        self.is_interrupted = True
+        if self._socket:
+            with contextlib.suppress(OSError):
+                socket.socket.shutdown(self._socket, socket.SHUT_RDWR)  # of the connection below TLS, too
 
 
 class AsyncDriver:

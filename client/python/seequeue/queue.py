@@ -9,6 +9,8 @@ from seequeue.core import streams, verbs
 from seequeue.core.protocol import Operation
 from seequeue.core.verbs import Client, Reserved
 from seequeue.drivers import AsyncDriver, Driver
+from seequeue.work.consumer import AsyncConsumer, ConsumeOptions, Consumer, consume
+from seequeue.work.worker import AsyncWorker, Worker, WorkerOptions, worker
 
 DEFAULT_URL = "http://localhost:5000"
 
@@ -69,6 +71,20 @@ def async_iterating(
     return method
 
 
+Options = TypeVar("Options")
+R = TypeVar("R")
+
+
+def making(parse: Callable[P, Options], make: Callable[[S, Options], R]) -> Callable[Concatenate[S, P], R]:
+    """Make a method that takes the parameters of `parse`, and returns what `make` makes of the options."""
+
+    @functools.wraps(parse)
+    def method(self: S, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        return make(self, parse(*args, **kwargs))
+
+    return method
+
+
 class Message(Reserved):
     """A reserved message of a Queue: its bytes, with `text` and `json()`."""
 
@@ -84,6 +100,14 @@ class Message(Reserved):
     extend = blocking(verbs.extend)
 
 
+def _consumer(queue: "Queue", options: ConsumeOptions) -> Consumer[Message]:
+    return Consumer(queue, options)
+
+
+def _worker(queue: "Queue", options: WorkerOptions) -> Callable[[Callable[[Any], Any]], Worker]:
+    return functools.partial(Worker, queue, options)
+
+
 class AsyncMessage(Reserved):
     """A reserved message of an AsyncQueue: its bytes, with `text` and `json()`."""
 
@@ -97,6 +121,14 @@ class AsyncMessage(Reserved):
     release = awaitable(verbs.release)
     reject = awaitable(verbs.reject)
     extend = awaitable(verbs.extend)
+
+
+def _async_consumer(queue: "AsyncQueue", options: ConsumeOptions) -> AsyncConsumer[AsyncMessage]:
+    return AsyncConsumer(queue, options)
+
+
+def _async_worker(queue: "AsyncQueue", options: WorkerOptions) -> Callable[[Callable[[Any], Any]], AsyncWorker]:
+    return functools.partial(AsyncWorker, queue, options)
 
 
 def _url(url: str | None) -> str:
@@ -148,6 +180,8 @@ class Queue(Client[Message]):
     push_many = blocking(streams.push_many)
     pop = blocking(verbs.pop)
     reserve = blocking(verbs.reserve)
+    consume = making(consume, _consumer)
+    worker = making(worker, _worker)
     settle = blocking(verbs.settle)
     result = blocking(verbs.result)
     set_result = blocking(verbs.set_result)
@@ -201,6 +235,8 @@ class AsyncQueue(Client[AsyncMessage]):
     push_many = awaitable(streams.push_many)
     pop = awaitable(verbs.pop)
     reserve = awaitable(verbs.reserve)
+    consume = making(consume, _async_consumer)
+    worker = making(worker, _async_worker)
     settle = awaitable(verbs.settle)
     result = awaitable(verbs.result)
     set_result = awaitable(verbs.set_result)

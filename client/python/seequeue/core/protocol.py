@@ -200,7 +200,7 @@ def call(
         answer = outcome((yield request))
         if not isinstance(answer, SeequeueError):
             return answer
-        if answer.code == empty:
+        if empty and answer.code == empty:
             return {}
         was_lost = was_lost or isinstance(answer, OutcomeUnknown)
         if released and was_lost and isinstance(answer, LeaseExpired):
@@ -214,6 +214,16 @@ def call(
             log.warning("%s does not answer; trying again. %s", server.url, answer)
         attempt += 1
         yield Sleep(delay)
+
+
+def once(request: Request, *, empty: str = "") -> Operation[dict[str, Any]]:
+    """Send a request once, and return the answer; {} for the code `empty`."""
+    answer = outcome((yield request))
+    if not isinstance(answer, SeequeueError):
+        return answer
+    if empty and answer.code == empty:
+        return {}
+    raise answer
 
 
 def outcome(response: Response | Disconnected) -> SeequeueError | dict[str, Any]:

@@ -31,9 +31,12 @@ from seequeue.core.protocol import (
     post,
     with_query,
 )
-from seequeue.errors import JobFailed, Refused
+from seequeue.errors import JobFailed, LeaseExpired, Refused
 
 BYTES = {"Content-Type": "application/octet-stream"}
+
+
+Self = TypeVar("Self", bound="Reserved")
 
 
 class Reserved(Payload):
@@ -49,6 +52,21 @@ class Reserved(Payload):
     deadline: float
     queue: str | None
     client: "Client[Any]"
+    held: Any = None  # by whom, if a consumer or a worker gave it
+    is_settled = False  # by its own method; then there is nothing left to do
+
+    def __enter__(self: Self) -> Self:
+        if self.held is None:
+            raise RuntimeError("Only a message of consume() has a with block; ack or release this one.")
+        self.held.enter()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> bool:
+        return bool(self.held.leave(error))
+
+    def __reduce__(self) -> Any:  # for the process of an executor
+        facts = (self.id, self.deliveries, self.max_deliveries, self.deadline, self.queue)
+        return unpickled, (type(self), bytes(self), facts)
 
     @property
     def job(self) -> str | None:
@@ -57,6 +75,13 @@ class Reserved(Payload):
 
 
 M = TypeVar("M", bound=Reserved)
+
+
+def unpickled(kind: type[M], content: bytes, facts: tuple[Any, ...]) -> M:
+    """Return a message in another process. It cannot be settled there, as its consumer does that."""
+    message = kind(content)
+    message.id, message.deliveries, message.max_deliveries, message.deadline, message.queue = facts
+    return message
 
 
 class Client(Server, Generic[M]):
@@ -177,7 +202,7 @@ def ack(message: Reserved, *, result: Any = None, job: str | int | None = None) 
         if name is None:
             raise ValueError("A result needs the name of a job: 1 to 255 visible ASCII characters.")
         item |= {"job": name, "result": encode_result(result)}
-    yield from call(message.client, post(message.client.path("ack", message.queue), **item))
+    yield from _settle(message, post(message.client.path("ack", message.queue), **item))
 
 
 def encode_result(result: Any) -> str | dict[str, str]:
@@ -208,7 +233,17 @@ def reject(message: Reserved, reason: str | None = None) -> Operation[None]:
 
 def _release(message: Reserved, item: dict[str, Any]) -> Operation[None]:
     request = post(message.client.path("release", message.queue), id=message.id, job=message.job, **item)
-    yield from call(message.client, request, released=True)
+    yield from _settle(message, request, released=True)
+
+
+def _settle(message: Reserved, request: Request, *, released: bool = False) -> Operation[None]:
+    """End a reservation. A consumer that has the message in hand then leaves it alone."""
+    try:
+        yield from call(message.client, request, released=released)
+    except LeaseExpired:
+        message.is_settled = True
+        raise
+    message.is_settled = True
 
 
 MAX_REASON = 1000  # characters
