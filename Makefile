@@ -46,8 +46,9 @@ format: .venv/develop.stamp
 	$(RUN) ruff check --fix .
 	$(RUN) ruff format .
 
-docs: .venv/run.stamp
+docs: .venv/develop.stamp
 	$(RUN) web.api
+	.venv/bin/python client/python/reference.py
 
 screenshots: .venv/develop.stamp
 	$(RUN) tests.page.screenshots

@@ -5,13 +5,14 @@
 --                       that makes ids unguessable, messages; extra keys: those of answers
 --               Output: length of the queue, first and third part of the ids of delayed messages, 1 if this answer was
 --                       saved
--- import        Input:  as of push, without a delay; instead of messages {what is known of it, message}..., in pop order
+-- import        Input:  as of push, with delay 0; {what is known of a message, the message}..., in pop order
 --               Output: as of push
 -- store_result  Input:  seconds to keep it, result; extra key: where it is stored
 --
 -- `push` adds messages to the back, `push_front` to the front, the last of them foremost, and `push_later` to the back
--- when the delay has ended. `import` stores messages as they were elsewhere; what is known of one is '<state>:<deliveries>:
--- <when it failed>:<when it died>:<deadline>:<reason>', a time that is not known being 0. To put popped messages back, `push_front` also exists as a script that a full server runs.
+-- when the delay has ended. To put popped messages back, `push_front` also exists as a script that a full server runs.
+-- `import` puts each message into the state that it had in another queue. What is known of one is
+-- '<state>:<deliveries>:<when it failed>:<when it died>:<deadline>:<reason>', where a time is 0 if it is not known.
 
 local FIRST = 7 -- in ARGV
 local MAX_ARGUMENTS = 1000 -- to unpack at once; Lua fails near 8,000

@@ -18,6 +18,17 @@ def environment(url: str, **more: str) -> dict[str, str]:
     return {**known, "PYTHONPATH": paths, "SEEQUEUE_URL": url, **more}
 
 
+def put_on_path(folder: Path) -> str:
+    """Put the command into a folder; return a PATH that begins with it."""
+    script = folder / "seequeue"
+    env = {"PYTHONPATH": environment("")["PYTHONPATH"]}
+    script.write_text(
+        f"#!{sys.executable}\nimport sys\nsys.path[:0] = {env['PYTHONPATH'].split(os.pathsep)}\n{COMMAND[2]}\n"
+    )
+    script.chmod(0o755)
+    return f"{folder}{os.pathsep}{os.environ['PATH']}"
+
+
 def seequeue(
     url: str, *arguments: str, sent: bytes = b"", code: int = 0, **options: Any
 ) -> subprocess.CompletedProcess[bytes]:

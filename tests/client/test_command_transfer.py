@@ -1,5 +1,6 @@
 """`seequeue export | seequeue import`: a whole queue on another server, also if a server dies in the middle."""
 
+import asyncio
 import json
 import os
 import signal
@@ -8,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from seequeue import Queue, Refused
+from seequeue import AsyncQueue, Queue, Refused
 
 from tests.client.commands import COMMAND, environment, seequeue, start
 from tests.client.helpers import HttpProxy
@@ -48,6 +49,17 @@ def test_an_import_survives_lost_answers_and_stores_each_message_once(
     assert flaky.import_lines(lines, progress=lambda *done: shown.append(done)) == 2500
     assert list(queue.all()) == [b"%d" % number for number in range(2500)]
     assert shown == [(1000, 2500), (2000, 2500), (2500, 2500)]
+
+
+def test_a_queue_is_exported_and_imported_under_asyncio(site: App, queue: Queue, name: str) -> None:
+    async def copy() -> int:
+        async with AsyncQueue(name, url=site.url) as source, AsyncQueue(name + "x", url=site.url) as target:
+            return await target.import_lines(source.export())
+
+    queue.push_many(["a", "b"])
+    assert asyncio.run(copy()) == 2
+    with Queue(name + "x", url=site.url) as target:
+        assert list(target.all()) == [b"a", b"b"]
 
 
 def test_an_import_goes_on_when_its_server_was_killed(serve: Callable[..., App], tmp_path: Path) -> None:
