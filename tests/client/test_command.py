@@ -77,6 +77,12 @@ def test_each_line_is_pushed_as_it_comes(site: App, queue: Queue, name: str, tmp
     assert (tmp_path / "log").read_text() == "3 pushed.\n"
 
 
+def test_lines_that_are_refused_leave_those_before_them(site: App, queue: Queue, name: str) -> None:
+    sent = b"a\nb\n" * 40_000 + b"x" * ((1 << 20) + 1)
+    assert err(site.url, "push", name, "--each-line", sent=sent, code=1).startswith("80,000 pushed; ")
+    assert queue.count().count == 80_000
+
+
 def test_pop_takes_from_the_first_queue_that_has_a_message(site: App, queue: Queue, name: str) -> None:
     queue.push_many(["a", "b\nc", b"\xff"])
     assert out(site.url, "pop", "no-such-queue", name) == "a"
@@ -165,7 +171,8 @@ def test_a_server_that_comes_back_is_waited_for(front: HttpProxy, queue: Queue, 
 
 def test_a_token_is_sent(serve: Any) -> None:
     app = serve(API_TOKEN="a-token-of-this-test", WEB_CONCURRENCY="1")
-    assert "token" in err(app.url, "count", "jobs", code=1)
+    for verb in (["count", "jobs"], ["tail", "jobs"], ["watch"], ["work", "jobs", "--", "true"]):
+        assert "token" in err(app.url, *verb, code=1)
     assert out(app.url, "count", "jobs", "--token", "a-token-of-this-test") == "0\n"
     assert out(app.url, "count", "jobs", env={"SEEQUEUE_TOKEN": "a-token-of-this-test"}) == "0\n"
 

@@ -244,7 +244,8 @@ def test_a_service_that_is_away_is_tried_again(site: App, queue: Queue, name: st
 
 
 def test_a_wrong_endpoint_or_header_takes_no_message(site: App, name: str) -> None:
-    assert "ENDPOINT" in err(site.url, "forward", name, "nowhere", code=2)
+    for endpoint in ("nowhere", "http://", "http://[::1"):
+        assert "ENDPOINT" in err(site.url, "forward", name, endpoint, code=2)
     assert "NAME: VALUE" in err(site.url, "forward", name, "http://localhost", "-H", "nothing", code=2)
 
 

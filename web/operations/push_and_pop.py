@@ -5,7 +5,7 @@ from functools import partial
 
 from flask import Response
 
-from broker.models import Limited, Paused, Pushed
+from broker.models import Exported, Limited, Paused, Pushed
 from broker.queue import ReliableQueue
 from web.errors import ApiError
 from web.input.body import BYTES, TEXT, iter_body, lines_kind, read_body
@@ -225,7 +225,7 @@ def import_queue(request: Request, queue: ReliableQueue, key: str | None) -> Ans
         blocks = iter_body(request, eager=True)
         imported, count = import_lines(queue, blocks, settings.max_message_bytes, checkpoint)
     else:
-        messages = []
+        messages = list[Exported]()
         for number, line in enumerate(read_body(request, settings.max_body_bytes).splitlines(), 1):
             if line and len(messages) == MAX_BATCH:
                 raise ApiError("too_many_messages", limit=MAX_BATCH)

@@ -5,9 +5,7 @@ import functools
 import json
 import logging
 import os
-import signal
 import sys
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -168,13 +166,6 @@ def progress(total: int | None, label: str) -> Iterator[Callable[[int], object]]
 
 
 # --- the end
-
-
-def stop_on_signals() -> threading.Event:
-    """Return an event that SIGTERM sets."""
-    stop = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    return stop
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:

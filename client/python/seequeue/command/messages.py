@@ -9,9 +9,11 @@ import click
 
 from seequeue.command.base import Nothing, Session, as_json, on_terminal, print_line, progress, queue_argument, verb
 from seequeue.core.messages import Listed
+from seequeue.errors import SeequeueError
 from seequeue.queue import Queue
 
 READ_BYTES = 1 << 20
+MAX_LINE_BYTES = 16 << 20  # a server takes no longer message, unless it is set up for that
 
 
 @verb()
@@ -50,18 +52,34 @@ def push(
 
 def push_lines(queue: Queue) -> int:
     """Push the lines of standard input as they come; empty ones are skipped. Return their number."""
-    pushed, done, rest = 0, 0, b""
+    pushed, in_block = 0, 0
+
+    def note(done: int, _: int | None) -> None:
+        nonlocal in_block
+        in_block = done
+
     with progress(input_size(), "Pushing") as show:
-        for block in input_blocks():
-            *lines, rest = (rest + block).split(b"\n")
-            pushed += queue.push_many(line for line in map(without_return, lines) if line)
-            show(done := done + len(block))
-        pushed += queue.push_many([without_return(rest)] if rest.strip(b"\r") else [])
+        read = 0
+        for size, lines in input_lines():
+            try:
+                pushed, in_block = pushed + queue.push_many(lines, progress=note), 0
+            except SeequeueError as error:
+                error.args = (f"{pushed + in_block:,} pushed; {error}",)
+                raise
+            show(read := read + size)
     return pushed
 
 
-def without_return(line: bytes) -> bytes:
-    return line.removesuffix(b"\r")
+def input_lines() -> Iterator[tuple[int, list[bytes]]]:
+    """Yield the lines of each block of standard input, and the size of the block."""
+    rest = b""
+    for block in input_blocks():
+        *lines, rest = (rest + block).split(b"\n")
+        if len(rest) > MAX_LINE_BYTES:
+            raise click.ClickException(f"A line is longer than {MAX_LINE_BYTES >> 20} MiB.")
+        yield len(block), [line for one in lines if (line := one.removesuffix(b"\r"))]
+    if line := rest.removesuffix(b"\r"):
+        yield 0, [line]
 
 
 def input_blocks() -> Iterator[bytes]:

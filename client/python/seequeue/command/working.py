@@ -231,14 +231,23 @@ def forward(
     \b
     seequeue forward orders https://example.com/orders --concurrency 8
     """
-    if not endpoint.startswith(("http://", "https://")):
-        raise click.UsageError("ENDPOINT must begin with http:// or https://", click.get_current_context())
+    if not is_url(endpoint):
+        raise click.UsageError("ENDPOINT must be a URL with http:// or https://", click.get_current_context())
     more = {name.strip(): value.strip() for name, _, value in (one.partition(":") for one in header)}
     if not all(name and value for name, value in more.items()):
         raise click.UsageError("A header is written as 'NAME: VALUE'", click.get_current_context())
     limits = httpx2.Limits(max_connections=None, max_keepalive_connections=options["concurrency"])
     with session.queue(queue) as source, httpx2.Client(timeout=within, limits=limits) as http:
         run_worker(session, source, Poster(http, endpoint, more), **options)
+
+
+def is_url(text: str) -> bool:
+    """Return whether a text is the URL of a web service."""
+    try:
+        url = httpx2.URL(text)
+    except httpx2.InvalidURL:
+        return False
+    return url.scheme in ("http", "https") and bool(url.host)
 
 
 class Poster:
