@@ -5,8 +5,9 @@
 #   make test     the checks, then every test (ARGS="-k push" selects some)
 #   make check    lint, format, types and layers
 #   make format   let the linter and the formatter fix what they can
-#   make docs     write docs/api.md, from the rows of the operations and of the error codes
+#   make docs     write docs/api.md from the rows of operations and error codes, and the verbs in docs/command.md
 #   make screenshots   take the pictures in docs/
+#   make dist     build the wheels and sdists of the server and of the Python client, in dist/
 #   make bench    measure for five minutes; writes benchmarks/results.md
 #   make lock     pin everything in the image, with hashes, and list it (after a change to requirements.txt)
 #   make soak     the longest cases, and minutes of random operations and disasters; prints the numbers of lost and duplicate messages
@@ -19,22 +20,23 @@ RUN = .venv/bin/python -m
 # Empty if .venv works. It is broken if its Python is gone, or was upgraded to a version without its packages.
 BROKEN := $(shell .venv/bin/python -Ic 'import pip; $(NEW_ENOUGH)' 2>/dev/null || echo broken)
 
-.PHONY: FORCE run quick test check format docs screenshots bench lock soak
+.PHONY: FORCE run quick test check format docs screenshots dist bench lock soak
 
 run: .venv/run.stamp
 	@exec .venv/bin/python app.py
 
-# Neighbouring tests share servers, so each worker gets a contiguous part, and takes over tests of the other when done.
-PYTEST = $(RUN) pytest -n 2 --dist worksteal
+# Neighbouring tests share servers, so each worker gets a contiguous part, and takes over tests of another when done.
+PYTEST = $(RUN) pytest --dist worksteal
 # Importing the tests without their bytecode takes each worker seconds.
 quick test: export PYTHONDONTWRITEBYTECODE :=
 
 quick: .venv/develop.stamp
-	@$(PYTEST) -q -m "not slow and not soak" --ignore tests/page $(ARGS)
+	@$(PYTEST) -n 2 -q -m "not slow and not soak" --ignore tests/page $(ARGS)
 
-# The tests run after a failed check too, so that one run shows everything.
+# The tests run after a failed check too, so that one run shows everything. Most of the slow ones wait for servers, so
+# there is one worker more than a small machine has cores.
 test: .venv/develop.stamp
-	@$(MAKE) -s check && checked=0 || checked=1; $(PYTEST) $(ARGS) && exit $$checked
+	@$(MAKE) -s check && checked=0 || checked=1; $(PYTEST) -n 3 $(ARGS) && exit $$checked
 
 check: .venv/develop.stamp
 	$(RUN) ruff check .
@@ -52,6 +54,11 @@ docs: .venv/develop.stamp
 
 screenshots: .venv/develop.stamp
 	$(RUN) tests.page.screenshots
+
+dist: .venv/develop.stamp
+	@rm -rf dist
+	@for tree in . $(wildcard client/python); do \
+		(cd $$tree && "$(CURDIR)"/$(RUN) hatchling build -d "$(CURDIR)/dist") || exit; done
 
 bench: .venv/develop.stamp
 	@$(RUN) benchmarks

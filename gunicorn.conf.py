@@ -11,6 +11,7 @@ _settings = from_environment()  # read again at each reload
 _capacity = capacity.plan(_settings.max_blocked_clients)
 
 wsgi_app = "app:app"
+proc_name = "seequeue"
 bind = bind_addresses(_settings)
 workers = _settings.web_concurrency
 worker_class = "server.worker.Worker"  # gevent's: a waiting client costs a greenlet, not a thread

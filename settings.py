@@ -4,6 +4,7 @@ docs/settings.md lists the same rows (`SETTINGS`).
 """
 
 import contextlib
+import difflib
 import ipaddress
 import os
 import re
@@ -15,13 +16,15 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from broker.connections.address import parse_address
+from broker.connections.address import parse_address, without_secrets
 from broker.keys import NAME_RULE, is_name
 
 ROOT = Path(__file__).parent  # relative paths start here
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 TOKEN_RULE = "tokens of 8 to 1024 printable ASCII characters without spaces, separated by commas or newlines"
 PREFIX_RULE = "printable ASCII without spaces and braces"
+MIN_LIKENESS = 0.88  # of a variable to the setting that is meant: REDIS_URI is as like REDIS_URL, CF_API_TOKEN is not
+MAX_LABEL = 24
 HOST_RULE = "a host name or an IP address"
 
 
@@ -95,6 +98,12 @@ def _host(text: str) -> str:
 def _url_prefix(text: str) -> str:
     pattern = r"(/[A-Za-z0-9._~-]*[A-Za-z0-9_~-][A-Za-z0-9._~-]*)*"
     return _matching(pattern, "a path like /queue, of letters, digits and . _ ~ -")(text.rstrip("/"))
+
+
+def _label(text: str) -> str:
+    if len(text) > MAX_LABEL or not text.isprintable():
+        raise ValueError(f"must have at most {MAX_LABEL} printable characters, not {text[:60]!a}")
+    return text
 
 
 def _hosts(text: str) -> tuple[str, ...]:
@@ -208,7 +217,7 @@ class Settings:
         HOST_RULE,
         "the address to listen on; `localhost` means both loopback addresses, `0.0.0.0` all addresses",
     )
-    port: int = _number("PORT", 5000, 1, 65535, "the port to listen on")
+    port: int = _number("PORT", 5000, 0, 65535, "the port to listen on; 0: a free one, which the start prints")
     trusted_hosts: tuple[str, ...] = _setting(
         "TRUSTED_HOSTS",
         "",
@@ -229,6 +238,13 @@ class Settings:
         _networks,
         "IP addresses or networks, separated by commas",
         "the proxies whose `X-Forwarded-For`, `-Proto` and `-Host` headers are trusted",
+    )
+    user_header: str = _setting(
+        "USER_HEADER",
+        "",
+        _matching(r"[A-Za-z0-9-]{0,64}", "a header's name"),
+        "a header like `Remote-User`",
+        "the header in which those proxies name the user: pages show it, and each change is logged with it",
     )
     api_tokens: tuple[bytes, ...] = _token_list(
         "API_TOKEN", "tokens that allow everything; once one is set, every request needs a token"
@@ -267,6 +283,14 @@ class Settings:
     log_requests: bool = _flag(
         "LOG_REQUESTS", "1: print one line of JSON per request, without query, headers, body or token"
     )
+    label: str = _setting(
+        "LABEL",
+        "",
+        _label,
+        f"at most {MAX_LABEL} characters",
+        "what the bar and the title of each page show: staging, say",
+    )
+    open_browser: bool = _flag("OPEN_BROWSER", "1: open the page in a browser once it is served")
 
     @cached_property
     def tokens(self) -> tuple[bytes, ...]:
@@ -283,6 +307,11 @@ class Settings:
         """The URL of the Redis server, the embedded one included."""
         return self.redis_url or f"unix://{quote(os.fsencode(self.data_dir / 'valkey.sock'))}"
 
+    @property
+    def storage(self) -> str:
+        """Where the messages are, as a phrase for people."""
+        return without_secrets(self.redis_url) if self.redis_url else f"{self.data_dir} (the embedded Valkey)"
+
 
 SETTINGS: tuple[Setting, ...] = tuple(row for one in fields(Settings) for row in one.metadata["rows"])
 
@@ -296,7 +325,16 @@ def read(env: Mapping[str, str]) -> Settings:
     settings = Settings(**{one.name: _read_field(env, *one.metadata["rows"]) for one in fields(Settings)})
     if set(settings.api_tokens) & set(settings.read_tokens):
         raise BadSetting("READ_TOKEN and API_TOKEN have a token in common; remove it from one of them")
+    if settings.user_header and not settings.trusted_proxies:
+        raise BadSetting("USER_HEADER needs TRUSTED_PROXIES, since anyone else could forge that header; set them too")
     return settings
+
+
+def find_misspelled(env: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables that are no setting but look like one, each with the name of that setting."""
+    names = [row.name for row in SETTINGS]
+    close = {name: difflib.get_close_matches(name, names, 1, MIN_LIKENESS) for name in sorted({*env} - {*names})}
+    return {name: found[0] for name, found in close.items() if found}
 
 
 def _read_field(env: Mapping[str, str], row: Setting, file_row: Setting | None = None) -> Any:

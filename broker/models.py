@@ -129,11 +129,15 @@ class Ack:
 
 @dataclass(frozen=True)
 class Release:
-    """A message to return now, to return in `delay` seconds, or to bury. If it is buried, its job has failed."""
+    """A message to return now, to return in `delay` seconds, or to bury. If it is buried, its job has failed.
+
+    If its work is `unstarted`, it returns now, and this delivery does not count.
+    """
 
     id: str
     delay: float = 0
     dead: bool = False
+    unstarted: bool = False
     reason: str = ""
     job: str | None = None
 

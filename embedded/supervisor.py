@@ -42,7 +42,7 @@ CLIENT_TIMEOUT = 0.2  # seconds for a client to send its command while the disk 
 MIN_FREE_BYTES = 1 << 20  # with less free space, the next write could make the server exit
 DISK_FULL_REPLY = b"-MISCONF Errors writing to the AOF file: No space left on device\r\n"  # as Valkey words it
 SHUTDOWN = b"SHUTDOWN NOSAVE NOW FORCE\r\n"  # while it loads or runs a script, too; NOSAVE concerns snapshots only
-ALTERNATIVES = "set REDIS_URL to a Redis or Valkey server, or run `docker compose up`"
+ALTERNATIVES = "set REDIS_URL (`seequeue serve --redis`) to a Redis or Valkey server, or run `docker compose up`"
 
 
 class CannotStart(Exception):

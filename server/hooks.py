@@ -30,7 +30,7 @@ from server.bad_requests import write_error
 from server.capacity import Capacity
 from server.clock import MAX_GAP
 from server.listen import check_addresses, page_url
-from settings import ROOT, BadSetting, Settings, read
+from settings import ROOT, BadSetting, Settings, find_misspelled, read
 
 COUNTS_PREFIX = "seequeue-counts-"  # not that of 1.0.0, which holds no lock on its folder
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)  # for a worker: stop gracefully
@@ -40,6 +40,8 @@ CHECK_TIMEOUT = 5  # seconds that the start waits for the check of REDIS_URL
 def start(server: Any, settings: Settings, capacity: Capacity) -> None:
     """Check what the server needs and start the embedded Valkey, or end the process with one line (exit code 2)."""
     _drop_logs_that_block(server)
+    for name, meant in find_misspelled(os.environ).items():
+        server.log.warning("%s is not a setting. Is %s meant?", name, meant)
     try:
         capacity.check(server.log)
         check_addresses(settings, server.cfg)
@@ -60,14 +62,20 @@ def start(server: Any, settings: Settings, capacity: Capacity) -> None:
 
 
 def print_url(server: Any, settings: Settings) -> None:
-    """Print the address of the page."""
+    """Print the address of the page and where the messages are; open the page if that is set."""
     # HOST can be a name, but a socket has its IP address, and a Host header with an IP address is always trusted.
     addresses = [listener.getsockname() for listener in server.LISTENERS] or server.address
     urls = [page_url(*address[:2]) for address in addresses if isinstance(address, tuple)]
-    if urls and takes_a_line(sys.stdout):
-        line = f"The queue is on {urls[0]}{settings.url_prefix.lstrip('/')}\n"
+    if not urls:
+        return
+    url = urls[0] + settings.url_prefix.lstrip("/")
+    if takes_a_line(sys.stdout):
+        lines = f"The queue is on {url}\nIts messages are in {settings.storage}\n"
         with contextlib.suppress(OSError):  # without a buffer, which each worker would try to write again
-            os.write(sys.stdout.fileno(), line.encode())
+            os.write(sys.stdout.fileno(), os.fsencode(lines))
+    if settings.open_browser:
+        command = [sys.executable, "-m", "webbrowser", url]
+        subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True)
 
 
 def stop(server: Any) -> None:

@@ -19,11 +19,12 @@ IN_USE_INTERVAL = 0.1  # seconds between two checks whether it is free
 def bind_addresses(settings: Settings) -> list[str]:
     """Return the addresses for gunicorn to bind.
 
-    `localhost` is both loopback addresses: some clients try ::1 first, some know only 127.0.0.1.
+    `localhost` is both loopback addresses: some clients try ::1 first, some know only 127.0.0.1. With port 0 it is only
+    the latter, since each address would get a port of its own.
     """
     hosts = [settings.host]
     if settings.host.lower() == "localhost":
-        hosts = ["127.0.0.1", "::1"] if _has_ipv6() else ["127.0.0.1"]
+        hosts = ["127.0.0.1", "::1"] if settings.port and _has_ipv6() else ["127.0.0.1"]
     return [f"[{host}]:{settings.port}" if ":" in host else f"{host}:{settings.port}" for host in hosts]
 
 

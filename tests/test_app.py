@@ -20,6 +20,13 @@ def test_the_404_page_escapes_the_path(api: Api) -> None:
     assert "<script>" not in api.http.get("/<script>alert(1)</script>").text.split("</head>")[-1]
 
 
+@pytest.mark.parametrize("path", ["/", "/q/jobs", "/queues", "/api/docs", "/nothing"])
+def test_the_label_is_in_the_bar_and_the_title_of_every_page(api: Api, path: str) -> None:
+    page = api.with_settings(label="<staging>").http.get(path).text
+    assert " – &lt;staging&gt;</title>" in page and '<span id="label">&lt;staging&gt;</span>' in page
+    assert 'id="label"' not in api.http.get(path).text
+
+
 def test_an_answer_is_a_line_of_json_that_is_not_cached(api: Api) -> None:
     answer = api.post("push", json={"message": "ž"})
     assert answer.content_type == "application/json"

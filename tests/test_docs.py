@@ -31,6 +31,7 @@ STORY = (
         "store_result",
         "get_result",
         "healthz",
+        "livez",
         "metrics",
         "openapi",
         "queues_events",

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from settings import SETTINGS, BadSetting, Settings, read
+from settings import SETTINGS, BadSetting, Settings, find_misspelled, read
 from tests.servers import ROOT
 
 
@@ -27,6 +27,11 @@ def test_nothing_needs_to_be_set() -> None:
 def test_an_empty_value_counts_as_none() -> None:
     names = ["REDIS_URL", "QUEUE_NAME", "API_TOKEN", "API_TOKEN_FILE", "TRUSTED_HOSTS", "DATA_DIR", "HOST", "PORT"]
     assert read(dict.fromkeys(names, "")) == read({})
+
+
+def test_a_variable_that_is_spelled_almost_like_a_setting_is_found() -> None:
+    env = dict.fromkeys(["WEB_CONCURENCY", "REDIS_URI", "PORT", "PATH", "HOSTNAME", "CF_API_TOKEN", "REDIS_HOST"], "1")
+    assert find_misspelled(env) == {"WEB_CONCURENCY": "WEB_CONCURRENCY", "REDIS_URI": "REDIS_URL"}
 
 
 def test_each_setting_has_a_row() -> None:
@@ -126,7 +131,11 @@ BAD: list[tuple[str, str]] = [
     ("MAX_DELIVERIES", "-1"),
     ("MAX_DELIVERIES", "1.5"),
     ("MAX_BLOCKED_CLIENTS", "x"),
-    ("PORT", "0"),
+    ("PORT", "-1"),
+    ("LABEL", "x" * 25),
+    ("LABEL", "two\nlines"),
+    ("LABEL", "\udcff"),
+    ("USER_HEADER", "Remote User"),
     ("PORT", "65536"),
     ("PORT", "٥٠٠٠"),
     ("PORT", "9" * 5000),
@@ -163,4 +172,4 @@ def test_a_bad_setting_stops_the_start_with_one_line(command: list[str]) -> None
     env: dict[str, Any] = {"PATH": os.environ["PATH"], "PORT": "seventy"}
     done = subprocess.run([sys.executable, *command], cwd=ROOT, env=env, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "Cannot start: PORT must be an integer from 1 to 65535, not 'seventy'.\n"
+    assert done.stderr == "Cannot start: PORT must be an integer from 0 to 65535, not 'seventy'.\n"

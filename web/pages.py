@@ -88,6 +88,8 @@ def for_templates() -> dict[str, Any]:
         "can_write": can_write(),
         "counts": [name for name in COUNTS if name != "paused"],
         "version": __version__,
+        "label": current_request().settings.label,
+        "user": current_request().user,
     }
 
 
@@ -143,6 +145,13 @@ def docs() -> str:
     }
     made = document(settings, current_app)
     return render_template("docs.html", document=made, groups=groups(made), codes=ERRORS, page=page)
+
+
+@pages.get("/llms.txt")
+def llms() -> Response:
+    """Describe the API to language models, as https://llmstxt.org proposes."""
+    made = document(current_request().settings, current_app)
+    return Response(render_template("llms.txt", document=made, groups=groups(made)), mimetype="text/markdown")
 
 
 @pages.get("/queues")

@@ -12,6 +12,7 @@ from settings import Settings
 from web.fairness import HeldBody
 from web.services import Services
 
+USER = "seequeue.user"  # in the environ: who the client is, according to a trusted proxy
 NO_ARGUMENTS: MultiDict[str, str] = ImmutableMultiDict()
 
 
@@ -53,6 +54,12 @@ class Request(flask.Request):
     def settings(self) -> Settings:
         """The settings of the app."""
         return self.services.settings
+
+    @property
+    def user(self) -> str:
+        """Who sent it, according to a trusted proxy and USER_HEADER; "" if unknown."""
+        name: str = self.environ.get(USER, "")
+        return name
 
     @cached_property
     def media(self) -> tuple[str, str]:

@@ -19,6 +19,7 @@ from broker.revoked_sessions import RevokedSessions
 from settings import Settings
 from web.access.throttle import AuthThrottle
 from web.counters import Counters
+from web.errors import from_redis
 from web.fairness import BodyMemory, FairScheduler
 from web.live.feed import EventStreams
 from web.live.history import History
@@ -125,11 +126,18 @@ class Services:
             log.warning("This process counts for itself, so /metrics and charts are incomplete: %s", error)
 
     def log_warning(self) -> None:
-        """Wait until Redis is available, then log a warning if its configuration or state puts messages at risk."""
+        """Wait until Redis is available, then log a warning if its configuration or state puts messages at risk.
+
+        A Redis that is not available at the start is logged too, with the reason.
+        """
+        reason = ""
         while not self.is_stopping():
             try:
                 if warning := find_warning(self.client, self.settings.queue_name, self.settings.queue_prefix):
                     log.warning(warning)
                 return
-            except redis.RedisError:
+            except redis.RedisError as error:
+                if not reason:
+                    reason = from_redis(error, reading=True).message
+                    log.warning("%s Trying again until it works.", reason.removesuffix(" Nothing was changed."))
                 time.sleep(RETRY_DELAY)

@@ -105,6 +105,11 @@ def parse_address(url: str) -> Address:
     return Address(kind, one, hosts, service, login)
 
 
+def without_secrets(url: str) -> str:
+    """Return a valid URL without user, password and options."""
+    return re.sub("//.*@", "//", url.partition("?")[0])
+
+
 def _parse_options(query: str, scheme: str, kind: Kind) -> list[tuple[str, str]]:
     known = OPTIONS | (TLS_OPTIONS if scheme.startswith("rediss") else {})
     if kind is Kind.SENTINEL:

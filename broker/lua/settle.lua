@@ -4,14 +4,14 @@
 --           Output: the ids whose lease has ended
 -- ack_with  Input:  seconds to keep the result, the result, an id; extra key: where the result is stored
 --           Output: the ids whose lease has ended
--- release   Input:  delay in milliseconds (-1: bury), the reason of the failure, seconds to keep it, ids; extra key, with
---                   one id: where the reason is stored if the message is buried
+-- release   Input:  delay in milliseconds (-1: bury, -2: unstarted), the reason of the failure, seconds to keep it, ids;
+--                   extra key, with one id: where the reason is stored if the message is buried
 --           Output: the ids whose lease has ended, the number of messages buried, 1 if some are left for `sweep`
 -- extend    Input:  milliseconds from now, ids
 --           Output: the ids whose lease has ended, the new deadline in milliseconds
 -- settle    Input:  seconds to keep results, then for each id: 'ack', 'release' or 'extend'; the id; the result, the
---                   reason or ''; the delay (-1: bury) or lease in milliseconds, 0 for an ack; and the index of the key
---                   where its result is stored, 0 for none. More keys: those
+--                   reason or ''; the delay as above or the lease in milliseconds, 0 for an ack; and the index of the
+--                   key where its result is stored, 0 for none. More keys: those
 --           Output: the numbers of messages acked, released, buried and extended, the ids whose lease has ended, 1 if
 --                   some are left for `sweep`
 --
@@ -43,12 +43,14 @@ end
 
 local ending, failures = {}, {} -- ids that are released now, and why
 
--- Release an id that is held; a delay of -1 buries it. Return whether it is buried. Call end_released after the last.
--- A reservation that is released with a delay gets another id. Releasing a delayed message records no failure.
+-- Release an id that is held, with a delay of -1 to bury it, or of -2 if its work was not started. Return whether it is
+-- buried. Call end_released after the last. A reservation that is released with a delay gets another id. Releasing a
+-- delayed message records no failure.
 local function release(id, delay, reason)
-  local is_buried = delay < 0 or is_last_delivery(id)
-  local failure = (delay < 0 or not is_delayed(id)) and new_failure(reason, delay < 0)
-  if is_buried or delay == 0 then
+  local bury = delay == -1
+  local is_buried = bury or (delay ~= -2 and is_last_delivery(id))
+  local failure = (bury or not is_delayed(id)) and (delay == -2 and UNSTARTED or new_failure(reason, bury))
+  if is_buried or delay <= 0 then
     ending[#ending + 1], failures[id] = id, failure or nil
     return is_buried
   end

@@ -32,17 +32,27 @@ class SettleOperations(ScriptedQueue):
         key = self.result_key(job)
         _raise_if_expired(self._run(script.SETTLE_WITH_RESULT, "ack_with", round(keep), result, id, extra=[key])[0])
 
-    def release(self, *ids: str, delay: float = 0, dead: bool = False, reason: str = "", job: str | None = None) -> int:
+    def release(
+        self,
+        *ids: str,
+        delay: float = 0,
+        dead: bool = False,
+        unstarted: bool = False,
+        reason: str = "",
+        job: str | None = None,
+    ) -> int:
         """Return messages to the front of the queue, now or in `delay` seconds, or bury all of them (`dead`).
 
         Return the number of messages buried, which includes those at their last delivery. `reason` says why they
         failed; it is kept as long as they wait. With one id and the name of its `job`, it becomes the result of the job
         if the message is buried.
 
+        If their work is `unstarted`, this delivery does not count: they return now, and none is buried.
+
         Raises:
             LeaseExpired: some leases have ended; nothing was changed.
         """
-        arguments = (_delay(delay, dead), reason, RESULT_SECONDS)
+        arguments = (_delay(delay, dead, unstarted), reason, RESULT_SECONDS)
         keys = [self.result_key(job)] if job is not None else []
         commands = script.SETTLE_WITH_RESULT if keys else script.SETTLE
         expired, buried, are_more = self._run(commands, "release", *arguments, *dict.fromkeys(ids), extra=keys)
@@ -81,7 +91,7 @@ class SettleOperations(ScriptedQueue):
         for ack in acks:
             arguments += ["ack", ack.id, ack.result, 0, index_of(ack.job)]
         for one in releases:
-            arguments += ["release", one.id, one.reason, _delay(one.delay, one.dead), index_of(one.job)]
+            arguments += ["release", one.id, one.reason, _delay(one.delay, one.dead, one.unstarted), index_of(one.job)]
         for extend in extends:
             arguments += ["extend", extend.id, "", to_milliseconds(extend.lease), 0]
         commands = script.SETTLE_WITH_RESULT if keys else script.SETTLE
@@ -110,9 +120,9 @@ class SettleOperations(ScriptedQueue):
         return Result(text, int(at) / 1000, text.decode(errors="replace") if has_failed else None)
 
 
-def _delay(delay: float, dead: bool) -> int:
-    """Return the delay of a release in milliseconds; -1 to bury."""
-    return -1 if dead else to_milliseconds(delay)
+def _delay(delay: float, dead: bool, unstarted: bool) -> int:
+    """Return the delay of a release in milliseconds; -1 to bury, -2 if the work was not started."""
+    return -2 if unstarted else -1 if dead else to_milliseconds(delay)
 
 
 def _raise_if_expired(ids: list[bytes]) -> None:

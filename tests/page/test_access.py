@@ -1,5 +1,6 @@
 """Accessibility, theme, language and sign-in: what every visitor needs before the first message."""
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -8,7 +9,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
 
 from tests.page.conftest import READ_TOKEN, TOKEN, Tab
-from tests.servers import App, until
+from tests.servers import App, Store, until
 
 axe = Axe()
 
@@ -359,3 +360,18 @@ def test_a_removal_leaves_the_list_in_place_under_the_finger(
     tab.page.get_by_role("button", name="Remove message 3").dispatch_event("click", {"detail": 1})
     expect(tab.in_hand().locator(".preview")).to_have_text("m2")
     expect(tab.by_id("count")).to_have_text("29")
+
+
+@pytest.mark.slow
+def test_the_title_keeps_the_label_when_the_page_counts(
+    tabs: Callable[..., Tab], serve: Callable[..., App], valkey: Store
+) -> None:
+    app = serve(REDIS_URL=valkey.url, WEB_CONCURRENCY="1", LABEL="staging")
+    tab = tabs(app.url, width=390).open()
+    expect(tab.page).to_have_title(f"{tab.name} – staging")
+    tab.post("push", message="a")
+    expect(tab.page).to_have_title(f"(1) {tab.name} – staging")
+    expect(tab.by_id("label")).to_be_visible()
+    assert faults(tab) == []
+    tab.open_queues()
+    expect(tab.page).to_have_title(re.compile(" – staging$"))

@@ -7,6 +7,7 @@ import os
 import re
 import resource
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -367,7 +368,27 @@ def test_it_listens_on_both_loopback_addresses(serve: Serve, valkey: Store) -> N
     app = serve(REDIS_URL=valkey.url)
     for host in ("127.0.0.1", "[::1]", "localhost"):
         assert ask(f"http://{host}:{app.port}/healthz")["success"]
-    assert f"The queue is on http://127.0.0.1:{app.port}/\n" in app.log.read_text()
+    lines = f"The queue is on http://127.0.0.1:{app.port}/\nIts messages are in {valkey.url}\n"
+    assert lines in app.log.read_text()
+
+
+def test_with_port_0_it_listens_on_a_free_port_and_keeps_it_when_it_reloads(valkey: Store, tmp_path: Path) -> None:
+    assert listen.bind_addresses(Settings(port=0)) == ["127.0.0.1:0"]  # with two it would get two ports
+    env = {"PATH": os.environ["PATH"], "PORT": "0", "REDIS_URL": valkey.url, "WEB_CONCURENCY": "3"}
+    with open(tmp_path / "log", "wb") as log:
+        process = subprocess.Popen([sys.executable, "app.py"], cwd=ROOT, env=env, stdout=log, stderr=log)
+    try:
+        [url] = until(
+            lambda: re.findall(r"The queue is on (http://127\.0\.0\.1:\d+)/\n", (tmp_path / "log").read_text())
+        )
+        assert ask(f"{url}/healthz")["success"]
+        assert "WEB_CONCURENCY is not a setting. Is WEB_CONCURRENCY meant?" in (tmp_path / "log").read_text()
+        process.send_signal(signal.SIGHUP)
+        until(lambda: (tmp_path / "log").read_text().count("Booting worker") == 4)
+        assert ask(f"{url}/healthz")["success"]
+    finally:
+        process.terminate()
+        process.wait()
 
 
 def test_without_ipv6_it_listens_on_ipv4_only(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -477,12 +498,17 @@ def test_a_redis_that_evicts_messages_causes_a_warning(own_store: Stores, serve:
     assert "warning" not in ask(f"{app.url}/healthz")
 
 
-def test_a_redis_that_starts_later_causes_the_warning_too(own_store: Stores, serve: Serve) -> None:
+def test_a_redis_that_is_away_at_the_start_is_named_and_causes_the_warning_later(
+    own_store: Stores, serve: Serve
+) -> None:
     store = own_store("valkey", "--maxmemory-policy", "allkeys-random")
     proxy = Proxy(store.port)
     proxy.refuse()
     app = serve(REDIS_URL=proxy.url)
     until(lambda: ask(f"{app.url}/healthz")["error"] == "redis_unavailable")
+    reason = f"Cannot reach Redis at 127.0.0.1:{proxy.port} (connection refused). Trying again"
+    until(lambda: reason in app.log.read_text())
+    assert ask(f"{app.url}/livez") == {"success": True}
     proxy.accept()
     until(lambda: "allkeys-random" in app.log.read_text())
     proxy.end()

@@ -20,7 +20,8 @@ from web.errors import ApiError
 from web.request import Request
 
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
-PUBLIC_ENDPOINTS = ("static", "api.healthz", "pages.login", "pages.login_page")  # these need no token
+PROBES = ("api.healthz", "api.livez")  # asked by machines: these need no trusted Host either
+PUBLIC_ENDPOINTS = ("static", *PROBES, "pages.llms", "pages.login", "pages.login_page")  # these need no token
 HOST_PATTERN = re.compile(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)(?::([0-9]{1,5}))?")
 DEFAULT_PORTS = {"http": 80, "https": 443}
 MAX_SESSION_SECONDS = 12 * 3600
@@ -41,12 +42,12 @@ HEADERS = {  # of every response
 def check_request(request: Request) -> Response | None:
     """Refuse an untrusted Host (400), a cross-site request (403), and a request that its token does not allow.
 
-    Host and token are not checked for /healthz, nor for OPTIONS, which only lists the methods of a path.
+    Host and token are not checked for the probes, nor for OPTIONS, which only lists the methods of a path.
     """
     if request.environ.get("RAW_URI") == "*":  # OPTIONS of the server itself
         return Response(headers={"Allow": "GET, HEAD, OPTIONS, POST"})
     is_options = request.method == "OPTIONS" and request.routing_exception is None
-    if not is_options and request.endpoint != "api.healthz":
+    if not is_options and request.endpoint not in PROBES:
         check_host(request)
     check_cross_site(request)
     if not is_options and request.endpoint not in PUBLIC_ENDPOINTS:

@@ -9,8 +9,10 @@ from functools import lru_cache
 from typing import Any
 
 from settings import Network, Settings
+from web.request import USER
 
 FORWARDED = ("HTTP_X_FORWARDED_FOR", "HTTP_X_FORWARDED_PROTO", "HTTP_X_FORWARDED_HOST")
+MAX_USER = 64  # characters
 WITH_PORT = re.compile(r"\[([^\]]+)\](?::[0-9]+)?|([0-9.]+):[0-9]+")  # as some proxies write an IP address
 
 
@@ -18,6 +20,8 @@ def adapt(environ: dict[str, Any], settings: Settings) -> None:
     """Change the environ of a request to what its client sent."""
     if settings.trusted_proxies and is_trusted(environ.get("REMOTE_ADDR", ""), settings.trusted_proxies):
         _apply_headers(environ, settings.trusted_proxies)
+        if settings.user_header:
+            environ[USER] = _user(environ.get("HTTP_" + settings.user_header.upper().replace("-", "_"), ""))
     if settings.url_prefix:
         _strip_prefix(environ, settings.url_prefix)
 
@@ -70,6 +74,12 @@ def _parse(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None
     except ValueError:
         return None
     return (parsed.ipv4_mapped if isinstance(parsed, ipaddress.IPv6Address) else None) or parsed
+
+
+def _user(value: str) -> str:
+    """Return a name from a header, which proxies send as UTF-8 and WSGI hands over as latin-1."""
+    name = value.encode("latin-1", "replace").decode("utf-8", "replace").strip()[:MAX_USER]
+    return name if name.isprintable() else ascii(name)[1:-1]
 
 
 def _last(values: str) -> str:

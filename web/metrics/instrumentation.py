@@ -19,6 +19,8 @@ from web.services import Services
 
 MAX_PATH = 300  # characters of a path in a log: a short line stays whole, whatever other processes write
 MAX_QUEUE = 128  # characters of a queue's name; with these two a line has less than the 4,096 bytes of a pipe's page
+# The fields of an answer that say how many messages were changed.
+CHANGES = ("pushed", "imported", "removed", "cleared", "restored", "moved", "acked", "released", "dead", "extended")
 
 P = ParamSpec("P")
 
@@ -57,7 +59,8 @@ def record_error(request: Request, error: ApiError) -> None:
         request.services.counters.increment(("redis_errors", error.error))
     if error.status >= 500 and (more := request.services.log_limit.admit(error.error)) is not None:
         path = ascii(request.path[:MAX_PATH])
-        line = f"{error.status} {error.error}: {request.method} {path}: {error.message}{more}"
+        server = f" [{request.settings.storage}]" if error.error in REDIS_ERRORS else ""
+        line = f"{error.status} {error.error}: {request.method} {path}: {error.message}{server}{more}"
         log.warning("%s", line, exc_info=error.__cause__ if error.error == "internal" else None)
 
 
@@ -66,6 +69,38 @@ def record_messages(services: Services, operation: str, queue: str, answer: Any)
     """Count the messages in the answer of an operation."""
     services.counters.count_messages(operation, queue, answer)
     services.history.add_answer(operation, queue, answer)
+
+
+@_dropped_on_failure
+def record_change(request: Request, operation: str, queue: str, answer: Any) -> None:
+    """Log who changed a queue, if a proxy says who it is: one line, without the messages."""
+    if request.user and request.method == "POST" and _has_changed(answer):
+        line = {
+            "time": _now(),
+            "user": request.user,
+            "operation": operation,
+            "queue": queue[:MAX_QUEUE],
+            "messages": messages_changed(answer),
+            "client": request.environ.get("REMOTE_ADDR", ""),
+        }
+        log_request(json.dumps(line) + "\n")
+
+
+def _has_changed(answer: Any) -> bool:
+    return bool(answer["success"] if isinstance(answer, dict) else answer.status_code == 200)
+
+
+def messages_changed(answer: Any) -> int:
+    """Return the number of messages that a change was about: 0 for one of the queue itself, such as a pause."""
+    if not isinstance(answer, dict):
+        return 1  # the message itself
+    if numbers := [answer[name] for name in CHANGES if type(answer.get(name)) is int]:
+        return sum(numbers)
+    return len(answer["messages"]) if "messages" in answer else int("message" in answer)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 @_dropped_on_failure
@@ -79,7 +114,7 @@ def record_answer(
     services.counters.count_request(label, status[:3], seconds)
     if services.settings.log_requests:
         line = {
-            "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
+            "time": _now(),
             "method": environ["REQUEST_METHOD"],
             "path": environ["PATH_INFO"][:MAX_PATH],
             "status": int(status[:3]),

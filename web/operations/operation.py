@@ -16,7 +16,7 @@ from web.input.body import Unescaped, lines_kind, media_type, read_fields, refus
 from web.input.codec import BY_REDIS, Limits
 from web.input.parameters import VISIBLE_ASCII, MessageParameter, Parameter, parse, validate_name, validate_names
 from web.input.raw_json import NDJSON
-from web.metrics.instrumentation import record_messages
+from web.metrics.instrumentation import record_change, record_messages
 from web.operations.schemas import JsonAnswer
 from web.request import Request, current_request
 
@@ -140,6 +140,7 @@ def _run_on_queue(request: Request, operation: Operation, name: str | None) -> R
     queue = text if len(queues) == 1 else request.taken_from
     if queue and not isinstance(found, Counted):
         record_messages(request.services, operation.id, queue, found)
+    record_change(request, operation.id, queue, found.answer if isinstance(found, Counted) else found)
     return found
 
 

@@ -43,6 +43,10 @@ DELAY = Number(
     unit="seconds",
 )
 DEAD = Flag("dead", "Make the messages dead letters now.")
+UNSTARTED = Flag(
+    "unstarted",
+    "The work was not started: the messages return now, this delivery does not count, and none becomes a dead letter.",
+)
 REASON = Text("reason", "Why they failed. `all` with `details` returns it.", default="", maximum=MAX_TEXT)
 FAILED_JOB = JobName(
     "job", "With one `id`: if the message becomes a dead letter, keep `reason` as the `result` of this job, for a day."
@@ -97,7 +101,7 @@ def reserve(
     """
 
     def give_back(queue: ReliableQueue, deliveries: list[Delivery]) -> None:
-        queue.release(*(delivery.id for delivery in deliveries))
+        queue.release(*(delivery.id for delivery in deliveries), unstarted=True)
 
     try:
         batch = take(request, queues, wait, lambda queue: queue.reserve(lease, max or 1, by or ""), give_back, by)
@@ -153,6 +157,7 @@ def ack(
     IDS,
     DELAY,
     DEAD,
+    UNSTARTED,
     REASON,
     FAILED_JOB,
     answers=(
@@ -174,6 +179,7 @@ def release(
     ids: list[str] | None,
     delay: float,
     dead: bool,
+    unstarted: bool,
     reason: str,
     job: str | None,
 ) -> Answer:
@@ -184,11 +190,11 @@ def release(
     With `job`, the producer learns that its job has failed, and why: GET `result` then answers `failed`.
     """
     found = one_or_many(id, ids, "id")
-    if dead and delay:
-        raise ApiError("bad_parameter", "Send either delay or dead.", parameter="delay")
+    if bool(dead) + bool(delay) + unstarted > 1:
+        raise ApiError("bad_parameter", "Send only one of delay, dead and unstarted.", parameter="delay")
     if job is not None and id is None:
         raise ApiError("bad_parameter", "To keep the failure of a job, send job and one id.", parameter="job")
-    buried = queue.release(*found, delay=delay, dead=dead, reason=reason, job=job)
+    buried = queue.release(*found, delay=delay, dead=dead, unstarted=unstarted, reason=reason, job=job)
     return {"success": True, "released": len(found), "dead": buried}
 
 
@@ -221,8 +227,8 @@ def extend(request: Request, queue: ReliableQueue, id: str | None, ids: list[str
     ),
     ObjectList(
         "releases",
-        "What failed: ids, or objects with `id`, `delay`, `dead`, `reason` and `job` as in `release`.",
-        fields=(ITEM_ID, DELAY, DEAD, REASON, FAILED_JOB),
+        "What failed: ids, or objects with `id`, `delay`, `dead`, `unstarted`, `reason` and `job` as in `release`.",
+        fields=(ITEM_ID, DELAY, DEAD, UNSTARTED, REASON, FAILED_JOB),
         default=(),
     ),
     ObjectList(
@@ -283,8 +289,8 @@ def settle(
 
 
 def _check_item(item: dict[str, Any], place: str) -> None:
-    """Refuse a result without its job, a job without its result, and a dead letter with a delay (400)."""
+    """Refuse a result without its job, a job without its result, and a release in more than one way (400)."""
     if "result" in item and (item["job"] is None) != (item["result"] is None):
         raise ApiError("bad_parameter", f"{place}: send both job and result.", parameter=place)
-    if item.get("dead") and item.get("delay"):
-        raise ApiError("bad_parameter", f"{place}: send either delay or dead.", parameter=place)
+    if sum(bool(item.get(name)) for name in ("delay", "dead", "unstarted")) > 1:
+        raise ApiError("bad_parameter", f"{place}: send only one of delay, dead and unstarted.", parameter=place)

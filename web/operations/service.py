@@ -128,6 +128,21 @@ def healthz(request: Request) -> Answer:
 @operation(
     "GET",
     SERVICE,
+    path="/livez",
+    answers=(success("Liveness", {}),),
+    example=Example({"success": True}),
+)
+def livez(request: Request) -> Answer:
+    """Check that the process answers requests, whether or not Redis is available: a restart would not help Redis.
+
+    It needs no token, and accepts any Host and HTTP/1.0, as `GET /healthz`.
+    """
+    return {"success": True}
+
+
+@operation(
+    "GET",
+    SERVICE,
     path="/metrics",
     id="metrics",
     media=(TEXT, "application/openmetrics-text"),

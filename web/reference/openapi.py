@@ -95,7 +95,7 @@ def document(settings: Settings, app: Flask) -> dict[str, Any]:
 
 def conventions() -> str:
     """Return the part of the guide that applies to every operation."""
-    return GUIDE.partition("## Conventions\n")[2].partition("\n## ")[0].strip()
+    return GUIDE.partition("## Conventions\n")[2].partition("<!-- operations -->")[0].strip()
 
 
 def describe(operation: Operation, is_named: bool, has_tokens: bool, responses: dict[str, Any]) -> dict[str, Any]:

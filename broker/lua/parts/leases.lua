@@ -7,6 +7,8 @@ local COUNTERS_SECONDS = 24 * 3600 -- how long the totals for /metrics outlive t
 local function deliveries_of(id) return tonumber(string.match(id, '^[^-]*-[^-]*-[^-]*-(%d+)') or 0) end
 
 -- A failure is '<when>:<reason>', with '!' in front if the message is to be buried. Without one the lease has expired.
+-- UNSTARTED in its place: the message was returned before any work on it, so this delivery does not count.
+local UNSTARTED = '~'
 local function new_failure(reason, bury) return (bury and '!' or '') .. whole(now) .. ':' .. reason end
 
 -- The setting of a queue replaces MAX_DELIVERIES. Read it before messages return.
@@ -49,7 +51,10 @@ end
 local function return_messages(ids, failures)
   local moves, bytes, buried, expired = 0, 0, 0, 0
   local function failure_of(id) return failures[id] or call('HGET', bodies, failure_field(id)) end
-  local function should_bury(id) return is_last_delivery(id) or string.sub(failure_of(id) or '', 1, 1) == '!' end
+  local function should_bury(id)
+    local failure = failure_of(id)
+    return failure ~= UNSTARTED and (is_last_delivery(id) or string.sub(failure or '', 1, 1) == '!')
+  end
   local function move(id, push, key)
     local message, failure = call('HGET', bodies, body_field(id)), failure_of(id)
     if message then
@@ -60,6 +65,8 @@ local function return_messages(ids, failures)
         if buried == 0 then trim_failure_reasons() end
         record_failure_reason(message, deliveries, failed, reason or 'lease expired')
         buried = buried + 1
+      elseif failure == UNSTARTED then
+        push_entry(message, deliveries - 1)
       elseif deliveries > 0 then
         push_entry(message, deliveries, failed, reason or 'lease expired')
       end

@@ -11,7 +11,8 @@
  *            queue?: string}} Reservation
  *     max_deliveries: after that many, it becomes a dead letter; queue: the one it was taken from, if several were named
  * @typedef {{acks?: Array<string | {id: string, job?: string, result?: any}>,
- *           releases?: Array<string | {id: string, delay?: number, dead?: boolean, reason?: string, job?: string}>,
+ *           releases?: Array<string | {id: string, delay?: number, dead?: boolean, unstarted?: boolean,
+ *                                      reason?: string, job?: string}>,
  *           extends?: Array<string | {id: string, lease?: number}>}} Settlement
  * @typedef {{deliveries: number, reason?: string, failed?: number, died?: number}} Details
  *     reason: why it last failed; failed: when it last failed; died: when it became a dead letter, even if it was moved

@@ -11,6 +11,12 @@ export function write(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
 
+/** Set the title of the page, which ends with the server's LABEL. @param {string} text */
+export function writeTitle(text) {
+  const label = byId("label");
+  document.title = label ? `${text} – ${label.textContent}` : text;
+}
+
 /**
  * Focus the list. The focus goes there when the focused element disappears, so that it never falls back to the body.
  */

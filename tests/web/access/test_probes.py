@@ -14,6 +14,8 @@ from tests.servers import App
 PROBES = [
     "GET /healthz HTTP/1.1\r\n\r\n",
     "GET /healthz HTTP/1.0\r\n\r\n",
+    "GET /livez HTTP/1.0\r\n\r\n",
+    "GET /livez HTTP/1.1\r\nHost: queue.internal.example:8080\r\n\r\n",
     "HEAD /healthz HTTP/1.0\r\n\r\n",
     "OPTIONS /healthz HTTP/1.0\r\n\r\n",
     "GET /healthz HTTP/1.1\r\nHost:\r\n\r\n",

@@ -1,6 +1,7 @@
 """URL_PREFIX and TRUSTED_PROXIES: headers of proxies are trusted, those of others are not."""
 
 import ipaddress
+import json
 import re
 from collections.abc import Callable
 from typing import Any
@@ -174,3 +175,60 @@ def test_wrong_tokens_count_for_the_real_client_and_cannot_be_blamed_on_another(
 def test_a_malformed_network_is_refused(value: str) -> None:
     with pytest.raises(BadSetting, match="TRUSTED_PROXIES"):
         read({"TRUSTED_PROXIES": value})
+
+
+# --- USER_HEADER
+
+
+def test_the_user_is_believed_from_a_trusted_proxy_alone(
+    client_of: ClientOf, capfd: pytest.CaptureFixture[str]
+) -> None:
+    client = client_of(user_header="Remote-User", trusted_proxies=SETTINGS["trusted_proxies"])
+    for peer, user in ((PROXY, "ana@example.com"), (CLIENT, "root"), (PROXY, "")):
+        request: dict[str, Any] = {"headers": {"Remote-User": user}, "environ_base": {"REMOTE_ADDR": peer}}
+        assert ("ana@example.com" in client.get("/q/jobs", **request).text) is (user == "ana@example.com")
+        assert "root" not in client.get("/q/jobs", **request).text
+        assert client.post("/api/queue/jobs/push", json={"messages": ["s3cr3t", "b"]}, **request).status_code == 200
+    [line] = capfd.readouterr().out.splitlines()
+    assert json.loads(line) | {"time": ""} == {
+        "time": "",
+        "user": "ana@example.com",
+        "operation": "push",
+        "queue": "jobs",
+        "messages": 2,
+        "client": PROXY,
+    }
+
+
+def test_each_change_is_logged_with_its_user_and_what_changed_nothing_is_not(
+    client_of: ClientOf, capfd: pytest.CaptureFixture[str]
+) -> None:
+    client = client_of(user_header="Remote-User", trusted_proxies=SETTINGS["trusted_proxies"])
+    headers = {"Remote-User": "Žofie".encode().decode("latin-1"), "Accept": "text/plain"}
+    for operation, data in (
+        ("push", "message=a"),
+        ("pop", ""),  # the message as text
+        ("pop", ""),  # there is none
+        ("push?each=line", "a\nb\nc"),
+        ("clear", ""),
+        ("pause", ""),
+        ("ack", "id=gone"),
+    ):
+        kind = "text/plain" if "each" in operation else "application/x-www-form-urlencoded"
+        client.post(
+            f"/api/queue/jobs/{operation}",
+            data=data,
+            content_type=kind,
+            headers=headers,
+            environ_base={"REMOTE_ADDR": PROXY},
+        )
+    lines = [json.loads(line) for line in capfd.readouterr().out.splitlines()]
+    assert {line["user"] for line in lines} == {"Žofie"}
+    expected = [("push", 1), ("pop", 1), ("push", 3), ("clear", 3), ("pause", 0)]
+    assert [(line["operation"], line["messages"]) for line in lines] == expected
+
+
+def test_a_user_header_needs_trusted_proxies() -> None:
+    with pytest.raises(BadSetting, match="TRUSTED_PROXIES"):
+        read({"USER_HEADER": "Remote-User"})
+    assert read({"USER_HEADER": "Remote-User", "TRUSTED_PROXIES": "10.0.0.5"}).user_header == "Remote-User"

@@ -71,9 +71,9 @@ def test_nothing_is_logged_by_default(named_api: Api, capsys: pytest.CaptureFixt
 
 @pytest.mark.parametrize("path", ["/api/queue/x/count", "/healthz"])
 def test_the_reason_of_a_5xx_is_logged(app_on: AppOn, caplog: pytest.LogCaptureFixture, path: str) -> None:
-    client = app_on(Settings(redis_url="redis://127.0.0.1:1/0"), None).test_client()
+    client = app_on(Settings(redis_url="redis://:s3cr3t@127.0.0.1:1/0?db=0"), None).test_client()
     assert client.get(path).status_code == 503
-    reason = "Cannot reach Redis at 127.0.0.1:1 (connection refused). Nothing was changed."
+    reason = "Cannot reach Redis at 127.0.0.1:1 (connection refused). Nothing was changed. [redis://127.0.0.1:1/0]"
     assert f"503 redis_unavailable: GET '{path}': {reason}" in caplog.messages
 
 

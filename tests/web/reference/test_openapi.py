@@ -62,10 +62,10 @@ def test_the_document_is_valid_and_says_what_linters_ask_for(tokens: tuple[bytes
     assert len(ids) == len(set(ids))
 
 
-def test_a_token_is_needed_where_one_is_set_except_by_the_health_probe() -> None:
+def test_a_token_is_needed_where_one_is_set_except_by_the_probes() -> None:
     made = make(read_tokens=(b"long-enough",))
     assert made["security"] == [{"bearer": []}, {"session": []}]
-    assert [key for key, one in described(made).items() if "security" in one] == ["GET /healthz"]
+    assert [key for key, one in described(made).items() if "security" in one] == ["GET /healthz", "GET /livez"]
     assert DOCUMENT["security"] == [] and "securitySchemes" not in DOCUMENT["components"]
 
 

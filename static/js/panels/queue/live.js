@@ -2,7 +2,7 @@ import { COUNTS } from "../../client/types.js";
 import { currentRates, depthLines, rateLines, spanOf } from "../../state/chart.js";
 import { parentOf } from "../../state/names.js";
 import { labelOf } from "../../state/queue.js";
-import { byId, write } from "../../ui/dom.js";
+import { byId, write, writeTitle } from "../../ui/dom.js";
 
 const CHART_INTERVAL_MS = 1000; // the charts move with time even if the queue does not change
 const SPEAK_INTERVAL_MS = 30_000; // how often a new count is announced to screen readers
@@ -28,7 +28,7 @@ export function mountLive({ store, notices, t, n, page }) {
     byId("dead-link").classList.toggle("some", state.dead > 0);
     write(byId("waiters"), state.waiters ? t("waiters", { n: state.waiters }) : t("waiters.none"));
     byId("waiters").classList.toggle("some", state.waiters > 0);
-    document.title = state.count && state.connection === "live" ? `(${n(state.count)}) ${page.name}` : page.name;
+    writeTitle(state.count && state.connection === "live" ? `(${n(state.count)}) ${page.name}` : page.name);
     draw(state);
   }
 
