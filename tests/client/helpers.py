@@ -27,6 +27,7 @@ class HttpProxy:
     """Forwards whole requests to an app, one connection for each.
 
     front.lose("/push", times=2)          # the app handles the next two pushes, but their answers are lost
+    front.lose("/all", after=100)         # the next answer is lost after its first 100 bytes
     front.answer("/push", 503, error="busy")   # the next push gets this answer instead, and does not reach the app
     front.refuse(), front.accept()        # connecting fails, works again
     front.requests                        # the request lines that came, in order
@@ -43,9 +44,9 @@ class HttpProxy:
         self._open: set[socket.socket] = set()
         self.accept()
 
-    def lose(self, part: str, *, times: int = 1) -> None:
-        """Lose the answers to the next `times` requests whose path has this part."""
-        self._plans += [[part, None]] * times
+    def lose(self, part: str, *, times: int = 1, after: int = 0) -> None:
+        """Lose the answers to the next `times` requests whose path has this part, after so many bytes."""
+        self._plans += [[part, after]] * times
 
     def answer(self, part: str, status: int, *, times: int = 1, retry_after: int | None = None, **fields: Any) -> None:
         """Answer the next `times` requests whose path has this part, in place of the app."""
@@ -97,22 +98,21 @@ class HttpProxy:
                 plan = next((one for one in self._plans if one[0] in self.requests[-1]), None)
                 if plan:
                     self._plans.remove(plan)
-                if plan and plan[1]:
+                if plan and isinstance(plan[1], bytes):
                     client.sendall(plan[1])
-                elif not self._forward(
-                    client, b"".join(head) + b"Connection: close\r\n\r\n" + body, is_lost=bool(plan)
-                ):
+                else:
+                    limit = plan[1] if plan else 1 << 40
+                    self._forward(client, b"".join(head) + b"Connection: close\r\n\r\n" + body, limit)
                     break
             client.shutdown(socket.SHUT_RDWR)  # the reader keeps it open otherwise
 
-    def _forward(self, client: socket.socket, request: bytes, *, is_lost: bool) -> bool:
-        """Send a request to the app, and pass the answer on; return whether the connection can go on."""
+    def _forward(self, client: socket.socket, request: bytes, limit: int) -> None:
+        """Send a request to the app, and pass on so many bytes of the answer."""
         with socket.create_connection(("127.0.0.1", self.target)) as app:
             self._open.add(app)
             if self._is_refusing:
-                return False
+                return
             app.sendall(request)
             while data := app.recv(1 << 16):
-                if not is_lost:
-                    client.sendall(data)
-        return False
+                client.sendall(data[:limit])
+                limit -= min(limit, len(data))

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from seequeue import AsyncQueue, LeaseExpired, Message, OutcomeUnknown, Queue, Refused, Reject, Unauthorized
+from seequeue.work import threads
 
 from broker.queue import ReliableQueue
 from tests.broker.helpers import end_leases
@@ -221,6 +222,28 @@ def test_a_body_can_settle_its_message_itself(queue: Queue) -> None:
     assert queue.result(7) == b'{"sum":3}'
 
 
+def test_a_loop_that_is_collected_in_a_thread_of_its_own_gives_back_its_message(queue: Queue) -> None:
+    queue.push("a")
+    loops = [queue.consume()]
+
+    def collect() -> None:
+        threads._inner.is_pump = True
+        next(loops[0])
+        loops.clear()
+
+    thread = threading.Thread(target=collect)
+    thread.start()
+    thread.join()
+    until(lambda: facts(queue) == (1, 0, 0, 0))
+
+
+def test_a_paused_queue_ends_a_loop_until_empty(queue: Queue) -> None:
+    queue.push("a")
+    queue.pause()
+    assert [*queue.consume(until_empty=True)] == []
+    queue.resume()
+
+
 def test_a_closed_loop_is_at_its_end(queue: Queue) -> None:
     queue.push_many("ab")
     with queue.consume() as loop:
@@ -307,10 +330,10 @@ def test_threads_share_a_loop_and_each_message_starts_once(queue: Queue) -> None
             with message:
                 seen.append(message.json())
 
-    threads = [threading.Thread(target=run) for _ in range(30)]
-    for thread in threads:
+    sharing = [threading.Thread(target=run) for _ in range(30)]
+    for thread in sharing:
         thread.start()
-    for thread in threads:
+    for thread in sharing:
         thread.join()
     assert sorted(seen) == [*range(60)]
     assert facts(queue) == (0, 0, 0, 0)
@@ -346,9 +369,10 @@ def test_a_forked_child_that_leaves_the_body_leaves_the_message_to_its_parent(qu
                 try:
                     with message:
                         raise ValueError("in the child")
-                except ValueError:
+                except ValueError:  # it is the child's own
                     message.held.pump.close()
-                os._exit(0)
+                    os._exit(0)
+                os._exit(1)
             assert os.waitpid(child, 0)[1] == 0
             assert facts(queue) == (0, 1, 0, 0)
     assert facts(queue) == (0, 0, 0, 0)

@@ -26,7 +26,7 @@ def finish(hand: Hand, job: Job, now: float) -> None:
 def work(hand: Hand, seconds: float, *, now: float = 0.0, number: int = 30) -> float:
     """Do jobs that take so long; return when they are done, and settled."""
     for one in range(number):
-        hand.receive([message(f"done{one}")], now, now)
+        hand.receive([message(f"done{one}")], now)
         [job] = hand.take(now)
         now += seconds
         finish(hand, job, now)
@@ -59,7 +59,7 @@ def test_as_much_is_prefetched_as_starts_within_a_tenth_of_a_second(
 ) -> None:
     hand = Hand(slots=slots, batch=batch)
     now = work(hand, seconds)
-    hand.receive([message("runs")], now, now)
+    hand.receive([message("runs")], now)
     hand.take(now)
     assert abs(hand.want(now) - prefetch) <= 1
 
@@ -67,7 +67,7 @@ def test_as_much_is_prefetched_as_starts_within_a_tenth_of_a_second(
 def test_it_asks_again_when_half_of_what_was_prefetched_is_used() -> None:
     hand = Hand()
     now = work(hand, 0.0095)
-    hand.receive(messages(10), now, now)
+    hand.receive(messages(10), now)
     for left in (9, 8, 7, 6):
         [job] = hand.take(now)
         finish(hand, job, now + 0.0095)
@@ -79,7 +79,7 @@ def test_it_asks_again_when_half_of_what_was_prefetched_is_used() -> None:
 def test_nothing_is_prefetched_while_all_work_takes_longer_than_before() -> None:
     hand = Hand(slots=2)
     now = work(hand, 0.001)
-    hand.receive(messages(2), now, now)
+    hand.receive(messages(2), now)
     hand.take(now), hand.take(now)
     assert hand.want(now) > 0
     assert hand.want(now + 0.2) == 0
@@ -90,7 +90,7 @@ def test_nothing_is_prefetched_while_all_work_takes_longer_than_before() -> None
 def test_large_messages_are_not_prefetched() -> None:
     hand = Hand()
     now = work(hand, 0.001)
-    hand.receive([message("x" * (9 << 20)), message("a")], now, now)
+    hand.receive([message("x" * (9 << 20)), message("a")], now)
     assert hand.want(now) == 0
     hand.take(now)
     assert hand.want(now) > 0
@@ -98,20 +98,20 @@ def test_large_messages_are_not_prefetched() -> None:
 
 def test_messages_start_in_their_order_in_batches_of_one_queue() -> None:
     hand = Hand(batch=3)
-    hand.receive([message(name, queue=name[0]) for name in ("a1", "a2", "b1", "b2", "b3", "b4")], 0, 0)
+    hand.receive([message(name, queue=name[0]) for name in ("a1", "a2", "b1", "b2", "b3", "b4")], 0)
     taken = [[job.message.id for job in hand.take(0)] for _ in range(4)]
     assert taken == [["a1", "a2"], ["b1", "b2", "b3"], ["b4"], []]
 
 
 def test_a_message_whose_lease_ended_in_hand_is_not_started() -> None:
     hand = Hand(lease=30)
-    hand.receive([message("a")], 5, 5)
+    hand.receive([message("a")], 5)
     assert hand.take(35) == []
 
 
 def test_what_waits_for_half_a_second_is_given_back_in_order() -> None:
     hand = Hand()
-    hand.receive(messages(3), 0, 0)
+    hand.receive(messages(3), 0)
     hand.take(0)
     assert (settle(hand, 0.4), hand.next_time()) == ({}, 0.5)
     assert settle(hand, 0.6) == {"releases": ["1", "2"]}
@@ -120,14 +120,14 @@ def test_what_waits_for_half_a_second_is_given_back_in_order() -> None:
 def test_no_message_is_given_back_in_the_second_half_of_its_deliveries() -> None:
     hand = Hand()
     facts = [(1, 1), (1, 2), (2, 2), (2, 5), (3, 5), (5, 5)]
-    hand.receive([message(f"{n}/{of}", deliveries=n, max_deliveries=of) for n, of in facts], 0, 0)
+    hand.receive([message(f"{n}/{of}", deliveries=n, max_deliveries=of) for n, of in facts], 0)
     assert settle(hand, 0.6) == {"releases": ["1/2", "2/5"]}
     assert hand.next_time() == 10  # the next renewal, so that the driver does not look again and again
 
 
 def test_a_stop_gives_back_what_waits_but_what_is_at_its_last_delivery() -> None:
     hand = Hand()
-    hand.receive([message("runs"), message("a"), message("b", deliveries=4), message("last", deliveries=5)], 0, 0)
+    hand.receive([message("runs"), message("a"), message("b", deliveries=4), message("last", deliveries=5)], 0)
     [running] = hand.take(0)
     hand.stop()
     assert settle(hand, 0) == {"releases": ["a", "b"]}
@@ -139,7 +139,7 @@ def test_a_stop_gives_back_what_waits_but_what_is_at_its_last_delivery() -> None
 
 def test_finished_jobs_linger_only_while_more_are_to_come() -> None:
     hand = Hand()
-    hand.receive(messages(3), 0, 0)
+    hand.receive(messages(3), 0)
     [job] = hand.take(0)
     finish(hand, job, 0)
     assert (settle(hand, 0), hand.next_time()) == ({}, LINGER)
@@ -152,7 +152,7 @@ def test_finished_jobs_linger_only_while_more_are_to_come() -> None:
 
 def test_one_request_settles_a_limited_number_of_jobs_of_one_queue() -> None:
     hand = Hand(batch=2000)
-    hand.receive([*messages(MAX_SETTLED + 1, queue="a"), message("b", queue="b")], 0, 0)
+    hand.receive([*messages(MAX_SETTLED + 1, queue="a"), message("b", queue="b")], 0)
     for job in [*hand.take(0), *hand.take(0)]:
         finish(hand, job, 0)
     first, second, third = settle(hand, 0), settle(hand, 0), settle(hand, 0)
@@ -161,9 +161,9 @@ def test_one_request_settles_a_limited_number_of_jobs_of_one_queue() -> None:
 
 def test_all_leases_are_renewed_in_one_request_when_a_third_of_one_has_passed() -> None:
     hand = Hand(lease=30, batch=3)
-    hand.receive(messages(3, deliveries=5), 0, 0)
+    hand.receive(messages(3, deliveries=5), 0)
     jobs = hand.take(0)
-    hand.receive([message("waits", deliveries=5)], 4, 4)
+    hand.receive([message("waits", deliveries=5)], 4)
     hand.renew(jobs[0], is_on=False)
     assert hand.next_time() == 10
     assert settle(hand, 9) == {}
@@ -175,7 +175,7 @@ def test_all_leases_are_renewed_in_one_request_when_a_third_of_one_has_passed() 
 
 def test_a_message_that_another_consumer_may_have_is_neither_started_nor_settled() -> None:
     hand = Hand(lease=30)
-    hand.receive(messages(3, deliveries=5), 0, 0)
+    hand.receive(messages(3, deliveries=5), 0)
     [job] = hand.take(0)
     request = hand.settlement(10)
     assert request
@@ -187,7 +187,7 @@ def test_a_message_that_another_consumer_may_have_is_neither_started_nor_settled
 
 def test_what_was_not_answered_is_sent_again_until_the_lease_is_over() -> None:
     hand = Hand(lease=30)
-    hand.receive(messages(2), 0, 0)
+    hand.receive(messages(2), 0)
     jobs = [*hand.take(0), *hand.take(0)]
     for job in jobs:
         finish(hand, job, 0)
@@ -202,7 +202,7 @@ def test_what_was_not_answered_is_sent_again_until_the_lease_is_over() -> None:
 
 def test_a_release_that_may_have_been_done_before_is_not_reported_as_lost() -> None:
     hand = Hand()
-    hand.receive(messages(1), 0, 0)
+    hand.receive(messages(1), 0)
     [job] = hand.take(0)
     hand.give_back(job)
     request = hand.settlement(0)
@@ -214,7 +214,7 @@ def test_a_release_that_may_have_been_done_before_is_not_reported_as_lost() -> N
 
 def test_a_job_that_was_given_back_at_the_end_is_not_settled_twice() -> None:
     hand = Hand()
-    hand.receive(messages(1), 0, 0)
+    hand.receive(messages(1), 0)
     [job] = hand.take(0)
     hand.give_back(job, "the end")
     finish(hand, job, 1)

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import threading
+import tracemalloc
 from collections.abc import AsyncIterator, Iterator
 from typing import Any, assert_type
 
@@ -353,6 +354,16 @@ def test_a_stream_of_any_length_is_pushed_and_listed_with_progress(queue: Queue)
     assert queue.push_many(["a"] * 10, progress=lambda *done: seen.append(done)) == 10
     assert seen == [(10, 10)]
     assert [(one, one.position) for one in queue.all(contains="349", limit=2)] == [(b"349", 349), (b"1349", 1349)]
+
+
+def test_streams_take_constant_memory(queue: Queue) -> None:
+    tracemalloc.start()
+    try:
+        queue.push_many("x" * 1000 for _ in range(20_000))
+        assert sum(len(message) for message in queue.all()) == 20_000_000
+        assert tracemalloc.get_traced_memory()[1] < 10_000_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_batch_has_about_a_mebibyte(queue: Queue) -> None:

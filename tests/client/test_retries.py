@@ -106,6 +106,36 @@ async def _push(queue: AsyncQueue) -> Any:
     return await queue.push("a")
 
 
+def test_a_list_that_breaks_off_says_so(flaky: Queue, front: HttpProxy) -> None:
+    flaky.push_many(f"{number:0100}" for number in range(1000))
+    front.lose("/all")  # before it began: it is asked for again
+    assert len([*flaky.all()]) == 1000
+    front.lose("/all", after=50_000)
+    found: list[bytes] = []
+    with pytest.raises(OutcomeUnknown, match="in the middle"):
+        found.extend(flaky.all())
+    assert isinstance(asyncio.run(_list(flaky, front)), OutcomeUnknown)
+
+
+async def _list(queue: Queue, front: HttpProxy) -> Exception | None:
+    front.lose("/all", after=50_000)
+    try:
+        async for _ in AsyncQueue(queue.name, url=queue.url).all():
+            pass
+    except OutcomeUnknown as error:
+        return error
+    return None
+
+
+def test_events_go_on_after_a_lost_connection(flaky: Queue, front: HttpProxy) -> None:
+    events = flaky.events()
+    assert next(events)["count"] == 0
+    front.refuse()
+    front.accept()
+    flaky.push("a")
+    assert next(events)["count"] == 1
+
+
 def test_an_answer_that_is_not_of_seequeue_says_so(flaky: Queue, front: HttpProxy) -> None:
     front._plans.append(["/count", b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi"])
     with pytest.raises(SeequeueError, match="is it Seequeue"):

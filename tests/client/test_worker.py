@@ -143,17 +143,16 @@ def test_the_result_of_a_job_comes_back_to_its_producer(queue: Queue, running: R
 
 
 def test_a_result_that_is_refused_does_not_hold_up_the_others(queue: Queue, running: Run) -> None:
-    queue.push_many([{"job": "large"}, *range(20)])
-    go_on = threading.Event()
+    queue.push_many([*range(300), {"job": "large"}, *range(300, 600)])
+    seen: list[bytes] = []
 
     def work(message: Any) -> Any:
-        if message == b"19":
-            go_on.set()
+        seen.append(bytes(message))
         return "x" * 2_000_000 if message.job else None
 
     running(work)
-    until(lambda: go_on.is_set() and facts(queue) == (0, 0, 0, 1))
-    assert [one[0] for one in dead(queue)] == [b'{"job":"large"}']
+    until(lambda: facts(queue) == (0, 0, 0, 1))
+    assert (len(seen), [one[0] for one in dead(queue)]) == (601, [b'{"job":"large"}'])
 
 
 def test_a_message_of_the_wrong_shape_never_ends_the_worker(queue: Queue, running: Run) -> None:
@@ -308,6 +307,21 @@ def test_a_late_ack_is_a_warning(queue: Queue, running: Run, valkey: Store, capl
 
 
 # --- the end of a worker
+
+
+def test_a_worker_ends_when_its_queue_is_empty(queue: Queue, kind: Any) -> None:
+    queue.settings(max_deliveries=3)
+    queue.push_many(range(200))
+    seen: list[int] = []
+
+    def work(message: Any) -> None:
+        seen.append(message.json())
+        if message == b"7":
+            raise ValueError
+
+    kind.run(kind.make(work, concurrency=4, until_empty=True, retry_delay=0))
+    assert sorted(seen) == sorted([*range(200), 7, 7])
+    assert facts(queue) == (0, 0, 0, 1)
 
 
 def test_a_stop_lets_the_work_finish_and_gives_back_the_rest(queue: Queue, running: Run) -> None:

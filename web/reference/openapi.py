@@ -12,6 +12,7 @@ from web import __version__
 from web.access.auth import PUBLIC_ENDPOINTS
 from web.errors import ERRORS, Raised
 from web.input.body import BYTES, FORM, JSON, TEXT
+from web.input.codec import compact
 from web.input.object_list import ObjectList, object_schema_of
 from web.input.parameters import (
     MAX_NAMES,
@@ -161,7 +162,8 @@ def request_body(operation: Operation) -> dict[str, Any] | None:
     if operation.lines:
         about = "A stream of JSON objects, one per line, as in `x-line-schema`."
         lines = {"type": "string", "description": about, "x-line-schema": object_schema_of(operation.lines)}
-        return {"required": True, "content": {NDJSON: {"schema": lines}}}
+        example = {"example": compact(operation.example.sent) + "\n"} if operation.example else {}
+        return {"required": True, "content": {NDJSON: {"schema": lines, **example}}}
     schemas = body_schemas(operation)
     if not schemas:
         return None

@@ -5,7 +5,7 @@ import os
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from seequeue.core import streams, verbs
+from seequeue.core import streams, tidying, verbs
 from seequeue.core.protocol import Operation
 from seequeue.core.verbs import Client, Reserved
 from seequeue.drivers import AsyncDriver, Driver
@@ -196,13 +196,13 @@ class Queue(Client[Message]):
     import_lines = blocking(streams.import_lines)
     events = iterating(streams.events)
     follow_queues = iterating(streams.follow_queues)
-    settings = blocking(verbs.settings)
-    pause = blocking(verbs.pause)
-    resume = blocking(verbs.resume)
-    clear = blocking(verbs.clear)
-    restore = blocking(verbs.restore)
-    move = blocking(verbs.move)
-    remove = blocking(verbs.remove)
+    settings = blocking(tidying.settings)
+    pause = blocking(tidying.pause)
+    resume = blocking(tidying.resume)
+    clear = blocking(tidying.clear)
+    restore = blocking(tidying.restore)
+    move = blocking(tidying.move)
+    remove = blocking(tidying.remove)
 
 
 class AsyncQueue(Client[AsyncMessage]):
@@ -251,10 +251,10 @@ class AsyncQueue(Client[AsyncMessage]):
     import_lines = awaitable(streams.import_lines)
     events = async_iterating(streams.events)
     follow_queues = async_iterating(streams.follow_queues)
-    settings = awaitable(verbs.settings)
-    pause = awaitable(verbs.pause)
-    resume = awaitable(verbs.resume)
-    clear = awaitable(verbs.clear)
-    restore = awaitable(verbs.restore)
-    move = awaitable(verbs.move)
-    remove = awaitable(verbs.remove)
+    settings = awaitable(tidying.settings)
+    pause = awaitable(tidying.pause)
+    resume = awaitable(tidying.resume)
+    clear = awaitable(tidying.clear)
+    restore = awaitable(tidying.restore)
+    move = awaitable(tidying.move)
+    remove = awaitable(tidying.remove)

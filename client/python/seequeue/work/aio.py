@@ -127,7 +127,7 @@ class AsyncPump:
             while not (want := self.hand.want(now())) or (is_last and not self.hand.is_clear):
                 self.fetcher.clear()
                 await self.fetcher.wait()
-            asked, is_clear = now(), self.hand.is_clear
+            is_clear = self.hand.is_clear
             try:
                 messages = await self.driver.run(self.link.reserve(want))
             except SeequeueError as error:
@@ -139,7 +139,7 @@ class AsyncPump:
                 await asyncio.sleep(delay)
                 continue
             self.link.answered()
-            self.hand.receive(messages, now(), asked)
+            self.hand.receive(messages, now())
             self.takers.set()
             self.settler.set()  # there is a lease to renew
             if self.link.until_empty and not messages:

@@ -10,12 +10,12 @@ from typing import Any, Generic, Protocol
 from seequeue.core.protocol import check_lease, check_wait
 from seequeue.core.verbs import M
 from seequeue.errors import LeaseExpired
-from seequeue.work import signals
+from seequeue.work import background, signals
 from seequeue.work.aio import AsyncPump
 from seequeue.work.hand import Hand, Job
-from seequeue.work.link import Link, default_name, log
+from seequeue.work.link import Link, log
 from seequeue.work.outcomes import NOTHING, Events, RetryDelay, backoff, success
-from seequeue.work.threads import Pump
+from seequeue.work.threads import Pump, is_inner
 
 LEFT = "the consumer left its loop"
 
@@ -33,7 +33,7 @@ class ConsumeOptions:
     names: tuple[str, ...]
     lease: float
     wait: float
-    by: str
+    by: str | None
     retry_delay: RetryDelay
     until_empty: bool
     stop: Flag | None
@@ -73,9 +73,7 @@ def consume(
     Raises:
         SeequeueError: the server refuses for good: the token is wrong, or the key is not a list.
     """
-    return ConsumeOptions(
-        more_queues, check_lease(lease), check_wait(wait), by or default_name(), retry_delay, until_empty, stop
-    )
+    return ConsumeOptions(more_queues, check_lease(lease), check_wait(wait), by, retry_delay, until_empty, stop)
 
 
 class _Held(Generic[M]):
@@ -194,7 +192,10 @@ class Consumer(_Loop[M]):
 
     def __del__(self) -> None:
         with contextlib.suppress(Exception):  # at the end of the interpreter anything may be gone
-            self.close()
+            if not is_inner():
+                self.close()
+            elif self._pump:  # the garbage collector happened to run in a thread that must not wait
+                background.later(self._pump.close)
 
 
 class AsyncConsumer(_Loop[M]):

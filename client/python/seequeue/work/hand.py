@@ -112,12 +112,12 @@ class Hand:
             return 0  # what runs now takes long, whatever it took before
         return int(min(MAX_PREFETCH, PREFETCH_SECONDS * self.slots * self.batch / max(self.mean, 1e-6)))
 
-    def receive(self, messages: Iterable[Reserved], now: float, asked: float) -> None:
-        """Take reserved messages in hand. Their leases began at `asked`, when the request was sent, or later."""
+    def receive(self, messages: Iterable[Reserved], now: float) -> None:
+        """Take messages in hand that were reserved just now."""
         for message in messages:
-            self.waiting.append(Job(message, now, asked + self.lease))
+            self.waiting.append(Job(message, now, now + self.lease))
             self.waiting_bytes += len(message)
-        self.renew_at = min(self.renew_at, asked + self.lease * RENEW_AFTER)
+        self.renew_at = min(self.renew_at, now + self.lease * RENEW_AFTER)
 
     def take(self, now: float) -> list[Job]:
         """Start the next jobs: up to `batch`, all of one queue. Return [] if there are none."""
@@ -241,9 +241,8 @@ class Hand:
         self.settling, self.retry_at = [], now + RETRY_SECONDS
         for job in request.finished:
             job.is_sent = True
-        given_up = [job for job in request.finished if job.expires + KEPT_SECONDS <= now]
-        self.finished.extendleft(job for job in reversed(request.finished) if job not in given_up)
-        return given_up
+        self.finished.extendleft(job for job in reversed(request.finished) if job.expires + KEPT_SECONDS > now)
+        return [job for job in request.finished if job.expires + KEPT_SECONDS <= now]
 
     def next_time(self) -> float:
         """Return when `settlement` will have something to send if nothing happens; infinity if never."""

@@ -29,7 +29,7 @@ class Link(Generic[M]):
     """The requests of a consumer, and whether the server answers them."""
 
     def __init__(
-        self, client: Client[M], hand: Hand, *, names: Iterable[str], wait: float, by: str, until_empty: bool
+        self, client: Client[M], hand: Hand, *, names: Iterable[str], wait: float, by: str | None, until_empty: bool
     ) -> None:
         self.client, self.hand, self.by, self.until_empty = client, hand, by, until_empty
         self.names = check_names((*client.names, *names))
@@ -43,9 +43,19 @@ class Link(Generic[M]):
         joined = ",".join(self.names)
         url = self.client.path("reserve", joined or None)
         request = post(
-            url, timeout=ANSWER_TIMEOUT + self.wait, max=max, lease=self.hand.lease, wait=self.wait or None, by=self.by
+            url,
+            timeout=ANSWER_TIMEOUT + self.wait,
+            max=max,
+            lease=self.hand.lease,
+            wait=self.wait or None,
+            by=self.by or default_name(),
         )
-        answer = yield from once(request, empty="empty")
+        try:
+            answer = yield from once(request, empty="empty")
+        except Paused:
+            if not self.until_empty:
+                raise
+            return []  # it has no message to give
         queue = answer.get("queue") or (self.names[0] if self.names else None)
         return [self.client.message(one, queue) for one in answer.get("messages", ())]
 

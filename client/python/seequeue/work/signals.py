@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
 
+from seequeue.work import background
+
 _stops: list[Callable[[], None]] = []
 _before: Any = signal.SIG_DFL
 _pid = 0
@@ -19,7 +21,7 @@ def _handle(number: int, frame: FrameType | None) -> None:
         os.kill(os.getpid(), number)
         return
     for stop in list(_stops):
-        stop()
+        background.later(stop)
     if callable(_before):  # of a server that they run in, such as uvicorn's
         _before(number, frame)
 
@@ -29,6 +31,7 @@ def start(stop: Callable[[], None]) -> None:
     global _before, _pid  # noqa: PLW0603 (a process has one handler)
     if threading.current_thread() is not threading.main_thread():
         return
+    background.start()
     if _pid != os.getpid():
         _stops.clear()
     if not _stops:

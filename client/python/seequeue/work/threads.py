@@ -18,6 +18,13 @@ from seequeue.work.outcomes import Outcome
 CHECK_SECONDS = 0.2  # between two looks at an event that is to stop a consumer
 now = time.monotonic
 
+_inner = threading.local()  # whether the thread is one of a pump
+
+
+def is_inner() -> bool:
+    """Return whether this is a thread of a pump: it must not wait for the end of one."""
+    return getattr(_inner, "is_pump", False)
+
 
 class Pump:
     """Fills and empties a hand. Any number of threads take jobs from it; each place to work is a thread that takes."""
@@ -104,17 +111,14 @@ class Pump:
             return  # a child of a fork: the messages are its parent's
         self.stop()
         end = now() + seconds
-        me = threading.current_thread()
         fetching, settling = self.threads
-        if fetching is not me:
-            fetching.join(seconds)
+        fetching.join(seconds)
         with self.lock:
             for job in list(self.hand.running):
                 self.give_back(job)
             self.is_closing = True
             self.settler.notify()
-        if settling is not me:
-            settling.join(max(0.0, end - now()))
+        settling.join(max(0.0, end - now()))
         with self.lock:
             left = len(self.hand.finished) + len(self.hand.settling)
             self.hand.finished.clear()
@@ -126,6 +130,7 @@ class Pump:
 
     def _guard(self, work: Callable[[], None]) -> None:
         """Run a thread. An error that nobody foresaw ends the consumer, instead of leaving it without a thread."""
+        _inner.is_pump = True
         try:
             work()
         except Exception as error:
@@ -145,7 +150,7 @@ class Pump:
                     self.fetcher.wait()
                 if self.hand.is_stopping:
                     return
-                want, asked, is_clear = self.hand.want(now()), now(), self.hand.is_clear
+                want, is_clear = self.hand.want(now()), self.hand.is_clear
             try:
                 messages = self.poll.run(self.link.reserve(want))
             except SeequeueError as error:
@@ -161,7 +166,7 @@ class Pump:
                 continue
             self.link.answered()
             with self.lock:
-                self.hand.receive(messages, now(), asked)
+                self.hand.receive(messages, now())
                 if self.hand.is_stopping:
                     self.hand.stop()
                 self.takers.notify(len(messages))

@@ -17,7 +17,7 @@ from seequeue.errors import LeaseExpired
 from seequeue.work import signals
 from seequeue.work.aio import AsyncPump
 from seequeue.work.hand import Hand, Job
-from seequeue.work.link import Link, default_name, log
+from seequeue.work.link import Link, log
 from seequeue.work.outcomes import NOTHING, Events, Outcome, RetryDelay, backoff, success
 from seequeue.work.threads import Pump
 
@@ -37,9 +37,9 @@ class WorkerOptions:
     wait: float
     grace: float
     by: str | None
+    until_empty: bool
     executor: Pool | None
     events: Events
-    until_empty: bool
 
 
 def worker(
@@ -51,8 +51,8 @@ def worker(
     grace: float = 30,
     by: str | None = None,
     retry_delay: RetryDelay = backoff,
-    executor: Pool | None = None,
     until_empty: bool = False,
+    executor: Pool | None = None,
     on_start: Callable[[Any], object] | None = None,
     on_done: Callable[[Any, Any], object] | None = None,
     on_retry: Callable[[Any, BaseException, float], object] | None = None,
@@ -80,8 +80,8 @@ def worker(
     At the end the function may finish for `grace` seconds; then its messages go back to the front of the queue, as
     those do at once that were reserved ahead, while the work is quick. `more_queues` are taken from when those before
     are empty; one request for a message waits for `wait` seconds (0 to 60). `by` is the name to show, by default
-    host:pid. While the server is away the worker waits for it, with one warning. With `until_empty`, `run` returns when
-    there is no message and none is in hand; those that are delayed are not waited for.
+    host:pid. `until_empty` ends the worker when there is no message. While the server is away the worker waits for it,
+    with one warning.
 
     The hooks are called with the message; `on_done` also with what the function returned, `on_retry` with the error and
     the delay in seconds, `on_reject` with the error of a message that becomes a dead letter.
@@ -91,7 +91,7 @@ def worker(
     check_number("grace", grace, 0, 86_400)
     events = Events(retry_delay=retry_delay, on_start=on_start, on_done=on_done, on_retry=on_retry, on_reject=on_reject)
     return WorkerOptions(
-        more_queues, concurrency, batch, check_lease(lease), check_wait(wait), grace, by, executor, events, until_empty
+        more_queues, concurrency, batch, check_lease(lease), check_wait(wait), grace, by, until_empty, executor, events
     )
 
 
@@ -104,10 +104,13 @@ class _Worker:
         functools.update_wrapper(self, function)
         self.client, self.options, self.function = client, options, function
         self.hand = Hand(slots=options.concurrency, batch=options.batch, lease=options.lease)
-        by = options.by or default_name()
-        until_empty = options.until_empty
         self.link: Link[Any] = Link(
-            client, self.hand, names=options.names, wait=options.wait, by=by, until_empty=until_empty
+            client,
+            self.hand,
+            names=options.names,
+            wait=options.wait,
+            by=options.by,
+            until_empty=options.until_empty,
         )
         self.fatal: BaseException | None = None
         self.pool = options.executor if isinstance(options.executor, Executor) else None
