@@ -179,7 +179,7 @@ def _flag(name: str, doc: str) -> Any:
 
 def _token_list(name: str, doc: str) -> Any:
     """Return a field of tokens, from the variable or from the file that NAME_FILE names."""
-    about_file = "a file with one such token on each line; SIGHUP reads it again"
+    about_file = "a file with one such token on each line; read again on SIGHUP"
     rows = Setting(name, "", _tokens, TOKEN_RULE, doc), Setting(f"{name}_FILE", "", _token_file, "a path", about_file)
     return field(default=(), repr=False, metadata={"rows": rows})
 
@@ -253,22 +253,20 @@ class Settings:
         "READ_TOKEN", "tokens that allow only `GET` and `HEAD`; if only these are set, nobody can change anything"
     )
     allow_unauthenticated: bool = _flag(
-        "ALLOW_UNAUTHENTICATED", "1: listen beyond this machine even without a token; otherwise the start fails"
+        "ALLOW_UNAUTHENTICATED",
+        "1: allow listening beyond this machine without a token; with 0, Seequeue then refuses to start",
     )
     max_message_bytes: int = _number("MAX_MESSAGE_BYTES", 1 << 20, 1, 512 << 20, "the maximum size of a message")
     max_body_bytes: int = _number(
-        "MAX_BODY_BYTES",
-        16 << 20,
-        1,
-        1 << 30,
-        "the maximum size of a request body; a stream of lines has no limit",
+        "MAX_BODY_BYTES", 16 << 20, 1, 1 << 30, "the maximum size of a request body; a stream of lines has no limit"
     )
     max_deliveries: int = _number(
         "MAX_DELIVERIES",
         5,
         1,
         1_000_000,
-        "the deliveries after which a message that was not acked becomes a dead letter, unless its queue sets another",
+        "the deliveries after which a message that was not acked becomes a dead letter, "
+        "unless the queue has its own `max_deliveries`",
     )
     max_blocked_clients: int = _number(
         "MAX_BLOCKED_CLIENTS",

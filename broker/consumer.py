@@ -97,7 +97,8 @@ def _consume(queue: ReliableQueue, lease: float, wait: float, retry_delay: Retry
             delivery = _next(queue, lease, wait)
             if delivery is None:
                 continue
-            message = _message(delivery)
+            message = Message(delivery)
+            vars(message).update(vars(delivery))
             with _LeaseKeeper(queue, delivery, lease):
                 try:
                     yield message
@@ -105,12 +106,6 @@ def _consume(queue: ReliableQueue, lease: float, wait: float, retry_delay: Retry
                     _retry(partial(queue.release, message.id, reason="the consumer left its loop"), seconds=lease)
                     raise
             _retry(partial(_end, queue, message, retry_delay), seconds=lease)
-
-
-def _message(delivery: Delivery) -> Message:
-    message = Message(delivery)
-    message.id, message.deliveries, message.deadline = delivery.id, delivery.deliveries, delivery.deadline
-    return message
 
 
 def _end(queue: ReliableQueue, message: Message, retry_delay: RetryDelay) -> None:

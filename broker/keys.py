@@ -13,7 +13,8 @@ than 64 KiB is of its size and of samples.
                                            "<id>:failure" -> "<when>:<reason>", with "!" in front if it is to be buried;
                                            "<id>:by" -> who reserved it, if it said so
     {queue:jobs}:acked             zset    id acked within the last hour, the last 10,000 at least -> when
-    {queue:jobs}:clock             string  "<when a lease or delay last began>:<none ends before>:<the last one ends>"
+    {queue:jobs}:clock             string  "<when a lease or delay last began>:<a time before which none ends>:
+                                           <when the last one ends>"
 
   Retries and dead letters
     {queue:jobs}:redeliveries      list    the history of the messages at the front, the foremost last:
@@ -79,7 +80,7 @@ SAMPLES, SAMPLE_BYTES = 16, 4096  # of a large message that its digest covers
 DEAD_SUFFIX = ".dead"
 # Even the longest name can have .dead behind it. The page uses this in HTML, where an unescaped - is an error.
 NAME_PATTERN = re.compile(r"[A-Za-z0-9._:\-]{1,128}(?:\.dead)?")
-NAME_RULE = "1 to 128 characters: A-Z a-z 0-9 . _ - :"
+NAME_RULE = "1 to 128 of the characters A-Z a-z 0-9 . _ - :"
 
 
 def is_name(text: str) -> bool:
@@ -118,13 +119,8 @@ def queue_of(match: re.Match[str]) -> str:
     return match[1] + DEAD_SUFFIX * match[2].count(":")
 
 
-def revoked_session_key(session: str, prefix: str = "queue:") -> str:
-    """Return the key that exists if a session of the page was signed out."""
-    return queue_keys("", prefix)[1] + "revoked:" + session
-
-
 def message_digest(message: bytes) -> str:
-    """Return the digest of a message, as `digest_of` in shared.lua does: of a large one, of its size and of samples."""
+    """Return the digest of a message as `digest_of` in failure_reasons.lua does: a large one is sampled."""
     size = len(message)
     if size > SAMPLES * SAMPLE_BYTES:
         starts = [i * (size - SAMPLE_BYTES) // (SAMPLES - 1) for i in range(SAMPLES)]

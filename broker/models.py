@@ -30,18 +30,6 @@ class Conflict(Exception):
     """The Idempotency-Key was used with another request."""
 
 
-class Paused(Exception):
-    """The queue is paused."""
-
-
-class Limited(Exception):
-    """The limits in the settings of the queue are reached; try again after `retry_after` seconds."""
-
-    def __init__(self, retry_after: float) -> None:
-        super().__init__(retry_after)
-        self.retry_after = retry_after
-
-
 class Delivery(bytes):
     """A reserved message: its bytes, and the reservation."""
 

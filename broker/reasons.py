@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 MAX_REASONS = 1000  # groups that are counted; failures of further ones are left out
 
-# Each alternative needs a digit or is a UUID, and is no shorter than what replaces it. So a masked text stays as it is
-# when it is masked again, and never gets longer.
+# Each alternative needs a digit or is a UUID, and is no shorter than its replacement. So masking twice changes nothing
+# more, and never makes a text longer.
 _IDS_AND_NUMBERS = re.compile(
     r"""
       (?<![0-9A-Za-z]) (?:
@@ -44,7 +44,7 @@ class Reason:
 
 @dataclass
 class Tally:
-    """Counts failures by masked reason. `complete` is false if some were left out, because there are too many."""
+    """Counts failures by masked reason. `complete` is false if there were too many reasons to count all."""
 
     complete: bool = True
     _groups: dict[str, Reason] = field(default_factory=dict)

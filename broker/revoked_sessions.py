@@ -3,7 +3,7 @@
 import math
 from typing import Any
 
-from broker.keys import revoked_session_key
+from broker.keys import queue_keys
 
 
 class RevokedSessions:
@@ -11,11 +11,11 @@ class RevokedSessions:
 
     def __init__(self, client: Any, prefix: str) -> None:
         self.client = client
-        self.prefix = prefix
+        self._key = queue_keys("", prefix)[1] + "revoked:"  # + the id of a session
 
     def add(self, session: str, seconds: float) -> None:
         """Revoke a session that would expire in `seconds`."""
-        self.client.set(revoked_session_key(session, self.prefix), b"1", ex=math.ceil(seconds))
+        self.client.set(self._key + session, b"1", ex=math.ceil(seconds))
 
     def __contains__(self, session: str) -> bool:
-        return bool(self.client.exists(revoked_session_key(session, self.prefix)))
+        return bool(self.client.exists(self._key + session))

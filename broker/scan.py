@@ -58,13 +58,9 @@ class Scan:
 def iter_messages(queue: RedisQueue, offset: int = 0, limit: int | None = None) -> Iterator[list[bytes]]:
     """Yield the waiting messages in pop order, in chunks, as `Scan` reads them."""
     scan = Scan(queue, offset)
-    while limit is None or limit > 0:
-        chunk = scan.read(limit)
-        if not chunk:
-            return
+    while (limit is None or limit > 0) and (chunk := scan.read(limit)):
         yield chunk
-        if limit is not None:
-            limit -= len(chunk)
+        limit = None if limit is None else limit - len(chunk)
 
 
 def contains(message: bytes, text: bytes) -> bool:

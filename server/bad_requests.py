@@ -14,7 +14,6 @@ from gunicorn import util
 from gunicorn.http.errors import (
     ConfigurationProblem,
     ExpectationFailed,
-    ForbiddenProxyRequest,
     InvalidResponseHeader,
     InvalidResponseHeaderName,
     LimitRequestHeaders,
@@ -25,9 +24,13 @@ from gunicorn.http.errors import (
 QUIET_SECONDS = 900.0  # without another of its kind, the count of a kind starts afresh
 STATUSES = (  # the status, reason and sentence of a kind; all others are 400
     (LimitRequestLine, 414, "URI Too Long", "The URL is longer than 8,190 bytes."),
-    (LimitRequestHeaders, 431, "Request Header Fields Too Large", "The headers are too long, or too many."),
+    (
+        LimitRequestHeaders,
+        431,
+        "Request Header Fields Too Large",
+        "A header is longer than 8,190 bytes, or there are more than 100.",
+    ),
     (ExpectationFailed, 417, "Expectation Failed", "Unsupported Expect header."),
-    ((ForbiddenProxyRequest, ssl.SSLError), 403, "Forbidden", "Forbidden."),
 )
 
 

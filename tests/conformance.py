@@ -31,7 +31,7 @@ REQUIRED = {"id": "a", "undo": "a", "to": "elsewhere", "job": "a", "position": 0
 addresses = itertools.count(int(ip_address("10.0.0.1")))
 # Of each pair only the second is kept.
 EXCLUSIVE = (
-    *(("ids", "id"), ("front", "delay"), ("dead", "delay")),
+    *(("ids", "id"), ("front", "delay"), ("unstarted", "dead"), ("unstarted", "delay"), ("dead", "delay")),
     *(("max", "position"), ("contains", "position"), ("reason", "position")),
 )
 
@@ -102,7 +102,7 @@ def write_plainly(parameters: Sequence[Parameter], fields: dict[str, Any]) -> No
 
 
 def follow_the_rules_of_settle(fields: dict[str, Any]) -> None:
-    """Name each id once and up to 1,000 in all, send a job with its result, and a delay without `dead`."""
+    """Name each id once and up to 1,000 in all, send a job with its result, and release in one way only."""
     seen: list[Any] = []
     for name in [name for name, items in fields.items() if items is None]:
         del fields[name]
@@ -115,8 +115,10 @@ def follow_the_rules_of_settle(fields: dict[str, Any]) -> None:
                 items.remove(item)
                 continue
             seen.append(id)
-            if isinstance(item, dict) and item.get("delay") and item.get("dead") is True:
-                del item["dead"]
+            if isinstance(item, dict):
+                ways = [way for way in ("delay", "dead", "unstarted") if item.get(way)]
+                for way in ways[1:]:
+                    del item[way]
             if isinstance(item, dict) and name == "acks" and ("job" in item) != ("result" in item):
                 item.update({"job": "a", "result": "a"} | item)
 

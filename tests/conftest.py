@@ -17,6 +17,7 @@ from broker.connections.connection import connect
 from broker.queue import ReliableQueue
 from settings import Settings
 from tests.engines import Cluster, SentinelSet
+from tests.npm import Project
 from tests.servers import BINARIES, App, Proxy, Scripted, Store, running
 from web.services import Services
 
@@ -177,6 +178,12 @@ def proxy(valkey: Store) -> Iterator[Proxy]:
     """A proxy in front of the shared Valkey, which loses commands and replies as a test orders."""
     with running(Proxy(valkey.port)) as made:
         yield made
+
+
+@pytest.fixture(scope="session")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A folder in which the npm package is installed, as built from the checkout."""
+    return Project(tmp_path_factory.mktemp("npm"))
 
 
 @pytest.fixture

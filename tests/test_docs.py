@@ -12,7 +12,7 @@ from tests.servers import ROOT, App
 from web.api import OPERATIONS
 from web.errors import ERRORS
 from web.operations.operation import Operation
-from web.operations.reservations import HELD_ID
+from web.operations.shared import EXAMPLE_ID
 from web.reference.markdown import curl, reference
 
 REFERENCE = (ROOT / "docs/api.md").read_text(encoding="utf-8")
@@ -64,7 +64,7 @@ def test_every_command_prints_what_the_reference_shows(serve: Callable[..., App]
         assert example and f"$ {command}\n" in REFERENCE
         for name, value in actual.items():
             command = command.replace(f"-d {name}={example.sent.get(name)}", f"-d {name}={value}")
-        command = command.replace(f'["{HELD_ID}"', f'["{actual.get("id")}"')
+        command = command.replace(f'["{EXAMPLE_ID}"', f'["{actual.get("id")}"')
         if isinstance(example.answer, str):
             assert printed(command, app, example.answer.count("\n"), tmp_path) == example.answer, command
         else:

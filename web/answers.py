@@ -31,13 +31,8 @@ _encoder = msgspec.json.Encoder()
 
 
 def iter_waiting(queue: RedisQueue, offset: int, limit: int | None) -> Iterator[list[Any]]:
-    """Yield the waiting messages in chunks, as bytes."""
-    return _read_ahead(iter_messages(queue, offset, limit))
-
-
-def _read_ahead(chunks: Iterator[T]) -> Iterator[T]:
-    """Yield the chunks; read the next one while the current one is sent."""
-    thread = ThreadPoolExecutor(1)
+    """Yield the waiting messages in chunks, as bytes; the next chunk is read while the current one is sent."""
+    chunks, thread = iter_messages(queue, offset, limit), ThreadPoolExecutor(1)
     try:
         future = thread.submit(next, chunks, None)
         while (chunk := future.result()) is not None:
@@ -228,15 +223,3 @@ def _join(texts: Iterable[bytes]) -> Iterator[bytes]:
             waiting, size = [], 0
     if waiting:
         yield b"".join(waiting)
-
-
-def prefetch(chunks: Iterator[Any]) -> Iterator[Any]:
-    """Return the iterator with its first chunk already read, so that an early failure becomes an error status."""
-    first = next(chunks, None)
-
-    def resume() -> Iterator[Any]:
-        if first is not None:
-            yield first
-            yield from chunks
-
-    return resume()

@@ -11,6 +11,7 @@ import logging
 import os
 import struct
 from bisect import bisect_left
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,7 @@ class Counters:
 
     def _add(self, key: Key) -> "_Count":
         """Begin a count: in the file, or if its disk is full only in memory."""
-        count = self._counts[key] = _Count("", 0.0, 0.0)
+        count = self._counts[key] = _Count()
         if self._file:
             text = json.dumps(key)
             try:
@@ -105,15 +106,13 @@ class Counters:
         return totals
 
 
+@dataclass(slots=True)
 class _Count:
     """One count, and its name in the file; "" if it is only in memory."""
 
-    __slots__ = ("number", "seconds", "text")
-
-    def __init__(self, text: str, number: float, seconds: float) -> None:
-        self.text = text
-        self.number = number
-        self.seconds = seconds
+    text: str = ""
+    number: float = 0.0
+    seconds: float = 0.0
 
 
 class _File(MmapedDict):

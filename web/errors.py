@@ -17,7 +17,7 @@ from broker.models import Conflict, LeaseExpired, NotFound
 
 
 class Raised(Enum):
-    """The requests that can fail with a code."""
+    """Which requests can fail with a code."""
 
     ANY = "any"
     GET = "GET"
@@ -56,7 +56,7 @@ REQUEST_ERRORS = {  # code -> row
     ),
     "no_result": ErrorCode(200, "No result yet, or it has expired.", "Wait for it with `wait`."),
     "bad_request": ErrorCode(400, "The request is not valid HTTP.", "Use an HTTP client.", ANY),
-    "bad_name": ErrorCode(400, f"A queue name has {NAME_RULE}", "Rename the queue.", ANY),
+    "bad_name": ErrorCode(400, f"A queue name has {NAME_RULE} and no others.", "Use another name.", ANY),
     "bad_parameter": ErrorCode(
         400,
         "A parameter is missing, out of range or of the wrong type.",
@@ -95,7 +95,7 @@ REQUEST_ERRORS = {  # code -> row
         ANY,
     ),
     "bad_base64": ErrorCode(400, "The base64 of a message is not valid.", "Correct it."),
-    "bad_message": ErrorCode(400, "Send either message or messages.", "Send one of them."),
+    "bad_message": ErrorCode(400, "Send either message or messages.", "Send `message` for one, `messages` for many."),
     "empty_message": ErrorCode(400, "A message must not be empty or null.", "Send at least one byte."),
     "too_deep": ErrorCode(
         400, "The JSON is nested deeper than {limit} levels.", "Send the JSON as a string, or flatten it.", POST
@@ -107,9 +107,9 @@ REQUEST_ERRORS = {  # code -> row
         "Send 1 to 255 visible ASCII characters, and only to an operation that takes a key.",
         ANY,
     ),
-    "same_queue": ErrorCode(400, "A queue cannot be moved to itself.", "Name another queue."),
+    "same_queue": ErrorCode(400, "Messages cannot be moved to the queue that they are in.", "Name another queue."),
     "untrusted_host": ErrorCode(
-        400, "Untrusted Host header. Add the name to TRUSTED_HOSTS.", "Add the name to `TRUSTED_HOSTS`.", ANY
+        400, "Untrusted Host header. Add the name to TRUSTED_HOSTS.", "Or use `localhost` or the IP address.", ANY
     ),
     "token_required": ErrorCode(
         401, "Missing or wrong token. Send the header Authorization: Bearer TOKEN.", "Send a valid token.", ANY
@@ -117,7 +117,7 @@ REQUEST_ERRORS = {  # code -> row
     "cross_site": ErrorCode(
         403, "Cross-site request refused.", "Call from a program, or from the app's own page.", ANY
     ),
-    "read_only": ErrorCode(403, "This token is read-only (READ_TOKEN).", "Use a token of `API_TOKEN`.", POST),
+    "read_only": ErrorCode(403, "This token is read-only (READ_TOKEN).", "Use a token from `API_TOKEN`.", POST),
     "not_found": ErrorCode(404, "Not found.", "Check the path.", ANY),
     "method_not_allowed": ErrorCode(405, "Method not allowed.", "Use a method that `Allow` lists.", ANY),
     "body_timeout": ErrorCode(408, "The body did not arrive in time.", "Send it faster, or in parts.", ANY),
@@ -162,10 +162,7 @@ REQUEST_ERRORS = {  # code -> row
     ),
     "expectation_failed": ErrorCode(417, "Unsupported Expect header.", "Send `100-continue`, or none.", ANY),
     "too_many_attempts": ErrorCode(
-        429,
-        "Too many wrong tokens from this address. A valid token is always accepted.",
-        "Correct the token.",
-        ANY,
+        429, "Too many wrong tokens from this address. A valid token is always accepted.", "Correct the token.", ANY
     ),
     "too_many_blocked_clients": ErrorCode(
         429, "Too many blocked clients (limit {limit}). Try again later.", "Try again, or raise `MAX_BLOCKED_CLIENTS`."
@@ -184,9 +181,7 @@ REDIS_ERRORS = {  # code -> row; a row of FAULTS in broker/connections/errors.py
         409, "The queue's key in Redis is not a list.", "Use another name, or another `QUEUE_PREFIX`.", ANY
     ),
     "cross_slot": ErrorCode(
-        409,
-        "The two queues are in different Cluster slots. Nothing was moved.",
-        "Pop from one and push to the other.",
+        409, "The two queues are in different Cluster slots. Nothing was moved.", "Pop from one and push to the other."
     ),
     "busy": ErrorCode(503, "All connections to Redis are in use. Nothing was changed.", "Try again.", ANY),
     "redis_unavailable": ErrorCode(503, "Cannot reach Redis. Nothing was changed.", "Try again.", ANY),
@@ -199,20 +194,17 @@ REDIS_ERRORS = {  # code -> row; a row of FAULTS in broker/connections/errors.py
     ),
     "redis_misconfigured": ErrorCode(
         503,
-        "Redis refused the command because of its password, permissions, cluster mode or disk.",
+        "Redis refused the command: wrong password, missing permissions, cluster mode, or a disk error.",
         "Correct the cause that `message` names.",
         ANY,
     ),
     "disk_full": ErrorCode(
-        503,
-        "The disk on which Redis keeps the messages is full. Nothing was changed.",
-        "Free some space there.",
-        ANY,
+        503, "The disk on which Redis keeps the messages is full. Nothing was changed.", "Free some space there.", ANY
     ),
     "redis_too_old": ErrorCode(
         503, "This Redis is too old for this operation; it needs version 6.2 or later.", "Upgrade Redis.", ANY
     ),
-    "redis_error": ErrorCode(503, "Redis refused the command for another reason.", "See `message`.", ANY),
+    "redis_error": ErrorCode(503, "Redis refused the command.", "See `message`.", ANY),
     "outcome_unknown": ErrorCode(
         503,
         "The outcome is unknown: the connection broke before Redis replied.",
@@ -256,7 +248,7 @@ class ApiError(Exception):
 def from_exception(error: Exception, reading: bool) -> ApiError:
     """Return the ApiError for any exception.
 
-    `reading`: the request changes nothing, so even if the reply of Redis is lost, no outcome is unknown.
+    `reading`: the request changes nothing, so a lost reply leaves nothing in doubt.
     """
     if isinstance(error, ApiError):
         return error

@@ -138,11 +138,7 @@ def docs() -> str:
     """Show the API reference, with a form to try each call."""
     settings = current_request().settings
     catalogue = {key: text for key, text in CATALOGUES[language()].items() if key in DOCS_TEXTS}
-    page = {
-        "token": bool(settings.tokens),
-        "language": language(),
-        "catalogue": catalogue,
-    }
+    page = {"token": bool(settings.tokens), "language": language(), "catalogue": catalogue}
     made = document(settings, current_app)
     return render_template("docs.html", document=made, groups=groups(made), codes=ERRORS, page=page)
 

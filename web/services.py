@@ -24,8 +24,6 @@ from web.fairness import BodyMemory, FairScheduler
 from web.live.feed import EventStreams
 from web.live.history import History
 from web.live.long_poll import LongPoll
-from web.live.queue_feed import QueueFeed
-from web.live.queue_list_feed import QueueListFeed
 from web.live.wait import Slots
 from web.log_limit import LogLimit
 
@@ -70,13 +68,8 @@ class Services:
         return LongPoll(blocking_client, self.slots, self.is_stopping, self.tracker, self.sweeper)
 
     @cached_property
-    def queue_events(self) -> EventStreams:
-        """The event streams of single queues."""
-        return EventStreams(self.is_stopping)
-
-    @cached_property
-    def queue_list_events(self) -> EventStreams:
-        """The event streams of all queues."""
+    def event_streams(self) -> EventStreams:
+        """The event streams of single queues and of all queues."""
         return EventStreams(self.is_stopping)
 
     @cached_property
@@ -109,14 +102,6 @@ class Services:
         settings = self.settings
         make = partial(ReliableQueue, self.client, prefix=settings.queue_prefix, max_deliveries=settings.max_deliveries)
         return lru_cache(maxsize=MAX_QUEUES)(make)
-
-    def queue_feed(self, queue: ReliableQueue) -> QueueFeed:
-        """Return a feed of one queue."""
-        return QueueFeed(queue, self.tracker, self.history)
-
-    def queue_list_feed(self) -> QueueListFeed:
-        """Return a feed of the list of all queues."""
-        return QueueListFeed(self.lister, self.tracker, self.history)
 
     def count_in(self, file: Path) -> None:
         """Keep counts and history in files beside those of the other processes; if that fails, in memory."""

@@ -1,10 +1,10 @@
 """Background sweeper: return expired leases and due delays within a second, even if no client calls.
 
-Every command on a queue first returns the messages that are due there. For queues without commands there is one sweeper
-in each worker process. A script that starts a lease or delay publishes a notice if it ends before all others
-(`announce_due` in clock.lua). A sweeper that starts, or that has lost its connection, scans the keys once. So an idle
-queue costs nothing beyond a check of the connection every CHECK_INTERVAL, and the first of several sweepers does the
-work. A notice also announces each result that is stored.
+A command that takes, shows, releases or moves messages first returns those that are due in its queue. Where none comes,
+the sweeper of each worker process does it. A script that starts a lease or delay publishes a notice if it ends before
+all others (`announce_due` in clock.lua). A sweeper that starts, or that has lost its connection, scans the keys once.
+So an idle queue costs nothing beyond a check of the connection every CHECK_INTERVAL, and the first of several sweepers
+does the work. A notice also announces each result that is stored.
 
 Leases and delays end by the wall clock of Redis, the sweeper waits by the monotonic clock of this machine. As long as
 something is reserved or delayed, it compares the two every CLOCK_CHECK_INTERVAL. After a jump it sweeps all queues.

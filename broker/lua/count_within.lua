@@ -1,5 +1,5 @@
--- Count the messages that can be read at once: from an offset on, as many as fit in a number of bytes. It reads one at a
--- time, as the next one may be large, and some at once far from the front, where it takes long to get there.
+-- Count the messages that can be read at once: from an offset on, as many as fit in a number of bytes. It reads one at
+-- a time near the front, as the next may be large, and several at a time far from it, where each LRANGE is slow.
 --
 -- KEYS:   list
 -- Input:  offset, number of messages, bytes

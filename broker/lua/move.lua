@@ -38,7 +38,7 @@ if command == 'move_back' then
   local length, has_reasons = call('LLEN', list), has_failure_reasons()
   local has_entries = call('EXISTS', to_redeliveries) == 1
   local counts, found, index, bytes = {[moved] = {}, [failure_reasons] = {}}, {}, skipped, 0
-  -- The number that a field of a hash begins with, less those that were found.
+  -- The number at the start of a hash field, less the messages already found.
   local function left(key, field)
     local known = counts[key][field] or tonumber(string.match(call('HGET', key, field) or '0', '^%d+'))
     counts[key][field] = known
@@ -82,5 +82,3 @@ if command == 'move_back' then
   if is_over then call('UNLINK', moved) end
   return {DONE, #found, index - #found, is_over and 1 or 0, 1}
 end
-
-return redis.error_reply('ERR unknown command ' .. command)

@@ -44,12 +44,12 @@ local function each_report(visit)
   for _, report in ipairs(call('HVALS', waiters)) do
     local clients, valid_until, names = string.match(report, '^(%d+):(%d+)(.*)$')
     local left = tonumber(valid_until) - now
-    -- More is left if the clock was set back: the process reports again.
+    -- A longer time means that the clock was set back; the process will report again.
     if left > 0 and left <= WAITERS_SECONDS * 1000 then visit(clients, names, left) end
   end
 end
 
--- The rank in a schedule behind the last message read before, which may have left it.
+-- The rank in a schedule that follows the last message read, even if that one has left.
 local function rank_after(schedule, last_id, deadline)
   local rank = call('ZRANK', schedule, last_id)
   return rank and rank + 1 or call('ZCOUNT', schedule, '-inf', '(' .. deadline)
@@ -147,5 +147,3 @@ if command == 'stats' then
   if not is_empty and call('TTL', counters) < COUNTERS_SECONDS / 2 then call('EXPIRE', counters, COUNTERS_SECONDS) end
   return {DONE, tonumber(expired or 0), tonumber(buried or 0)}
 end
-
-return redis.error_reply('ERR unknown command ' .. command)

@@ -13,7 +13,7 @@
 --           Output: the number of messages removed
 -- restore   Input:  a random text to mark the place; extra keys: what `clear`, `remove` or `remove_many` kept, and the
 --                   history that `remove_many` kept
---           Output: the number of messages restored; 0 if nothing is kept; 1 if some are left for another call
+--           Output: the number of messages restored (0: nothing was kept), 1 if some are left for another call
 -- pause     Input:  none; extra key: a list on which clients block until the queue is resumed
 -- resume    Input:  none; extra key: as of pause
 -- set       Input:  the name and the value of each setting to change, '' to remove it
@@ -94,9 +94,9 @@ local function restore_removed(mark)
   call('DEL', extra)
 end
 
--- Put messages to the front, for they are older than those that wait now. If few wait, and no message has a history,
--- they join the others, which then become the queue. Otherwise a call moves a batch of the others, the newest first, so
--- that all keep their order; those that are left can be restored for another hour.
+-- Put the kept messages to the front, for they are older than those that wait now. If few wait, and none has a history,
+-- the waiting ones are appended to the kept list, which then becomes the queue. Otherwise each call moves one batch of
+-- kept messages, the newest first, so that all keep their order; the rest can be restored for another hour.
 local function restore_many()
   local kept, waiting = call('LLEN', extra), call('LLEN', list)
   if kept == 0 then return 0, 0 end
@@ -171,8 +171,8 @@ local function find_many(max_shift)
   return found
 end
 
--- Remove messages from the queue, whose copies are stored, and their history. `keep` is called with the digest of each,
--- its entry and its failure reason, if it has a history. Without it, their failure reasons were carried.
+-- Remove messages that already have a copy elsewhere, and their history. `keep` is called with the digest of each, its
+-- entry and its failure reason, if it has a history. Without `keep`, `carry` has already moved their failure reasons.
 local function remove_found(found, mark, keep)
   local has_reasons, has_entries = keep and has_failure_reasons(), call('LLEN', redeliveries) > 0
   for i = #found, 1, -1 do -- from the back, so that the other positions stay right
@@ -252,5 +252,3 @@ if command == 'restore' then
   restore_removed(ARGV[3])
   return {DONE, 1, 0}
 end
-
-return redis.error_reply('ERR unknown command ' .. command)

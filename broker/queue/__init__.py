@@ -1,7 +1,8 @@
 """A RedisQueue with leases, delays, retries, dead letters, idempotency keys and results.
 
-Each operation is one script in `broker/lua`, so it happens entirely or not at all; the modules here mirror its files.
-The scripts read the time from Redis, and all keys of a queue share one Cluster slot. They need Redis 6.2 or Valkey.
+Each change of state is one script in `broker/lua`, or one command, so it happens entirely or not at all. A long
+operation makes one for each batch. The scripts read the time from Redis, and all keys of a queue share one Cluster
+slot. They need Redis 6.2 or Valkey.
 """
 
 from broker.queue.push import PushOperations

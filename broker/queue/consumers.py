@@ -6,11 +6,14 @@ from typing import Any
 
 from broker.models import Consumer
 
-MAX_NAMES = 1000  # that one process reports, and that one answer has
+MAX_NAMES = 1000  # the most names that one process reports, and that one answer lists
 
 
 def find_consumers(read: Callable[[Any, Any], list[Any]]) -> tuple[list[Consumer], bool]:
-    """Return the consumers, and whether these are all. `read` reads the reservations behind one, as in show.lua."""
+    """Return the consumers, and whether these are all.
+
+    `read(id, deadline)` runs the command `consumers` of show.lua: it returns the reservations after that one.
+    """
     found: dict[str, Consumer] = {}
     is_complete = True
     last: list[Any] = ["", ""]
@@ -31,7 +34,7 @@ def find_consumers(read: Callable[[Any, Any], list[Any]]) -> tuple[list[Consumer
 
 
 def _add(found: dict[str, Consumer], name: str, more: Consumer) -> bool:
-    """Add numbers to those of a consumer; return False if it is one more than an answer can have."""
+    """Add numbers to those of a consumer; return False if the answer has no room for another one."""
     before = found.get(name)
     if before is None and len(found) >= MAX_NAMES:
         return False
@@ -43,6 +46,6 @@ def _add(found: dict[str, Consumer], name: str, more: Consumer) -> bool:
 
 
 def format_names(names: Mapping[str, int]) -> str:
-    """Return names with the number of clients that have each, as the script stores them; no name has a blank."""
+    """Return names with the number of clients that have each, as the script stores them; no name has a space."""
     named = ((name, number) for name, number in names.items() if name)
     return "".join(f" {name} {number}" for name, number in islice(named, MAX_NAMES))

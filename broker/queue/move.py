@@ -10,8 +10,8 @@ from broker.models import NotFound
 from broker.queue.show import ShowOperations
 from broker.scan import Scan
 
-MAX_TAKEN = 250  # messages that one call takes from anywhere in the queue, which takes some milliseconds
-MAX_TAKEN_BYTES = 1 << 18  # of them; a larger message comes alone
+MAX_TAKEN = 250  # messages that one call removes from anywhere in the queue, in a few milliseconds
+MAX_TAKEN_BYTES = 1 << 18  # total size of those; a message larger than this is taken alone
 MAX_SHIFT = 1000  # messages in front of a found one that may leave before it is taken
 
 
@@ -52,17 +52,13 @@ class MoveOperations(ShowOperations):
     def find_and_move(
         self, to: str, text: str, max: int | None = None, reason: str | None = None, undo: str | None = None
     ) -> Iterator[int]:
-        """Move up to `max` messages that `find` would find to the back of the queue `to`, and yield their number.
-
-        It yields the size of each batch, which can be 0.
-        """
+        """Move up to `max` messages that `find` would find to the back of `to`; yield the size of each batch (or 0)."""
         return self._take_found("move_many", text, reason, max, self._move_keys(to, undo))
 
     def move_back(self, undo: str) -> Iterator[int]:
-        """Put back what was moved with `undo` and still waits there, and yield the size of each batch.
+        """Put back the messages moved with `undo` that still wait in the other queue; yield the size of each batch.
 
-        Messages go to the front, one that was moved from a position to its place. An equal message counts as the one
-        that was moved.
+        They go to the front; one that `move_one` moved goes to its old place. Equal messages cannot be told apart.
 
         Raises:
             NotFound: it was moved back before, or moved more than an hour ago.
@@ -107,7 +103,7 @@ class MoveOperations(ShowOperations):
     def _take_many(
         self, command: str, messages: list[tuple[int, bytes]], max_shift: int, keys: list[str]
     ) -> Iterator[int]:
-        """Take messages out of the queue in batches, and yield the size of each."""
+        """Take messages out of the queue in batches; yield the number taken by each."""
         taken, start = 0, 0
         while start < len(messages):
             end, size = start, 0

@@ -32,7 +32,7 @@ class PushOperations(ScriptedQueue):
         return self._push(command, messages, 0, fingerprint, idempotency_key)
 
     def push_later(self, delay: float, messages: Sequence[bytes], idempotency_key: str | None = None) -> Pushed:
-        """Add messages to the back after `delay` seconds, in this order, all or none; until then they have ids.
+        """Add messages to the back after `delay` seconds, in order, all or none; until then each is known by an id.
 
         With an idempotency key, a call repeated within 24 hours pushes nothing and returns the first answer.
 

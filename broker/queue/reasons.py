@@ -1,7 +1,7 @@
 """Reasons: why the messages of a queue failed, counted from what `broker/lua` keeps of each failure."""
 
-from collections.abc import Iterator
-from itertools import chain
+from collections.abc import Callable, Iterator
+from itertools import chain, count
 
 from broker.keys import parent_name
 from broker.queue.base import ScriptedQueue
@@ -48,22 +48,23 @@ class ReasonOperations(ScriptedQueue):
 
     def _returned(self) -> Iterator[list[Failure]]:
         """Yield the failures of messages that were returned and wait, for the hour for which they are kept."""
-        start, entries = 0, [b""]
-        while entries:
-            entries = self.client_for_large.lrange(self.key_prefix + "redeliveries", start, start + PAGE - 1)
-            start += PAGE
+        for entries in _pages(self.client_for_large.lrange, self.key_prefix + "redeliveries"):
             parts = (entry.split(b":", 4) for entry in entries)
             yield [_failure(*failure) for _, _, _, *failure in parts if failure]
 
     def _delayed(self) -> Iterator[list[Failure]]:
         """Yield the failures of messages that were released with a delay."""
-        start, ids = 0, [b""]
-        while ids:
-            ids = self.client_for_large.zrange(self.key_prefix + "delayed", start, start + PAGE - 1)
-            start += PAGE
+        for ids in _pages(self.client_for_large.zrange, self.key_prefix + "delayed"):
             fields = [id.removesuffix(b"-d") + b":failure" for id in ids]
-            found = self.client_for_large.hmget(self.key_prefix + "bodies", fields) if ids else []
+            found = self.client_for_large.hmget(self.key_prefix + "bodies", fields)
             yield [_failure(*failure.lstrip(b"!").split(b":", 1)) for failure in found if failure]
+
+
+def _pages(read: Callable[[str, int, int], list[bytes]], key: str) -> Iterator[list[bytes]]:
+    for start in count(0, PAGE):
+        if not (page := read(key, start, start + PAGE - 1)):
+            return
+        yield page
 
 
 def _failure(when: bytes, reason: bytes, number: bytes = b"1") -> Failure:

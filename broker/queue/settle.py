@@ -44,8 +44,8 @@ class SettleOperations(ScriptedQueue):
         """Return messages to the front of the queue, now or in `delay` seconds, or bury all of them (`dead`).
 
         Return the number of messages buried, which includes those at their last delivery. `reason` says why they
-        failed; it is kept as long as they wait. With one id and the name of its `job`, it becomes the result of the job
-        if the message is buried.
+        failed; it is kept for an hour after a message has returned, and as long as a dead letter exists. With one id
+        and the name of its `job`, it becomes the result of the job if the message is buried.
 
         If their work is `unstarted`, this delivery does not count: they return now, and none is buried.
 
@@ -62,7 +62,7 @@ class SettleOperations(ScriptedQueue):
         return int(buried)
 
     def extend(self, ids: str | Sequence[str], lease: float) -> float:
-        """Let leases or delays end `lease` seconds from now, and return their new deadline.
+        """Set leases or delays to end `lease` seconds from now, and return the new deadline.
 
         Raises:
             LeaseExpired: some have ended; nothing was changed.
@@ -75,7 +75,7 @@ class SettleOperations(ScriptedQueue):
     def settle(
         self, acks: Iterable[Ack] = (), releases: Iterable[Release] = (), extends: Iterable[Extend] = ()
     ) -> Settled:
-        """Ack, release and extend messages, each for itself; those whose lease has ended are `stale`.
+        """Ack, release and extend messages, independently of one another; those whose lease has ended are `stale`.
 
         Ids acked within the last hour count as acked. An id that is named twice is stale the second time.
         """

@@ -1,7 +1,7 @@
 """Show: read the state of a queue and search it. The script is `broker/lua/show.lua`.
 
-What Redis copies for a script takes ten times as long as what it copies into a reply. So messages are searched here,
-not in a script.
+Redis takes ten times as long to copy data into a script as into a reply. So messages are searched here, not in a
+script.
 """
 
 from collections.abc import Iterator, Mapping
@@ -100,14 +100,10 @@ class ShowOperations(ScriptedQueue):
         """Return the history of each message, by its position and the message."""
         details = list[Details]()
         for start in range(0, len(found), MAX_FOUND):
-            arguments = [
-                argument
-                for position, message in found[start : start + MAX_FOUND]
-                for argument in (position, message_digest(message))
-            ]
-            details += [
-                Details.from_reply(*one) for one in self._run(script.SHOW, "details_of", MAX_SHIFT, *arguments)[0]
-            ]
+            batch = found[start : start + MAX_FOUND]
+            arguments = [part for position, message in batch for part in (position, message_digest(message))]
+            replies = self._run(script.SHOW, "details_of", MAX_SHIFT, *arguments)[0]
+            details += [Details.from_reply(*one) for one in replies]
         return details
 
     def stats(self) -> QueueStats:

@@ -9,7 +9,7 @@ from broker.queue.move import MoveOperations
 
 
 class TidyOperations(MoveOperations):
-    """The operations of a person who tidies up."""
+    """What an operator does by hand."""
 
     def remove(self, position: int, message: bytes, undo: bool = False) -> str | None:
         """Remove this message at this position, 0 being next to be popped.
@@ -44,7 +44,7 @@ class TidyOperations(MoveOperations):
         return sum(self.restore_in_batches(undo))
 
     def restore_in_batches(self, undo: str) -> Iterator[int]:
-        """Do as `restore`, and yield the size of each batch. What is left after an error can still be restored.
+        """Restore as `restore` does; yield the size of each batch. What is left after an error can still be restored.
 
         Raises:
             NotFound: it was restored before, or removed or moved more than an hour ago.
@@ -72,13 +72,13 @@ class TidyOperations(MoveOperations):
         return token, self._take_found("remove_many", text, reason, max, self._removed_keys(token))
 
     def remove_many(self, messages: Sequence[tuple[int, bytes]]) -> tuple[str, Iterator[int]]:
-        """Do as `find_and_remove` with these messages: those that are still at these positions, 0 being next."""
+        """Remove these messages as `find_and_remove` does, each if it is still at its position (0 is popped next)."""
         token = secrets.token_hex(8)
         ordered = sorted(dict(messages).items())
         return token, self._take_many("remove_many", ordered, 0, self._removed_keys(token))
 
     def pause(self) -> None:
-        """Let `pop` and `reserve` take nothing until `resume`. Other Redis clients can still pop."""
+        """Make `pop` and `reserve` take nothing until `resume`. Other Redis clients can still pop."""
         self._run(script.TIDY, "pause", extra=[self._resumed_key])
 
     def resume(self) -> None:
@@ -86,11 +86,11 @@ class TidyOperations(MoveOperations):
         self._run(script.TIDY, "resume", extra=[self._resumed_key])
 
     def settings(self) -> QueueSettings:
-        """Return the settings of the queue, which stay when it is empty."""
+        """Return the settings of the queue. An empty queue keeps them."""
         names = list(QueueSettings().as_dict())
         return QueueSettings.from_reply(*self.client.hmget(self.key_prefix + "settings", names))
 
     def set_settings(self, **settings: float) -> QueueSettings:
-        """Change the settings that are named, 0 removes one, and return all. Waiting clients notice it at once."""
+        """Change the named settings (0 removes one) and return them all. Waiting clients notice at once."""
         values = [part for name, value in settings.items() for part in (name, value or "")]
         return QueueSettings.from_reply(*self._run(script.TIDY, "set", *values)[0])

@@ -13,12 +13,13 @@
  * pushed as they are; a value that JSON would change, such as a Map or NaN, is refused with the code "bad_message".
  *
  * Every failure rejects with a QueueError. While a queue is paused, or its limits are reached, pop and reserve reject
- * with the code "paused" or "limited", so that it is not mistaken for an empty queue; `error.answer.retry_after` of the
- * latter is when to try again, in seconds.
+ * with the code "paused" or "limited", so that neither looks like an empty queue; with "limited",
+ * `error.answer.retry_after` is how many seconds to wait.
  *
- * @import { Connection, Message, Preview, QueueList, QueueListChange, QueueState, Reservation,
- *           Settings } from "./client/types.js"
+ * @import { Connection, Message, PopOptions, Preview, QueueList, QueueListChange, QueueState, Reservation,
+ *           ReserveOptions, Settings, Settlement } from "./client/types.js"
  */
+import { defaultBase, defaultToken } from "./address.js";
 import { QueueError as Failure } from "./client/errors.js";
 import { Http } from "./client/http.js";
 import { nextLines } from "./client/lines.js";
@@ -26,8 +27,8 @@ import { bytesBody, messageValue, pushBody } from "./client/messages.js";
 import { EVENTS_PATH, QUEUES_PATH, baseUrl } from "./client/paths.js";
 import { QueueReader } from "./client/reader.js";
 
-/** The address of the app that serves this module. */
-export const APP_URL = new URL("../../", import.meta.url);
+/** What pop and reserve return for no message. @type {any} */
+const NONE = null;
 
 /** @typedef {Failure} QueueError */
 export const QueueError = Failure;
@@ -40,14 +41,18 @@ export class QueueClient extends QueueReader {
    * @param {{base?: string | URL, token?: string, fetch?: typeof globalThis.fetch}} options
    *     base: the address of the app; token: not needed in a page whose visitor is signed in
    */
-  constructor(name = null, { base = APP_URL, token = "", fetch = globalThis.fetch } = {}) {
-    const address = base === APP_URL ? APP_URL : baseUrl(base);
+  constructor(name = null, { base, token = defaultToken(), fetch = globalThis.fetch } = {}) {
+    const address = base === undefined ? defaultBase() : baseUrl(base);
     super(Array.isArray(name) ? name.join(",") : name, address, new Http(token, fetch));
   }
 
-  /** Return a client of another queue, or of several, of the same server. @param {string | string[]} name */
+  /**
+   * Return a client for another queue, or several, on the same server.
+   * @param {string | string[]} name @returns {this}
+   */
   of(name) {
-    return new QueueClient(name, { base: this.base, token: this.http.token, fetch: this.http.fetch });
+    const Client = /** @type {any} */ (this.constructor);
+    return new Client(name, { base: this.base, token: this.http.token, fetch: this.http.fetch });
   }
 
   // --- push and pop
@@ -68,12 +73,13 @@ export class QueueClient extends QueueReader {
 
   /**
    * Add each line of a text or file as a message, in slices, with constant memory.
-   * @param {string | Blob | BufferSource} text
+   * @param {string | Blob | ArrayBuffer | ArrayBufferView} text
    * @param {{json?: boolean, progress?: (done: {pushed: number, bytes: number, size: number}) => void,
    *          signal?: AbortSignal}} options
    *     json: each line is a JSON value (NDJSON), as `exportLines` yields them; signal: stops between two slices, so
    *     that the number of messages pushed is exact
-   * @returns {Promise<{pushed: number, bytes: number, size: number}>} a failure has `answer.pushed` too
+   * @returns {Promise<{pushed: number, bytes: number, size: number}>} a QueueError has `answer.pushed`: how many were
+   *     pushed before it
    */
   async pushLines(text, { json = false, progress = () => {}, signal } = {}) {
     const blob = typeof text === "string" ? new Blob([text]) : text instanceof Blob ? text : await bytesBody(text);
@@ -93,40 +99,41 @@ export class QueueClient extends QueueReader {
     return done;
   }
 
-  /** Add a message, byte for byte. @param {Blob | BufferSource} bytes @returns {Promise<{count: number}>} */
+  /** Add a message, byte for byte. @param {Blob | ArrayBuffer | ArrayBufferView} bytes @returns {Promise<{count: number}>} */
   async pushBytes(bytes) {
     return this.#post("push", { body: await bytesBody(bytes) });
   }
 
   /**
    * Remove and return the next message, or null if there is none; with `max`, a list of up to that many.
-   * @param {{max?: number, wait?: number, by?: string, key?: string, signal?: AbortSignal}} options
-   *     wait: seconds to wait for a message; by: the name of this consumer; key: an Idempotency-Key, with which the same pop can be retried safely
-   * @returns {Promise<Message | null | Message[]>}
+   * @template {number | undefined} [Max=undefined]
+   * @param {PopOptions & {max?: Max}} options
+   * @returns {Promise<Max extends number ? Message[] : Message | null>}
    */
   async pop({ max, wait, by, key = "", signal } = {}) {
     const answer = await this.#post("pop", { query: { max, wait, by }, key, signal });
-    return max === undefined ? (answer.success ? answer.message : null) : answer.messages;
+    return max !== undefined ? answer.messages : answer.success ? answer.message : NONE;
   }
 
   // --- reservations
 
   /**
-   * Reserve the next message; it returns to the queue unless it is acked in time. null if there is none, [] with `max`.
-   * @param {{lease?: number, wait?: number, max?: number, by?: string, signal?: AbortSignal}} options
-   *     lease: seconds until it returns; wait: seconds to wait for a message; by: the name of this consumer
-   * @returns {Promise<Reservation | null | Reservation[]>}
+   * Reserve the next message; it returns to the queue unless it is acked in time. null if there is none; with `max`, a
+   * list of up to that many.
+   * @template {number | undefined} [Max=undefined]
+   * @param {ReserveOptions & {max?: Max}} options
+   * @returns {Promise<Max extends number ? Reservation[] : Reservation | null>}
    */
   async reserve({ lease, wait, max, by, signal } = {}) {
     const answer = await this.#post("reserve", { query: { lease, wait, max, by }, signal });
-    const queue = answer.queue && { queue: answer.queue }; // of several; `of(queue)` can ack it
+    const queue = answer.queue && { queue: answer.queue }; // set if several queues were named: ack with `of(queue)`
     if (max !== undefined) return answer.messages.map((/** @type {Reservation} */ one) => ({ ...one, ...queue }));
     const { success, ...reservation } = answer;
-    return success ? reservation : null;
+    return success ? /** @type {any} */ (reservation) : NONE;
   }
 
   /**
-   * Acknowledge reserved messages: all or none. With one of them, the result of its job can be stored for its producer.
+   * Acknowledge reserved messages: all or none. With a single id, `job` and `result` store the result of its job.
    * @param {string | string[]} id @param {{job?: string, result?: any}} options
    * @returns {Promise<{acked: number}>}
    */
@@ -154,7 +161,7 @@ export class QueueClient extends QueueReader {
   }
 
   /**
-   * Let leases end `lease` seconds from now: all or none.
+   * Extend leases or delays to end `lease` seconds from now: all or none.
    * @param {string | string[]} id @param {number} lease @returns {Promise<{deadline: number}>}
    */
   extend(id, lease) {
@@ -162,29 +169,30 @@ export class QueueClient extends QueueReader {
   }
 
   /**
-   * Acknowledge, release and extend up to 1,000 reservations in one request, each for itself.
+   * Acknowledge, release and extend up to 1,000 reservations in one request, independently of one another.
    * @param {Settlement} batch ids, or objects with an id and the options of `ack`, `release` and `extend`
+   * @param {{signal?: AbortSignal}} options
    * @returns {Promise<{acked: number, released: number, dead: number, extended: number, stale: string[]}>}
    *     stale: the ids that are not held any more; nothing was changed about them
    */
-  async settle({ acks = [], releases = [], extends: extended = [] }) {
+  async settle({ acks = [], releases = [], extends: extended = [] }, { signal } = {}) {
     const withResult = async (/** @type {any} */ ack) => ({ ...ack, result: await messageValue(ack.result) });
     const done = await Promise.all(acks.map((ack) => (Object(ack).result === undefined ? ack : withResult(ack))));
-    return this.#post("settle", { body: { acks: done, releases, extends: extended } });
+    return this.#post("settle", { body: { acks: done, releases, extends: extended }, signal });
   }
 
   // --- tidying up
 
   /**
-   * Remove the message at a position, if it is this very message; else QueueError "stale".
+   * Remove the message at a position, if it is still this message; else QueueError "stale".
    * @overload
    * @param {number} position 0: next to be popped @param {Message} message
    * @param {{undo?: boolean}} [options] undo: keep it for an hour, so that `restore` can put it back where it was
    * @returns {Promise<{message: Message, undo?: string}>}
    */
   /**
-   * Remove all messages that contain a text or failed for a reason of `reasons`, or up to 1,000, each if it is at its
-   * position. `restore` puts them to the front.
+   * Remove all messages that contain a text or failed for a reason, as `reasons` returns it; or up to 1,000 given
+   * messages, each only if it is still at its position. `restore` puts them to the front.
    * @overload
    * @param {{contains?: string, reason?: string} | {messages: {position: number, message: Message}[]}} which
    * @returns {Promise<{removed: number, undo: string | null}>}
@@ -212,8 +220,8 @@ export class QueueClient extends QueueReader {
    * @param {string} to
    * @param {{max?: number, contains?: string, reason?: string, position?: number, message?: Message}} options
    *     max: the maximum number to move, all by default; contains, reason: only messages that contain this text, or
-   *     failed for this reason of `reasons`; position and message: the message at a position, if it is this very
-   *     message; else QueueError "stale"
+   *     failed for this reason, as `reasons` returns it; position and message: the message at a position, if it is
+   *     still this message; else QueueError "stale"
    * @returns {Promise<{moved: number, undo: string | null}>}
    *     undo: for an hour, `restore` of this queue moves back those that still wait
    */
@@ -282,7 +290,7 @@ export class QueueClient extends QueueReader {
   /**
    * Follow the queue: receive its state now and after every change. The stream reconnects by itself.
    * @param {{queue?: (state: QueueState) => void, connection?: (now: Connection, error?: QueueError) => void}} handlers
-   * @param {{next?: number, history?: boolean}} options next: the number of first messages to include
+   * @param {{next?: number, history?: boolean}} options next: how many messages from the front to include
    * @returns {() => void} call it to stop
    */
   events({ queue = () => {}, connection = () => {} }, { next, history } = {}) {

@@ -1,5 +1,5 @@
 /** The forms of the API reference: each shows its request as a curl command, sends it, and shows the response. */
-import { APP_URL } from "./client.js";
+import { APP_URL } from "./address.js";
 import { operationPath } from "./client/paths.js";
 import { quoted } from "./text/curl.js";
 import { translator } from "./text/i18n.js";

@@ -135,7 +135,7 @@ def test_the_last_error_is_the_reason_of_the_dead_letter(backend: Any, name: str
     queue = ReliableQueue(backend, name, max_deliveries=2)
     queue.push(b"bad")
     for message in consume(queue, retry_delay=0):
-        if message.deliveries == 2:
+        if message.deliveries == message.max_deliveries:
             stop()
         with message:
             raise ValueError("try " + str(message.deliveries))

@@ -14,10 +14,10 @@ import redis
 
 from broker import listing
 from broker.connections.connection import connect
-from broker.keys import revoked_session_key
 from broker.listing import MAX_QUEUES, ListedQueue, Listing, QueueLister
 from broker.models import QueueCounts
 from broker.queue import ReliableQueue
+from broker.revoked_sessions import RevokedSessions
 from tests.broker.helpers import end_leases, use_every_operation
 from tests.engines import Cluster
 from tests.servers import App, Store, until
@@ -415,7 +415,7 @@ def test_lists_with_other_names_are_counted(empty: Any, prefix: str) -> None:
 @pytest.mark.parametrize("prefix", ["queue:", ""])
 def test_the_other_keys_of_queues_are_not_counted(empty: Any, prefix: str) -> None:
     use_every_operation(ReliableQueue(empty, "jobs", prefix))
-    empty.set(revoked_session_key("session", prefix), "1")
+    RevokedSessions(empty, prefix).add("session", 60)
     answer = list_queues(empty, "*", prefix)
     assert (answer.unnamed, answer.complete) == (0, True)
     assert names(answer) == ["jobs", "jobs.dead"]  # a dead letter is reserved

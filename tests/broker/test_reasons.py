@@ -106,6 +106,8 @@ def test_counting_stops_at_a_limit_and_says_so(queue: ReliableQueue, monkeypatch
     fail(queue, *("abcdefgh"[n % 8] * 9 for n in range(8)))
     monkeypatch.setattr(module, "MAX_READ", 8)
     monkeypatch.setattr(module, "PAGE", 2)
+    assert queue.reasons()[1] is True  # no more are left
+    queue.push_later(100, numbered(1))
     assert queue.reasons()[1] is False
     delayed = ReliableQueue(queue.client, queue.name + ".delayed")
     delayed.push_later(100, numbered(9))

@@ -1,6 +1,7 @@
 /** The client of the API: requests, failures, uploads in slices, and event streams. All tests replace `fetch`. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { APP_URL } from "../../static/js/address.js";
 import { QueueClient, QueueError } from "../../static/js/client.js";
 import { parseEvents } from "../../static/js/client/events.js";
 import { nextLines } from "../../static/js/client/lines.js";
@@ -69,6 +70,14 @@ test("every operation has its own path", async () => {
       "GET /api/queues",
     ],
   );
+});
+
+test("a client without an address calls the app that serves it; one of another queue is of the same class", async () => {
+  assert.equal(new QueueClient("jobs").url("count").href, new URL("api/queue/jobs/count", APP_URL).href);
+  class Logging extends QueueClient {}
+  const other = new Logging("jobs", { base: BASE, token: "secret" }).of("other");
+  assert.ok(other instanceof Logging);
+  assert.equal(other.url("count").href, `${BASE}api/queue/other/count`);
 });
 
 test("several queues are named in one path, and a reservation has its queue", async () => {
@@ -161,6 +170,7 @@ test("a batch is settled in one request, with results as messages", async () => 
   const { client, asked } = clientOf({ success: true, stale: [] }, { success: true, stale: ["9"] });
   await client.settle({ acks: ["1", { id: "2", job: "j", result: new Uint8Array([255]) }], releases: [{ id: "3", dead: true, job: "k" }] });
   assert.deepEqual((await client.settle({ extends: ["9"] })).stale, ["9"]);
+  await assert.rejects(client.settle({ acks: ["1"] }, { signal: AbortSignal.abort() }), { code: "aborted" });
   assert.deepEqual(
     asked.map(({ url, body }) => `${url} ${body}`),
     [

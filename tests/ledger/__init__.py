@@ -9,8 +9,8 @@ own file before and after every operation, so a killed one leaves its lines too.
     sentinels   a primary that planned failovers replace; what is acknowledged during one may be lost
 
 In all of them consumers and workers are killed, the app is reloaded, its processes get SIGTERM or SIGKILL all at once,
-the disk on which they count is full, and their log is full or closed. In the first two everything is paused. Meanwhile
-a process tidies up: it pauses, moves, clears, removes and restores, and changes limits (mix.py).
+the disk that holds their counters is full, and their log is full or closed. In the first two everything is paused.
+Meanwhile a process tidies up: it pauses, moves, clears, removes and restores, and changes limits (mix.py).
 
     python -m tests.ledger     a long run: SOAK_MESSAGES, SOAK_EVENTS (disasters) and SOAK_CONSUMERS set its size,
                                SOAK_WORLDS (separated by commas) its worlds, SOAK_SEED the order of the disasters

@@ -1,4 +1,4 @@
-"""A client of the app: one connection, which is opened again when it is lost."""
+"""The client of the app that all roles use."""
 
 import http.client
 import json
@@ -28,7 +28,7 @@ class Api:
                 response = self.connection.getresponse()
                 return response.status, json.loads(response.read())
             time.sleep(random.random() / 100)  # the app notices a client that has gone before it gives a message to it
-        except TimeoutError:  # a missing answer is a fault
+        except TimeoutError:  # no answer in 30 seconds is a bug
             raise
         except (OSError, http.client.HTTPException):
             pass

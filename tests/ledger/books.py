@@ -1,10 +1,10 @@
-"""What the books of all processes say together."""
+"""The books of all processes, added up."""
 
 from collections import Counter
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-JUMP = 1800  # seconds by which the clock of the store is set: undos and acked ids are kept for an hour
+JUMP = 1800  # seconds that the store's clock jumps: less than the hour for which undos and acked ids are kept
 
 
 @dataclass
@@ -20,7 +20,7 @@ class Figures:
     received_after_ack: int = 0  # deliveries of a message after its ack
     same_delivery: int = 0  # deliveries that two consumers received
     late: int = 0  # acks refused because the lease had expired
-    unexpected: int = 0  # answers that no client must get
+    unexpected: int = 0  # answers that no client should ever get
     at_risk: int = 0  # messages pushed while a failover could lose what was acknowledged
     repeatable: int = 0  # messages received or acked meanwhile
     dead: int = 0
@@ -82,6 +82,6 @@ class Ledger:
 
 
 def began(id: str, received: int) -> int:
-    """Return when a delivery began by the right time, microseconds. Its id begins with the time of the store."""
+    """Return when a delivery began, in microseconds of real time. Its id has the store's clock, maybe JUMP ahead."""
     time, jump = int(id.partition("-")[0]), JUMP * 1_000_000
     return time - jump * round((time - received) / jump)

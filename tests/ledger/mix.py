@@ -14,7 +14,7 @@ from broker.connections.connection import connect
 from broker.models import NotFound
 from broker.queue import ReliableQueue
 from tests.ledger.api import QUEUE, Api
-from tests.ledger.roles import LEASE, Book, stop_signals
+from tests.ledger.roles import LEASE, Book, reserve, stop_signals, work
 
 URGENT = "ledger-urgent"
 QUEUES = (URGENT, QUEUE)
@@ -25,20 +25,10 @@ def settle(url: str, book: Book, dice: random.Random) -> None:
     apis = {name: Api(url, name) for name in QUEUES}
     several, by = Api(url, ",".join(QUEUES)), f"settler-{os.getpid()}"
     while True:
-        fields: dict[str, Any] = {"lease": LEASE, "wait": 1, "max": dice.randint(1, 10)}
-        status, answer = several.call("reserve", hang_up=dice.random() < 0.02, by=by, **fields)
-        api = apis[answer.get("queue", QUEUE)]
-        if status == 503:
-            time.sleep(0.05)
-        elif status not in (0, 200):
-            book.write("unexpected", "reserve", status, answer)
-        found = answer.get("messages", []) if status == 200 else []
-        for taken in found:
-            book.received(taken["id"], taken["message"], taken["deliveries"])
-        time.sleep(LEASE * 1.2 if dice.random() < 0.005 else 0.002)
-        ids = [taken["id"] for taken in found]
+        ids, queue = reserve(several, book, dice, wait=1, max=dice.randint(1, 10), by=by)
+        work(dice)
         while ids:
-            ids = settle_some(api, book, dice, ids)
+            ids = settle_some(apis[queue], book, dice, ids)
 
 
 def settle_some(api: Api, book: Book, dice: random.Random, ids: list[str]) -> list[str]:
@@ -64,13 +54,13 @@ def settle_some(api: Api, book: Book, dice: random.Random, ids: list[str]) -> li
 
 
 def tidy(url: str, book: Book, dice: random.Random) -> None:
-    """Pause, move and clear, and undo it, until SIGTERM. `undo_all` does what is left when an answer was lost."""
+    """Pause, move and clear, and undo it, until SIGTERM. If an answer is lost, `undo_all` undoes that call later."""
     stop = stop_signals()
     apis = {name: Api(url, name) for name in QUEUES}
 
     def call(name: str, operation: str, **fields: Any) -> Any:
         status, answer = apis[name].call_until_answered(operation, **fields)
-        if status not in (200, 409):  # a message can have moved, or have been restored by a request without an answer
+        if status not in (200, 409):  # a message can have moved, or been restored by a request whose answer was lost
             book.write("unexpected", operation, status, answer)
         book.write("tidied", operation)
         return answer
@@ -101,7 +91,7 @@ def tidy(url: str, book: Book, dice: random.Random) -> None:
 
 
 def undo_all(url: str, app_url: str) -> None:
-    """Resume both queues, end their limits, and restore what is still removed."""
+    """Resume both queues, lift their limits, and restore what is still removed."""
     for name in QUEUES:
         api, queue = Api(app_url, name), ReliableQueue(connect(url), name)
         api.call_until_answered("resume")

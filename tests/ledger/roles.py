@@ -32,7 +32,7 @@ class Book:
 
 
 def produce(url: str, book: Book, dice: random.Random, name: str, number: str, *queues: str) -> None:
-    """Push `number` messages, each once: with a key, and repeated until there is an answer."""
+    """Push `number` messages, each exactly once: every push has a key and is repeated until it is answered."""
     apis, left = [Api(url, queue) for queue in queues], [f"{name}-{n}" for n in range(int(number))]
     while left:
         api = dice.choice(apis)
@@ -53,23 +53,34 @@ def consume(url: str, book: Book, dice: random.Random, queue: str) -> None:
     """Reserve, work, ack; now and then disconnect, release a message, or hold it for too long."""
     api = Api(url, queue)
     while True:
-        status, answer = api.call("reserve", hang_up=dice.random() < 0.02, lease=LEASE, wait=5, max=dice.randint(1, 5))
-        if status == 503:
-            time.sleep(0.05)
-        elif status not in (0, 200):
-            book.write("unexpected", "reserve", status, answer)
-        for taken in answer.get("messages", []) if status == 200 else []:
-            book.received(taken["id"], taken["message"], taken["deliveries"])
-        ids = [taken["id"] for taken in answer.get("messages", [])] if status == 200 else []
+        ids, _ = reserve(api, book, dice, wait=5, max=dice.randint(1, 5))
         if ids and dice.random() < 0.02:
             book.write("released", id := ids.pop())
             api.call_until_answered("release", id=id, delay=dice.choice([0, 0.2]), reason="tired")
-        time.sleep(LEASE * 1.2 if dice.random() < 0.005 else 0.002)
+        work(dice)
         ack(api, book, ids)
 
 
+def reserve(api: Api, book: Book, dice: random.Random, **fields: Any) -> tuple[list[str], str]:
+    """Reserve messages; return their ids, and their queue if several were named. Now and then disconnect instead."""
+    status, answer = api.call("reserve", hang_up=dice.random() < 0.02, lease=LEASE, **fields)
+    if status == 503:
+        time.sleep(0.05)
+    elif status not in (0, 200):
+        book.write("unexpected", "reserve", status, answer)
+    found = answer.get("messages", []) if status == 200 else []
+    for taken in found:
+        book.received(taken["id"], taken["message"], taken["deliveries"])
+    return [taken["id"] for taken in found], answer.get("queue", "")
+
+
+def work(dice: random.Random) -> None:
+    """Take a moment; now and then longer than a lease."""
+    time.sleep(LEASE * 1.2 if dice.random() < 0.005 else 0.002)
+
+
 def ack(api: Api, book: Book, ids: list[str]) -> None:
-    """Ack reservations, without those whose lease has expired."""
+    """Ack reservations, except those whose lease has expired."""
     while ids:
         for id in ids:
             book.write("acking", id)
@@ -83,7 +94,7 @@ def ack(api: Api, book: Book, ids: list[str]) -> None:
 
 
 def consume_in_python(url: str, book: Book, dice: random.Random) -> None:
-    """Do the same with the broker's consumer."""
+    """Like `consume`, with broker.consumer."""
     original = ReliableQueue.ack
 
     def ack_and_write(self: ReliableQueue, *ids: str) -> int:
@@ -100,7 +111,7 @@ def consume_in_python(url: str, book: Book, dice: random.Random) -> None:
     with mock.patch.object(ReliableQueue, "ack", ack_and_write):
         for message in consume_messages(queue, lease=LEASE, wait=5):
             book.received(message.id, message.decode(), message.deliveries)
-            time.sleep(LEASE * 1.2 if dice.random() < 0.005 else 0.002)
+            work(dice)
 
 
 def stop_signals() -> list[int]:
@@ -111,9 +122,10 @@ def stop_signals() -> list[int]:
 
 
 def pop(url: str, book: Book, dice: random.Random) -> None:
-    """Pop each message with a key, and again until there is an answer: a process that does so must not be killed.
+    """Pop with a key, and repeat each request until it is answered.
 
-    It ends at SIGTERM, once it has written what it popped last.
+    If this process were killed in between, a popped message would be lost, so it is not. It ends at SIGTERM, once it
+    has written what it popped last.
     """
     api, stop = Api(url), stop_signals()
     while not stop:

@@ -66,7 +66,7 @@ def run(
 
 
 def end(process: "subprocess.Popen[bytes]", folder: Path) -> None:
-    """Let a process end after its current operation."""
+    """Stop a process after its current operation."""
     process.terminate()
     assert process.wait(120) == 0, (folder / "processes.log").read_text()
 

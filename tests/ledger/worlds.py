@@ -33,11 +33,11 @@ class World:
     """The app, its producers and its consumers."""
 
     def __init__(self, ledger: Ledger, seed: int, disk: Path | None, url: str = "") -> None:
-        """Start the app on the store at a URL, or on its own."""
+        """Start the app on the store at `url`, or with its embedded one."""
         self.ledger, self.folder, self.seed, self.dice = ledger, ledger.folder, seed, random.Random(seed)
         self.number = 0
         self.producers: list[subprocess.Popen[bytes]] = []
-        self.others: Sequence[subprocess.Popen[bytes]] = ()  # are not killed
+        self.others: Sequence[subprocess.Popen[bytes]] = ()  # clients that are never killed
         self.consumers: list[tuple[tuple[str, ...], subprocess.Popen[bytes]]] = []
         self.disk, self.log, self.log_reader = disk, self.folder / "requests.log", -1
         os.mkfifo(self.log)
@@ -71,7 +71,7 @@ class World:
     # --- disasters
 
     def kinds(self) -> list[Callable[[], None]]:
-        """Return each disaster as often as it is to happen among all others."""
+        """Return the disasters, each as often as its share of all."""
         found = [self.kill_a_consumer, self.kill_a_worker, self.reload_the_app, self.stop_the_app, self.spoil_the_log]
         return [*found, self.spoil_the_disk] if self.disk else found
 
@@ -106,7 +106,7 @@ class World:
         send(signal.SIGCONT, *processes)
 
     def spoil_the_disk(self) -> None:
-        """Fill the disk on which the workers count."""
+        """Fill the disk of the workers' counters, or free it again."""
         assert self.disk
         filling = self.disk / "filling"
         if filling.exists():
@@ -133,7 +133,7 @@ class World:
     # ---
 
     def heal(self) -> None:
-        """End what would go on failing."""
+        """Undo the disasters that do not end by themselves."""
 
     def end(self) -> None:
         for process in self.clients():
@@ -212,7 +212,7 @@ class BehindSentinels(World):
         return [self.fail_over, self.fail_over_without_loss, *super().kinds()]
 
     def fail_over(self) -> None:
-        """Have the Sentinels promote a replica. Only what is acknowledged until all have named it may be lost."""
+        """Have the Sentinels promote a replica. Only what is acknowledged before all of them name it may be lost."""
         before = self.begin_failover()
         self.ledger.at_risk += self.ledger.read().operations - before
 
@@ -220,7 +220,7 @@ class BehindSentinels(World):
         self.begin_failover("COORDINATED")
 
     def begin_failover(self, *how: str) -> Counter[str]:
-        """Wait until no client uses the old primary any more. Return the number of operations before."""
+        """Fail over, and wait until no client uses the old primary. Return the counts of operations from before it."""
         until(self.is_settled, 120)
         old, before = self.sentinels.primary(), self.ledger.read().operations.copy()
         self.sentinels.sentinels[0].ask("SENTINEL", "FAILOVER", self.sentinels.SERVICE, *how)

@@ -133,7 +133,7 @@ def test_a_move_to_the_queue_itself_or_to_a_name_that_no_url_can_hold_is_refused
     seed("hello")
     tab.shows("hello")
     for target, sentence in [
-        (name, "cannot be moved to itself."),
+        (name, "cannot be moved to the queue"),
         (".", "A queue name has"),
         ("..", "A queue name has"),
     ]:

@@ -6,8 +6,10 @@ from collections.abc import Callable
 
 import pytest
 
+from server.bad_requests import STATUSES
 from tests.server.test_http import NAME, PATH, Wire, head, push
 from tests.servers import App, Store
+from web.errors import ERRORS
 
 SECRET = "s3cr3t-token"
 LONG = f"Bearer {SECRET}" + "x" * 7000
@@ -52,3 +54,9 @@ def test_malformed_requests_neither_fill_the_log_nor_are_repeated(serve: Callabl
     assert re.search(r"Malformed request from 127\.0\.0\.1 \(InvalidHeader\): 32 lately", log)
     assert log.count("Malformed request") < len(LEAKY) * times / 4
     assert max(map(len, log.splitlines())) < 300
+
+
+def test_what_gunicorn_refuses_is_in_the_table_of_errors() -> None:
+    for _, status, reason, sentence in STATUSES:
+        row = ERRORS[reason.lower().replace(" ", "_")]
+        assert (row.status, row.sentence) == (status, sentence)

@@ -1,11 +1,16 @@
 """remove, clear, restore and move."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import redis
 
 from tests.conftest import Api
 from tests.web.helpers import check_error, push
+from web.errors import ApiError
+from web.operations.schemas import SHARED
+from web.operations.tidying import add_up
 
 
 def test_remove_answers_the_message_it_removed(api: Api) -> None:
@@ -192,3 +197,15 @@ def test_every_change_of_another_type_is_409(api: Api, operation: str, fields: d
     api.client.set(api.key, "text")
     check_error(api.post(operation, json=fields), 409, "wrong_type")
     assert api.client.get(api.key) == b"text"
+
+
+@pytest.mark.parametrize("field", ["moved", "removed", "restored"])
+def test_an_error_midway_has_the_number_done_in_a_documented_field(field: str) -> None:
+    def batches() -> Iterator[int]:
+        yield from (2, 3)
+        raise redis.ConnectionError
+
+    with pytest.raises(ApiError) as raised:
+        add_up(batches(), field, undo="token")
+    assert raised.value.answer().items() >= {field: 5, "undo": "token"}.items()
+    assert raised.value.answer().keys() <= SHARED["Error"]["properties"].keys()

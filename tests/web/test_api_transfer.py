@@ -109,6 +109,11 @@ def test_a_line_that_is_not_valid_ends_the_import_and_is_named(api: Api, line: b
     assert api.messages() == [b"before"]
 
 
+def test_an_export_that_fails_at_once_is_an_error(api: Api) -> None:
+    api.client.set(api.key, "no list")
+    check_error(api.get("export"), 409, "wrong_type")
+
+
 def test_an_import_takes_nothing_but_lines_of_json(api: Api) -> None:
     for kind in ("application/json", "text/plain", "application/x-www-form-urlencoded"):
         check_error(api.post("import", b'{"message":"x"}', kind), 415, "unsupported_type")

@@ -80,10 +80,8 @@ class AuthThrottle:
 
 def _delay(attempts: int) -> float:
     """Return the delay of the answer to a wrong token, in seconds."""
-    if attempts <= FREE_ATTEMPTS:
-        return 0.0
-    doublings = min(attempts - FREE_ATTEMPTS - 1, 10)
-    return min(MAX_DELAY, FIRST_DELAY * (1 << doublings))
+    doublings = attempts - FREE_ATTEMPTS - 1
+    return min(MAX_DELAY, FIRST_DELAY * 2.0 ** min(doublings, 10)) if doublings >= 0 else 0.0
 
 
 def network_of(address: str) -> str:

@@ -24,7 +24,7 @@ ESCAPE = re.compile(rb"%([0-9A-Fa-f]{2})")
 ESCAPED_BYTES = {digits.encode(): bytes([int(digits, 16)]) for digits in map("".join, product(hexdigits, repeat=2))}
 
 
-ODD_PLUS = re.compile(rb"\A\+|\+\+|\+\Z")  # as a blank it would lead, trail or be doubled
+ODD_PLUS = re.compile(rb"\A\+|\+\+|\+\Z")  # as a space it would lead, trail or be doubled
 STRAY_PERCENT = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 ESCAPED_BY_CURL = f"%+-._~{digits}{ascii_letters}".encode()  # all that curl's --data-urlencode writes
 ESCAPED_BY_ANY = ESCAPED_BY_CURL + b"*!'()/:,@;$=?"  # what forms of browsers and libraries can hold

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
-from broker.keys import NAME_PATTERN, NAME_RULE, is_name
-from web.errors import ApiError, quoted
+from broker.keys import NAME_PATTERN, is_name
+from web.errors import ERRORS, ApiError, quoted
 from web.input.body import FORM, JsonBody, RawJson
 from web.input.codec import BY_REDIS, Limits, encode_message, encode_messages, validate_json_message, validate_message
 from web.input.raw_json import check_number_of_values, read_list, read_object, read_scalar, read_strings
@@ -139,8 +139,8 @@ WORD = re.compile(r"[\w.:-]{1,40}", re.ASCII)
 
 
 @dataclass(frozen=True)
-class JobName(Parameter):
-    """The name of a job, chosen by its producer."""
+class AsciiName(Parameter):
+    """A name of 1 to `maximum` visible ASCII characters, chosen by the client."""
 
     maximum: int = 255
 
@@ -151,13 +151,6 @@ class JobName(Parameter):
 
     def schema(self) -> dict[str, Any]:
         return {"type": "string", "pattern": f"^[!-~]{{1,{self.maximum}}}$"}
-
-
-@dataclass(frozen=True)
-class ConsumerName(JobName):
-    """The name of a consumer, chosen by itself."""
-
-    maximum: int = 64
 
 
 @dataclass(frozen=True)
@@ -385,7 +378,7 @@ def validate_names(text: str) -> list[str]:
         raise ApiError("bad_name", f"One request can name at most {MAX_NAMES} queues.")
     for number, name in enumerate(names):
         if not is_name(name):
-            raise ApiError("bad_name", f"Not a queue name: {quoted(name)}. A queue name has {NAME_RULE}")
+            raise ApiError("bad_name", f"Not a queue name: {quoted(name)}. {ERRORS['bad_name'].sentence}")
         if name in names[:number]:
             raise ApiError("bad_name", f"The queue {quoted(name)} is named twice.")
     return names

@@ -1,8 +1,8 @@
 """How long the next message of a queue has waited, although the list holds nothing but messages.
 
 If three messages wait behind the next one, it is the fourth to last that came. So the arrivals in the history are
-counted back. Pushes through this instance are counted there. What other clients pushed is what the depth has grown
-beyond that, as long as nobody but this instance takes: messages that come and go between two readings are not seen.
+counted back. Pushes through this instance are counted there. What others pushed is the growth of the depth beyond those
+pushes. That holds only while nobody else takes messages: one that comes and goes between two readings is not seen.
 """
 
 from collections.abc import Sequence
@@ -13,14 +13,16 @@ from typing import NamedTuple
 from broker.models import NextMessage, State
 from web.live.history import STEP_SECONDS, Cell, History, number_of
 
-MAX_UNCOUNTED = 0.05  # of the pushes: a request may be counted one step after the depth has changed
+# Share of the pushes by which the depth may grow without proving that others push: a request can be counted one step
+# after the depth has changed.
+MAX_UNCOUNTED = 0.05
 
 Age = dict[str, int | bool]  # seconds, at_least
 
 
 @dataclass(frozen=True)
 class Arrival:
-    """When a message came: within a step before `since` (Unix time), or at any time before if `at_least`."""
+    """When a message came: at most one step before `since` (Unix time); with `at_least`, any time before it."""
 
     since: float
     at_least: bool = False
@@ -29,13 +31,13 @@ class Arrival:
 class _Interval(NamedTuple):
     """What happened from one reading of the depth to the next."""
 
-    end: float  # of the step of the later reading
+    end: float  # when the step of the later reading ended
     is_long: bool  # there were steps without a reading
     pushed: int  # through this instance, as are those taken
     taken: int
-    taken_before: int  # in the step of the earlier reading: before or after it
-    retaken: int
-    others: int  # how the depth changed beyond that
+    taken_before: int  # taken in the step of the earlier reading, whether before or after that reading
+    retaken: int  # of `taken`, those that had been delivered before
+    others: int  # how the depth changed beyond `pushed` and `taken`
     first: int  # the message that was next at the beginning, 0 if unknown
     last: int  # at the end
 
@@ -48,8 +50,8 @@ class _Past:
         self.intervals: list[_Interval] = []
         self.since = 0.0  # the first reading
         self._last = Cell()  # the cell of the last reading
-        self._first = 0  # the message that was next at the last reading that says so
-        self._unread: list[Cell] = []  # the cells since then
+        self._first = 0  # the next message at the last reading that recorded one
+        self._unread: list[Cell] = []  # the cells since the last reading
         for number, cell in enumerate(cells, 1 - len(cells)):
             if cell.last_at:
                 self.intervals.append(self.interval(cell, end + number * STEP_SECONDS))
@@ -112,29 +114,30 @@ def find_arrival(history: History, queue: str, waiting: int, next_message: NextM
     if known.returned is None:
         return _count_back(past, last, since, waiting - 1)
     returned_at = now - known.returned
-    if known.deliveries:  # it is older than those behind it that never came back; one pushed to the front need not be
+    # A message that came back is older than those behind it that never did; one pushed to the front may be younger.
+    if known.deliveries:
         behind = max(0, waiting - known.redeliveries)
         returned_at = min(returned_at, _count_back(past, last, since, behind, known.redeliveries).since)
     return Arrival(returned_at, at_least=True)
 
 
 def _count_back(past: _Past, last: _Interval, since: float, behind: int, returned: int = 0) -> Arrival:
-    """Return when the message came that has `behind` others behind it.
+    """Return when the message with `behind` others behind it came.
 
-    `last` is the interval to now, `since` the time of the first reading. `returned` messages that wait were put in
-    front of others.
-    """
+    `last` is the interval that ends now, `since` the time of the first reading, `returned` how many of the waiting
+    messages were put in front of others."""
     returned += past.retaken + last.retaken  # all that came back in the history
     grown_by_others = max(0, last.others + max(0, past.grown) - returned)
     do_others_push = grown_by_others > MAX_UNCOUNTED * (past.pushed + last.pushed)
-    latest: float | None = None  # when the message came, if what is not known for sure came last
+    latest: float | None = None  # the latest time it can have come: if all arrivals that cannot be placed came last
     net = came = retaken = taken_after = next_message = 0
     for one in chain([last], reversed(past.intervals)):
         behind, net, retaken = behind - one.pushed, net + one.others, retaken + one.retaken
         hidden = grown_by_others
         if do_others_push or not returned:
             came = max(came, net)
-            hidden = max(0, min(hidden, net + one.taken_before - came))  # if these were taken after that reading
+            # At most, if all `taken_before` were taken after the earlier reading.
+            hidden = max(0, min(hidden, net + one.taken_before - came))
         if behind < came + hidden:
             latest = latest or one.end
         if behind < came:
@@ -144,6 +147,6 @@ def _count_back(past: _Past, last: _Interval, since: float, behind: int, returne
         stays = 0 < one.first == next_message  # nobody has taken a message
         taken = one.taken_before + one.taken + taken_after
         if do_others_push and (came - net > taken or (one.others > 0 and not taken and not stays)):
-            return Arrival(latest or one.end, at_least=True)  # others take too, so more may have come
+            return Arrival(latest or one.end, at_least=True)  # others take messages too, so more may have come
         taken_after = one.taken
     return Arrival(latest or since, at_least=True)

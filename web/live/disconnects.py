@@ -159,13 +159,8 @@ def drain_body(request: "Request", response: Response) -> Response:
 
     A connection that is closed with unread bytes is reset, and the client might never see why it was refused.
     """
-    if has_unread_body(request):
-        response.call_on_close(ClientConnection(request.environ).drain)
+    client = ClientConnection(request.environ)
+    has_body = request.content_length or request.headers.get("Transfer-Encoding")
+    if has_body and not request.is_body_read and client.has_limits:
+        response.call_on_close(client.drain)
     return response
-
-
-def has_unread_body(request: "Request") -> bool:
-    """Return whether a part of the request's body is unread, on a connection that can be drained."""
-    if request.is_body_read or not (request.content_length or request.headers.get("Transfer-Encoding")):
-        return False
-    return ClientConnection(request.environ).has_limits

@@ -90,7 +90,7 @@ F = TypeVar("F", bound=Feed)
 
 
 class EventStreams:
-    """The event streams of one process that follow feeds of one kind."""
+    """The event streams of one process."""
 
     def __init__(self, is_stopping: Callable[[], bool]) -> None:
         self.is_stopping = is_stopping

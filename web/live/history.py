@@ -90,10 +90,9 @@ class History:
         self._map = _map(self._opened)
         self._numbers = memoryview(self._map)[ROWS_START:].cast("d")
         self._free = [row for row in range(MAX_QUEUES) if not self._map[row * NAME_BYTES]]
-        self._cached: dict[str, list[Step]] = {}  # the ended steps of queues, as they were in the step `_cached_in`
-        self._cached_in = 0
-        self._memo: dict[str, Any] = {}
-        self._memo_in = 0
+        self._memo: dict[str, Any] = {}  # see `memo`
+        self._steps: dict[str, list[Step]] = {}  # the ended steps of queues; emptied like `_memo`
+        self._memo_in = 0  # the step in which these two were begun
         self._others: list[tuple[mmap.mmap, dict[bytes, int]]] = []  # the files of other processes, opened at
         self._opened_at = 0.0
         self._rows: OrderedDict[str, tuple[int, float]] = OrderedDict()  # queue -> row, kept until; least recent first
@@ -122,7 +121,7 @@ class History:
             now = self._clock()
             if not cell[START_AT]:
                 cell[START], cell[START_AT] = count - cell[PUSHED] + cell[TAKEN], now
-                self._cached.pop(queue, None)  # the first reading in a step also shows what happened before it
+                self._steps.pop(queue, None)  # the first reading in a step also shows what happened before it
             cell[LAST], cell[LAST_AT], cell[MOST] = count, now, max(cell[MOST], count)
             if summary or not count:
                 cell[NEXT] = number_of(summary)
@@ -155,7 +154,7 @@ class History:
         for each step.
         """
         steps = self._ended_steps(queue)
-        first = self._cached_in - len(steps)
+        first = self._memo_in - len(steps)
         skipped = max(0, after + 1 - first)
         while skipped < len(steps) and steps[skipped] == Step():
             skipped += 1
@@ -181,17 +180,15 @@ class History:
     def memo(self) -> dict[str, Any]:
         """Return a place for what is derived from the steps of a queue that have ended. Each step empties it."""
         if self._memo_in != self.current_step():
-            self._memo, self._memo_in = {}, self.current_step()
+            self._memo, self._steps, self._memo_in = {}, {}, self.current_step()
         return self._memo
 
     def _ended_steps(self, queue: str) -> list[Step]:
         """Return the steps that have ended. They are read once per step, however many streams follow the queue."""
-        now = self.current_step()
-        if self._cached_in != now:
-            self._cached, self._cached_in = {}, now
-        if queue not in self._cached:
-            self._cached[queue] = derive_steps(self.cells(queue))[:-1]
-        return self._cached[queue]
+        self.memo()
+        if queue not in self._steps:
+            self._steps[queue] = derive_steps(self.cells(queue))[:-1]
+        return self._steps[queue]
 
     def _cell(self, queue: str, watched: bool = False) -> "memoryview[float] | None":
         """Return the cell of a queue in the current step; None if there are too many queues."""

@@ -33,7 +33,7 @@ import redis
 from broker.changes.notifications import ChangeNotifications
 from broker.changes.sweeper import Sweeper
 from broker.connections.errors import NotSent, Recovery, find_fault, is_transient, needs_reconnect
-from broker.models import Batch, Limited, Paused, Result
+from broker.models import Batch, Result
 from broker.queue import ReliableQueue
 from web.live.disconnects import ClientConnection
 from web.live.wait import Slots, Waiter
@@ -49,6 +49,7 @@ REPORT_INTERVAL = 0.1  # seconds between two checks whether the number of waitin
 REPORT_TTL = 30.0  # seconds until a reported number expires unless it is reported again
 
 M = TypeVar("M", bound=bytes)
+Attempt = Callable[[ReliableQueue], Batch[M]]
 
 log = logging.getLogger(__name__)
 
@@ -111,7 +112,7 @@ class LongPoll:
         self,
         queues: Sequence[ReliableQueue],
         seconds: float,
-        attempt: Callable[[ReliableQueue], Batch[M]],
+        attempt: Attempt[M],
         give_back: Callable[[ReliableQueue, list[M]], object] | None,
         client: ClientConnection,
         by: str = "",
@@ -124,8 +125,6 @@ class LongPoll:
 
         Raises:
             ApiError: too many clients are waiting (429).
-            Paused: all of the queues are paused, and none was resumed in time.
-            Limited: the limits of all that are not paused are reached, and no message was allowed in time.
         """
         queue, batch = queues[-1], Batch[M]([])
         if seconds and client.is_disconnected():
@@ -137,10 +136,6 @@ class LongPoll:
                     batch = self._wait_on_one(lines[0], waiter, attempt, batch)
                 else:
                     queue, batch = self._wait_on_several(lines, waiter, attempt, batch)
-        if batch.paused:
-            raise Paused
-        if batch.limited:
-            raise Limited(batch.retry_after)
         if seconds and batch.messages and give_back and client.confirm_disconnected():
             give_back(queue, batch.messages)
             return queue, Batch([])
@@ -172,9 +167,7 @@ class LongPoll:
 
     # --- waiting for a message
 
-    def _wait_on_one(
-        self, waiters: Waiters, waiter: Waiter, attempt: Callable[[ReliableQueue], Batch[M]], batch: Batch[M]
-    ) -> Batch[M]:
+    def _wait_on_one(self, waiters: Waiters, waiter: Waiter, attempt: Attempt[M], batch: Batch[M]) -> Batch[M]:
         """Attempt until a batch has messages or the wait ends; return the last batch. `batch` is the first one."""
         while not batch.messages and waiter.is_waiting():
             if waiters.first is not waiter:
@@ -191,7 +184,7 @@ class LongPoll:
         return batch
 
     def _wait_on_several(
-        self, lines: list[Waiters], waiter: Waiter, attempt: Callable[[ReliableQueue], Batch[M]], batch: Batch[M]
+        self, lines: list[Waiters], waiter: Waiter, attempt: Attempt[M], batch: Batch[M]
     ) -> tuple[ReliableQueue, Batch[M]]:
         """Attempt until a queue gives messages or the wait ends; return the last batch and its queue."""
         queue, last = lines[-1].queue, dict.fromkeys(lines, batch)
@@ -212,7 +205,7 @@ class LongPoll:
             batch = _none(last.values())
         return queue, batch
 
-    def _attempt_and_adapt(self, waiters: Waiters, attempt: Callable[[ReliableQueue], Batch[M]]) -> Batch[M]:
+    def _attempt_and_adapt(self, waiters: Waiters, attempt: Attempt[M]) -> Batch[M]:
         """Attempt to take messages; notice when the queue becomes quiet, or is no longer."""
         batch = self._attempt(waiters, attempt)
         if batch.messages:
@@ -221,7 +214,7 @@ class LongPoll:
             self._set_quiet(waiters, True, waiters.keys)
         return batch
 
-    def _attempt(self, waiters: Waiters, attempt: Callable[[ReliableQueue], Batch[M]]) -> Batch[M]:
+    def _attempt(self, waiters: Waiters, attempt: Attempt[M]) -> Batch[M]:
         """Attempt to take messages; retry once if the server refused because another may have taken over."""
         changes = waiters.changes
         waiters.may_have_more = waiters.is_limited = False  # also after an error
@@ -352,9 +345,7 @@ class LongPoll:
             waiters.reported_at = now - REPORT_TTL
 
 
-def _first_batch(
-    queues: Sequence[ReliableQueue], attempt: Callable[[ReliableQueue], Batch[M]]
-) -> tuple[ReliableQueue, Batch[M]]:
+def _first_batch(queues: Sequence[ReliableQueue], attempt: Attempt[M]) -> tuple[ReliableQueue, Batch[M]]:
     """Return the first batch that has messages, and its queue; if none has, why."""
     batches = []
     for queue in queues:

@@ -13,7 +13,7 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
 from broker.connections.errors import is_transient
-from broker.listing import ListedQueue, Listing
+from broker.listing import Listing
 from broker.models import QueueCounts, QueueStats
 from web import __version__
 from web.counters import BOUNDS, MAX_QUEUES, OTHERS, Key
@@ -21,7 +21,7 @@ from web.live.age import age_of, record_state
 from web.services import Services
 
 REDIS_UP = "1 if Redis answered this scrape."
-# Gauges of each queue: metric -> help, and its value, None if it is unknown.
+# Metrics of each queue -> help, and the value, None if it is unknown.
 GAUGES: dict[str, tuple[str, Callable[["_Queue"], float | None]]] = {
     "queue_waiting_messages": ("Waiting messages.", lambda queue: queue.counts.count),
     "queue_reserved_messages": ("Reserved messages.", lambda queue: queue.counts.reserved),
@@ -34,9 +34,9 @@ GAUGES: dict[str, tuple[str, Callable[["_Queue"], float | None]]] = {
         lambda queue: queue.age,
     ),
 }
-REDIS_COUNTERS: dict[str, tuple[str, Callable[[QueueStats], float]]] = {
-    "queue_expired": ("Leases that have expired, counted in Redis.", lambda stats: stats.expired),
-    "queue_buried": ("Messages that became dead letters, counted in Redis.", lambda stats: stats.buried),
+REDIS_COUNTERS: dict[str, tuple[str, Callable[["_Queue"], float | None]]] = {
+    "queue_expired": ("Leases that have expired, counted in Redis.", lambda queue: queue.stats.expired),
+    "queue_buried": ("Messages that became dead letters, counted in Redis.", lambda queue: queue.stats.buried),
 }
 COUNTERS = {  # of this instance's processes: metric -> help, event, labels
     "queue_pushed": ("Messages pushed through this instance.", "pushed", ["queue"]),
@@ -119,8 +119,20 @@ class Metrics:
         yield GaugeMetricFamily("queue_queues_unlabelled", about, len(others))
         about = "0 if Redis has too many keys to scan all of them, so queues may be missing."
         yield GaugeMetricFamily("queue_listing_complete", about, listing.complete)
-        yield from self._gauges(queues, others)
-        yield from self._redis_counters(queues)
+        rest = {
+            "queue_waiting_messages": sum(queue.counts.count for queue in others),
+            "queue_reserved_messages": sum(queue.counts.reserved for queue in others),
+            "queue_dead_messages": sum(queue.counts.dead for queue in others),
+        }
+        for metric, (about, value_of) in (GAUGES | REDIS_COUNTERS).items():
+            kind = GaugeMetricFamily if metric in GAUGES else CounterMetricFamily
+            family = kind(metric, about, labels=["queue"])
+            for queue in queues:
+                if (value := value_of(queue)) is not None:
+                    family.add_metric([queue.name], value)
+            if others and metric in rest:
+                family.add_metric([OTHERS], rest[metric])
+            yield family
 
     def _choose(self, listing: Listing) -> list[str]:
         """Return the queues that get a label: the default queue, the largest ones, then those used in this instance."""
@@ -142,28 +154,6 @@ class Metrics:
         arrival = record_state(history, name, state)
         age = age_of(arrival, history) if state.counts.count else {"seconds": 0}
         return _Queue(name, state.counts, stats, age["seconds"] if age else None)
-
-    def _gauges(self, queues: list[_Queue], others: list[ListedQueue]) -> Iterator[Metric]:
-        rest = {
-            "queue_waiting_messages": sum(queue.counts.count for queue in others),
-            "queue_reserved_messages": sum(queue.counts.reserved for queue in others),
-            "queue_dead_messages": sum(queue.counts.dead for queue in others),
-        }
-        for metric, (about, value_of) in GAUGES.items():
-            family = GaugeMetricFamily(metric, about, labels=["queue"])
-            for queue in queues:
-                if (value := value_of(queue)) is not None:
-                    family.add_metric([queue.name], value)
-            if others and metric in rest:
-                family.add_metric([OTHERS], rest[metric])
-            yield family
-
-    def _redis_counters(self, queues: list[_Queue]) -> Iterator[Metric]:
-        for metric, (about, value_of) in REDIS_COUNTERS.items():
-            family = CounterMetricFamily(metric, about, labels=["queue"])
-            for queue in queues:
-                family.add_metric([queue.name], value_of(queue.stats))
-            yield family
 
 
 def _buckets(counts: list[tuple[str, float, float]]) -> list[tuple[str, float]]:

@@ -25,7 +25,7 @@ QUEUE_PATH = API_PREFIX + "queue/"  # + <operation> for the default queue, + <na
 MAX_FIELDS_BYTES = 1 << 18  # of a body without messages: a list of 1,000 ids has 50 kB
 
 UNESCAPED = (
-    "In {}, + was decoded to a blank and %XX to a byte; to keep them, send the text with curl's --data-urlencode."
+    "In {}, + was decoded to a space and %XX to a byte; to keep them, send the text with curl's --data-urlencode."
 )
 
 Answer = dict[str, object]
@@ -108,7 +108,7 @@ def operation(method: str, group: str, *parameters: Parameter, **row: Any) -> Ca
 def call(request: Request, operation: Operation, name: str | None = None) -> Answer | Response:
     """Check a request and run the view of an operation, on the queue `name` (None: the default queue).
 
-    The name can be several names, if the operation takes that.
+    `name` may be several, separated by commas, if `operation.several`.
 
     Raises:
         ApiError: the request is not valid.
@@ -153,7 +153,7 @@ def warned(found: Result, warning: str) -> Result:
 
 
 def arguments(request: Request, operation: Operation) -> tuple[dict[str, Any], str]:
-    """Return the value of each parameter of an operation, and a warning of a text that was not escaped, or "".
+    """Return the value of each parameter of an operation, and a warning about a text that was not escaped, or "".
 
     Raises:
         ApiError: a parameter is not valid, or a GET has a body, whose fields would be ignored (400).
@@ -171,7 +171,7 @@ def arguments(request: Request, operation: Operation) -> tuple[dict[str, Any], s
     fields = read_fields(request, max_bytes, operation.raw_body)
     values = parse(request, operation.parameters, fields, limits)
     if not operation.takes_messages:
-        release_memory(request)  # the body is gone, and the request can wait for long
+        release_memory(request)  # the body is gone, and the request may wait a long time
     changed = [name for name, value in fields.items() if type(value) is Unescaped]
     return values, UNESCAPED.format(", ".join(changed)) if changed else ""
 

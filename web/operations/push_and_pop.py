@@ -5,7 +5,7 @@ from functools import partial
 
 from flask import Response
 
-from broker.models import Exported, Limited, Paused, Pushed
+from broker.models import Exported, Pushed
 from broker.queue import ReliableQueue
 from web.errors import ApiError
 from web.input.body import BYTES, TEXT, iter_body, lines_kind, read_body
@@ -27,7 +27,6 @@ from web.operations.shared import (
     WAIT,
     WAITING_ERRORS,
     batch_or_one,
-    held,
     prefers,
     take,
 )
@@ -70,7 +69,7 @@ def is_put_back(request: Request) -> bool:
         success(
             "PushedMany",
             {"pushed": whole("Number of messages pushed."), "count": whole("Length of the queue after the push.")},
-            when="with `messages`, or to a stream of lines",
+            when="with `messages`, or for a stream of lines",
             ids=list_of({"type": "string"}, "With `delay`: the ids of the delayed messages, in order."),
         ),
     ),
@@ -168,16 +167,11 @@ def pop(
     Idempotency-Key.
     """
     give_back = None if key else lambda queue, messages: queue.requeue(*messages)
-    as_text = max is None and prefers(request, TEXT)
-    try:
-        batch = take(request, queues, wait, lambda queue: queue.pop_batch(max or 1, key), give_back, by)
-    except (Paused, Limited) as error:
-        return text_answer([], "") if as_text else held(error, max)
-    answer = (
-        text_answer(batch.messages, request.taken_from)
-        if as_text
-        else batch_or_one(request, [{"message": decode_message(message)} for message in batch.messages], max)
-    )
+    batch = take(request, queues, wait, lambda queue: queue.pop_batch(max or 1, key), give_back, by)
+    if max is None and prefers(request, TEXT):
+        answer: Answer | Response = text_answer(batch.messages, request.taken_from)
+    else:
+        answer = batch_or_one(request, batch, lambda message: {"message": decode_message(message)}, max)
     return Counted(answer) if batch.is_repeated else answer
 
 

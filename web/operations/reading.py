@@ -16,20 +16,14 @@ from web.input.body import JSON
 from web.input.parameters import Flag, Integer
 from web.input.raw_json import NDJSON
 from web.live.age import age_of, record_state
-from web.live.queue_feed import MAX_NEXT, QueueReader
+from web.live.queue_feed import MAX_NEXT, QueueFeed, QueueReader
 from web.operations.operation import Answer, Example, operation
 from web.operations.schemas import AGE, COUNTS, fields, flag, list_of, message, ref, success, text, whole
-from web.operations.shared import CONTAINS, READING, REASON, WAITING_ERRORS, WINDOW, prefers, stream_answer
+from web.operations.shared import CONTAINS, EXAMPLE_ID, READING, REASON, WAITING_ERRORS, WINDOW, prefers, stream_answer
 from web.request import Request
 
 EVENTS = "text/event-stream"
-HELD = {
-    "id": "1795489534022053-0001-c6c635c30e138159-1",
-    "message": "hello",
-    "deliveries": 1,
-    "deadline": 1795489594.022,
-    "by": "worker-1",
-}
+EXAMPLE_HELD = {"id": EXAMPLE_ID, "message": "hello", "deliveries": 1, "deadline": 1795489594.022, "by": "worker-1"}
 
 
 @operation(
@@ -55,10 +49,7 @@ def count(request: Request, queue: ReliableQueue) -> Answer:
     "GET",
     READING,
     *WINDOW,
-    replace(
-        CONTAINS,
-        doc="Search: list only messages that contain this text. ASCII letters match in either case.",
-    ),
+    replace(CONTAINS, doc="Search: list only messages that contain this text. ASCII letters match in either case."),
     replace(REASON, doc="List only messages that failed for this reason, as `reasons` returns it."),
     Flag("details", "Return the number of deliveries of each message, and why it failed last."),
     name="all",
@@ -117,12 +108,13 @@ def list_answer(
     request: Request, chunks: Iterator[list[Any]], count: int, size: int | None = None
 ) -> Response | Answer:
     """Return an answer with a list of messages, as JSON or NDJSON; `size` is its length, None if unknown."""
+    first = next(chunks, [])  # read before the answer begins, so that an early failure becomes an error status
+    chunks = chain([first], chunks)
     if prefers(request, NDJSON):
-        return Response(answers.as_ndjson(answers.prefetch(chunks)), content_type=NDJSON)
-    first = next(chunks, [])
+        return Response(answers.as_ndjson(chunks), content_type=NDJSON)
     if len(first) == size:
         return {"success": True, "messages": answers.decode_all(first), "count": count}
-    return Response(answers.as_json(chain([first], chunks), {"count": count}), content_type=JSON)
+    return Response(answers.as_json(chunks, {"count": count}), content_type=JSON)
 
 
 @operation(
@@ -145,7 +137,8 @@ def export_queue(request: Request, queue: ReliableQueue) -> Response:
     """
     queue.sweep()
     chunks = answers.iter_exported(queue, request.services.queue(queue.name + DEAD_SUFFIX))
-    return Response(answers.as_ndjson(answers.prefetch(chunks)), content_type=NDJSON)
+    first = next(chunks, [])  # as in `list_answer`
+    return Response(answers.as_ndjson(chain([first], chunks)), content_type=NDJSON)
 
 
 HELD_MESSAGES = success(
@@ -160,7 +153,7 @@ HELD_MESSAGES = success(
     *WINDOW,
     answers=(HELD_MESSAGES,),
     media=(NDJSON,),
-    example=Example({"success": True, "messages": [HELD], "count": 1}),
+    example=Example({"success": True, "messages": [EXAMPLE_HELD], "count": 1}),
 )
 def reserved(
     request: Request, queue: ReliableQueue, offset: int, limit: int | None, preview: int | None
@@ -180,7 +173,7 @@ def reserved(
     answers=(HELD_MESSAGES,),
     media=(NDJSON,),
     example=Example(
-        {"success": True, "messages": [{**HELD, "reason": "timed out", "failed": 1795489534.5}], "count": 1},
+        {"success": True, "messages": [{**EXAMPLE_HELD, "reason": "timed out", "failed": 1795489534.5}], "count": 1},
         {"limit": 10},
     ),
 )
@@ -257,9 +250,9 @@ def events(request: Request, queue: ReliableQueue, next: int, history: bool) -> 
     """Follow a queue: its state as server-sent events, at once and after every change, whoever made it.
 
     `event: queue` has one line of JSON: `name`, the fields of `count`, and `next`, the previews of the first messages.
-    `next` is left out while it is the same as in the event before. `age` is that of the moment when the event is sent:
-    as it grows, no event follows. `event: fault` reports, with `error` and `message`,
-    that Redis is unavailable or refuses commands. After 15 seconds without an event, a comment line is sent.
+    `next` is left out while it is the same as in the event before. `age` is as of the moment the event is sent; its
+    growth alone sends no event. `event: fault` reports, with `error` and `message`, that Redis is unavailable or
+    refuses commands. After 15 seconds without an event, a comment line is sent.
 
     With `history=1` the first event has `history`, and later events have the steps that have ended since. `at` is when
     the first step began (Unix time, in seconds) and `step` the length of a step in seconds. `max`, `count`, `in` and
@@ -269,7 +262,7 @@ def events(request: Request, queue: ReliableQueue, next: int, history: bool) -> 
     waiting messages implies: if it grows by 10 while 2 were counted in and 1 out, there were 11 in and 1 out.
     """
     services, reader = request.services, partial(QueueReader, max_next=next, with_history=history)
-    return stream_answer(request, services.queue_events, services.queue_feed(queue), reader)
+    return stream_answer(request, QueueFeed(queue, services.tracker, services.history), reader)
 
 
 @operation(
@@ -288,16 +281,10 @@ def events(request: Request, queue: ReliableQueue, next: int, history: bool) -> 
         {
             "success": True,
             "reasons": [
-                {
-                    "reason": "timed out",
-                    "count": 1,
-                    "first": 1795489534.5,
-                    "last": 1795489534.5,
-                    "example": "timed out",
-                }
+                {"reason": "timed out", "count": 1, "first": 1795489534.5, "last": 1795489534.5, "example": "timed out"}
             ],
             "complete": True,
-        },
+        }
     ),
 )
 def reasons(request: Request, queue: ReliableQueue) -> Answer:
@@ -305,12 +292,12 @@ def reasons(request: Request, queue: ReliableQueue) -> Answer:
 
     Reasons that differ only in numbers and ids are one: `#` stands for each number, and `<id>` for each UUID, each
     hexadecimal number that begins with `0x`, each word of 8 or more hexadecimal digits with both digits and letters,
-    and each word of 16 or more letters and digits with both. `all`, `move` and
-    `remove` take such a reason, or an example of it.
+    and each word of 16 or more letters and digits with both. `all`, `move` and `remove` take such a reason, or an
+    example of it.
 
     For `jobs.dead`, only its own dead letters are counted. Counting stops at 100,000 failures or 1,000 reasons. A
-    message that was returned counts for an hour after its failure, and a dead letter that was moved back when it
-    fails again. Messages that other Redis clients removed can still be counted.
+    returned message counts for an hour after its failure. A dead letter that was moved back counts again once it fails
+    again. Messages that other Redis clients removed can still be counted.
     """
     found, complete = queue.reasons()
     return {"success": True, "reasons": [asdict(reason) for reason in found], "complete": complete}

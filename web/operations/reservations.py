@@ -4,17 +4,18 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from broker.models import Ack, Delivery, Extend, Limited, Paused, Release
+from broker.models import Ack, Delivery, Extend, Release
 from broker.queue import ReliableQueue
 from web.errors import ApiError, quoted
 from web.input.codec import decode_message
 from web.input.object_list import ObjectList
-from web.input.parameters import Flag, JobName, Message, Number, Text, one_or_many
+from web.input.parameters import AsciiName, Flag, Number, Text, one_or_many
 from web.metrics.instrumentation import record_messages
 from web.operations.operation import Answer, Example, operation
 from web.operations.schemas import DELIVERY, NOTHING, TAKEN_FROM, fields, list_of, success, unix_time, whole
 from web.operations.shared import (
     BY,
+    EXAMPLE_ID,
     ID,
     IDS,
     LEASE,
@@ -24,17 +25,15 @@ from web.operations.shared import (
     MAX_TEXT,
     MESSAGE_ERRORS,
     RESERVATIONS,
+    RESULT,
     WAIT,
     WAITING_ERRORS,
     batch_or_one,
-    held,
     take,
 )
 from web.request import Request
 
-HELD_ID = "1795489534022053-0001-c6c635c30e138159-1"
-RESULT_JOB = JobName("job", "The job whose `result` to store, for a day. Send both with one `id`.")
-RESULT = Message("result", "The result: any JSON value but null, or the text of a form field.")
+RESULT_JOB = AsciiName("job", "Store `result` as the result of this job, for a day. Send both with one `id`.")
 DELAY = Number(
     "delay",
     "Time until the messages return, to retry with backoff. Until then they are `delayed`, under new ids.",
@@ -47,8 +46,8 @@ UNSTARTED = Flag(
     "unstarted",
     "The work was not started: the messages return now, this delivery does not count, and none becomes a dead letter.",
 )
-REASON = Text("reason", "Why they failed. `all` with `details` returns it.", default="", maximum=MAX_TEXT)
-FAILED_JOB = JobName(
+WHY_FAILED = Text("reason", "Why they failed. `all` with `details` returns it.", default="", maximum=MAX_TEXT)
+FAILED_JOB = AsciiName(
     "job", "With one `id`: if the message becomes a dead letter, keep `reason` as the `result` of this job, for a day."
 )
 ITEM_ID = replace(ID, required=True)
@@ -77,7 +76,7 @@ DEAD_COUNT = whole("Number of those that became dead letters: by `dead`, or afte
     example=Example(
         {
             "success": True,
-            "id": HELD_ID,
+            "id": EXAMPLE_ID,
             "message": "hello",
             "deliveries": 1,
             "max_deliveries": 5,
@@ -103,11 +102,8 @@ def reserve(
     def give_back(queue: ReliableQueue, deliveries: list[Delivery]) -> None:
         queue.release(*(delivery.id for delivery in deliveries), unstarted=True)
 
-    try:
-        batch = take(request, queues, wait, lambda queue: queue.reserve(lease, max or 1, by or ""), give_back, by)
-    except (Paused, Limited) as error:
-        return held(error, max)
-    return batch_or_one(request, [reservation(delivery) for delivery in batch.messages], max)
+    batch = take(request, queues, wait, lambda queue: queue.reserve(lease, max or 1, by or ""), give_back, by)
+    return batch_or_one(request, batch, reservation, max)
 
 
 def reservation(delivery: Delivery) -> Answer:
@@ -130,7 +126,7 @@ def reservation(delivery: Delivery) -> Answer:
     RESULT,
     answers=(success("Acked", {"acked": whole("Number of reservations ended.")}),),
     errors=("stale", *MESSAGE_ERRORS, "redis_full"),
-    example=Example({"success": True, "acked": 1}, {"id": HELD_ID}),
+    example=Example({"success": True, "acked": 1}, {"id": EXAMPLE_ID}),
 )
 def ack(
     request: Request, queue: ReliableQueue, id: str | None, ids: list[str] | None, job: str | None, result: bytes | None
@@ -158,19 +154,13 @@ def ack(
     DELAY,
     DEAD,
     UNSTARTED,
-    REASON,
+    WHY_FAILED,
     FAILED_JOB,
-    answers=(
-        success(
-            "Released",
-            {
-                "released": whole("Number of reservations ended."),
-                "dead": DEAD_COUNT,
-            },
-        ),
-    ),
+    answers=(success("Released", {"released": whole("Number of reservations ended."), "dead": DEAD_COUNT}),),
     errors=("stale", "redis_full"),
-    example=Example({"success": True, "released": 1, "dead": 0}, {"id": HELD_ID, "delay": 60, "reason": "timed out"}),
+    example=Example(
+        {"success": True, "released": 1, "dead": 0}, {"id": EXAMPLE_ID, "delay": 60, "reason": "timed out"}
+    ),
 )
 def release(
     request: Request,
@@ -204,9 +194,9 @@ def release(
     ID,
     IDS,
     LEASE,
-    answers=(success("Extended", {"deadline": unix_time("When the leases end now.")}),),
+    answers=(success("Extended", {"deadline": unix_time("The new deadline of the leases.")}),),
     errors=("stale",),
-    example=Example({"success": True, "deadline": 1795489594.022}, {"id": HELD_ID, "lease": 60}),
+    example=Example({"success": True, "deadline": 1795489594.022}, {"id": EXAMPLE_ID, "lease": 60}),
 )
 def extend(request: Request, queue: ReliableQueue, id: str | None, ids: list[str] | None, lease: float) -> Answer:
     """Extend leases, or the delays of delayed messages, to end `lease` seconds from now.
@@ -227,8 +217,8 @@ def extend(request: Request, queue: ReliableQueue, id: str | None, ids: list[str
     ),
     ObjectList(
         "releases",
-        "What failed: ids, or objects with `id`, `delay`, `dead`, `unstarted`, `reason` and `job` as in `release`.",
-        fields=(ITEM_ID, DELAY, DEAD, UNSTARTED, REASON, FAILED_JOB),
+        "What failed: ids, or objects with `id`, `delay`, `dead`, `reason` and `job` as in `release`.",
+        fields=(ITEM_ID, DELAY, DEAD, UNSTARTED, WHY_FAILED, FAILED_JOB),
         default=(),
     ),
     ObjectList(
@@ -252,7 +242,7 @@ def extend(request: Request, queue: ReliableQueue, id: str | None, ids: list[str
     errors=(*MESSAGE_ERRORS, "too_many_values", "redis_full"),
     example=Example(
         {"success": True, "acked": 1, "released": 0, "dead": 0, "extended": 0, "stale": ["gone"]},
-        {"acks": [HELD_ID], "releases": [{"id": "gone", "delay": 60, "reason": "timed out"}]},
+        {"acks": [EXAMPLE_ID], "releases": [{"id": "gone", "delay": 60, "reason": "timed out"}]},
     ),
 )
 def settle(
@@ -262,7 +252,7 @@ def settle(
     releases: Sequence[dict[str, Any]],
     extends: Sequence[dict[str, Any]],
 ) -> Answer:
-    """Ack, release and extend up to 1,000 messages, each for itself: what a worker has to say about a batch.
+    """Ack, release and extend up to 1,000 messages, independently of one another: all a worker reports of a batch.
 
     An id that is no longer held is in `stale` and changes nothing; the others are settled all the same, in one atomic
     step. Each id may be named once.

@@ -1,23 +1,25 @@
 """result: store and return the result of a job, which its producer names in the message."""
 
+from dataclasses import replace
+
 from broker.queue import ReliableQueue
 from broker.queue.settle import RESULT_SECONDS
 from web.input.codec import decode_message
-from web.input.parameters import Integer, JobName, Message
+from web.input.parameters import AsciiName, Integer
 from web.live.disconnects import ClientConnection
 from web.operations.operation import Answer, Example, operation
 from web.operations.schemas import NOTHING, message, success, text, unix_time
-from web.operations.shared import MAX_DELAY, MESSAGE_ERRORS, RESULTS, WAIT, WAITING_ERRORS, nothing
+from web.operations.shared import MAX_DELAY, MESSAGE_ERRORS, RESULT, RESULTS, WAIT, WAITING_ERRORS, nothing
 from web.request import Request
 
-JOB = JobName("job", "Name of the job, chosen by its producer.", required=True)
+JOB = AsciiName("job", "Name of the job, chosen by its producer.", required=True)
 
 
 @operation(
     "POST",
     RESULTS,
     JOB,
-    Message("result", "The result: any JSON value but null, or the text of a form field.", required=True),
+    replace(RESULT, required=True),
     Integer(
         "keep", "How long to keep the result.", default=RESULT_SECONDS, minimum=1, maximum=MAX_DELAY, unit="seconds"
     ),
@@ -47,11 +49,7 @@ def store_result(request: Request, queue: ReliableQueue, job: str, result: bytes
     answers=(
         success(
             "Result",
-            {
-                "job": text("Name of the job."),
-                "result": message("The result."),
-                "at": unix_time("When it was stored."),
-            },
+            {"job": text("Name of the job."), "result": message("The result."), "at": unix_time("When it was stored.")},
         ),
         success(
             "JobFailed",
@@ -70,8 +68,8 @@ def store_result(request: Request, queue: ReliableQueue, job: str, result: bytes
 def get_result(request: Request, queue: ReliableQueue, job: str, wait: float) -> Answer:
     """Return the result of a job, or why it failed.
 
-    It stays stored until it expires, so it can be fetched again. A job has failed if its message was released with
-    `job` and became a dead letter.
+    It is kept until it expires, so it can be fetched again. A job has failed if its message was released with `job` and
+    became a dead letter.
     """
     found = request.services.long_poll.result(queue, job, wait, ClientConnection(request.environ))
     if found is None:

@@ -88,17 +88,19 @@ COUNTS = {
 }
 AGE = {
     "anyOf": [ref("Age"), {"type": "null"}],
-    "description": "How long the next message has waited: `seconds`, and `at_least` if it may be any longer. Null if "
-    "nothing is known, or if no message waits.",
+    "description": "How long the next message has waited: `seconds`, and `at_least` if it may have waited longer. Null "
+    "if nothing is known, or if no message waits.",
 }
-PREVIEW = {
+PREVIEW_FIELDS = {
     "preview": message("With `preview`: the first characters, instead of `message`."),
     "bytes": whole("With `preview`: the size of the whole message."),
 }
-REASON = text("Why it failed last, if it failed.")
-FAILED = unix_time("When it failed last, if it failed and did not become a dead letter then.")
+HISTORY_FIELDS = {
+    "reason": text("Why it last failed."),
+    "failed": unix_time("When it last failed; absent if it became a dead letter at that failure."),
+    "died": unix_time("When it became a dead letter, even if it was moved back."),
+}
 TAKEN_FROM = text("The queue that it was taken from, if the path names several.")
-DIED = unix_time("When it became a dead letter, even if it was moved back.")
 DELIVERY = {
     "id": text("Id of the reservation, for `ack`, `release` and `extend`."),
     "message": message(),
@@ -132,8 +134,8 @@ SHARED: dict[str, Schema] = {
     },
     "Age": fields(
         {
-            "seconds": whole("How long the message has waited, rounded down by 10 seconds or so."),
-            "at_least": flag("Whether it may have waited for any longer."),
+            "seconds": whole("How long the message has waited; up to about 10 seconds too low."),
+            "at_least": flag("Whether it may have waited longer."),
         }
     ),
     "ListedMessage": {
@@ -141,11 +143,9 @@ SHARED: dict[str, Schema] = {
             {},
             position=whole("With `contains` or `reason`: its position; 0 is popped next."),
             message=message(),
-            **PREVIEW,
+            **PREVIEW_FIELDS,
             deliveries=whole("With `details`: number of deliveries so far, also those before it became a dead letter."),
-            reason=REASON,
-            failed=FAILED,
-            died=DIED,
+            **HISTORY_FIELDS,
         ),
         "description": "A message, or its preview, with the details that were requested.",
     },
@@ -156,11 +156,9 @@ SHARED: dict[str, Schema] = {
             "deadline": unix_time("When it returns to the queue."),
         },
         message=message(),
-        **PREVIEW,
+        **PREVIEW_FIELDS,
         by=text("Who reserved it last, if it sent `by`."),
-        reason=REASON,
-        failed=FAILED,
-        died=DIED,
+        **HISTORY_FIELDS,
     ),
     "FailureReason": fields(
         {
@@ -185,9 +183,11 @@ SHARED: dict[str, Schema] = {
             imported=whole("Messages of an import that were stored before the error."),
             line=whole("The line of a stream at fault, from 1."),
             moved=whole("Messages that were moved before the error."),
-            undo=text("With `moved`: the token for `restore`."),
+            removed=whole("Messages that were removed before the error."),
+            restored=whole("Messages that were put back before the error."),
+            undo=text("With `moved` or `removed`: the token for `restore`."),
         ),
-        "description": "Nothing was changed, except for the messages that `pushed`, `imported` and `moved` count. "
-        "After the code `outcome_unknown` it is not known whether anything was changed.",
+        "description": "Nothing was changed, except for the messages that `pushed`, `imported`, `moved`, `removed` or "
+        "`restored` counts. After the code `outcome_unknown` it is not known whether anything was changed.",
     },
 }

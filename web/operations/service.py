@@ -10,7 +10,7 @@ from web import __version__
 from web.input.body import TEXT
 from web.input.parameters import Flag, Text
 from web.live.age import find_age
-from web.live.queue_list_feed import QueueListReader
+from web.live.queue_list_feed import QueueListFeed, QueueListReader
 from web.metrics import exposition as metrics
 from web.operations.operation import Answer, Example, operation
 from web.operations.reading import EVENTS
@@ -93,7 +93,7 @@ def events(request: Request, match: str, history: bool) -> Response:
     and a lower bound of the number taken during it.
     """
     services, reader = request.services, partial(QueueListReader, match=match or "*", with_history=history)
-    return stream_answer(request, services.queue_list_events, services.queue_list_feed(), reader)
+    return stream_answer(request, QueueListFeed(services.lister, services.tracker, services.history), reader)
 
 
 @operation(
@@ -113,9 +113,9 @@ def healthz(request: Request) -> Answer:
     """Check that Redis replies and would run the commands of a queue; if not, answer 503 with the cause.
 
     A read-only replica is `redis_readonly`, a server that is still loading its data `redis_loading`. In a Cluster every
-    primary must reply, and every slot must be served. It needs no token, and accepts any Host and HTTP/1.0.
+    primary must reply, and every slot must be served. This route needs no token, and accepts any Host and HTTP/1.0.
 
-    `warning` says that a Redis evicts keys when its memory is full (its `maxmemory-policy` is not `noeviction`), that
+    `warning` says that Redis evicts keys when its memory is full (its `maxmemory-policy` is not `noeviction`), that
     its memory is full now, or which permissions its user lacks to notice due messages and changes at once.
     """
     services = request.services

@@ -5,15 +5,15 @@ from typing import Any
 
 from flask import Response
 
-from broker.models import Batch, Limited, Paused
+from broker.models import Batch
 from broker.queue import ReliableQueue
 from web.access.auth import session_watch
 from web.errors import ERRORS
 from web.input.body import JSON
-from web.input.parameters import ConsumerName, Flag, Integer, Number, Text, TextList
+from web.input.parameters import AsciiName, Flag, Integer, Message, Number, Text, TextList
 from web.live.disconnects import ClientConnection
-from web.live.feed import EventStreams, F, Reader
-from web.live.long_poll import ANSWER_TIMEOUT, MAX_WAIT, M
+from web.live.feed import F, Reader
+from web.live.long_poll import ANSWER_TIMEOUT, MAX_WAIT, Attempt, M
 from web.operations.operation import Answer
 from web.request import Request
 
@@ -47,7 +47,7 @@ WAIT = Number(
     unit="seconds",
 )
 LEASE = Number("lease", "Lease duration, from now.", default=30, minimum=1, maximum=MAX_LEASE, unit="seconds")
-BY = ConsumerName("by", "Who takes the message, such as `host:pid`. `reserved` and `consumers` show it.")
+BY = AsciiName("by", "Who takes the message, such as `host:pid`. `reserved` and `consumers` show it.", maximum=64)
 PREVIEW = Integer(
     "preview",
     "Return the first characters and the size of each message instead of the message.",
@@ -60,6 +60,8 @@ RAW = Flag("raw", "With an `application/json` body: it is the message itself, by
 CONTAINS = Text("contains", minimum=1, maximum=MAX_TEXT)
 REASON = Text("reason", minimum=1, maximum=MAX_TEXT)
 ID, IDS = Text("id", "Id of a reservation."), TextList("ids", "Several ids, instead of `id`.", maximum=MAX_BATCH)
+RESULT = Message("result", "The result: any JSON value but null, or the text of a form field.")
+EXAMPLE_ID = "1795489534022053-0001-c6c635c30e138159-1"
 
 MESSAGE_ERRORS = ("empty_message", "bad_base64", "message_too_large")
 WAITING_ERRORS = ("too_many_blocked_clients",)
@@ -69,7 +71,7 @@ def take(
     request: Request,
     queues: Sequence[ReliableQueue],
     wait: float,
-    attempt: Callable[[ReliableQueue], Batch[M]],
+    attempt: Attempt[M],
     give_back: Callable[[ReliableQueue, list[M]], object] | None,
     by: str | None,
 ) -> Batch[M]:
@@ -84,10 +86,16 @@ def take(
     return batch
 
 
-def batch_or_one(request: Request, found: list[dict[str, Any]], max: int | None) -> Answer:
-    """Return the answer with the messages taken, a list if `max` was sent, and their queue if several were named."""
-    if not found:
-        return nothing("empty", max)
+def batch_or_one(request: Request, batch: Batch[M], fields: Callable[[M], dict[str, Any]], max: int | None) -> Answer:
+    """Return the answer with the messages taken, a list if `max` was sent, and their queue if several were named.
+
+    If there are none, it says whether the queue is empty or paused, or its limits are reached.
+    """
+    if batch.limited:
+        return {**nothing("limited", max), "retry_after": batch.retry_after}
+    if not batch.messages:
+        return nothing("paused" if batch.paused else "empty", max)
+    found = list(map(fields, batch.messages))
     queue = {"queue": request.taken_from} if request.taken_from else {}
     if max is None:
         return {"success": True, **found[0], **queue}
@@ -95,21 +103,12 @@ def batch_or_one(request: Request, found: list[dict[str, Any]], max: int | None)
 
 
 def nothing(error: str, max: int | None = None) -> Answer:
-    """Return the answer for nothing to return: `success` is false, but the status is 200."""
+    """Return the answer when there is nothing to return: `success` is false, but the status is 200."""
     answer: Answer = {"success": False, "error": error, "message": ERRORS[error].sentence}
     return answer if max is None else {**answer, "messages": []}
 
 
-def held(error: Paused | Limited, max: int | None) -> Answer:
-    """Return the answer of a queue that is paused, or whose limits are reached."""
-    if isinstance(error, Paused):
-        return nothing("paused", max)
-    return {**nothing("limited", max), "retry_after": error.retry_after}
-
-
-def stream_answer(
-    request: Request, event_streams: EventStreams, feed: F, make_reader: Callable[[F], Reader]
-) -> Response:
+def stream_answer(request: Request, feed: F, make_reader: Callable[[F], Reader]) -> Response:
     """Answer with the events of a feed, until the client disconnects or its session ends.
 
     Raises:
@@ -118,7 +117,7 @@ def stream_answer(
     slots, client = request.services.slots, ClientConnection(request.environ)
     slots.acquire()
     client.shrink_buffer()
-    stream = event_streams.stream(feed, make_reader, client, session_watch(request))
+    stream = request.services.event_streams.stream(feed, make_reader, client, session_watch(request))
     response = Response(stream, content_type="text/event-stream; charset=utf-8")
     response.headers["X-Accel-Buffering"] = "no"
     response.call_on_close(slots.release)

@@ -17,7 +17,7 @@ from web.request import Request
 
 UNDO = "bc5d3c2e8a97e73a"
 PAUSED = success("Paused", {"paused": flag("Whether the queue is paused now.")})
-MIDWAY = "an error that comes midway has it too"
+MIDWAY = "if the request fails midway, the error has this number too"
 UNDO_FIELD = {"type": ["string", "null"], "description": "The token for `restore`; null if there was no message."}
 
 
@@ -29,7 +29,7 @@ UNDO_FIELD = {"type": ["string", "null"], "description": "The token for `restore
     replace(CONTAINS, doc="Remove all messages that contain this text. ASCII letters match in either case."),
     replace(REASON, doc="Remove all messages that failed for this reason, as `reasons` returns it."),
     PlacedMessageList("messages", "Remove these messages, each if it is still at its position.", maximum=MAX_BATCH),
-    Flag("undo", "Keep the message for one hour, so that `restore` can put it back. Many are always kept."),
+    Flag("undo", "With `position`: keep the message for one hour, so that `restore` can put it back."),
     RAW,
     raw_body=True,
     is_new=lambda _: False,
@@ -63,9 +63,9 @@ def remove(
 
     The message can be empty, or larger than `MAX_MESSAGE_BYTES`, since limits apply to new messages only.
 
-    With `contains` or `reason`, the whole queue is searched. `messages` has up to 1,000 objects such as
-    `{"position": 0, "message": "hello"}`, and those that have moved stay. Many are removed in batches, between which
-    other clients are served; `restore` puts them to the front.
+    With `contains` or `reason`, the whole queue is searched. `messages` has up to 1,000 objects such as `{"position":
+    0, "message": "hello"}`, and those that have moved stay. Many are removed in batches, between which other clients
+    are served. They are always kept for one hour; `restore` puts them to the front.
     """
     is_search = contains is not None or reason is not None
     ways = {"contains": contains, "reason": reason, "messages": messages}
@@ -73,16 +73,22 @@ def remove(
     if chosen and ((is_search and messages is not None) or position is not None or message is not None):
         sentence = "Send either position and message, or contains or reason, or messages."
         raise ApiError("bad_parameter", sentence, parameter=chosen[-1])
-    if is_search:  # not those that producers add all the time
+    if is_search:  # at most as many as wait now, or new pushes could keep it running
         token, steps = queue.find_and_remove(contains or "", queue.count(), reason)
         return removed_many(token, in_turns(steps))
     if messages is not None:
         return removed_many(*queue.remove_many(messages))
+    place = at(position, message)
+    kept = queue.remove(*place, undo=undo)
+    return {"success": True, "message": decode_message(place[1]), **({"undo": kept} if undo else {})}
+
+
+def at(position: int | None, message: bytes | None) -> tuple[int, bytes]:
+    """Return the position and the message that should be there; refuse one without the other (400)."""
     if position is None or message is None:
         name = "position" if position is None else "message"
         raise ApiError("bad_parameter", f"Missing parameter: {name}.", parameter=name)
-    kept = queue.remove(position, message, undo=undo)
-    return {"success": True, "message": decode_message(message), **({"undo": kept} if undo else {})}
+    return position, message
 
 
 def removed_many(undo: str, steps: Iterator[int]) -> Answer:
@@ -134,7 +140,9 @@ def restore(request: Request, queue: ReliableQueue, undo: str) -> Answer:
     Integer("max", "Maximum number of messages to move. By default, all that wait now.", minimum=1),
     replace(CONTAINS, doc="Move only messages that contain this text. ASCII letters match in either case."),
     replace(REASON, doc="Move only messages that failed for this reason, as `reasons` returns it."),
-    Integer("position", "Move only the message at this position; 0 is popped next. Without the parameters above."),
+    Integer(
+        "position", "Move only the message at this position; 0 is popped next. Not with `max`, `contains` or `reason`."
+    ),
     Message("message", "With `position`: the message that should be there."),
     is_new=lambda _: False,
     answers=(
@@ -170,18 +178,20 @@ def move(
     """
     if request.services.queue(to).key == queue.key:
         raise ApiError("same_queue", parameter="to")
+    undo = queue.new_undo(to)
     if position is not None or message is not None:
         for name, value in (("max", max), ("contains", contains), ("reason", reason)):
             if value is not None:
                 raise ApiError("bad_parameter", f"A move of one message does not take {name}.", parameter=name)
-        return move_one(queue, to, position, message)
-    left, undo = queue.state().counts.count if max is None else max, queue.new_undo(to)
+        queue.move_one(to, *at(position, message), undo)
+        return {"success": True, "moved": 1, "undo": undo}
+    left = queue.state().counts.count if max is None else max
     moved = add_up(batches(queue, to, left, contains, reason, undo), "moved", undo=undo)
     return {"success": True, "moved": moved, "undo": undo if moved else None}
 
 
 def add_up(sizes: Iterator[int], field: str, **details: str) -> int:
-    """Return the sum of the sizes of batches. An error that comes midway has it in a field, and the details."""
+    """Return the sum of the sizes of batches. An error midway has the sum so far in `field`, and the details."""
     done = 0
     try:
         for size in sizes:
@@ -189,16 +199,6 @@ def add_up(sizes: Iterator[int], field: str, **details: str) -> int:
     except redis.RedisError as error:
         raise from_redis(error).with_details(**{field: done}, **details) from error
     return done
-
-
-def move_one(queue: ReliableQueue, to: str, position: int | None, message: bytes | None) -> Answer:
-    """Move a message, if it is still at that position."""
-    if position is None or message is None:
-        name = "position" if position is None else "message"
-        raise ApiError("bad_parameter", "To move one message, send its position and the message.", parameter=name)
-    undo = queue.new_undo(to)
-    queue.move_one(to, position, message, undo)
-    return {"success": True, "moved": 1, "undo": undo}
 
 
 def batches(
@@ -234,31 +234,6 @@ def resume(request: Request, queue: ReliableQueue) -> Answer:
 
 
 SETTINGS = (
-    "Settings",
-    {
-        "at_once": whole("Maximum number of messages reserved at a time."),
-        "per_second": {"type": "number", "description": "Maximum number of messages popped or reserved per second."},
-        "max_deliveries": whole("Deliveries after which a message becomes a dead letter, instead of `MAX_DELIVERIES`."),
-    },
-)
-
-
-@operation(
-    "GET",
-    TIDYING,
-    name="settings",
-    id="get_settings",
-    answers=(success(*SETTINGS),),
-    example=Example({"success": True, "at_once": 3, "per_second": 0.5, "max_deliveries": 0}),
-)
-def get_settings(request: Request, queue: ReliableQueue) -> Answer:
-    """Return the limits of a queue; 0 stands for none."""
-    return {"success": True, **queue.settings().as_dict()}
-
-
-@operation(
-    "POST",
-    TIDYING,
     Integer("at_once", "Maximum number of messages reserved at a time.", maximum=100_000, empty="0"),
     Number(
         "per_second",
@@ -272,9 +247,30 @@ def get_settings(request: Request, queue: ReliableQueue) -> Answer:
         maximum=1000,
         empty="0",
     ),
+)
+ALL_SETTINGS = success("Settings", {one.name: one.schema() | {"description": one.doc} for one in SETTINGS})
+
+
+@operation(
+    "GET",
+    TIDYING,
+    name="settings",
+    id="get_settings",
+    answers=(ALL_SETTINGS,),
+    example=Example({"success": True, "at_once": 3, "per_second": 0.5, "max_deliveries": 0}),
+)
+def get_settings(request: Request, queue: ReliableQueue) -> Answer:
+    """Return the limits of a queue; 0 stands for none."""
+    return {"success": True, **queue.settings().as_dict()}
+
+
+@operation(
+    "POST",
+    TIDYING,
+    *SETTINGS,
     name="settings",
     id="set_settings",
-    answers=(success(*SETTINGS),),
+    answers=(ALL_SETTINGS,),
     example=Example(
         {"success": True, "at_once": 3, "per_second": 0.5, "max_deliveries": 0}, {"at_once": 3, "per_second": 0.5}
     ),
@@ -287,7 +283,7 @@ def set_settings(
     Settings that are not sent stay as they are; 0, or an empty text, removes one. A queue keeps its settings when it is
     empty. Its dead letters, `<name>.dead`, have settings of their own.
 
-    While `at_once` messages are reserved, and for messages that come faster than `per_second`, `pop` and `reserve`
+    While `at_once` messages are reserved, or while messages are taken faster than `per_second`, `pop` and `reserve`
     answer `limited` with `retry_after`, and waiting clients keep waiting. A batch holds what the limits allow. The ack,
     release or expiry of a reservation makes room for another. Clients that use the Redis list directly are not limited.
 

@@ -20,7 +20,7 @@ def size(number: int) -> str:
 
 
 LIMITS = [
-    ("Queue name", NAME_RULE.rpartition(": ")[0] + f": `{NAME_RULE.rpartition(': ')[2]}`", "", "`bad_name`"),
+    ("Queue name", NAME_RULE.replace("A-Z", "`A-Z") + "`", "", "`bad_name`"),
     ("Queues in the path of one `pop` or `reserve`", str(MAX_NAMES), "", "`bad_name`"),
     ("Message", f"1 byte to {size(Settings.max_message_bytes)}", "`MAX_MESSAGE_BYTES`", "`message_too_large`"),
     ("Body with messages", size(Settings.max_body_bytes), "`MAX_BODY_BYTES`", "`body_too_large`"),

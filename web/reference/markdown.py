@@ -10,11 +10,11 @@ from settings import Settings
 from web.errors import ERRORS, Raised
 from web.input.body import BYTES, FORM, JSON, TEXT
 from web.input.codec import compact
-from web.input.parameters import VISIBLE_ASCII, ConsumerName, Integer, Message, Parameter, QueueName
+from web.input.parameters import VISIBLE_ASCII, Integer, Message, Parameter, QueueName
 from web.input.raw_json import NDJSON
 from web.operations.operation import Operation
 from web.operations.schemas import NOTHING, SHARED, Schema
-from web.operations.shared import GROUPS
+from web.operations.shared import BY, GROUPS
 from web.reference.limits import LIMITS
 from web.reference.openapi import GUIDE
 
@@ -22,7 +22,7 @@ WIDTH = 150  # characters of a line of text
 PATTERNS = {
     QueueName("name").schema()["pattern"]: "queue name",
     f"^{VISIBLE_ASCII.pattern}$": "1 to 255 visible ASCII characters",
-    ConsumerName("by").schema()["pattern"]: "1 to 64 visible ASCII characters",
+    BY.schema()["pattern"]: "1 to 64 visible ASCII characters",
 }
 
 

@@ -31,6 +31,7 @@ from web.operations.shared import GROUPS, SERVICE
 from web.request import Request
 
 GUIDE = (Path(__file__).parent / "guide.md").read_text(encoding="utf-8")
+CONVENTIONS = GUIDE.partition("## Conventions\n")[2].partition("<!-- operations -->")[0].strip()  # of every operation
 RETRY_AFTER = ("Retry-After", "Seconds after which to try again.", {"type": "string"})
 HEADERS = {  # of errors, by status
     401: ("WWW-Authenticate", "The scheme of the token: Bearer.", {"type": "string"}),
@@ -78,7 +79,7 @@ def document(settings: Settings, app: Flask) -> dict[str, Any]:
             "title": "Seequeue",
             "version": __version__,
             "summary": "A message queue that you can see.",
-            "description": conventions(),
+            "description": CONVENTIONS,
             "contact": {"name": "The Seequeue contributors"},
             "license": {"name": "MIT", "identifier": "MIT"},
         },
@@ -92,11 +93,6 @@ def document(settings: Settings, app: Flask) -> dict[str, Any]:
             **({"securitySchemes": SECURITY} if settings.tokens else {}),
         },
     }
-
-
-def conventions() -> str:
-    """Return the part of the guide that applies to every operation."""
-    return GUIDE.partition("## Conventions\n")[2].partition("<!-- operations -->")[0].strip()
 
 
 def describe(operation: Operation, is_named: bool, has_tokens: bool, responses: dict[str, Any]) -> dict[str, Any]:

@@ -4,8 +4,8 @@ local MAX_WALK_BYTES = 1024 * 1024 -- of messages that one call shows
 local STEP_DISTANCE = 4000 -- messages from the front for each message that a walk reads at once
 
 -- Call visit(message) for the waiting messages from a position on, in pop order, until `limit` messages or MAX_WALK_BYTES
--- were read. It reads one at a time, as the next one may be large, and some at once far from the front, where it takes
--- long to get there.
+-- were read. It reads one at a time near the front, as the next may be large, and several at a time far from it, where
+-- each LRANGE is slow.
 local function walk(position, limit, visit)
   local bytes, visited = 0, 0
   while visited < limit and bytes < MAX_WALK_BYTES do

@@ -10,6 +10,11 @@
  * @typedef {{id: string, message: Message, deliveries: number, max_deliveries: number, deadline: number,
  *            queue?: string}} Reservation
  *     max_deliveries: after that many, it becomes a dead letter; queue: the one it was taken from, if several were named
+ * @typedef {{wait?: number, by?: string, key?: string, signal?: AbortSignal}} PopOptions
+ *     wait: seconds to wait for a message; by: the name of this consumer; key: an Idempotency-Key, with which the same
+ *     pop can be retried safely
+ * @typedef {{lease?: number, wait?: number, by?: string, signal?: AbortSignal}} ReserveOptions
+ *     lease: seconds until the message returns; wait: seconds to wait for one; by: the name of this consumer
  * @typedef {{acks?: Array<string | {id: string, job?: string, result?: any}>,
  *           releases?: Array<string | {id: string, delay?: number, dead?: boolean, unstarted?: boolean,
  *                                      reason?: string, job?: string}>,

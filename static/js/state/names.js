@@ -1,5 +1,5 @@
 /** Queue names: which are valid, the addresses of their pages, and which queue a dead-letter queue belongs to. */
-import { APP_URL } from "../client.js";
+import { APP_URL } from "../address.js";
 import { pagePath } from "../client/paths.js";
 
 const DEAD_SUFFIX = ".dead";

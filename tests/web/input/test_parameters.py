@@ -9,10 +9,10 @@ from web.errors import ApiError
 from web.input import parameters
 from web.input.body import FORM, RawJson
 from web.input.parameters import (
+    AsciiName,
     Choice,
     Flag,
     Integer,
-    JobName,
     Message,
     Number,
     Parameter,
@@ -49,7 +49,7 @@ KINDS: list[tuple[Parameter, list[tuple[str, Any]], list[str]]] = [  # what each
     (NAME, [("", ""), ("žluťů", "žluťů")], ["abcdef"]),
     (Text("text", minimum=1), [("a", "a")], [""]),
     (Text("undo", required=True), [("a b", "a b"), ("\0", "\0")], [""]),
-    (JobName("job"), [("!~", "!~"), ("x" * 255, "x" * 255)], ["", "a b", "x" * 256, "ž", "a\n"]),
+    (AsciiName("job"), [("!~", "!~"), ("x" * 255, "x" * 255)], ["", "a b", "x" * 256, "ž", "a\n"]),
     (Choice("each", words=("line",)), [("line", "line")], ["", "lines", "LINE"]),
     (QueueName("to"), [("a.B-0_9:x", "a.B-0_9:x")], ["", "a b", "x" * 129, "a/b"]),
     (TextList("ids", maximum=3), [("a", ["a"]), ("a,b,a", ["a", "b"]), ("", [""])], ["a,b,c,d"]),
