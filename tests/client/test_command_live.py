@@ -168,7 +168,7 @@ def test_watch_prints_posts_and_runs_a_program(serve: Callable[..., App], starte
         printed = [json.loads(line) for line in lines(tmp_path)]
         assert [one["event"] for one in printed[:1]] == ["unattended"]
         assert {one["event"] for one in printed[1:]} == {"dead", "empty"}
-        assert printed[0]["text"] == "jobs: 1 messages wait, and nobody takes them."
+        assert printed[0]["text"] == "jobs: nobody takes its messages (1 waiting)."
         until(lambda: events.count().count == 3)
         assert [one.json() for one in events.all()] == printed
         ran = until(lambda: (tmp_path / "ran").read_text().splitlines())

@@ -33,7 +33,10 @@ def dead(site: App, name: str) -> Iterator[Queue]:
 
 @pytest.fixture
 def endless(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
-    """Start the command with its output in tmp_path / "log"; it is killed afterwards."""
+    """Start the command with its output in tmp_path / "log".
+
+    Afterwards it is killed, and so are the programs that it leaves behind, whose ids are in tmp_path / "pids".
+    """
     processes = []
 
     def run(*arguments: str, **options: Any) -> subprocess.Popen[bytes]:
@@ -44,6 +47,9 @@ def endless(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
     for process in processes:
         process.kill()
         process.wait()
+    for pid in (tmp_path / "pids").read_text().split() if (tmp_path / "pids").exists() else []:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(int(pid), signal.SIGKILL)
 
 
 def shell(text: str) -> list[str]:
@@ -96,7 +102,8 @@ def test_a_message_of_a_killed_worker_comes_back(
     site: App, queue: Queue, name: str, endless: Callable[..., Any], tmp_path: Path
 ) -> None:
     queue.push("a")
-    program = shell(f'echo "$SEEQUEUE_DELIVERIES" >> {tmp_path}/began; test "$SEEQUEUE_DELIVERIES" = 2 || sleep 600')
+    begin = f'echo $$ >> {tmp_path}/pids; echo "$SEEQUEUE_DELIVERIES" >> {tmp_path}/began'
+    program = shell(f'{begin}; test "$SEEQUEUE_DELIVERIES" = 2 || sleep 600')
     worker = endless(site.url, "work", name, "--lease", "1", *program)
     until((tmp_path / "began").exists)
     began = next(iter(queue.reserved())).deadline
@@ -127,8 +134,8 @@ def test_a_program_that_outlasts_the_grace_is_killed_and_its_message_comes_back(
     site: App, queue: Queue, name: str, endless: Callable[..., Any], tmp_path: Path
 ) -> None:
     queue.push("a")
-    worker = endless(site.url, "work", name, "--grace", "0.1", *shell(f"echo $$ > {tmp_path}/pid; sleep 600"))
-    pid = int(until(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text()))
+    worker = endless(site.url, "work", name, "--grace", "0.1", *shell(f"echo $$ > {tmp_path}/pids; sleep 600"))
+    pid = int(until(lambda: (tmp_path / "pids").exists() and (tmp_path / "pids").read_text()))
     worker.terminate()
     assert worker.wait(60) == 0
     assert list(queue.all()) == [b"a"]

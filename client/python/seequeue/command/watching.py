@@ -109,9 +109,9 @@ class Watched:
         """Note new counts."""
         before, self.counts = self.counts, counts
         if (new := counts.dead - before.dead) > 0:
-            self.pending.append(("dead", f"{new:,} new dead letters, {counts.dead:,} in all."))
+            self.pending.append(("dead", f"dead letters: {new:,} new, {counts.dead:,} in all."))
         if counts.paused and counts.count and not (before.paused and before.count):
-            self.pending.append(("paused", f"paused, and {counts.count:,} messages wait."))
+            self.pending.append(("paused", f"paused ({counts.count:,} waiting)."))
         if held(before) and not held(counts):
             self.pending.append(("empty", "empty."))
         is_attended = not counts.count or counts.waiters or counts.reserved or counts.paused
@@ -130,7 +130,7 @@ class Watched:
         due = self.due_at(after)
         if due is not None and now >= due:
             self.is_reported = True
-            found.append(("unattended", f"{self.counts.count:,} messages wait, and nobody takes them."))
+            found.append(("unattended", f"nobody takes its messages ({self.counts.count:,} waiting)."))
         return found
 
 

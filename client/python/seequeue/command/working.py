@@ -116,7 +116,7 @@ def work(session: Session, queues: tuple[str, ...], reject: bool, **options: Any
 
     \b
     exit code 0   the message is done
-    exit code 75  it is retried
+    exit code 75  it is retried, as after SIGKILL
     any other     it is retried, or with --reject becomes a dead letter at once
 
     After its last delivery, a message that failed becomes a dead letter. The last line on standard error is the reason.
