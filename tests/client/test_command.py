@@ -147,6 +147,10 @@ def test_what_the_server_refuses_ends_with_1(site: App, name: str) -> None:
     assert "undo" in err(site.url, "restore", name, "0" * 16, code=1)
 
 
+def test_an_error_that_nobody_foresaw_is_one_line_too(site: App, name: str) -> None:
+    assert "AttributeError" in err(site.url, "push", name, code=1, preexec_fn=lambda: os.close(0))
+
+
 def test_a_wrong_command_line_ends_with_2(site: App, name: str) -> None:
     assert err(site.url, "push", code=2) == "Missing argument 'QUEUE'. See: seequeue push --help"
     assert "No such command" in err(site.url, "drop", code=2)

@@ -203,6 +203,9 @@ def _run(arguments: Sequence[str] | None) -> int:
     except OSError as error:  # of a file, or of a program that cannot be run
         print_error(f"{error.filename}: {error.strerror}" if error.filename else str(error))
         return FAILED
+    except Exception as error:  # nobody who types a command wants a traceback
+        print_error(f"{type(error).__name__}: {error}")
+        return FAILED
 
 
 def exit_code_of(error: SeequeueError) -> int:
