@@ -23,6 +23,7 @@ sendfile = False  # static files have the same timeouts as all other responses
 # web/access/proxy.py reads the headers of proxies in TRUSTED_PROXIES only. gunicorn would trust any local client.
 forwarder_headers = ""
 secure_scheme_headers = dict[str, str]()
+forwarded_allow_ips = "*"  # as gunicorn believes no header, it need not parse the address of each request's client
 
 # The order of time limits: longest wait (54) < graceful_timeout (65) < stop_grace_period in docker-compose.yaml (75).
 # On SIGTERM waiting requests are answered within a second or two and idle connections closed; after five seconds slow

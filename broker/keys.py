@@ -54,7 +54,7 @@ A push that is too large for one command stages its messages in a list {queue:jo
 within one transaction.
 
 {queue:jobs}:notices is a channel: "due <milliseconds from now>" when a lease or delay ends before all others, and
-"result <key>" when a result was stored.
+"results <key>..." when results were stored.
 
 Keys that belong to no queue have the prefix alone as their hash tag, as no queue has an empty name:
 

@@ -64,14 +64,14 @@ FREE_WRITE = "redis.call('HDEL', KEYS[4], '')\n"
 
 def _freeing(*files: str) -> Script:
     """Return a script that also runs on a full server, which it helps to empty."""
-    return Script("shared", *files, flags="allow-oom", without_flags=FREE_WRITE)
+    return Script("time", *files, flags="allow-oom", without_flags=FREE_WRITE)
 
 
 # Each file lists its commands. The parts stand in front of what needs them, those of the most frequent command first.
 _RETURN = ("redeliveries", "leases")
-_SETTLE = ("reservations", "failure_reasons", "ack", "clock", "answers", *_RETURN, "settle")
-_PUSH = ("clock", "failure_reasons", "redeliveries", "answers", "push")
-_LOOK = ("clock", "reservations", "failure_reasons", *_RETURN)
+_SETTLE = ("settle_one", "shared", "clock", "failure_reasons", "answers", *_RETURN, "settle")
+_PUSH = ("shared", "clock", "failure_reasons", "redeliveries", "answers", "push")
+_LOOK = ("shared", "clock", "failure_reasons", *_RETURN)
 POP_ONE = Script("pop_one", flags="allow-oom")
 TAKE = _freeing("reserve", *_LOOK, "answers", "limits", "take")
 SETTLE = _freeing(*_SETTLE)
@@ -80,7 +80,7 @@ TIDY = _freeing(*_LOOK, "walk", "carry", "tidy")
 SHOW = _freeing(*_LOOK, "walk", "show")
 REQUEUE = _freeing(*_PUSH)
 # These store something new, so a full server rejects them.
-PUSH = Script("shared", *_PUSH, flags="")
-PUSH_STAGED = Script("shared", *_PUSH, flags="", prefix=UNSTAGE)
-SETTLE_WITH_RESULT = Script("shared", *_SETTLE, flags="")
+PUSH = Script("time", *_PUSH, flags="")
+PUSH_STAGED = Script("time", *_PUSH, flags="", prefix=UNSTAGE)
+SETTLE_WITH_RESULT = Script("time", *_SETTLE, flags="")
 COUNT_WITHIN = Script("count_within", flags="no-writes")

@@ -11,7 +11,7 @@ import ssl
 import time
 from email.utils import formatdate
 from functools import lru_cache, partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import gevent
 from gevent.server import StreamServer
@@ -31,12 +31,28 @@ CHECK_INTERVAL = 0.25  # seconds between two checks of the deadlines, and for a 
 CHECKS_PER_POLL = 4  # every fourth check also polls for disconnects
 MAX_ACCEPT = 16  # connections accepted in one round of the event loop; an idle worker may take the next ones
 SPARE_CONNECTIONS = 100  # kept free for new clients, but at most a tenth of all
+MAX_CHECKED = 100  # headers of responses that are known to be well formed
 MIN_EVICTION_WAIT = 1.0  # seconds that a connection must have waited for its client: a request may be on its way
 
 
 @lru_cache(maxsize=1)
 def _format_date(second: int) -> str:
     return formatdate(second, usegmt=True)
+
+
+class _Response(wsgi.Response):  # type: ignore[misc]
+    """gunicorn's response. It checks the same headers once instead of in each response."""
+
+    checked: ClassVar[set[tuple[str, str]]] = set()
+
+    def process_headers(self, headers: list[tuple[str, str]]) -> None:
+        for header in headers:
+            if header in self.checked:
+                self.headers.append(header)
+                continue
+            super().process_headers([header])
+            if self.headers[-1:] == [header] and header[0] != "Content-Length" and len(self.checked) < MAX_CHECKED:
+                self.checked.add(header)
 
 
 class Worker(GeventWorker):  # type: ignore[misc]
@@ -58,6 +74,7 @@ class Worker(GeventWorker):  # type: ignore[misc]
         self.cfg.__dict__.update({name: setting.get() for name, setting in self.cfg.settings.items()})
         environ = wsgi.base_environ(self.cfg)
         wsgi.base_environ = lambda _: environ.copy()
+        wsgi.Response = _Response
         util.http_date = lambda: _format_date(int(time.time()))
 
     def _make_server(self, listener: Any, *, spawn: Any, **options: Any) -> StreamServer:

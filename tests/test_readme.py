@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.console import at, blocks, check, need, printed
+from tests.console import at, blocks, check, need
 from tests.servers import ROOT, App, running, until
 
 ENGLISH, PORTUGUESE = [(ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "README.pt-BR.md")]
@@ -82,39 +82,24 @@ def test_every_command_prints_what_the_readme_says(app: App, tmp_path: Path) -> 
 
 
 @pytest.mark.slow
-def test_the_python_consumer_prints_a_message(app: App, tmp_path: Path) -> None:
-    """The messages that other commands left in its queue come first."""
-    need("curl")
-    [program] = blocks(ENGLISH, "python")
-    printed("curl -s localhost:5000/api/queue/mails/push --data-urlencode message=hello", app, 1, tmp_path)
-    options = shell_options(app)
-    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, **options) as consumer:
-        assert consumer.stdout
-        while (line := consumer.stdout.readline()) != "hello\n":
-            assert line, "the consumer ended"
-        consumer.terminate()
-        assert consumer.wait(20) == 0
-
-
-@pytest.mark.slow
-def test_a_message_survives_its_consumer_as_the_readme_shows(app: App, tmp_path: Path) -> None:
+def test_a_message_survives_its_worker_as_the_readme_shows(app: App, tmp_path: Path) -> None:
     need("curl")
     _, start, kill, _ = blocks(ENGLISH, "sh")
-    printed("curl -s -X POST localhost:5000/api/queue/clear", app, 1, tmp_path)
+    [program] = blocks(ENGLISH, "python")
+    (tmp_path / "worker.py").write_text(program)
     output = tmp_path / "output"
+    env = {**os.environ, "SEEQUEUE_URL": app.url, "PYTHONPATH": str(ROOT / "client/python")}
 
     def has_printed(text: str) -> bool:
         return text in output.read_text()
 
     with open(output, "wb") as file:
-        options = {"stdout": file, "stderr": file, **shell_options(app)}
+        options: Any = {"stdout": file, "stderr": file, "cwd": tmp_path, "env": env, "text": True}
         terminal = subprocess.Popen(["bash"], stdin=subprocess.PIPE, **options)
     assert terminal.stdin
     try:
         for block, sign in ((start, "sum-1: delivery 1"), (kill, '"result":"6"')):
-            command = (
-                at(block, app).replace(".venv/bin/python", sys.executable).replace('"seconds": 10', '"seconds": 1')
-            )
+            command = at(block, app).replace("python ", f"{sys.executable} ").replace('"seconds": 10', '"seconds": 1')
             terminal.stdin.write(command)
             terminal.stdin.flush()
             until(partial(has_printed, sign), 60)

@@ -1,83 +1,30 @@
 """docs/recipes.md: each recipe is run by the test that is named after its section."""
 
-import contextlib
 import http.server
 import json
-import os
 import re
 import signal
 import subprocess
 import sys
 import threading
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from broker.connections.connection import connect
 from tests.console import at, blocks, check, need
 from tests.npm import NODES, Project
-from tests.servers import ROOT, App, running, until
+from tests.recipes import Recipe, sections
+from tests.servers import App, free_port, running, until
 
-DOCUMENT = (ROOT / "docs/recipes.md").read_text(encoding="utf-8")
-SECTIONS = {  # by the name of the test without "test_"
-    re.sub(r"\W", "_", title.lower()): text
-    for title, text in re.findall(r"^## (.*?)\n(.*?)(?=^## |\Z)", DOCUMENT, re.M | re.S)
-}
+SECTIONS = sections("docs/recipes.md")
 pytestmark = pytest.mark.slow
 
 
-class Recipe:
-    """A recipe: its section, the app it calls, and the folder it runs in."""
-
-    def __init__(self, app: App, folder: Path, section: str) -> None:
-        self.app, self.folder, self.section = app, folder, section
-        module = blocks(SECTIONS["python_with_the_standard_library_only"], "python")[0]
-        (folder / "queues.py").write_text(at(module, app))
-
-    def program(self, kind: str, number: int = 0) -> list[str]:
-        """Return the command that runs one of the programs in the section."""
-        text = at(blocks(self.section, kind)[number], self.app)
-        text = text.replace("redis://localhost:6379/0", f"unix://{self.app.folder}/valkey.sock")
-        return ["bash", "-c", text] if kind == "sh" else [sys.executable, "-c", text]
-
-    def run(self, kind: str, number: int = 0) -> str:
-        """Run a program to its end and return its output."""
-        options: dict[str, Any] = {"cwd": self.folder, "env": self.env(), "text": True, "timeout": 60}
-        done = subprocess.run(self.program(kind, number), check=True, stdout=subprocess.PIPE, **options)
-        return str(done.stdout)
-
-    @contextlib.contextmanager
-    def running(self, command: list[str]) -> Iterator[subprocess.Popen[str]]:
-        """Run an endless program while the `with` block runs."""
-        options: dict[str, Any] = {"cwd": self.folder, "env": self.env(), "text": True, "start_new_session": True}
-        with subprocess.Popen(command, stdout=subprocess.PIPE, **options) as process:
-            try:
-                yield process
-            finally:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
-
-    def env(self) -> dict[str, str]:
-        return {**os.environ, "PYTHONPATH": f"{self.folder}:{ROOT}"}
-
-    def get(self, path: str) -> dict[str, Any]:
-        with urllib.request.urlopen(f"{self.app.url}/api/queue/{path}", timeout=20) as answer:
-            found: dict[str, Any] = json.load(answer)
-        return found
-
-    def push(self, queue: str, message: str) -> None:
-        body = json.dumps({"message": message}).encode()
-        request = urllib.request.Request(
-            f"{self.app.url}/api/queue/{queue}/push", body, {"Content-Type": "application/json"}
-        )
-        urllib.request.urlopen(request, timeout=20).close()
-
-    def is_done(self, queue: str) -> bool:
-        """Return whether a queue is empty, including what is reserved, delayed or dead."""
-        found = self.get(f"{queue}/count")
-        return not (found["count"] or found["reserved"] or found["delayed"] or found["dead"])
+def link(url: str) -> str:
+    """Return the message that the consumers of links take."""
+    return json.dumps({"url": url})
 
 
 def settings_of(section: str) -> dict[str, str]:
@@ -103,6 +50,21 @@ def shop(first: App) -> Iterator[App]:
         yield app
 
 
+@pytest.fixture(scope="module")
+def restarted(folder: Path) -> Iterator[App]:
+    """An app that is killed and started again."""
+    with running(App(folder / "restarted", WEB_CONCURRENCY="1")) as app:
+        yield app
+
+
+@pytest.fixture
+def consumer(restarted: App, tmp_path: Path, request: pytest.FixtureRequest) -> Recipe:
+    """A recipe whose consumer has to outlast the app."""
+    need("curl")
+    connect(f"unix://{restarted.folder}/valkey.sock").flushdb()
+    return Recipe(restarted, tmp_path, SECTIONS[request.node.name.removeprefix("test_")])
+
+
 @pytest.fixture
 def recipe(first: App, tmp_path: Path, request: pytest.FixtureRequest) -> Recipe:
     need("curl")
@@ -114,40 +76,55 @@ def test_each_recipe_has_a_test() -> None:
     assert tests == ["each_recipe_has_a_test", *SECTIONS]
 
 
-def test_bash_with_curl_only(recipe: Recipe) -> None:
-    for number in (1, 3):
-        (recipe.folder / f"page-{number}.txt").write_text("text")
-    recipe.run("sh")
-    recipe.run("sh")  # the same keys: nothing is pushed twice
-    assert recipe.get("files/all")["messages"] == ["page-1.txt", "page-2.txt", "page-3.txt"]
-    with recipe.running(recipe.program("sh", 1)):
-        until(lambda: (recipe.folder / "page-3.txt.gz").exists())
-        until(lambda: recipe.get("files/count")["reserved"] == 0)
-    (failed,) = recipe.get("files/delayed")["messages"]
-    assert (failed["message"], failed["reason"]) == ("page-2.txt", "gzip failed")
+def test_bash_with_curl_only(consumer: Recipe) -> None:
+    for _ in range(2):  # the same keys: nothing is pushed twice
+        consumer.run("sh")
+    assert consumer.get("files/all")["messages"] == [f"https://example.com/page-{number}" for number in (1, 2, 3)]
+    consumer.post("files/clear")
+    with consumer.running(consumer.program("sh", 1)) as process:
+        consumer.outlasts(process, "files", str, wrong='{"not": "a URL"}')
 
 
-def test_python_with_the_standard_library_only(recipe: Recipe) -> None:
-    recipe.run("python", 1)
-    with recipe.running(recipe.program("python", 2)) as consumer:
-        assert consumer.stdout
-        assert consumer.stdout.readline() == "sending to ana@example.com\n"
-        until(lambda: recipe.is_done("mail"))
+def test_flask_app_with_workers(consumer: Recipe) -> None:
+    for number, name in enumerate(("app", "worker")):
+        (consumer.folder / f"{name}.py").write_text(blocks(consumer.section, "python")[number])
+    port = free_port()
+    serve, work = at(blocks(consumer.section, "sh")[0], consumer.app).strip().replace("8000", str(port)).split(" & ")
+    with (
+        consumer.running([sys.executable, "-m", *serve.split()]),
+        consumer.running([sys.executable, *work.split()[1:]]) as worker,
+    ):
+        checked = consumer.checked(f"http://127.0.0.1:{port}/links", in_form=True)
+        assert checked == {"status": 200, "bytes": 5}
+        consumer.outlasts(worker, "links", link, wrong="not JSON")
 
 
-def test_javascript_in_node(recipe: Recipe, project: Project) -> None:
-    (project.folder / "photos.mjs").write_text(blocks(recipe.section, "js")[0])
-    command = ["env", f"SEEQUEUE_URL={recipe.app.url}", NODES["node"], str(project.folder / "photos.mjs")]
-    with recipe.running(command) as consumer:
-        assert consumer.stdout
-        assert consumer.stdout.readline() == "resizing cat.png\n"
-        recipe.push("photos", "not JSON")
-        until(lambda: recipe.get("photos/count")["dead"])
-        consumer.send_signal(signal.SIGTERM)
-        assert consumer.wait(60) == 0
-    (failed,) = recipe.get("photos.dead/all?details=1")["messages"]
-    assert failed["reason"].startswith("Reject: The message is not JSON")
-    assert recipe.get("photos/count")["reserved"] == 0
+def test_fastapi_with_asyncqueue(consumer: Recipe) -> None:
+    (consumer.folder / "app.py").write_text(blocks(consumer.section, "python")[0])
+    port = free_port()
+    with consumer.running([sys.executable, "-m", "uvicorn", "app:app", "--port", str(port)]) as app:
+        consumer.outlasts(app, "links", link, wrong="not JSON")
+        assert consumer.checked(f"http://127.0.0.1:{port}/links") == {"status": 200, "bytes": 5}
+        app.send_signal(signal.SIGTERM)
+        assert app.wait(60) == -signal.SIGTERM  # uvicorn ends so, once all has been finished
+
+
+def test_node_service(consumer: Recipe, project: Project) -> None:
+    (project.folder / "links.mjs").write_text(
+        blocks(consumer.section, "js")[0].replace("https://example.com/", f"{consumer.app.url}/healthz")
+    )
+    with consumer.running([NODES["node"], str(project.folder / "links.mjs")]) as process:
+        assert process.stdout
+        assert process.stdout.readline().startswith("200 ")
+        consumer.outlasts(process, "links", link, wrong="not JSON")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0
+
+
+def test_generated_clients(recipe: Recipe) -> None:
+    command, _ = blocks(recipe.section, "sh")[0].splitlines()
+    recipe.output([sys.executable, "-m", *at(command, recipe.app).replace("-", "_", 2).split()])
+    assert list(recipe.folder.glob("*/*/api/push_and_pop/push.py"))
 
 
 def test_delays(recipe: Recipe) -> None:
@@ -158,30 +135,12 @@ def test_priorities(recipe: Recipe) -> None:
     check(recipe.section, recipe.app, recipe.folder)
 
 
-def test_retry_with_backoff(recipe: Recipe) -> None:
-    recipe.push("fetch", "http://127.0.0.1:1/")
-    recipe.push("fetch", f"{recipe.app.url}/healthz")
-    with recipe.running(recipe.program("python")) as consumer:
-        (failed,) = until(lambda: recipe.get("fetch/delayed")["messages"])
-        assert consumer.stdout
-        assert consumer.stdout.readline().startswith(f"{recipe.app.url}/healthz ")
-        until(lambda: recipe.get("fetch/reserved")["count"] == 0)
-    assert failed["reason"].startswith("URLError(")
-    assert failed["deliveries"] == 1
-
-
 def test_dead_letters(recipe: Recipe) -> None:
     check(recipe.section, recipe.app, recipe.folder)
 
 
 def test_limits(recipe: Recipe) -> None:
     check(recipe.section, recipe.app, recipe.folder)
-
-
-def test_results(recipe: Recipe) -> None:
-    with recipe.running(recipe.program("python", 1)):
-        assert recipe.run("python") == "6\n"
-    assert recipe.is_done("sums")
 
 
 def test_cron(recipe: Recipe) -> None:
@@ -219,20 +178,6 @@ def test_webhooks_to_a_queue(recipe: Recipe) -> None:
     recipe.run("sh")
     assert [recipe.get(f"{name}/all")["messages"] for name in ("github", "stripe", "events")] == [[one] for one in sent]
     assert len(sent) == 3
-
-
-def test_from_sqs(recipe: Recipe) -> None:
-    assert recipe.run("python") == "order 17\n"
-    assert recipe.is_done("orders")
-
-
-def test_from_rq(recipe: Recipe) -> None:
-    with recipe.running(recipe.program("python", 1)):
-        assert recipe.run("python") == "5\n"
-        recipe.push("words", '{"function": "remove_everything"}')
-        until(lambda: recipe.get("words/count")["dead"])
-    reason = recipe.get("words.dead/all?details=1")["messages"][0]["reason"]
-    assert reason == "Reject: no function remove_everything"
 
 
 def test_from_the_first_version(recipe: Recipe) -> None:

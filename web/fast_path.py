@@ -15,7 +15,7 @@ from web.access import auth as security
 from web.access.proxy import adapt
 from web.api import find_operation
 from web.input.body import JSON
-from web.input.codec import compact
+from web.input.codec import compact, encode
 from web.live import disconnects as peer
 from web.metrics.instrumentation import label_of, record_answer, record_error
 from web.operations.operation import call
@@ -48,17 +48,22 @@ class FastPath:
 
         if operation is None:
             return self.flask_app(environ, start)
-        request = self.request_class(environ)
+        request = self.request_class(environ, populate_request=False)  # or only the garbage collector could free it
         answer: dict[str, object] | Response
         try:
             security.check_request(request)
             answer = call(request, operation, name)
         except Exception as exception:
-            error = errors.from_exception(exception, reading=operation.method in security.SAFE_METHODS)
-            record_error(request, error)
-            answer = Response(compact(error.answer()) + "\n", error.status, error.headers, content_type=JSON)
+            answer = _error_answer(request, exception, reading=operation.method in security.SAFE_METHODS)
         if isinstance(answer, Response):
             return peer.drain_body(request, answer)(environ, start)
-        body = compact(answer).encode() + b"\n"
+        body = encode(answer) + b"\n"
         start("200 OK", [("Content-Type", JSON), ("Content-Length", str(len(body)))])
         return [body]
+
+
+def _error_answer(request: Request, exception: Exception, reading: bool) -> Response:
+    """Return the answer of a request that failed. A caller that kept the error would be kept by its traceback."""
+    error = errors.from_exception(exception, reading)
+    record_error(request, error)
+    return Response(compact(error.answer()) + "\n", error.status, error.headers, content_type=JSON)

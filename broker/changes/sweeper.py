@@ -111,8 +111,8 @@ class Sweeper:
         found = self._beside.fullmatch(channel)
         if kind == "due" and found and value.isdigit():
             self._set_due(queue_of(found), int(value) / 1000)
-        elif kind == "result":
-            self._notify(value)
+        elif kind == "results":
+            self._notify(*value.split(" "))
 
     def _notify(self, *keys: str) -> None:
         """Notify the subscribers of the results under these keys; without keys, of all."""

@@ -12,6 +12,7 @@ import threading
 from collections import deque
 from collections.abc import Generator
 from copy import copy
+from functools import lru_cache
 from typing import Any
 
 import hiredis
@@ -25,6 +26,7 @@ BATCHED_COMMANDS = frozenset({"LPUSH", "RPUSH", "LLEN", "EVALSHA"})
 MAX_COMMAND_BYTES = 16 << 10  # a larger command is sent alone
 MAX_BATCH_COMMANDS = 128
 MANY_ARGUMENTS = 10  # a command with more is packed by _pack_many
+MAX_KEPT_KEYS = 15  # of a script whose packed form is kept: the keys of a queue
 MAX_QUEUE_CHECKS = 5  # waits of BREAKER_TIMEOUT in the queue after which a command is not sent any more; time in
 # which this process did not run, as during `docker pause`, ends one wait at most
 ENDED = "The caller that sends this command was ended."
@@ -247,6 +249,9 @@ def _fail(batch: list[_Call], error: BaseException) -> None:
 
 def pack(args: tuple[Any, ...]) -> bytes:
     """Return a command as RESP bytes."""
+    if args[0] == "EVALSHA":
+        keys_end = 3 + min(args[2], MAX_KEPT_KEYS)
+        return b"*%d\r\n%b%b" % (len(args), _pack_script(args[:keys_end]), _pack_part(args[keys_end:]))
     if len(args) > MANY_ARGUMENTS and isinstance(args[2], bytes):
         try:
             return _pack_many(args)
@@ -254,6 +259,18 @@ def pack(args: tuple[Any, ...]) -> bytes:
             pass
     packed: bytes = hiredis.pack_command(_numbers_as_text(args))
     return packed
+
+
+@lru_cache(maxsize=1000)
+def _pack_script(args: tuple[Any, ...]) -> bytes:
+    """Pack EVALSHA, the digest and the first keys, which are the same for all calls of a script on a queue."""
+    return _pack_part(args)
+
+
+def _pack_part(args: tuple[Any, ...]) -> bytes:
+    """Pack arguments without their number in front."""
+    packed: bytes = hiredis.pack_command(_numbers_as_text(args))
+    return packed[packed.index(b"\n") + 1 :]
 
 
 def _numbers_as_text(args: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -15,18 +15,15 @@
 -- '<state>:<deliveries>:<when it failed>:<when it died>:<deadline>:<reason>', where a time is 0 if it is not known.
 
 local FIRST = 7 -- in ARGV
-local MAX_ARGUMENTS = 1000 -- to unpack at once; Lua fails near 8,000
 
 if command == 'store_result' then
-  store_result(extra, ARGV[3], ARGV[4])
+  store_results(ARGV[3], {{extra, ARGV[4]}})
   return {DONE}
 end
 
 local idempotency_key, fingerprint, due, random = ARGV[3], ARGV[4], now + ARGV[5], ARGV[6]
 local saved = saved_answer(idempotency_key, fingerprint)
 if saved then return saved[1] == DONE and {DONE, tonumber(saved[2][1]), saved[2][2], saved[2][3], 1} or saved end
-
-local moment = string.format('%016.0f', time[1] * 1000000 + time[2])
 
 local MAX_COVERED = 100 -- waiting messages without a history behind which imported ones keep theirs
 
@@ -45,17 +42,18 @@ local function import_entries(waiting)
   local last = #waiting
   while last > 0 and waiting[last][2] == 0 and waiting[last][3] == 0 do last = last - 1 end
   if last == 0 or not cover_waiting() then return end
+  local entries = {}
   for i = 1, last do
     local message, deliveries, failed, reason = unpack(waiting[i])
-    local failure = failed > 0 and ':' .. whole(failed) .. ':' .. reason or ''
-    call('LPUSH', redeliveries, new_entry(message, deliveries) .. failure)
+    entries[i] = new_entry(message, deliveries, failed > 0 and whole(failed), reason)
   end
+  call_many('LPUSH', redeliveries, entries)
   trim_redeliveries()
 end
 
 -- Store a message that returns at a deadline.
 local function import_delayed(number, message, deliveries, failed, deadline, reason)
-  local id = string.format('%s-%06d-%s-%d', moment, number, random, deliveries)
+  local id = string.format('%s-%06d-%s-%d', micros, number, random, deliveries)
   call('HSET', bodies, id, message)
   if failed > 0 then call('HSET', bodies, id .. ':failure', whole(failed) .. ':' .. reason) end
   call('ZADD', delayed, deadline, id .. '-d')
@@ -66,7 +64,7 @@ if command == 'import' then
   check_type('HLEN', bodies, failure_reasons, dead_reasons)
   check_type('ZCARD', delayed)
   sync_clock()
-  local waiting, soonest, latest = {}, math.huge, 0
+  local messages, waiting, dead_letters, soonest, latest = {}, {}, {}, math.huge, 0
   for i = FIRST, #ARGV, 2 do
     local message, state, deliveries, failed, died, deadline, reason =
       ARGV[i + 1], string.match(ARGV[i], '^(%a+):(%d+):(%d+):(%d+):(%d+):(.*)$')
@@ -77,23 +75,25 @@ if command == 'import' then
       if string.sub(reasons, -21) ~= ':dead:failure_reasons' then call('EXPIRE', reasons, REASON_SECONDS) end
     end
     if state == 'dead' then
-      call('LPUSH', dead, message)
+      dead_letters[#dead_letters + 1] = message
     elseif state == 'delayed' then
       import_delayed((i - FIRST) / 2 + 1, message, deliveries, failed, deadline, reason)
       soonest, latest = math.min(soonest, deadline), math.max(latest, deadline)
     else
+      messages[#messages + 1] = message
       waiting[#waiting + 1] = {message, died == '0' and deliveries or 0, failed, reason}
     end
   end
   import_entries(waiting)
-  for _, one in ipairs(waiting) do call('LPUSH', list, one[1]) end
+  call_many('LPUSH', dead, dead_letters)
+  call_many('LPUSH', list, messages)
   if latest > 0 then
     announce_due(soonest)
     announce_due(latest)
   end
   local count = call('LLEN', list)
-  if extra then save_answer(idempotency_key, fingerprint, count, moment, random) end
-  return {DONE, count, moment, random, 0}
+  if extra then save_answer(idempotency_key, fingerprint, count, micros, random) end
+  return {DONE, count, micros, random, 0}
 end
 
 local count
@@ -104,23 +104,19 @@ if command == 'push_later' then
   check_type('ZCARD', delayed)
   sync_clock()
 end
-for i = FIRST, #ARGV, MAX_ARGUMENTS do
-  local messages = {unpack(ARGV, i, math.min(i + MAX_ARGUMENTS - 1, #ARGV))}
-  if command == 'push' then
-    count = call('LPUSH', list, unpack(messages))
-  elseif command == 'push_front' then
-    count = call('RPUSH', list, unpack(messages))
-    for _, message in ipairs(has_entries and messages or {}) do push_entry(message, 0) end
-  else
-    for n, message in ipairs(messages) do
-      local id = string.format('%s-%06d-%s-0', moment, i - FIRST + n, random)
-      call('HSET', bodies, id, message)
-      call('ZADD', delayed, due, id .. '-d')
-    end
-  end
+if command == 'push' then
+  count = call_many('LPUSH', list, ARGV, FIRST)
+elseif command == 'push_front' then
+  count = call_many('RPUSH', list, ARGV, FIRST)
+end
+for i = FIRST, has_entries and #ARGV or 0 do call('RPUSH', redeliveries, new_entry(ARGV[i], 0)) end
+for i = FIRST, command == 'push_later' and #ARGV or 0 do
+  local id = string.format('%s-%06d-%s-0', micros, i - FIRST + 1, random)
+  call('HSET', bodies, id, ARGV[i])
+  call('ZADD', delayed, due, id .. '-d')
 end
 if has_entries then trim_redeliveries() end
 if command == 'push_later' then announce_due(due) end
 count = count or call('LLEN', list)
-if extra then save_answer(idempotency_key, fingerprint, count, moment, random) end
-return {DONE, count, moment, random, 0}
+if extra then save_answer(idempotency_key, fingerprint, count, micros, random) end
+return {DONE, count, micros, random, 0}

@@ -8,7 +8,7 @@
 --                   extra key, with one id: where the reason is stored if the message is buried
 --           Output: the ids whose lease has ended, the number of messages buried, 1 if some are left for `sweep`
 -- extend    Input:  milliseconds from now, ids
---           Output: the ids whose lease has ended, the new deadline in milliseconds
+--           Output: the new deadline in milliseconds, the ids whose lease has ended
 -- settle    Input:  seconds to keep results, then for each id: 'ack', 'release' or 'extend'; the id; the result, the
 --                   reason or ''; the delay as above or the lease in milliseconds, 0 for an ack; and the index of the
 --                   key where its result is stored, 0 for none. More keys: those
@@ -17,12 +17,63 @@
 --
 -- `settle` does what it can. Of the others, each changes nothing if the lease or delay of any id has ended.
 
+local TRIM_INTERVAL = 1000 -- milliseconds between two looks at how many acked ids there are
+
+-- Whether a reservation or delay has not ended. If it has, its message may not have been returned yet.
+local function is_held(id)
+  local due = call('ZSCORE', schedule_of(id), id)
+  return due and tonumber(due) > now
+end
+
+-- Divide the ids from ARGV[first] on: those held, and those that are not. With `or_acked`, ids that were acked within
+-- the last hour are in neither.
+local function divide(first, or_acked)
+  local held, expired = {}, {}
+  for i = first, #ARGV do
+    local id = ARGV[i]
+    if is_held(id) then
+      held[#held + 1] = id
+    elseif not (or_acked and call('ZSCORE', acked, id)) then
+      expired[#expired + 1] = id
+    end
+  end
+  return held, expired
+end
+
+-- Ack ids that are held, and remember them.
+local function ack(ids)
+  if #ids == 0 then return end
+  check_type('HLEN', bodies)
+  local is_kept = call('PTTL', acked) >= ACKED_SECONDS * 1000
+  local has_reasons, scores = has_failure_reasons(), {}
+  for i, id in ipairs(ids) do scores[2 * i - 1], scores[2 * i] = now, id end
+  call_many('ZADD', acked, scores)
+  for _, id in ipairs(has_reasons and ids or {}) do
+    remove_failure_reasons({call('HGET', bodies, body_field(id)) or nil})
+  end
+  forget(ids)
+  if is_kept then return end
+  local number, before = call('ZCARD', acked), call('ZCOUNT', acked, '-inf', now)
+  local oldest = before < number and before or 0 -- after now: from before the clock was set back
+  if number > MAX_ACKED then call('ZREMRANGEBYRANK', acked, oldest, oldest + number - MAX_ACKED - 1) end
+  call('PEXPIRE', acked, ACKED_SECONDS * 1000 + TRIM_INTERVAL)
+end
+
+if command == 'ack' then
+  local held, expired = divide(3, true)
+  if #expired == 0 then ack(held) end
+  table.insert(expired, 1, DONE)
+  return expired
+end
+
 if command == 'ack_with' then
   local held, expired = divide(5, true)
-  if #expired > 0 then return {DONE, expired} end
-  ack(held)
-  store_result(extra, ARGV[3], ARGV[4])
-  return {DONE, expired}
+  if #expired == 0 then
+    ack(held)
+    store_results(ARGV[3], {{extra, ARGV[4]}})
+  end
+  table.insert(expired, 1, DONE)
+  return expired
 end
 
 -- Extend the lease or delay of an id that is held, and return its deadline. Call sync_clock before.
@@ -36,9 +87,10 @@ end
 if command == 'extend' then
   sync_clock()
   local held, expired = divide(4)
-  if #expired > 0 then return {DONE, expired, 0} end
-  for _, id in ipairs(held) do extend(id, ARGV[3]) end
-  return {DONE, expired, now + ARGV[3]}
+  for _, id in ipairs(#expired == 0 and held or {}) do extend(id, ARGV[3]) end
+  table.insert(expired, 1, now + ARGV[3])
+  table.insert(expired, 1, DONE)
+  return expired
 end
 
 local ending, failures = {}, {} -- ids that are released now, and why
@@ -85,14 +137,14 @@ if command == 'release' then
   for _, id in ipairs(held) do
     if release(id, tonumber(ARGV[3]), ARGV[4]) then
       buried = buried + 1
-      if extra then store_result(extra, ARGV[5], ARGV[4], true) end
+      if extra then store_results(ARGV[5], {{extra, ARGV[4], 'failed'}}) end
     end
   end
   return {DONE, expired, buried, end_released()}
 end
 
 if command == 'settle' then
-  local held, stale, is_seen, to_ack, buried = {ack = {}, release = {}, extend = {}}, {}, {}, {}, 0
+  local held, stale, is_seen, to_ack, buried, results = {ack = {}, release = {}, extend = {}}, {}, {}, {}, 0, {}
   for i = 4, #ARGV, 5 do
     local kind, id, text, time_left, key = unpack(ARGV, i, i + 4)
     local is_alive = not is_seen[id] and is_held(id)
@@ -106,15 +158,16 @@ if command == 'settle' then
   end
   ack(to_ack)
   for _, one in ipairs(held.ack) do
-    if one.key then store_result(one.key, ARGV[3], one.text) end
+    if one.key then results[#results + 1] = {one.key, one.text} end
   end
   for _, one in ipairs(held.extend) do extend(one.id, one.time_left) end
   for _, one in ipairs(held.release) do
     if release(one.id, one.time_left, one.text) then
       buried = buried + 1
-      if one.key then store_result(one.key, ARGV[3], one.text, true) end
+      if one.key then results[#results + 1] = {one.key, one.text, 'failed'} end
     end
   end
+  store_results(ARGV[3], results)
   return {DONE, #held.ack, #held.release, buried, #held.extend, stale, end_released()}
 end
 

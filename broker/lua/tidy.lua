@@ -86,7 +86,7 @@ local function restore_removed(mark)
     if entry then
       call('RPUSH', redeliveries, entry)
     elseif call('EXISTS', redeliveries) == 1 then
-      push_entry(message, 0)
+      call('RPUSH', redeliveries, new_entry(message, 0))
     end
     trim_redeliveries()
   end

@@ -20,7 +20,7 @@ class SettleOperations(ScriptedQueue):
             LeaseExpired: some leases have ended; nothing was changed.
         """
         unique = dict.fromkeys(ids)
-        _raise_if_expired(self._run(script.SETTLE, "ack", *unique)[0])
+        _raise_if_expired(self._run(script.SETTLE, "ack", *unique))
         return len(unique)
 
     def ack_with(self, id: str, job: str, result: bytes, keep: float = RESULT_SECONDS) -> None:
@@ -30,7 +30,7 @@ class SettleOperations(ScriptedQueue):
             LeaseExpired: the lease has ended; nothing was changed or stored.
         """
         key = self.result_key(job)
-        _raise_if_expired(self._run(script.SETTLE_WITH_RESULT, "ack_with", round(keep), result, id, extra=[key])[0])
+        _raise_if_expired(self._run(script.SETTLE_WITH_RESULT, "ack_with", round(keep), result, id, extra=[key]))
 
     def release(
         self,
@@ -68,7 +68,7 @@ class SettleOperations(ScriptedQueue):
             LeaseExpired: some have ended; nothing was changed.
         """
         unique = [ids] if isinstance(ids, str) else dict.fromkeys(ids)
-        expired, deadline = self._run(script.SETTLE, "extend", to_milliseconds(lease), *unique)
+        deadline, *expired = self._run(script.SETTLE, "extend", to_milliseconds(lease), *unique)
         _raise_if_expired(expired)
         return float(deadline / 1000)
 

@@ -38,7 +38,7 @@ class TakeOperations(ScriptedQueue):
         if idempotency_key is not None:
             arguments += [digest_of(idempotency_key.encode()), digest_of(b"pop", str(max).encode())]
         keys = () if idempotency_key is None else self._answer_keys
-        next_due, messages, repeated, held = self._run(script.TAKE, "pop", *arguments, extra=keys, large=max > 1)
+        next_due, held, repeated, *messages = self._run(script.TAKE, "pop", *arguments, extra=keys, large=max > 1)
         return _batch(messages, next_due, held, repeated == 1)
 
     def reserve(self, lease: float = 30, max: int = 1, by: str = "") -> Batch[Delivery]:
@@ -47,9 +47,8 @@ class TakeOperations(ScriptedQueue):
         Those not acked by then return to the queue or become dead letters. A batch ends once it reaches 16 MiB.
         """
         arguments = (max, to_milliseconds(lease), secrets.token_hex(8), *filter(None, [by]))
-        found = self._run(script.TAKE, "reserve", *arguments, large=max > 1)
-        next_due, records, deadline, held, *max_deliveries = found
-        deliveries = [Delivery.from_reply(deadline, *max_deliveries, *record) for record in records]
+        next_due, held, deadline, *found = self._run(script.TAKE, "reserve", *arguments, large=max > 1)
+        deliveries = [Delivery.from_reply(deadline, found[0], *found[i : i + 3]) for i in range(1, len(found), 3)]
         return _batch(deliveries, next_due, held)
 
     def wait(self, seconds: float, client: Any = None, paused: bool = False) -> None:

@@ -118,6 +118,8 @@ def test_a_dead_letter_that_is_moved_back_has_its_tries_again_and_its_history(qu
 
 @pytest.mark.parametrize("way", ["ack", "pop", "remove", "clear"])
 def test_the_history_of_a_dead_letter_that_was_moved_back_ends_when_it_leaves(queue: ReliableQueue, way: str) -> None:
+    queue.push(b"before")
+    queue.ack(reserve(queue)[0].id)  # the next ack has nothing to trim
     bury(queue, b"a", "why")
     dead_letters(queue).move(queue.name, 1)
     assert queue.client.ttl(queue.key_prefix + "failure_reasons") > 6 * 86_400

@@ -107,6 +107,22 @@ def test_a_reserve_that_fails_on_a_queue_where_nothing_is_due_takes_nothing(
     assert valkey_queue.all() == [b"b"]
 
 
+@pytest.mark.parametrize("key", ["reserved", "bodies", "acked"])
+def test_an_ack_that_fails_where_it_is_all_there_is_to_do_changes_nothing(
+    valkey_queue: ReliableQueue, key: str
+) -> None:
+    valkey_queue.push(b"a", b"b")
+    before, id = [one.id for one in reserve(valkey_queue, 2)]
+    valkey_queue.ack(before)
+    client = valkey_queue.client
+    client.pexpire(damage(valkey_queue, key), HOUR + 1000)  # as acked ids are kept
+    keys = [key_of(valkey_queue, name) for name in SCRIPT_KEYS]
+    content = [client.dump(key) for key in keys]
+    with pytest.raises(redis.ResponseError, match="WRONGTYPE"):
+        valkey_queue.ack(id)
+    assert [client.dump(key) for key in keys] == content
+
+
 @pytest.mark.parametrize("key", ["reserved", "delayed"])
 def test_a_clock_set_back_moves_all_deadlines_or_none(valkey_queue: ReliableQueue, key: str) -> None:
     filled, hour_ahead = Filled(valkey_queue), round(time.time() * 1000) + HOUR

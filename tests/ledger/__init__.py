@@ -1,6 +1,6 @@
 """A ledger of a busy queue: which process pushed, received and acked each message, while anything can fail.
 
-Producers and consumers are processes that use this app over HTTP (one consumer uses broker.consumer.consume), with two
+Producers and consumers are processes that use this app over HTTP (one consumer uses the Python client), with two
 gunicorn workers. They disconnect before they have read an answer, or hold a lease too long. Each writes a line to its
 own file before and after every operation, so a killed one leaves its lines too. There are three worlds (worlds.py):
 

@@ -6,12 +6,9 @@ import signal
 import time
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
-from broker.connections.connection import connect
-from broker.consumer import consume as consume_messages
-from broker.models import LeaseExpired
-from broker.queue import ReliableQueue
+from seequeue import LeaseExpired, Queue
+
 from tests.ledger.api import QUEUE, Api
 
 LEASE = 1.0  # seconds
@@ -94,24 +91,17 @@ def ack(api: Api, book: Book, ids: list[str]) -> None:
 
 
 def consume_in_python(url: str, book: Book, dice: random.Random) -> None:
-    """Like `consume`, with broker.consumer."""
-    original = ReliableQueue.ack
-
-    def ack_and_write(self: ReliableQueue, *ids: str) -> int:
-        book.write("acking", *ids)
+    """Like `consume`, with the loop of the Python client."""
+    for message in Queue(QUEUE, url=url, timeout=600).consume(lease=LEASE, wait=5):
+        book.received(message.id, message.text, message.deliveries)
+        work(dice)
+        book.write("acking", message.id)
         try:
-            number = original(self, *ids)
+            message.ack()
         except LeaseExpired:
-            book.write("late", *ids)
-            raise
-        book.write("acked", *ids)
-        return number
-
-    queue = ReliableQueue(connect(url), QUEUE, max_deliveries=MAX_DELIVERIES)
-    with mock.patch.object(ReliableQueue, "ack", ack_and_write):
-        for message in consume_messages(queue, lease=LEASE, wait=5):
-            book.received(message.id, message.decode(), message.deliveries)
-            work(dice)
+            book.write("late", message.id)
+        else:
+            book.write("acked", message.id)
 
 
 def stop_signals() -> list[int]:

@@ -50,11 +50,12 @@ class World:
 
     def start(self, role: str, *arguments: str) -> subprocess.Popen[bytes]:
         self.number += 1
-        url = self.url if role == "python" else self.app.url
-        command = [sys.executable, "-m", "tests.ledger.process", role, url, str(self.folder / f"{self.number}.book")]
+        book = str(self.folder / f"{self.number}.book")
+        command = [sys.executable, "-m", "tests.ledger.process", role, self.app.url, book]
         seed = str(self.seed * 100_000 + self.number)
+        env = {**os.environ, "PYTHONPATH": str(ROOT / "client/python")}
         with open(self.folder / "processes.log", "ab") as log:
-            return subprocess.Popen([*command, seed, *arguments], cwd=ROOT, stdout=log, stderr=log)
+            return subprocess.Popen([*command, seed, *arguments], cwd=ROOT, env=env, stdout=log, stderr=log)
 
     def add_consumer(self, *role: str) -> None:
         self.consumers.append((role, self.start(*role)))

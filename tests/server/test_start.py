@@ -39,7 +39,6 @@ PRODUCT = (
     "web",
     "embedded",
     "server",
-    "examples",
     "templates",
     "static",
     "translations",
@@ -143,16 +142,6 @@ def test_the_locale_does_not_matter(old_locale: dict[str, str], tmp_path: Path) 
         page = ask(url, **{"Accept-Language": "pt-BR"})
         assert json.loads((ROOT / "translations/pt-BR.json").read_bytes())["noscript"] in page
         assert "Ã" not in page and "\ufffd" not in page
-        worker = subprocess.Popen(
-            [sys.executable, "-m", "examples.worker"],
-            cwd=ROOT,
-            env={"PATH": os.environ["PATH"], **env},
-            stdout=subprocess.PIPE,
-        )
-        assert worker.stdout
-        assert worker.stdout.readline() == "žluť\n".encode()
-        worker.terminate()
-        worker.communicate()
     assert "Traceback" not in (tmp_path / "log").read_text(errors="replace")
     assert f"http://127.0.0.1:{port}/" in (tmp_path / "log").read_text(errors="replace")
 
@@ -193,23 +182,6 @@ def test_make_run_works_in_a_checkout_whose_path_is_300_bytes_long(tmp_path: Pat
             )
             assert length.stdout == b"%d\n" % (restarts + 1)
     assert os.listdir(deep / "instance")
-
-
-def test_a_worker_reaches_the_embedded_server_of_a_deep_checkout(tmp_path: Path) -> None:
-    env: dict[str, Any] = {"DATA_DIR": str(tmp_path / ("d" * 120) / ("e" * 120))}
-    with program([sys.executable, "app.py"], free_port(), tmp_path / "log", **env) as url:
-        ask(f"{url}/api/queue/push", "message=deep")
-        worker = subprocess.Popen(
-            [sys.executable, "-m", "examples.worker"],
-            cwd=ROOT,
-            env={"PATH": os.environ["PATH"], **env},
-            stdout=subprocess.PIPE,
-        )
-        assert worker.stdout
-        assert worker.stdout.readline() == b"deep\n"
-        until(lambda: ask(f"{url}/api/queue/count")["reserved"] == 0)
-        worker.terminate()
-        worker.communicate()
 
 
 # --- .venv

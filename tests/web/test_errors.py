@@ -10,7 +10,7 @@ import pytest
 import redis
 
 from broker.connections import connection
-from broker.connections.errors import FAULTS
+from broker.connections.errors import FAULTS, is_transient
 from tests.conftest import Api
 from tests.servers import ROOT, Proxy, Scripted, Store, free_port, until
 from web.errors import ERRORS, ApiError, from_exception, from_redis
@@ -176,6 +176,17 @@ def test_a_refusal_has_the_code_of_its_cause(
     api = api_on(store.url)
     for call in CALLS:
         check(call(api), status, error)
+
+
+def test_a_refusal_that_passes_is_a_503_or_a_full_redis_and_any_other_needs_repair() -> None:
+    for refusal in FAULTS:
+        error = redis.ResponseError(refusal.start + " text")
+        answer = from_redis(error)
+        assert answer.error == refusal.code and answer.message.startswith(refusal.message)
+        if is_transient(error):
+            assert answer.status in (503, 507)
+        elif answer.status == 503:
+            assert answer.error in ("redis_misconfigured", "redis_too_old")
 
 
 @pytest.mark.parametrize(

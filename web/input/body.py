@@ -19,6 +19,7 @@ TEXT, BYTES = "text/plain", "application/octet-stream"
 MAX_FORM_FIELDS = 1000
 BODY_TIMEOUT = 30.0  # seconds to receive a body (no stream of lines), plus the time its size takes at this rate:
 MIN_BYTES_PER_SECOND = 1 << 15
+ENCODING_HEADERS = ("HTTP_TRANSFER_ENCODING", "HTTP_CONTENT_ENCODING")
 UNQUOTE_SIZE = 1 << 16  # bytes of a form unquoted between two checkpoints
 ESCAPE = re.compile(rb"%([0-9A-Fa-f]{2})")
 ESCAPED_BYTES = {digits.encode(): bytes([int(digits, 16)]) for digits in map("".join, product(hexdigits, repeat=2))}
@@ -89,6 +90,9 @@ def read_body(request: Request, limit: int) -> bytes:
         ApiError: it is incomplete (400), too slow (408), larger (413) or encoded (415), or other bodies fill the memory
             for bodies (503).
     """
+    if request.environ.get("CONTENT_LENGTH", "0") == "0" and request.environ.keys().isdisjoint(ENCODING_HEADERS):
+        request.is_body_read = True
+        return b""
     if (request.content_length or 0) > limit:
         raise ApiError("body_too_large", limit=limit)
     seconds = BODY_TIMEOUT + (request.content_length or limit) / MIN_BYTES_PER_SECOND

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 from unicodedata import combining
 
+import msgspec
 import simplejson
 
 from web.errors import ApiError
@@ -42,6 +43,7 @@ class Limits:
 BY_REDIS = Limits(MAX_VALUE_BYTES, is_new=False)
 
 _encoder = simplejson.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
+encode = msgspec.json.Encoder().encode  # the same as `compact`, as bytes: for the answers of the fast path
 
 
 def compact(value: Any) -> str:

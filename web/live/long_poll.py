@@ -126,9 +126,8 @@ class LongPoll:
         Raises:
             ApiError: too many clients are waiting (429).
         """
-        queue, batch = queues[-1], Batch[M]([])
         if seconds and client.is_disconnected():
-            return queue, batch
+            return queues[-1], Batch([])
         queue, batch = _first_batch(queues, attempt)
         if seconds and not batch.messages:
             with self._hold(client, seconds) as waiter, self._join(queues, waiter, by) as lines:

@@ -31,10 +31,15 @@ local function save_answer(idempotency_key, fingerprint, ...)
   redis.pcall('UNLINK', answer_key(-2)) -- the oldest: if it expired, Redis would free it all at once
 end
 
--- Store the result of a job, or the reason of its failure, and notify the clients that wait for it.
-local function store_result(key, seconds, text, has_failed)
-  call('DEL', key)
-  call('RPUSH', key, whole(now), text, unpack(has_failed and {'failed'} or {}))
-  call('EXPIRE', key, seconds)
-  publish('result', key)
+-- Store the results of jobs, or the reasons of their failures, and notify the clients that wait for them. Each result is
+-- {key, text} or {key, reason, 'failed'}.
+local function store_results(seconds, results)
+  local keys, moment = {}, whole(now)
+  for i, result in ipairs(results) do
+    keys[i] = result[1]
+    call('DEL', keys[i])
+    call('RPUSH', keys[i], moment, unpack(result, 2))
+    call('EXPIRE', keys[i], seconds)
+  end
+  if #keys > 0 then publish('results', table.concat(keys, ' ')) end
 end

@@ -7,12 +7,11 @@
 local MAX_REDELIVERIES, REDELIVERY_SECONDS = 100000, 3600 -- entries, and how long one is kept
 local MAX_ENTRIES_SEARCHED = 100 -- entries to search for that of a message
 
-local function new_entry(message, deliveries) return digest_of(message) .. ':' .. deliveries .. ':' .. whole(now) end
-
--- Push the entry of a message that was put to the front. Call trim_redeliveries after the last.
-local function push_entry(message, deliveries, failed, reason)
-  local failure = failed and ':' .. whole(failed) .. ':' .. reason or ''
-  call('RPUSH', redeliveries, new_entry(message, deliveries) .. failure)
+-- The entry of a message that is put to the front. Call trim_redeliveries after the last was pushed.
+local now_text = whole(now)
+local function new_entry(message, deliveries, failed, reason)
+  local failure = failed and ':' .. failed .. ':' .. reason or ''
+  return digest_of(message) .. ':' .. deliveries .. ':' .. now_text .. failure
 end
 
 -- Remove some of the entries that are too old or too many.

@@ -2,8 +2,6 @@
 
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +10,7 @@ import pytest
 
 from broker.connections.connection import connect
 from broker.queue import ReliableQueue
-from tests.servers import ROOT, App, Proxy, Store, running, until
+from tests.servers import App, Proxy, Store, running, until
 
 pytestmark = pytest.mark.slow
 
@@ -52,19 +50,6 @@ def test_leases_and_delays_of_another_process_come_back(served: Store, name: str
     dead.push(b"inspected")
     dead.reserve(lease=1)
     assert brpop(served, dead) == b"inspected"
-
-
-def test_the_message_of_a_killed_consumer_comes_back(served: Store, name: str) -> None:
-    queue = ReliableQueue(served.client(), name)
-    queue.push(b'{"job": "j", "numbers": [], "seconds": 600}')
-    env = {**os.environ, "REDIS_URL": served.url, "QUEUE_NAME": name}
-    worker = subprocess.Popen([sys.executable, "-m", "examples.jobs"], cwd=ROOT, env=env)
-    try:
-        until(lambda: served.client().zcard(queue.key_prefix + "reserved") == 1)
-    finally:
-        worker.kill()
-        worker.wait()
-    assert b'"j"' in brpop(served, queue)
 
 
 def test_a_new_process_finds_earlier_leases_and_delays(serve: Callable[..., App], valkey: Store, name: str) -> None:

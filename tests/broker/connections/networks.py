@@ -36,39 +36,6 @@ class Forgetful(Proxy):
             self._break(client, store)
 
 
-class Refusing(Proxy):
-    """A proxy that replies to some commands with an error, instead of the store.
-
-    proxy.refuse_next("-BUSY ...", b"EVALSHA", times=2)   # the next two commands with this argument
-    """
-
-    def __init__(self, port: int) -> None:
-        self._reply, self._argument, self._times = b"", b"", 0
-        super().__init__(port)
-
-    def refuse_next(self, reply: str, argument: bytes, times: int = 1) -> None:
-        self._reply, self._argument, self._times = reply.encode() + b"\r\n", argument, times
-
-    @property
-    def has_refused(self) -> bool:
-        return not self._times
-
-    def _requests(self, client: socket.socket, store: socket.socket) -> None:
-        reader = client.makefile("rb")
-        with contextlib.suppress(OSError, ValueError):
-            while head := reader.readline():
-                sizes_and_values = []
-                for _ in range(int(head[1:])):
-                    size = reader.readline()
-                    sizes_and_values.append((size, reader.read(int(size[1:]) + 2)))
-                if self._times and any(value[:-2] == self._argument for _, value in sizes_and_values):
-                    self._times -= 1
-                    client.sendall(self._reply)
-                else:
-                    store.sendall(head + b"".join(size + value for size, value in sizes_and_values))
-        self._break(client, store)
-
-
 class Failover:
     """A primary and its replica behind one address. A failover leaves all connections as they are."""
 

@@ -1,6 +1,5 @@
 """After a failover the next command finds the new primary, even if connections to the old one are still open."""
 
-import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -8,7 +7,6 @@ from typing import Any
 import pytest
 import redis
 
-from broker import consumer
 from broker.connections.connection import MAX_CONNECTIONS, connect
 from broker.connections.errors import find_fault, needs_reconnect
 from broker.queue import ReliableQueue
@@ -217,33 +215,3 @@ def test_a_long_poll_survives_a_failover(
         failover.replica.client().lpush(f"queue:{name}", "a")
         status, answer = waiting.result()
     assert (status, answer["message"]) == (200, "a")
-
-
-@pytest.mark.slow
-def test_a_consumer_survives_a_failover(failover: Failover, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(consumer, "RETRY_DELAY", 0.05)
-    queue, seen, switched = ReliableQueue(connect(failover.url), name), [], threading.Event()
-    queue.push(b"a", b"b")
-
-    def work() -> None:
-        for message in consumer.consume(queue):
-            seen.append(bytes(message))
-            switched.wait(30)  # so that the first ack comes after the failover
-            if message == b"end":
-                return
-
-    worker = threading.Thread(target=work, daemon=True)
-    worker.start()
-    until(lambda: seen == [b"a"])
-    failover.switch()
-    switched.set()
-    after = ReliableQueue(failover.replica.client(), name)
-    after.push(b"end")
-    worker.join(30)
-    assert (seen, worker.is_alive()) == ([b"a", b"b", b"end"], False)
-    state = after.state()
-    assert (state.counts.count, state.counts.reserved, state.counts.dead) == (
-        1,
-        0,
-        0,
-    )  # the loop was left before `end` was acked, so it came back
