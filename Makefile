@@ -5,7 +5,7 @@
 #   make test     the checks, then every test (ARGS="-k push" selects some)
 #   make check    lint, format, types and layers
 #   make format   let the linter and the formatter fix what they can
-#   make docs     write docs/api.md, from the rows of the operations and of the error codes
+#   make docs     write docs/api.md from the rows of operations and error codes, and the verbs in docs/command.md
 #   make screenshots   take the pictures in docs/
 #   make dist     build the wheels and sdists of the server and of the Python client, in dist/
 #   make bench    measure for six minutes; writes benchmarks/results.md
@@ -48,8 +48,9 @@ format: .venv/develop.stamp
 	$(RUN) ruff check --fix .
 	$(RUN) ruff format .
 
-docs: .venv/run.stamp
+docs: .venv/develop.stamp
 	$(RUN) web.api
+	.venv/bin/python client/python/reference.py
 
 screenshots: .venv/develop.stamp
 	$(RUN) tests.page.screenshots

@@ -78,6 +78,16 @@ class InFlight:
 
 
 @dataclass(frozen=True)
+class Exported:
+    """A message of a queue, to be imported into another."""
+
+    message: bytes
+    state: str = "waiting"  # or "reserved", "delayed", "dead"
+    details: Details = Details()
+    deadline: float = 0  # when a delayed one returns
+
+
+@dataclass(frozen=True)
 class Found:
     """A waiting message that contains the text."""
 

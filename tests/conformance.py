@@ -38,10 +38,12 @@ EXCLUSIVE = (
 
 @schemathesis.serializer(NDJSON)
 def serialize_lines(context: Any, value: Any) -> Any:
-    """Send each line of a text as a JSON string, and any other value as a line that is not JSON."""
+    """Send each line of a text as a JSON string, or as a message to import; any other value as an invalid line."""
     if not isinstance(value, str):
         return b"{\n"
-    return b"".join(json.dumps(line).encode() + b"\n" for line in value.splitlines() if line)
+    is_import = context.case.path.endswith("/import")
+    lines = ({"message": line} if is_import else line for line in value.splitlines() if line)
+    return b"".join(json.dumps(line).encode() + b"\n" for line in lines)
 
 
 @schemathesis.hook

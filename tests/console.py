@@ -15,7 +15,7 @@ from tests.servers import App
 TOKEN = "0123456789abcdef"
 VARIABLE = re.compile(
     r'(?<="id":")[^"]+|(?<="undo":")[^"]+|(?<="deadline":)[0-9.]+|(?<="at":)[0-9.]+|(?<="died":)[0-9.]+'
-    r'|(?<="first":)[0-9.]+|(?<="last":)[0-9.]+|(?<="seconds":)[0-9]+'
+    r'|(?<=Undo: seequeue restore mails )\w+|(?<="first":)[0-9.]+|(?<="last":)[0-9.]+|(?<="seconds":)[0-9]+'
 )  # the values that differ between runs
 
 

@@ -20,6 +20,7 @@ REFERENCE = (ROOT / "docs/api.md").read_text(encoding="utf-8")
 STORY = (
     *("events", "push", "count", "all", "reserve", "reserved", "consumers", "extend", "release", "delayed", "reasons"),
     *("push", "reserve", "ack", "push", "reserve", "settle"),
+    *("import_queue", "reserve", "export_queue", "ack"),
     *("push", "remove", "push", "clear", "restore", "pop", "push", "move"),
     *(
         "queues",

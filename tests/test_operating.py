@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.client.commands import put_on_path
 from tests.console import TOKEN, at, blocks, check, need
 from tests.servers import ROOT, App
 
@@ -72,6 +73,12 @@ def test_prometheus_scrapes_the_app_of_the_document() -> None:
     assert job["authorization"]["credentials_file"] in SYSTEMD
 
 
+@pytest.fixture
+def seequeue_path(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A PATH on which the command is."""
+    return put_on_path(tmp_path_factory.mktemp("bin"))
+
+
 def call(app: App, path: str, data: Any = None) -> dict[str, Any]:
     body = None if data is None else json.dumps(data).encode()
     request = urllib.request.Request(f"{app.url}/api/queue/{path}", body, {"Content-Type": "application/json"})
@@ -81,13 +88,19 @@ def call(app: App, path: str, data: Any = None) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-def test_a_backup_as_text_is_restored_into_another_app(serve: Callable[..., App], tmp_path: Path) -> None:
+def test_a_backup_as_text_is_restored_into_another_app(
+    serve: Callable[..., App], tmp_path: Path, seequeue_path: str
+) -> None:
     old, new = serve(WEB_CONCURRENCY="1"), serve(WEB_CONCURRENCY="1")
     messages = {"jobs": ["a", "two\nlines", '{"n":1.10}'], "mail": [{"base64": "/wA="}], "jobs.dead": ["died"]}
     for name, texts in messages.items():
         call(old, f"{name}/push", {"messages": texts})
     backup, restore = [block for block in blocks(DOCUMENT, "sh") if "ndjson" in block]
     for app, script in ((old, backup), (new, restore)):
-        subprocess.run(["bash", "-c", at(script, app)], cwd=tmp_path, check=False, capture_output=True, timeout=60)
+        env = os.environ | {"PATH": seequeue_path, "SEEQUEUE_URL": app.url}
+        subprocess.run(["bash", "-c", script], cwd=tmp_path, env=env, check=True, capture_output=True, timeout=60)
     for name, texts in messages.items():
         assert call(new, f"{name}/all")["messages"] == texts
+    env = os.environ | {"PATH": seequeue_path, "SEEQUEUE_URL": old.url + "/nowhere"}
+    failed = subprocess.run(["bash", "-c", f"rm -r backup; {backup}"], cwd=tmp_path, env=env, capture_output=True)
+    assert failed.returncode == 1 and list(tmp_path.glob("backup/*.ndjson")) == []

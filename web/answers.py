@@ -8,11 +8,12 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from broker.models import Details
+from broker.models import Details, Exported
 from broker.queue import ReliableQueue
 from broker.scan import iter_messages
 from RedisQueue import RedisQueue
 from web.input.codec import MAX_VALUE_BYTES, decode_message, preview
+from web.input.exported import write_exported
 from web.input.raw_json import is_plain
 
 PREVIEW_BATCH = 100  # previews read from Redis at once
@@ -116,6 +117,26 @@ def iter_held(
             for one in found
         ]
         last, left = found[-1], left - len(found)
+
+
+def iter_exported(queue: ReliableQueue, dead: ReliableQueue) -> Iterator[list[dict[str, Any]]]:
+    """Yield all messages of a queue and of its dead letters in chunks, as `import` takes them.
+
+    While a queue is paused, its messages move on in this order only: none is missed, though one can be yielded twice.
+    """
+    for one in (queue, dead):
+        for kind in ("reserved", "delayed"):
+            last = None
+            while found := one.in_flight(kind, PREVIEW_BATCH, MAX_VALUE_BYTES, 0, last):
+                yield [_exported(one is dead, kind, each.head, each.details, each.deadline) for each in found]
+                last = found[-1]
+        for chunk in in_turns(one.find("", MAX_VALUE_BYTES, details=True)):
+            yield [_exported(one is dead, "waiting", each.head, each.details or Details()) for each in chunk]
+
+
+def _exported(is_dead: bool, state: str, message: bytes, details: Details, deadline: float = 0) -> dict[str, Any]:
+    is_delayed = state == "delayed" and not is_dead
+    return write_exported(Exported(message, "dead" if is_dead else state, details, deadline if is_delayed else 0))
 
 
 def _head_bytes(characters: int | None) -> int:

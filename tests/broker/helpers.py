@@ -1,10 +1,11 @@
 """Shared by the tests of queues: short forms of common steps, and every operation at once."""
 
+import time
 from collections.abc import Callable
 from itertools import chain
 from typing import Any
 
-from broker.models import Ack, Delivery, Extend, Found, Release
+from broker.models import Ack, Delivery, Details, Exported, Extend, Found, Release
 from broker.queue import ReliableQueue
 
 
@@ -61,6 +62,17 @@ def with_one_delivery(queue: ReliableQueue) -> ReliableQueue:
     return ReliableQueue(queue.client, queue.name, queue.prefix, max_deliveries=1)
 
 
+def imported() -> list[Exported]:
+    """Return a message in each state."""
+    died = Details(5, reason="why", died=1.0)
+    return [
+        Exported(b"waiting", details=Details(2, 1.0, "why")),
+        Exported(b"moved back", details=died),
+        Exported(b"delayed", "delayed", Details(2, 1.0, "why"), time.time() + 900),
+        Exported(b"dead", "dead", died),
+    ]
+
+
 def each_operation(
     queue: ReliableQueue,
     id: str = "1-1-a-1",
@@ -78,6 +90,7 @@ def each_operation(
         "push to the front": lambda: queue.push(b"new", front=True),
         "push once": lambda: queue.push_once("push", [b"new"]),
         "push later": lambda: queue.push_later(100, [b"new"]),
+        "import": lambda: queue.import_messages(imported()),
         "pop": lambda: queue.pop(2),
         "pop once": lambda: queue.pop_batch(2, "pop"),
         "reserve": lambda: queue.reserve(30, 2, "worker"),
@@ -134,6 +147,7 @@ def use_every_operation(queue: ReliableQueue) -> None:
     queue.push(*numbered(20))
     queue.push_once("push", [b"20"])
     queue.pop_batch(1, "pop")
+    queue.import_messages(imported(), "import")
     single = with_one_delivery(queue)
     single.release(reserve(single)[0].id)
     kept, acked, released = reserve(queue, 3)

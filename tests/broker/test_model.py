@@ -24,6 +24,8 @@ from broker.models import (
     Ack,
     Conflict,
     Delivery,
+    Details,
+    Exported,
     Extend,
     LeaseExpired,
     NotFound,
@@ -88,6 +90,16 @@ class Model:
         else:
             self.waiting += messages
         return len(self.waiting)
+
+    def push_with_history(self, messages: Sequence[tuple[bytes, int, str]]) -> None:
+        """Add messages with their deliveries and failures to the back. Each in front of them has a history too."""
+        with_history = [at for at, (_, deliveries, reason) in enumerate(messages) if deliveries or reason]
+        if with_history:
+            if not self.waiting:
+                self.redeliveries.clear()
+            new = [(message, 0, "") for message in self.waiting[len(self.redeliveries) :]]
+            self.redeliveries[:0] = reversed([*new, *messages[: with_history[-1] + 1]])
+        self.push([message for message, *_ in messages], front=False)
 
     def once(self, key: str, request: Any, operation: Callable[[], Any]) -> Any:
         """Run an operation for an Idempotency-Key, or return the answer that was saved for it."""
@@ -368,6 +380,8 @@ JOBS, DEAD, OTHER = "jobs", "jobs.dead", "other"
 QUEUES = st.sampled_from([JOBS, JOBS, JOBS, DEAD, OTHER])
 MESSAGES = st.lists(st.sampled_from([b"a", b"b", b"2,1", b"\x00:\xff"]), min_size=1, max_size=4)
 KEYS = st.sampled_from(["k1", "k2"])
+STATES = st.sampled_from(["waiting", "waiting", "reserved", "delayed", "dead"])
+IMPORTED = st.tuples(STATES, MESSAGES.map(min), st.integers(0, 2), st.booleans())
 NAMES = st.sampled_from(["", "w1", "w2"])
 MAX = st.integers(1, 4)
 LEASES = st.integers(1, 3)
@@ -443,6 +457,29 @@ class EveryOperation(RuleBasedStateMachine):
             self.ids[q].append(id)
             model.delayed[id] = Reservation(message, 0, delay, next(self.orders))
         self.pushed.update(messages)
+
+    @rule(q=QUEUES, messages=st.lists(IMPORTED, min_size=1, max_size=4))
+    def import_messages(self, q: str, messages: list[tuple[str, bytes, int, bool]]) -> None:
+        model, exported, waiting = self.model(q), list[Exported](), list[tuple[bytes, int, str]]()
+        now = self.client.time()[0]
+        for state, message, deliveries, has_died in messages:
+            reason = "b: c" if deliveries else ""
+            details = Details(deliveries, 1.0 if deliveries else None, reason, 1.0 if has_died else None)
+            exported.append(Exported(message, state, details, now + 2 * UNIT_SECONDS - 1))
+            if has_died:
+                place = model.dead() if state == "dead" else model
+                place.add_failure_reason(message, deliveries, reason)
+            if state == "dead":
+                model.dead().push([message], front=False)
+            elif state != "delayed":
+                waiting.append((message, 0 if has_died else deliveries, reason))
+        ids = iter(self.queue(q).import_messages(exported).ids)
+        for state, message, deliveries, _ in messages:
+            if state == "delayed":
+                self.ids[q].append(id := next(ids))
+                model.delayed[id] = Reservation(message, deliveries, 2, next(self.orders), reason="b: c")
+        model.push_with_history(waiting)
+        self.pushed.update(message for _, message, *_ in messages)
 
     @rule(q=QUEUES)
     def push_once_again(self, q: str) -> None:

@@ -1,4 +1,4 @@
-"""Push a streamed body: one message per line, stored as the lines arrive, in constant memory."""
+"""Store a streamed body: one message per line, stored as the lines arrive, in constant memory."""
 
 import contextlib
 import math
@@ -6,9 +6,13 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from typing import Generic, TypeVar
 
 import redis
 
+from broker.models import Exported
+from broker.queue import ReliableQueue
 from RedisQueue import RedisQueue
 from web.errors import ApiError, from_redis
 from web.input.codec import (
@@ -20,6 +24,7 @@ from web.input.codec import (
     validate_messages,
     validate_utf8,
 )
+from web.input.exported import read_exported
 from web.input.raw_json import NDJSON, compact_json
 
 BATCH_MESSAGES = 1000  # messages in one LPUSH
@@ -27,10 +32,12 @@ BATCH_BYTES = 1 << 20  # a batch this large is pushed before it is full
 MAX_DELAY = 0.02  # seconds that a message waits for more to be pushed with it
 RECORD_INTERVAL = 0.1  # seconds between two calls of `record`, each of which takes some microseconds
 JSON_ESCAPE_BYTES = 6  # JSON needs up to this many bytes for one byte of a message
+EXPORTED_OVERHEAD_BYTES = 16_384  # more in a line of an export: the reason alone can have 6,000
 LINE_OVERHEAD_BYTES = 1024  # white space and quotes allowed in a line besides its message
 
+T = TypeVar("T")
 # The messages before the first invalid line, the number of lines before it, and its error.
-LinesRead = tuple[list[bytes], int, ApiError | None]
+LinesRead = tuple[list[T], int, ApiError | None]
 
 
 def push_lines(
@@ -50,12 +57,37 @@ def push_lines(
         ApiError: a line is invalid, the body is incomplete, or Redis failed. Its details are `pushed`, the number of
             messages stored, and for an invalid line its number, `line`, from 1.
     """
-    writer, line, failure = _Writer(queue, record), 0, None
-    read, limits = _read_json_lines if kind == NDJSON else _read_text_lines, Limits(max_bytes)
+    read = partial(_read_json_lines if kind == NDJSON else _read_text_lines, limits=Limits(max_bytes))
+    lines = _split(blocks, max_bytes * (JSON_ESCAPE_BYTES if kind == NDJSON else 1) + LINE_OVERHEAD_BYTES)
+    writer = _Writer[bytes](lambda batch: queue.push(*batch), queue.count, len, record)
+    return _store(lines, read, writer, "pushed")
+
+
+def import_lines(
+    queue: ReliableQueue, blocks: Iterable[bytes], max_bytes: int, checkpoint: Callable[[], object]
+) -> tuple[int, int]:
+    """Import one message per line, an object, as `push_lines` pushes; `checkpoint` is called between the lines.
+
+    Raises:
+        ApiError: as in `push_lines`; its details are `imported` and `line`.
+    """
+    lines = _split(blocks, max_bytes * JSON_ESCAPE_BYTES + EXPORTED_OVERHEAD_BYTES)
+    writer = _Writer[Exported](
+        lambda batch: queue.import_messages(batch).count, queue.count, lambda one: len(one.message), lambda _: None
+    )
+    read = partial(_read_one_by_one, read=lambda line: read_exported(line, max_bytes, checkpoint))
+    return _store(lines, read, writer, "imported")
+
+
+def _store(
+    chunks: Iterable[list[bytes]], read: Callable[[list[bytes]], LinesRead[T]], writer: "_Writer[T]", field: str
+) -> tuple[int, int]:
+    """Store the messages of lines; return their number and the queue's length after that."""
+    line, failure = 0, None
     try:
         try:
-            for lines in _split(blocks, max_bytes * (JSON_ESCAPE_BYTES if kind == NDJSON else 1) + LINE_OVERHEAD_BYTES):
-                messages, lines_read, error = read(lines, limits)
+            for lines in chunks:
+                messages, lines_read, error = read(lines)
                 writer.add(messages)
                 line += lines_read
                 if error:
@@ -64,35 +96,43 @@ def push_lines(
             failure = error
         count = writer.close()
     except redis.RedisError as error:
-        raise from_redis(error).with_details(pushed=writer.pushed) from error
+        raise from_redis(error).with_details(**{field: writer.pushed}) from error
     finally:
         writer.record_pushed()
     if failure:
-        raise failure.with_details(pushed=writer.pushed, line=line + 1)
+        raise failure.with_details(**{field: writer.pushed}, line=line + 1)
     return writer.pushed, count
 
 
-class _Writer:
+class _Writer(Generic[T]):
     """Pushes the messages of a stream in order: a full batch at once, a partial one after MAX_DELAY.
 
     A thread pushes one batch while the caller reads the next. After a failed push, nothing more is pushed, and the next
     call raises its error.
     """
 
-    def __init__(self, queue: RedisQueue, record: Callable[[dict[str, int]], object]) -> None:
-        self.queue = queue
+    def __init__(
+        self,
+        push: Callable[[list[T]], int],
+        count: Callable[[], int],
+        size_of: Callable[[T], int],
+        record: Callable[[dict[str, int]], object],
+    ) -> None:
+        self.push = push
+        self.count = count
+        self.size_of = size_of
         self.record = record
         self.pushed = 0
         self._recorded, self._recorded_at = 0, -math.inf
         self._count: int | None = None
-        self._messages: list[bytes] = []
+        self._messages: list[T] = []
         self._size = 0
         self._push_in_progress: Future[None] | None = None  # or that has ended, with its error if it failed
         self._thread = ThreadPoolExecutor(1)
         self._timer: threading.Timer | None = None
         self._lock = threading.Lock()
 
-    def add(self, messages: list[bytes]) -> None:
+    def add(self, messages: list[T]) -> None:
         """Accept messages; they are pushed within MAX_DELAY, even if no more arrive."""
         with self._lock:
             self._messages += messages
@@ -106,8 +146,8 @@ class _Writer:
                 self._timer.daemon = True
                 self._timer.start()
 
-    def _add_size(self, messages: list[bytes]) -> int:
-        self._size += sum(map(len, messages))
+    def _add_size(self, messages: list[T]) -> int:
+        self._size += sum(map(self.size_of, messages))
         return self._size
 
     def close(self) -> int:
@@ -120,7 +160,7 @@ class _Writer:
                 self._wait()
         finally:
             self._thread.shutdown(wait=False)
-        return self.queue.count() if self._count is None else self._count
+        return self.count() if self._count is None else self._count
 
     def _push_late(self) -> None:
         with self._lock, contextlib.suppress(Exception):  # the next call raises it
@@ -138,10 +178,10 @@ class _Writer:
         if self._push_in_progress:
             self._push_in_progress.result()
 
-    def _push(self, messages: list[bytes]) -> None:
+    def _push(self, messages: list[T]) -> None:
         for start in range(0, len(messages), BATCH_MESSAGES):
             batch = messages[start : start + BATCH_MESSAGES]
-            self._count = self.queue.push(*batch)
+            self._count = self.push(batch)
             self.pushed += len(batch)
             if time.monotonic() - self._recorded_at >= RECORD_INTERVAL:
                 self.record_pushed()
@@ -153,7 +193,7 @@ class _Writer:
             self._recorded, self._recorded_at = self.pushed, time.monotonic()
 
 
-def _read_text_lines(lines: list[bytes], limits: Limits) -> LinesRead:
+def _read_text_lines(lines: list[bytes], limits: Limits) -> LinesRead[bytes]:
     try:
         b"\n".join(lines).decode()  # checking all lines at once is much faster than one by one
         return validate_messages(list(filter(None, lines)), limits), len(lines), None
@@ -161,7 +201,7 @@ def _read_text_lines(lines: list[bytes], limits: Limits) -> LinesRead:
         return _read_one_by_one(lines, lambda line: validate_message(validate_utf8(line), limits))
 
 
-def _read_json_lines(lines: list[bytes], limits: Limits) -> LinesRead:
+def _read_json_lines(lines: list[bytes], limits: Limits) -> LinesRead[bytes]:
     messages = encode_lines(list(filter(None, lines)), limits)
     if messages is not None:
         return messages, len(lines), None
@@ -172,7 +212,7 @@ def _read_json_lines(lines: list[bytes], limits: Limits) -> LinesRead:
     return _read_one_by_one(lines, read)
 
 
-def _read_one_by_one(lines: list[bytes], read: Callable[[bytes], bytes]) -> LinesRead:
+def _read_one_by_one(lines: list[bytes], read: Callable[[bytes], T]) -> LinesRead[T]:
     messages = []
     for number, line in enumerate(lines):
         if line:

@@ -1,6 +1,6 @@
 """A parameter that is a list of objects, whose fields are checked as the parameters of a request are."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,23 +33,42 @@ class ObjectList(MessageParameter):
         place = f"{self.name}[{number}]"
         if not text.startswith((b'"', b"{")):
             raise ApiError("bad_parameter", f"{place} must be an id or an object.", parameter=place)
-        fields = read_object(text) if text.startswith(b"{") else {"id": text}
-        if unknown := fields.keys() - {field.name for field in self.fields}:
-            sentence = f"Unknown field {quoted(min(unknown))} in {place}."
-            raise ApiError("unknown_parameter", sentence, parameter=place)
-        values = {}
-        for field in self.fields:
-            try:
-                raw = fields.get(field.name)
-                values[field.name] = convert(field, None if raw is None else RawJson(raw), limits, checkpoint)
-            except ApiError as error:
-                details = error.details | {"parameter": f"{place}.{field.name}"}
-                raise ApiError(error.error, f"{place}: {error.message}", **details) from None
-        return values
+        sent = read_object(text) if text.startswith(b"{") else {"id": text}
+        return convert_fields(self.fields, sent, place, limits, checkpoint)
 
     def schema(self) -> dict[str, Any]:
-        schemas = {field.name: field.schema() | {"description": field.doc} for field in self.fields}
-        required = [field.name for field in self.fields if field.required]
-        item = {"type": "object", "properties": schemas, "required": required, "additionalProperties": False}
+        item = object_schema_of(self.fields)
         either = {"title": "item", "anyOf": [{"type": "string", "minLength": 1}, item]}
         return {"type": "array", "items": either, "maxItems": self.maximum}
+
+
+def convert_fields(
+    fields: Sequence[Parameter],
+    sent: Mapping[str, bytes],
+    place: str,
+    limits: Limits,
+    checkpoint: Callable[[], object],
+) -> dict[str, Any]:
+    """Return the value of each field of an object, sent as JSON texts; `place` names the object in errors.
+
+    Raises:
+        ApiError: a field is unknown, invalid or missing.
+    """
+    if unknown := sent.keys() - {field.name for field in fields}:
+        raise ApiError("unknown_parameter", f"Unknown field {quoted(min(unknown))} in {place}.", parameter=place)
+    values = {}
+    for field in fields:
+        try:
+            raw = sent.get(field.name)
+            values[field.name] = convert(field, None if raw is None else RawJson(raw), limits, checkpoint)
+        except ApiError as error:
+            details = error.details | {"parameter": f"{place}.{field.name}"}
+            raise ApiError(error.error, f"{place}: {error.message}", **details) from None
+    return values
+
+
+def object_schema_of(fields: Sequence[Parameter]) -> dict[str, Any]:
+    """Return the schema of an object with these fields."""
+    schemas = {field.name: field.schema() | {"description": field.doc} for field in fields}
+    required = [field.name for field in fields if field.required]
+    return {"type": "object", "properties": schemas, "required": required, "additionalProperties": False}

@@ -20,7 +20,7 @@ from web.services import Services
 MAX_PATH = 300  # characters of a path in a log: a short line stays whole, whatever other processes write
 MAX_QUEUE = 128  # characters of a queue's name; with these two a line has less than the 4,096 bytes of a pipe's page
 # The fields of an answer that say how many messages were changed.
-CHANGES = ("pushed", "removed", "cleared", "restored", "moved", "acked", "released", "dead", "extended")
+CHANGES = ("pushed", "imported", "removed", "cleared", "restored", "moved", "acked", "released", "dead", "extended")
 
 P = ParamSpec("P")
 

@@ -12,9 +12,10 @@ from typing import Any
 from flask import Response
 
 from web.errors import ApiError
-from web.input.body import Unescaped, lines_kind, read_fields, refuse_body, release_memory
+from web.input.body import Unescaped, lines_kind, media_type, read_fields, refuse_body, release_memory
 from web.input.codec import BY_REDIS, Limits
 from web.input.parameters import VISIBLE_ASCII, MessageParameter, Parameter, parse, validate_name, validate_names
+from web.input.raw_json import NDJSON
 from web.metrics.instrumentation import record_change, record_messages
 from web.operations.schemas import JsonAnswer
 from web.request import Request, current_request
@@ -65,6 +66,7 @@ class Operation:
     idempotent: bool = False  # whether it takes an Idempotency-Key, unless its path names several queues
     raw_body: bool = False  # whether the body can be the message itself
     streams: bool = False  # whether the body can be a stream of lines, a message each
+    lines: tuple[Parameter, ...] = ()  # the fields of each line, if the body is a stream of objects
     is_new: Callable[[Request], bool] = lambda _: True  # whether its message is new, so that limits apply
     answers: tuple[JsonAnswer, ...] = ()
     media: tuple[str, ...] = ()  # the media types of answers that are not JSON
@@ -159,8 +161,11 @@ def arguments(request: Request, operation: Operation) -> tuple[dict[str, Any], s
     if operation.method == "GET":
         refuse_body(request)
         return parse(request, operation.parameters, {}), ""
-    if operation.streams and lines_kind(request):
-        return parse(request, operation.parameters, {}), ""
+    if operation.lines or (operation.streams and lines_kind(request)):
+        values = parse(request, operation.parameters, {})
+        if operation.lines and media_type(request) != NDJSON:
+            raise ApiError("unsupported_type", f"Send {NDJSON}.")
+        return values, ""
     limits = Limits(request.settings.max_message_bytes) if operation.is_new(request) else BY_REDIS
     max_bytes = max_body_bytes(operation, limits, request.settings.max_body_bytes)
     fields = read_fields(request, max_bytes, operation.raw_body)

@@ -1,16 +1,17 @@
-"""push and pop."""
+"""push, pop and import."""
 
 from dataclasses import replace
 from functools import partial
 
 from flask import Response
 
-from broker.models import Pushed
+from broker.models import Exported, Pushed
 from broker.queue import ReliableQueue
 from web.errors import ApiError
-from web.input.body import BYTES, TEXT, iter_body, lines_kind
+from web.input.body import BYTES, TEXT, iter_body, lines_kind, read_body
 from web.input.codec import decode_message
-from web.input.lines import push_lines
+from web.input.exported import FIELDS, read_exported
+from web.input.lines import import_lines, push_lines
 from web.input.parameters import Choice, Flag, Message, MessageList, Number, one_or_many
 from web.metrics.instrumentation import record_messages
 from web.operations.operation import Answer, Counted, Example, Result, operation
@@ -18,6 +19,7 @@ from web.operations.schemas import NOTHING, TAKEN_FROM, list_of, message, succes
 from web.operations.shared import (
     BY,
     MAX,
+    MAX_BATCH,
     MAX_DELAY,
     MESSAGE_ERRORS,
     PUSH_AND_POP,
@@ -180,3 +182,50 @@ def text_answer(taken: list[bytes], queue: str) -> Response:
     is_text = isinstance(decode_message(taken[0]), str)
     headers = {"Queue": queue} if queue else {}
     return Response(taken[0], headers=headers, content_type=f"{TEXT}; charset=utf-8" if is_text else BYTES)
+
+
+@operation(
+    "POST",
+    PUSH_AND_POP,
+    name="import",
+    id="import_queue",
+    idempotent=True,
+    lines=FIELDS,
+    answers=(
+        success(
+            "Imported",
+            {"imported": whole("Number of messages stored."), "count": whole("Length of the queue after the import.")},
+        ),
+    ),
+    errors=(*MESSAGE_ERRORS, "too_many_messages", "conflict", "redis_full"),
+    example=Example({"success": True, "imported": 1, "count": 1}, {"message": "hello"}),
+)
+def import_queue(request: Request, queue: ReliableQueue, key: str | None) -> Answer:
+    """Add messages from an `export`, each in the state in which it was.
+
+    Messages that waited or were reserved join the back of the queue, in order. Delayed ones wait until their deadline,
+    and dead letters join those of the queue. Importing the same lines twice doubles the messages.
+
+    Lines are stored as they arrive, up to 1,000 at once. If the import fails midway, `imported` is the number of
+    messages stored, and `line` the number of the first line that was not stored. With an `Idempotency-Key` there can be
+    up to 1,000 lines, and either all of them are stored, or none.
+
+    Deliveries and failures of a waiting message are kept for an hour, as for any message that came back, unless more
+    than 100 messages that never came back wait in front of it. A dead letter that was moved back before the export can
+    be delivered `MAX_DELIVERIES` times again.
+    """
+    settings, checkpoint = request.settings, request.services.scheduler.checkpoint
+    if key is None:
+        blocks = iter_body(request, eager=True)
+        imported, count = import_lines(queue, blocks, settings.max_message_bytes, checkpoint)
+    else:
+        messages = list[Exported]()
+        for number, line in enumerate(read_body(request, settings.max_body_bytes).splitlines(), 1):
+            if line and len(messages) == MAX_BATCH:
+                raise ApiError("too_many_messages", limit=MAX_BATCH)
+            try:
+                messages += [read_exported(line, settings.max_message_bytes, checkpoint)] if line else []
+            except ApiError as error:
+                raise error.with_details(imported=0, line=number) from None
+        imported, count = len(messages), queue.import_messages(messages, key).count
+    return {"success": True, "imported": imported, "count": count}

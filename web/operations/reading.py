@@ -8,6 +8,7 @@ from typing import Any
 
 from flask import Response
 
+from broker.keys import DEAD_SUFFIX
 from broker.models import QueueCounts
 from broker.queue import ReliableQueue
 from web import answers
@@ -114,6 +115,30 @@ def list_answer(
     if len(first) == size:
         return {"success": True, "messages": answers.decode_all(first), "count": count}
     return Response(answers.as_json(chunks, {"count": count}), content_type=JSON)
+
+
+@operation(
+    "GET",
+    READING,
+    name="export",
+    id="export_queue",
+    media=(NDJSON,),
+    example=Example('{"message":"hello","state":"reserved","deliveries":1}\n', pipe="head -n 1"),
+)
+def export_queue(request: Request, queue: ReliableQueue) -> Response:
+    """Export all messages with what is known of them, one object per line, for `import` on any server.
+
+    First those that are reserved and delayed, then those that wait, in pop order, then the dead letters of the queue,
+    the oldest first. `import` describes the fields; those without a value are left out. Ids, leases, results and
+    settings are not exported.
+
+    Messages that others take or return meanwhile can be missed. For an exact copy, pause the queue first: then no
+    message is missed, and one that returns meanwhile is exported twice.
+    """
+    queue.sweep()
+    chunks = answers.iter_exported(queue, request.services.queue(queue.name + DEAD_SUFFIX))
+    first = next(chunks, [])  # as in `list_answer`
+    return Response(answers.as_ndjson(chain([first], chunks)), content_type=NDJSON)
 
 
 HELD_MESSAGES = success(

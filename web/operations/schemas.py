@@ -180,13 +180,14 @@ SHARED: dict[str, Schema] = {
             limit={"type": "integer", "description": "The limit that was exceeded."},
             stale=list_of({"type": "string"}, "The ids that are not held."),
             pushed=whole("Messages of a stream that were stored before the error."),
+            imported=whole("Messages of an import that were stored before the error."),
             line=whole("The line of a stream at fault, from 1."),
             moved=whole("Messages that were moved before the error."),
             removed=whole("Messages that were removed before the error."),
             restored=whole("Messages that were put back before the error."),
             undo=text("With `moved` or `removed`: the token for `restore`."),
         ),
-        "description": "Nothing was changed, except for the messages that `pushed`, `moved`, `removed` or `restored` "
-        "counts. After the code `outcome_unknown` it is not known whether anything was changed.",
+        "description": "Nothing was changed, except for the messages that `pushed`, `imported`, `moved`, `removed` or "
+        "`restored` counts. After the code `outcome_unknown` it is not known whether anything was changed.",
     },
 }

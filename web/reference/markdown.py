@@ -57,6 +57,8 @@ def section(operation: Operation) -> str:
         f"### `{heading(operation)}`",
         *map(wrap, operation.about),
         parameter_table(operation.parameters),
+        "Each line is a JSON object:" if operation.lines else "",
+        parameter_table(operation.lines, in_lines=True),
         body_table(operation),
         "Takes an `Idempotency-Key` header." if operation.idempotent else "",
         *answer_tables(operation),
@@ -90,17 +92,21 @@ def wrap(text: str) -> str:
 # --- what an operation takes
 
 
-def parameter_table(parameters: tuple[Parameter, ...]) -> str:
-    """Return a table of the parameters of an operation."""
+def parameter_table(parameters: tuple[Parameter, ...], in_lines: bool = False) -> str:
+    """Return a table of the parameters of an operation, or of the fields of its lines."""
     rows = []
     for parameter in parameters:
         default = "required" if parameter.required else written(parameter.default)
         kind = words(parameter.schema(), getattr(parameter, "unit", ""))
         where = (
-            "" if parameter.in_query else " In the body only." if parameter.in_body else " In the query string only."
+            ""
+            if parameter.in_query or in_lines
+            else " In the body only."
+            if parameter.in_body
+            else " In the query string only."
         )
         rows.append((f"`{parameter.name}`", "1 or 0" if kind == "boolean" else kind, default, parameter.doc + where))
-    return table(("parameter", "type", "default", ""), rows)
+    return table(("field" if in_lines else "parameter", "type", "default", ""), rows)
 
 
 def written(default: Any) -> str:
@@ -216,6 +222,8 @@ def curl(operation: Operation, base: str = f"localhost:{Settings.port}") -> str:
     options = []
     if operation.method == "GET":
         url = f"'{url}?{urlencode(example.sent, safe='*')}'" if example.sent else url
+    elif operation.lines:
+        options = [f"-H 'Content-Type: {NDJSON}'", f"-d '{compact(example.sent)}'"]
     elif any(isinstance(value, list) for value in example.sent.values()):
         options = [f"-H 'Content-Type: {JSON}'", f"-d '{compact(example.sent)}'"]
     else:

@@ -12,7 +12,8 @@ from web import __version__
 from web.access.auth import PUBLIC_ENDPOINTS
 from web.errors import ERRORS, Raised
 from web.input.body import BYTES, FORM, JSON, TEXT
-from web.input.object_list import ObjectList
+from web.input.codec import compact
+from web.input.object_list import ObjectList, object_schema_of
 from web.input.parameters import (
     MAX_NAMES,
     VISIBLE_ASCII,
@@ -154,6 +155,11 @@ def schema_of(parameter: Parameter) -> Schema:
 
 def request_body(operation: Operation) -> dict[str, Any] | None:
     """Return the part about the body of an operation; None if it takes none."""
+    if operation.lines:
+        about = "A stream of JSON objects, one per line, as in `x-line-schema`."
+        lines = {"type": "string", "description": about, "x-line-schema": object_schema_of(operation.lines)}
+        example = {"example": compact(operation.example.sent) + "\n"} if operation.example else {}
+        return {"required": True, "content": {NDJSON: {"schema": lines, **example}}}
     schemas = body_schemas(operation)
     if not schemas:
         return None

@@ -5,7 +5,6 @@
 -- position of the message was given, there are also `position` and `ahead`, the message ahead of it.
 
 local to_reasons, moved = extra_2, extra_3
-local REASON_SECONDS = 7 * 24 * 3600 -- how long the reasons of dead letters that were moved back are kept
 local UNDO_SECONDS = 3600 -- how long what was moved, removed or cleared can be restored
 local MAX_UNDONE = 100000 -- messages of one move that can be moved back
 local MAX_WITH_REASONS = 250 -- messages that move in one call together with their failure reasons

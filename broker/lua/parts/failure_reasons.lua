@@ -2,6 +2,7 @@
 -- letters share the latest reason; it is removed with the last of them. If they are moved, it goes with them.
 
 local DIGEST_LENGTH = 20 -- hexadecimal digits
+local REASON_SECONDS = 7 * 24 * 3600 -- how long the reasons of dead letters that were moved back are kept
 local SAMPLES, SAMPLE_BYTES = 16, 4096 -- of a large message that its digest covers
 
 -- A digest of a message; of a large one, of its size and of samples of it, as a digest of all takes milliseconds. So it

@@ -210,21 +210,22 @@ def test_each_change_is_logged_with_its_user_and_what_changed_nothing_is_not(
         ("pop", ""),  # the message as text
         ("pop", ""),  # there is none
         ("push?each=line", "a\nb\nc"),
+        ("import", '{"message":"d"}'),
         ("clear", ""),
         ("pause", ""),
         ("ack", "id=gone"),
     ):
-        kind = "text/plain" if "each" in operation else "application/x-www-form-urlencoded"
+        kinds = {"push?each=line": "text/plain", "import": "application/x-ndjson"}
         client.post(
             f"/api/queue/jobs/{operation}",
             data=data,
-            content_type=kind,
+            content_type=kinds.get(operation, "application/x-www-form-urlencoded"),
             headers=headers,
             environ_base={"REMOTE_ADDR": PROXY},
         )
     lines = [json.loads(line) for line in capfd.readouterr().out.splitlines()]
     assert {line["user"] for line in lines} == {"Žofie"}
-    expected = [("push", 1), ("pop", 1), ("push", 3), ("clear", 3), ("pause", 0)]
+    expected = [("push", 1), ("pop", 1), ("push", 3), ("import_queue", 1), ("clear", 4), ("pause", 0)]
     assert [(line["operation"], line["messages"]) for line in lines] == expected
 
 

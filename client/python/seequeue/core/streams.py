@@ -1,4 +1,4 @@
-"""The operations on any number of messages, in constant memory: push_many, all, reserved, delayed, events."""
+"""The operations on any number of messages, in constant memory: push_many, all, export, import_lines, events."""
 
 import json
 from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Mapping, Sized
@@ -120,11 +120,67 @@ def delayed(client: Server) -> Operation[Iterable[Listed]]:
     return ()
 
 
+def export(client: Server) -> Operation[Iterable[bytes]]:
+    """Iterate over all messages of the queue and its dead letters, as lines of JSON for `import_lines`.
+
+    Each line has a message and what is known of it: its state, deliveries, reason and times. Nothing is taken.
+
+    Raises:
+        OutcomeUnknown: the connection broke in the middle; the lines that came are right.
+    """
+    yield from _listing(client, get(client.path("export"), accept=NDJSON), convert=bytes)
+    return ()
+
+
+def import_lines(
+    client: Server, lines: Iterable[bytes] | AsyncIterable[bytes], *, progress: Progress | None = None
+) -> Operation[int]:
+    """Add the messages of an `export`, each in the state in which it was, and return their number.
+
+    They are sent in batches of up to 1,000 lines and about a MiB, each stored whole and once, also if a connection
+    breaks. `progress(done, total)` is called after each batch; `total` is None if `lines` has no length.
+
+    Raises:
+        Refused: a line is not valid; its `answer` has its number, `line` from 1, and those `imported` before it.
+        Unavailable, OutcomeUnknown: the server did not answer in time; `answer` has those `imported` before.
+    """
+    total = len(lines) if isinstance(lines, Sized) else None
+    done, sent, size = 0, 0, 0
+    batch: list[bytes] = []
+    source = aiter(lines) if isinstance(lines, AsyncIterable) else iter(lines)
+    while True:
+        found = list(_next(source)) if isinstance(source, Iterator) else (yield Next(source))
+        line = bytes(found[0]).rstrip(b"\r\n") if found else b""
+        if batch and (not found or len(batch) == BATCH_MESSAGES or size + len(line) > BATCH_BYTES):
+            headers = {"Content-Type": NDJSON, "Idempotency-Key": new_key()}
+            try:
+                answer = yield from call(client, Request("POST", client.path("import"), b"\n".join(batch), headers))
+            except SeequeueError as error:
+                place = {"line": sent + error.answer["line"]} if "line" in error.answer else {}
+                error.answer |= {"imported": done, **place}
+                raise
+            done, sent, size, batch = done + answer["imported"], sent + len(batch), 0, []
+            if progress:
+                progress(done, total)
+        if not found:
+            return done
+        batch.append(line)
+        size += len(line)
+
+
 NDJSON = "application/x-ndjson"
 
 
+def _listed(line: bytes) -> Listed:
+    return listed(json.loads(line))
+
+
 def _listing(
-    client: Server, request: Request, total: int | None = None, progress: Progress | None = None
+    client: Server,
+    request: Request,
+    total: int | None = None,
+    progress: Progress | None = None,
+    convert: Callable[[bytes], Any] = _listed,
 ) -> Operation[None]:
     """Emit the message of each line."""
     done, rest, attempt = 0, b"", 0
@@ -137,7 +193,7 @@ def _listing(
             raise OutcomeUnknown("disconnected", f"The connection broke in the middle of the list: {chunk.cause}")
         *lines, rest = (rest + chunk).split(b"\n") if chunk else (rest,)
         for line in lines:
-            yield Emit(listed(json.loads(line)))
+            yield Emit(convert(line))
         done += len(lines)
         if progress and lines:
             progress(done, total)
