@@ -31,14 +31,14 @@ def test_a_token_is_asked_for_as_the_document_shows(serve: Callable[..., App], t
     check(DOCUMENT, serve(API_TOKEN=TOKEN, WEB_CONCURRENCY="1"), tmp_path)
 
 
-INSTALL, SYSTEMD, CERTIFICATE, NGINX = [
+INSTALL, SYSTEMD, CERTIFICATE, NGINX, PROMETHEUS = [
     block for block in blocks(DOCUMENT, "sh") if re.search("/opt/|/etc/|systemctl", block)
 ]
 
 
 def script(block: str, root: Path) -> str:
     """Return a block of commands with the folders of root in another folder, and without the commands of a service."""
-    block = re.sub(r"(?<![\w.])/(opt|etc)/", rf"{root}/\1/", block)
+    block = re.sub(r"(?<![\w.])/(opt|etc)/", rf"{root}/\1/", block).replace(" -g prometheus", "")
     return "set -e\n" + re.sub("systemctl|nginx -t|^curl", "true", block, flags=re.M)
 
 
@@ -97,11 +97,20 @@ def test_nginx_and_the_app_have_one_host_name_path_and_certificate(tmp_path: Pat
     assert f"--cacert /{files[0]} " in NGINX and f"https://{found['TRUSTED_HOSTS']}{found['URL_PREFIX']}/" in NGINX
 
 
-def test_prometheus_scrapes_the_app_of_the_document() -> None:
+@pytest.mark.slow
+def test_prometheus_scrapes_the_app_of_the_document(serve: Callable[..., App], tmp_path: Path) -> None:
     [block] = blocks(DOCUMENT, "yaml")
     [job] = yaml.safe_load(block)["scrape_configs"]
     assert job["static_configs"] == [{"targets": ["localhost:5000"]}]
-    assert job["authorization"]["credentials_file"] in SYSTEMD
+    for folder in ("etc/prometheus", "etc/seequeue"):
+        (tmp_path / folder).mkdir(parents=True)
+    run(PROMETHEUS, tmp_path)
+    token = tmp_path / job["authorization"]["credentials_file"].lstrip("/")
+    assert token.stat().st_mode & 0o777 == 0o640
+    app = serve(API_TOKEN=TOKEN, WEB_CONCURRENCY="1", **settings_of_the_unit(tmp_path))
+    headers = {"Authorization": f"Bearer {token.read_text().strip()}"}
+    with urllib.request.urlopen(urllib.request.Request(f"{app.url}/metrics", headers=headers), timeout=20) as answer:
+        assert b"queue_redis_up 1" in answer.read()
 
 
 def call(app: App, path: str, data: Any = None) -> dict[str, Any]:
