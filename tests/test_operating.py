@@ -31,14 +31,14 @@ def test_a_token_is_asked_for_as_the_document_shows(serve: Callable[..., App], t
     check(DOCUMENT, serve(API_TOKEN=TOKEN, WEB_CONCURRENCY="1"), tmp_path)
 
 
-INSTALL, SYSTEMD, CERTIFICATE, NGINX, PROMETHEUS = [
+INSTALL, SYSTEMD, CERTIFICATE, NGINX, PROMETHEUS, PACK, UNPACK = [
     block for block in blocks(DOCUMENT, "sh") if re.search("/opt/|/etc/|systemctl", block)
 ]
 
 
 def script(block: str, root: Path) -> str:
     """Return a block of commands with the folders of root in another folder, and without the commands of a service."""
-    block = re.sub(r"(?<![\w.])/(opt|etc)/", rf"{root}/\1/", block).replace(" -g prometheus", "")
+    block = re.sub(r"(?<![\w.])/(opt|etc|var)/", rf"{root}/\1/", block).replace(" -g prometheus", "")
     return "set -e\n" + re.sub("systemctl|nginx -t|^curl", "true", block, flags=re.M)
 
 
@@ -95,6 +95,23 @@ def test_nginx_and_the_app_have_one_host_name_path_and_certificate(tmp_path: Pat
     name = f"openssl x509 -noout -checkhost {found['TRUSTED_HOSTS']} -in {certificate}"
     assert b"does match" in subprocess.run(name.split(), check=True, capture_output=True).stdout
     assert f"--cacert /{files[0]} " in NGINX and f"https://{found['TRUSTED_HOSTS']}{found['URL_PREFIX']}/" in NGINX
+
+
+@pytest.mark.slow
+def test_a_backup_of_the_files_is_restored_into_another_service(serve: Callable[..., App], tmp_path: Path) -> None:
+    old, new = serve(WEB_CONCURRENCY="1"), serve(WEB_CONCURRENCY="1")
+    call(old, "jobs/push", {"messages": ["a", "b"]})
+    call(old, "jobs/reserve?lease=600", {})
+    old.end()
+    new.end()
+    for name, app in (("old", old), ("new", new)):
+        (tmp_path / name / "var/lib").mkdir(parents=True)
+        (tmp_path / name / "var/lib/seequeue").symlink_to(app.folder)
+    both = script(PACK, tmp_path / "old") + script(UNPACK, tmp_path / "new")
+    subprocess.run(["sh", "-c", both], cwd=tmp_path, check=True, timeout=60)
+    new.start()
+    found = call(new, "jobs/count")
+    assert (found["count"], found["reserved"]) == (1, 1)
 
 
 @pytest.mark.slow
