@@ -49,6 +49,7 @@ def repair(data_dir: Path) -> str:
     copy = Path(f"repair-{os.getpid()}")
     try:
         before, after = _repair_copy(data_dir / copy, lock)
+        _keep_owner(copy / APPEND_ONLY_DIR)
         kept = "dump.rdb"
         if os.path.isdir(APPEND_ONLY_DIR):
             kept = f"{APPEND_ONLY_DIR}.broken-{time.strftime('%Y%m%d-%H%M%S')}"
@@ -116,6 +117,14 @@ def _truncate_at_damage(binary: str, manifest: Path) -> None:
 
 def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
+
+
+def _keep_owner(files: Path) -> None:
+    """Give the repaired files to the owner of the data folder: root may repair the data of a service."""
+    owner = os.stat(".")
+    if owner.st_uid != os.geteuid():
+        for path in (files, *files.iterdir()):
+            os.chown(path, owner.st_uid, owner.st_gid)
 
 
 def _total_size(folder: Path) -> int:

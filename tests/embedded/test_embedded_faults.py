@@ -102,6 +102,20 @@ def test_a_start_on_damaged_data_names_the_command_that_repairs_it(serve: Serve,
     assert call(app, "all")["messages"][-1] == "after"
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files to another user")
+def test_data_that_root_repairs_still_belongs_to_the_user_of_the_service(serve: Serve) -> None:
+    app = serve()
+    push(app, *MESSAGES)
+    app.end()
+    manifest(app.folder).unlink()
+    line = failed_start(app.env["DATA_DIR"])
+    subprocess.run(["chown", "-R", "12345:12345", app.folder], check=True)
+    done = run_repair(line)
+    assert done.returncode == 0, done.stderr
+    repaired = [path.stat() for path in (app.folder / "appendonlydir", *(app.folder / "appendonlydir").iterdir())]
+    assert len(repaired) > 2 and {(one.st_uid, one.st_gid) for one in repaired} == {(12345, 12345)}
+
+
 def test_a_truncated_last_command_is_ignored(serve: Serve) -> None:
     """A power failure leaves such a file. The command was never acknowledged."""
     app = serve()
