@@ -43,6 +43,10 @@ def settle(hand: Hand, now: float, *stale: str) -> dict[str, list[Any]]:
     return {name: items for name, items in request.items(hand.lease).items() if items}
 
 
+def unstarted(id: str) -> dict[str, Any]:
+    return {"id": id, "unstarted": True}
+
+
 def test_without_a_measure_only_idle_places_are_filled() -> None:
     hand = Hand(slots=4, batch=3)
     assert hand.want(0) == 0
@@ -114,26 +118,25 @@ def test_what_waits_for_half_a_second_is_given_back_in_order() -> None:
     hand.receive(messages(3), 0)
     hand.take(0)
     assert (settle(hand, 0.4), hand.next_time()) == ({}, 0.5)
-    assert settle(hand, 0.6) == {"releases": ["1", "2"]}
-
-
-def test_no_message_is_given_back_in_the_second_half_of_its_deliveries() -> None:
-    hand = Hand()
-    facts = [(1, 1), (1, 2), (2, 2), (2, 5), (3, 5), (5, 5)]
-    hand.receive([message(f"{n}/{of}", deliveries=n, max_deliveries=of) for n, of in facts], 0)
-    assert settle(hand, 0.6) == {"releases": ["1/2", "2/5"]}
+    assert settle(hand, 0.6) == {"releases": [unstarted("1"), unstarted("2")]}
     assert hand.next_time() == 10  # the next renewal, so that the driver does not look again and again
 
 
-def test_a_stop_gives_back_what_waits_but_what_is_at_its_last_delivery() -> None:
+def test_a_message_that_was_delivered_before_starts_alone() -> None:
+    hand = Hand(batch=3)
+    hand.receive([message(name, deliveries=1 + (name in "bc")) for name in "abcdef"], 0)
+    assert [[job.message.id for job in hand.take(0)] for _ in range(4)] == [["a"], ["b"], ["c"], ["d", "e", "f"]]
+
+
+def test_a_stop_gives_back_what_waits() -> None:
     hand = Hand()
-    hand.receive([message("runs"), message("a"), message("b", deliveries=4), message("last", deliveries=5)], 0)
+    hand.receive([message("runs"), message("a"), message("last", deliveries=5)], 0)
     [running] = hand.take(0)
     hand.stop()
     assert (hand.want(0), hand.take(0), settle(hand, 0)) == (0, [], {})
-    hand.return_all()
-    assert settle(hand, 0) == {"releases": ["a", "b"]}
-    assert [job.message.id for job in hand.take(0)] == ["last"]
+    hand.return_waiting()
+    assert settle(hand, 0) == {"releases": [unstarted("a"), unstarted("last")]}
+    assert hand.take(0) == []
     finish(hand, running, 1)
     assert settle(hand, 1) == {"acks": ["runs"]}
 
@@ -144,8 +147,8 @@ def test_what_is_given_back_goes_last_first_as_what_is_released_later_is_ahead()
     [running] = hand.take(0)
     hand.give_back(running, "left")
     newest = settle(hand, 0)["releases"]
-    assert newest == [str(number) for number in range(2, MAX_SETTLED + 2)]
-    assert settle(hand, 0) == {"releases": [{"id": "0", "reason": "left"}, "1"]}
+    assert newest == [unstarted(str(number)) for number in range(2, MAX_SETTLED + 2)]
+    assert settle(hand, 0) == {"releases": [{"id": "0", "reason": "left"}, unstarted("1")]}
 
 
 def test_finished_jobs_linger_only_while_more_are_to_come() -> None:
@@ -172,28 +175,29 @@ def test_one_request_settles_a_limited_number_of_jobs_of_one_queue() -> None:
 
 def test_all_leases_are_renewed_in_one_request_when_a_third_of_one_has_passed() -> None:
     hand = Hand(lease=30, batch=3)
-    hand.receive(messages(3, deliveries=5), 0)
+    hand.receive(messages(3), 0)
     jobs = hand.take(0)
-    hand.receive([message("waits", deliveries=5)], 4)
     hand.renew(jobs[0], is_on=False)
     assert hand.next_time() == 10
-    assert settle(hand, 9) == {}
+    hand.receive([message("waits")], 9.8)
+    assert settle(hand, 9.9) == {}
     assert [one["id"] for one in settle(hand, 10)["extends"]] == ["1", "2", "waits"]
+    hand.take(10)
     assert (settle(hand, 10), round(hand.next_time(), 6)) == ({}, 20)
     hand.renew(jobs[0], is_on=True)
     assert len(settle(hand, 10)["extends"]) == 4
 
 
 def test_a_message_that_another_consumer_may_have_is_neither_started_nor_settled() -> None:
-    hand = Hand(lease=30)
-    hand.receive(messages(3, deliveries=5), 0)
+    hand = Hand(lease=1.2)
+    hand.receive(messages(3), 0)
     [job] = hand.take(0)
-    request = hand.settlement(10)
+    request = hand.settlement(0.45)
     assert request
     assert [one.message.id for one in hand.settled(request, Settled(stale=("0", "1")))] == ["0", "1"]
-    finish(hand, job, 11)
-    assert settle(hand, 11) == {}
-    assert [one.message.id for one in hand.take(11)] == ["2"]
+    finish(hand, job, 0.46)
+    assert settle(hand, 0.46) == {}
+    assert [one.message.id for one in hand.take(0.46)] == ["2"]
 
 
 def test_what_was_not_answered_is_sent_again_until_the_lease_is_over() -> None:

@@ -377,6 +377,19 @@ describe("work", { concurrency: true }, () => {
     assert.deepEqual((await queue.delayed()).messages.map(({ reason }) => reason), ["busy", "Error: the rest"]);
   });
 
+  test("a message that makes its batch fail does not bury the others", async () => {
+    const queue = newQueue();
+    await queue.setSettings({ max_deliveries: 2 });
+    await queue.push(["a", "bad", "c"]);
+    const handler = (messages) => {
+      if (messages.some(({ text }) => text === "bad")) throw new Error("bad");
+    };
+    const { stop } = start(queue, handler, { batch: 3, retryDelay: 0, ...silent });
+    await until(() => isEmpty(queue));
+    await stop();
+    assert.deepEqual((await dead(queue)).map(({ message }) => message), ["bad"]);
+  });
+
   test("messages of several queues are settled in their own", async () => {
     const [urgent, low] = [newQueue(), newQueue()];
     await low.push("l");

@@ -179,7 +179,10 @@ export class Worker {
   #start() {
     const { concurrency, batch = 1 } = this.#options;
     while (this.#waiting.length && this.#running.size < concurrency) {
-      this.#handle(this.#waiting.splice(0, batch).map(({ message }) => message));
+      // one that was delivered before is handled alone: it may be what made its batch fail
+      const again = this.#waiting.findIndex(({ message }) => message.deliveries > 1);
+      const number = again < 0 ? batch : Math.min(batch, Math.max(again, 1));
+      this.#handle(this.#waiting.splice(0, number).map(({ message }) => message));
     }
     clearTimeout(this.#handOver.timer);
     if (!this.#waiting.length) return;

@@ -3,6 +3,7 @@
 from seequeue.core.messages import Listed, Payload
 from seequeue.core.models import Age, Consumer, Counts, Pushed, Reason, Removed, Settings, Settled
 from seequeue.errors import (
+    BadMessage,
     JobFailed,
     LeaseExpired,
     Limited,
@@ -24,6 +25,7 @@ __all__ = [
     "AsyncMessage",
     "AsyncQueue",
     "AsyncWorker",
+    "BadMessage",
     "Consumer",
     "Counts",
     "JobFailed",

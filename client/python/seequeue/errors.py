@@ -62,7 +62,11 @@ class JobFailed(SeequeueError):
 
 
 class Reject(Exception):
-    """Raise it for a message that can never succeed: it becomes a dead letter at once, with this text as the reason."""
+    """Raise it for a message that can never succeed: it becomes a dead letter at once, and this error is its reason."""
+
+
+class BadMessage(Reject, ValueError):
+    """A message is not UTF-8 or not JSON, as the program expected. Raised in a worker, it makes it a dead letter."""
 
 
 FAMILIES: dict[str, type[SeequeueError]] = {

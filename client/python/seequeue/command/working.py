@@ -280,7 +280,7 @@ def content_type(message: Message) -> str:
     try:
         message.json()
     except ValueError:
-        with contextlib.suppress(UnicodeDecodeError):
+        with contextlib.suppress(ValueError):
             return "text/plain; charset=utf-8" if message.text else ""
         return "application/octet-stream"
     return "application/json"

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from seequeue.core.protocol import to_json
-from seequeue.errors import Refused
+from seequeue.errors import BadMessage, Refused
 
 MAX_JOB_CHARACTERS = 255
 
@@ -16,12 +16,18 @@ class Payload(bytes):
 
     @property
     def text(self) -> str:
-        """Return the message as text; UnicodeDecodeError if it is not UTF-8."""
-        return self.decode()
+        """Return the message as text; BadMessage if it is not UTF-8."""
+        try:
+            return self.decode()
+        except UnicodeDecodeError as error:
+            raise BadMessage(f"The message is not UTF-8: {error.reason} at byte {error.start}") from error
 
     def json(self) -> Any:
-        """Return the value of the message's JSON; ValueError if it is not JSON."""
-        return json.loads(self)
+        """Return the value of the message's JSON; BadMessage if it is not JSON."""
+        try:
+            return json.loads(self)
+        except (ValueError, RecursionError) as error:
+            raise BadMessage(f"The message is not JSON: {error}") from error
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {bytes(self)!r}>"

@@ -91,7 +91,7 @@ class AsyncPump:
             self.loop.call_later(seconds, self.fetching.cancel)
         self.hand.stop()
         if not self.is_fetching:
-            self.hand.return_all()
+            self.hand.return_waiting()
         self.settler.set()
 
     def stop_soon(self) -> None:
@@ -127,7 +127,7 @@ class AsyncPump:
         """Give back what waits, if this is a stop: no more will come that would be behind it in the queue."""
         self.is_fetching = False
         if self.hand.is_stopping:
-            self.hand.return_all()
+            self.hand.return_waiting()
             self._give_back_running()
         self.takers.set()
         self.settler.set()

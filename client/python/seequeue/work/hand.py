@@ -2,12 +2,12 @@
 
 A message in hand waits (it was prefetched), runs, or is finished and to be settled. As many are prefetched as the
 measured time of a job lets start within about 100 ms. What has waited for half a second is given back, as another
-consumer may be idle, but not late in its deliveries: no message may become a dead letter by being given back.
+consumer may be idle. It goes to the front, and its delivery does not count, as no work was started.
 """
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -89,7 +89,6 @@ class Hand:
         self.renew_at = math.inf  # no lease is to be renewed before
         self.retry_at = -math.inf  # when the next request may be sent, after one that was not answered
         self.is_stopping = False
-        self.has_returned = False  # at the end: what still waits is at its last delivery, and is started
 
     @property
     def is_clear(self) -> bool:
@@ -123,13 +122,14 @@ class Hand:
         self.renew_at = min(self.renew_at, now + self.lease * RENEW_AFTER)
 
     def take(self, now: float) -> list[Job]:
-        """Start the next jobs: up to `batch`, all of one queue. Return [] if there are none."""
+        """Start the next jobs: up to `batch`, all of one queue. Return [] if there are none.
+
+        A message that was delivered before is started alone: it may be the one that made its batch fail.
+        """
         jobs: list[Job] = []
-        if self.is_stopping and not self.has_returned:
-            return jobs
-        while self.waiting and len(jobs) < self.batch:
+        while self.waiting and len(jobs) < self.batch and not self.is_stopping:
             job = self.waiting[0]
-            if jobs and job.message.queue != jobs[0].message.queue:
+            if jobs and (job.message.queue != jobs[0].message.queue or job.message.deliveries > 1):
                 break
             self.waiting.popleft()
             self.waiting_bytes -= len(job.message)
@@ -137,6 +137,8 @@ class Hand:
                 job.started = self.last_start = now
                 self.running[job] = None
                 jobs.append(job)
+                if job.message.deliveries > 1:
+                    break
         return jobs
 
     def renew(self, job: Job, *, is_on: bool) -> None:
@@ -163,27 +165,20 @@ class Hand:
         if job in self.running:
             del self.running[job]
             job.kind, job.item = "releases", {"id": job.message.id, "reason": reason} if reason else job.message.id
-            self._return_waiting(may_return)
+            self.return_waiting()
             self.returned.insert(0, job)
 
     def stop(self) -> None:
-        """Take no more messages, and start no more of those that wait. `return_all` follows."""
+        """Take no more messages, and start none of those that wait. `return_waiting` follows, when no more can come."""
         self.is_stopping = True
 
-    def return_all(self) -> None:
-        """Give back what waits, when no more can come. What is at its last delivery stays, to be started."""
-        self.has_returned = True
-        self._return_waiting(lambda job: job.message.deliveries < job.message.max_deliveries)
-
-    def _return_waiting(self, may: Callable[[Job], bool]) -> None:
-        waiting, self.waiting = self.waiting, deque()
-        for job in waiting:
-            if may(job):
-                self.waiting_bytes -= len(job.message)
-                job.kind = "releases"
-                self.returned.append(job)
-            else:
-                self.waiting.append(job)
+    def return_waiting(self) -> None:
+        """Give back what waits."""
+        for job in self.waiting:
+            job.kind, job.item = "releases", {"id": job.message.id, "unstarted": True}
+        self.returned += self.waiting
+        self.waiting.clear()
+        self.waiting_bytes = 0
 
     # --- settling
 
@@ -192,7 +187,7 @@ class Hand:
         if now < self.retry_at or self.settling:
             return None
         if now >= self._late_at():
-            self._return_waiting(may_return)
+            self.return_waiting()
         extended = self._to_extend(now)
         if not extended and now < self._settle_at():
             return None
@@ -225,8 +220,7 @@ class Hand:
 
     def _late_at(self) -> float:
         """Return when the first of what waits is to be given back."""
-        first = next((job for job in self.waiting if may_return(job)), None)
-        return first.received + MAX_WAIT_IN_HAND if first else math.inf
+        return self.waiting[0].received + MAX_WAIT_IN_HAND if self.waiting else math.inf
 
     def _to_extend(self, now: float) -> list[Job]:
         """Return the jobs whose leases are to be renewed: all, as soon as one of them is due."""
@@ -263,8 +257,3 @@ class Hand:
     def next_time(self) -> float:
         """Return when `settlement` will have something to send if nothing happens; infinity if never."""
         return max(min(self._settle_at(), self._late_at(), self.renew_at), self.retry_at)
-
-
-def may_return(job: Job) -> bool:
-    """Return whether a message that was not started may be given back: in the first half of its deliveries."""
-    return 2 * job.message.deliveries <= job.message.max_deliveries

@@ -108,7 +108,7 @@ class Pump:
             is_first, self.must_stop = not self.hand.is_stopping, True
             self.hand.stop()
             if not self.is_fetching:
-                self.hand.return_all()
+                self.hand.return_waiting()
             for one in (self.takers, self.fetcher, self.settler):
                 one.notify_all()
         if is_first and self.is_fetching:
@@ -133,7 +133,7 @@ class Pump:
         self.poll.interrupt()
         fetching.join(seconds)
         with self.lock:
-            self.hand.return_all()
+            self.hand.return_waiting()
             for job in [*self.hand.running][::-1]:
                 self.give_back(job, reason)
             self.is_closing = True
@@ -167,7 +167,7 @@ class Pump:
         with self.lock:
             self.is_fetching = False
             if self.hand.is_stopping:
-                self.hand.return_all()
+                self.hand.return_waiting()
             self.takers.notify_all()
             self.settler.notify()
 

@@ -74,8 +74,8 @@ def worker(
 
     `concurrency` is the number of threads, or of tasks of an AsyncQueue, whose function can be a coroutine function.
     With `batch` above 1 the function is called with a list of 1 to `batch` messages of one queue: an error is that of
-    all which it has not acked, released or rejected itself. `executor` runs the function elsewhere: a
-    ProcessPoolExecutor, or a function that makes one, so that a broken one is replaced.
+    all which it has not acked, released or rejected itself. Those are then delivered one by one. `executor` runs the
+    function elsewhere: a ProcessPoolExecutor, or a function that makes one, so that a broken one is replaced.
 
     At the end the function may finish for `grace` seconds; then its messages go back to the front of the queue, as
     those do at once that were reserved ahead, while the work is quick. `more_queues` are taken from when those before
