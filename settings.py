@@ -222,6 +222,9 @@ class Settings:
         "`[name=]key[@left]`, separated by commas, or `*`",
         "lists of other programs on this Redis, to be looked at as queues, see [Lists](lists.md); `*`: all of them",
     )
+    lists_writable: bool = _flag(
+        "LISTS_WRITABLE", "1: allow push, remove, clear, restore and move on those lists; never pop or reserve"
+    )
     own_lists: tuple[str, ...] = _setting(
         "OWN_LISTS",
         "",

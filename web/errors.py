@@ -121,7 +121,8 @@ REQUEST_ERRORS = {  # code -> row
     "attached_list": ErrorCode(
         403,
         "This list belongs to another program.",
-        "Use that program. If `attached` says `sidekiq` and the queue is yours, add its name to `OWN_LISTS`.",
+        "Use that program; `LISTS_WRITABLE` allows some changes. If the queue is yours although `attached` says "
+        "`sidekiq`, add its name to `OWN_LISTS`.",
         ANY,
     ),
     "not_found": ErrorCode(404, "Not found.", "Check the path.", ANY),

@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Callable
-from functools import cached_property, lru_cache, partial
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -102,8 +102,15 @@ class Services:
     def attached_lists(self) -> AttachedLists:
         """The lists of other programs."""
         settings = self.settings
-        is_shared = not settings.embedded
-        return AttachedLists(self.client, settings.lists, settings.queue_prefix, settings.own_lists, is_shared)
+        return AttachedLists(
+            self.client,
+            settings.lists,
+            settings.queue_prefix,
+            own=settings.own_lists,
+            is_shared=not settings.embedded,
+            is_writable=settings.lists_writable,
+            siblings=self.queue,
+        )
 
     @cached_property
     def attached_tracker(self) -> KeyNotifications:
@@ -127,7 +134,12 @@ class Services:
     def _queues(self) -> Callable[[str], ReliableQueue]:
         """The queues by name, as every request needs one; they have no state of their own."""
         settings = self.settings
-        make = partial(ReliableQueue, self.client, prefix=settings.queue_prefix, max_deliveries=settings.max_deliveries)
+
+        def make(name: str) -> ReliableQueue:
+            queue = ReliableQueue(self.client, name, settings.queue_prefix, settings.max_deliveries)
+            queue.siblings = self.queue
+            return queue
+
         return lru_cache(maxsize=MAX_QUEUES)(make)
 
     def queue_feed(self, queue: ReliableQueue) -> QueueFeed:

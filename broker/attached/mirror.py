@@ -22,13 +22,16 @@ class MirroredClient:
         found: list[bytes] = self._client.lrange(key, *_mirrored(start, stop))
         return found[::-1]
 
+    def lpush(self, key: str, *messages: bytes) -> int:
+        return int(self._client.rpush(key, *messages))
+
 
 class MirroredPipeline:
     """A pipeline of a MirroredClient."""
 
     def __init__(self, pipeline: Any) -> None:
         self._pipeline = pipeline
-        self._kinds: list[str] = []  # of the commands so far: lrange, lpos or other
+        self._kinds: list[str] = []  # of the commands so far: lrange, lpush, lpos or other
 
     def __enter__(self) -> "MirroredPipeline":
         self._pipeline.__enter__()
@@ -44,6 +47,10 @@ class MirroredPipeline:
     def lrange(self, key: str, start: int, stop: int) -> None:
         self._kinds.append("lrange")
         self._pipeline.lrange(key, *_mirrored(start, stop))
+
+    def lpush(self, key: str, *messages: bytes) -> None:
+        self._kinds.append("lpush")
+        self._pipeline.rpush(key, *messages)
 
     def lpos(self, key: str, value: bytes, rank: int) -> None:
         """Find a value; the length of the list must be read next, as it turns the index."""

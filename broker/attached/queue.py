@@ -1,7 +1,8 @@
 """A list of another program, read as a queue.
 
 It is read by commands that only read, and without scripts, so a user who may only read its keys suffices, and nothing
-on that Redis changes. Leases, delays, dead letters, results and settings it has none of.
+on that Redis changes. Leases, delays, dead letters, results and settings it has none of. To push, remove, clear, move
+and restore are the operations of any queue; they keep what an undo needs in keys beside the list.
 """
 
 from collections.abc import Mapping
@@ -13,6 +14,7 @@ import redis
 from broker.attached.beside import counts_beside, read_beside
 from broker.attached.mirror import MirroredClient
 from broker.attached.names import AttachedList
+from broker.keys import LeftKey
 from broker.models import (
     Consumer,
     Details,
@@ -26,6 +28,7 @@ from broker.models import (
 from broker.queue import ReliableQueue
 from broker.reasons import Reason
 
+TIDYING = ("push", "remove", "clear", "restore", "move")  # what LISTS_WRITABLE allows
 MAX_READ_BYTES = 1 << 20  # of messages that one call reads, if they are of the average size
 SUMMARY_END = 500  # bytes at each end of a message that stand for it, as in show.lua
 
@@ -35,11 +38,12 @@ class AttachedQueue(ReliableQueue):
 
     runs_scripts = False
 
-    def __init__(self, client: Any, attached: AttachedList) -> None:
+    def __init__(self, client: Any, attached: AttachedList, may: tuple[str, ...] = ()) -> None:
+        """`may` are the operations that change the list and are allowed."""
         super().__init__(MirroredClient(client) if attached.left else client, attached.name)
-        self.attached = attached
+        self.attached, self.may = attached, may
         self.client_for_large = self.client
-        self.key, self.key_prefix = attached.key, "{" + attached.key + "}:"
+        self._set_keys(LeftKey(attached.key) if attached.left else attached.key, "{" + attached.key + "}:")
         self.beside_counts = counts_beside(attached.key)
 
     @property
@@ -47,9 +51,14 @@ class AttachedQueue(ReliableQueue):
         """The keys that say all that is shown of it."""
         return (self.key, *(key for _, key in self.beside_counts.values()))
 
+    def _cleared_key(self, undo: str) -> str:
+        key = super()._cleared_key(undo)
+        return LeftKey(key) if self.attached.left else key  # it keeps the direction of the list
+
     def about(self) -> dict[str, object]:
         """Return what is to be known of a list of another program."""
-        return {"key": self.key, "taken_from": "left" if self.attached.left else "right", "why": self.attached.why}
+        end = "left" if self.attached.left else "right"
+        return {"key": self.key, "taken_from": end, "why": self.attached.why, "may": list(self.may)}
 
     def beside(self) -> dict[str, int]:
         """Return what its program keeps beside it: name -> number."""

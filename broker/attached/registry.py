@@ -4,18 +4,20 @@ Sidekiq's queues have the keys that ours have by default, `queue:<name>`. Its se
 """
 
 import logging
+import re
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import redis
 
 from broker.attached.names import FROM_THE_LEFT, AttachedList, ListsSetting, name_of, with_names
-from broker.attached.queue import AttachedQueue
+from broker.attached.queue import TIDYING, AttachedQueue
 from broker.connections.cluster import each_primary
 from broker.connections.errors import NotSent, find_fault
-from broker.keys import digest_of, tagged_key_pattern
+from broker.keys import digest_of
+from broker.queue import ReliableQueue
 from RedisQueue import list_key
 
 SIDEKIQ_PREFIX, SIDEKIQ_QUEUES = "queue:", "queues"
@@ -24,6 +26,7 @@ SCAN_INTERVAL = 30.0  # seconds between two scans for lists, at least,
 SCAN_REST_FACTOR = 100  # and as a multiple of the time it took
 SCAN_COUNT = 1000  # keys a step
 MAX_FOUND = 1000  # lists that `*` attaches
+_BESIDE = re.compile(r"\{.+\}:")  # keys beside a list: dead letters, and what was cleared
 
 log = logging.getLogger(__name__)
 
@@ -31,8 +34,23 @@ log = logging.getLogger(__name__)
 class AttachedLists:
     """The attached lists of one Redis. It looks for new ones when it is asked, at most once in a while."""
 
-    def __init__(self, client: Any, setting: ListsSetting, prefix: str, own: Iterable[str], is_shared: bool) -> None:
-        """`own` are queues that are ours although Sidekiq names them; `is_shared`: others may use that Redis."""
+    def __init__(
+        self,
+        client: Any,
+        setting: ListsSetting,
+        prefix: str,
+        *,
+        own: Iterable[str] = (),
+        is_shared: bool = True,
+        is_writable: bool = False,
+        siblings: Callable[[str], ReliableQueue] | None = None,
+    ) -> None:
+        """`own` are queues that are ours although Sidekiq names them; `is_shared`: others may use that Redis.
+
+        With `is_writable` the lists can be tidied up. `siblings` finds a queue to which messages are moved.
+        """
+        self._may = TIDYING if is_writable else ()
+        self._siblings = siblings
         self.client, self.prefix, self.every = client, prefix, setting.every
         self._own = frozenset(own)
         self._looks_for_sidekiq = is_shared and prefix == SIDEKIQ_PREFIX
@@ -114,13 +132,12 @@ class AttachedLists:
 
     def _scan(self) -> None:
         """Find all lists that are neither ours nor named in the settings."""
-        beside = tagged_key_pattern(self.prefix)
         known = {one.key for one in self._set.values()}
         keys = set[str]()
         for server in each_primary(self.client):
             for raw in server.scan_iter(count=SCAN_COUNT, _type="list"):
                 key = raw.decode(errors="replace")
-                if not (key.startswith(self.prefix) or beside.match(key) or key in known or "\ufffd" in key):
+                if not (key.startswith(self.prefix) or key in known or _BESIDE.match(key) or "\ufffd" in key):
                     keys.add(key)
                 if len(keys) >= MAX_FOUND:
                     break
@@ -138,7 +155,8 @@ class AttachedLists:
         known, queues = self._queues, dict[str, AttachedQueue]()
         for name, one in attached.items():
             is_same = name in known and known[name].attached == one
-            queues[name] = known[name] if is_same else AttachedQueue(self.client, one)
+            queues[name] = known[name] if is_same else AttachedQueue(self.client, one, self._may)
+            queues[name].siblings = self._siblings
         if self.prefix:  # a queue of ours that is the same list goes by its own name too
             for queue in list(queues.values()):
                 if queue.key.startswith(self.prefix):

@@ -70,7 +70,7 @@ followWhileVisible(
   () => {
     const handlers = {
       queue(state) {
-        if (state.attached) document.body.classList.add("read-only"); // a list of another program
+        if (state.attached) document.body.classList.add(state.attached.may.length ? "attached" : "read-only");
         store.change(receiveState, state, Date.now(), client.clockOffset);
       },
       connection(now, error) {

@@ -28,7 +28,7 @@ UNESCAPED = (
     "In {}, + was decoded to a blank and %XX to a byte; to keep them, send the text with curl's --data-urlencode."
 )
 
-# The operations that a list of another program has.
+# The operations that only read a list of another program; its `may` has the others.
 READING_ATTACHED = {"count", "all", "reserved", "delayed", "consumers", "events", "reasons", "get_settings"}
 
 Answer = dict[str, object]
@@ -130,7 +130,8 @@ def _run_on_queue(request: Request, operation: Operation, name: str | None) -> R
     text = request.settings.queue_name if name is None else name
     names = validate_names(text) if operation.several and "," in text else [validate_name(text)]
     queues = [request.services.queue(name) for name in names]
-    if operation.id not in READING_ATTACHED and any(isinstance(queue, AttachedQueue) for queue in queues):
+    attached = [queue for queue in queues if isinstance(queue, AttachedQueue)]
+    if any(operation.id not in READING_ATTACHED and operation.id not in queue.may for queue in attached):
         raise ApiError("attached_list")
     try:
         takes_key = operation.idempotent and len(queues) == 1

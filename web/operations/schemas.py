@@ -100,8 +100,9 @@ ATTACHED = fields(
             "description": "Why it is not a queue of this app: `LISTS` names it, `LISTS=*` found it, or Sidekiq names "
             "it as its own.",
         },
+        "may": list_of({"type": "string"}, "The operations that may change it: none without `LISTS_WRITABLE`."),
     }
-) | {"description": "Only of a list of another program, which can be read but not changed here."}
+) | {"description": "Only of a list of another program, which can be neither popped nor reserved here."}
 BESIDE = {
     "type": "object",
     "additionalProperties": {"type": "integer", "minimum": 0},

@@ -172,7 +172,7 @@ def move(
     target = request.services.queue(to)
     if target.key == queue.key:
         raise ApiError("same_queue", parameter="to")
-    if isinstance(target, AttachedQueue):
+    if isinstance(target, AttachedQueue) and "push" not in target.may:
         raise ApiError("attached_list", parameter="to")
     if position is not None or message is not None:
         for name, value in (("max", max), ("contains", contains), ("reason", reason)):
