@@ -15,9 +15,22 @@ from web.input.body import JSON
 from web.input.parameters import Flag, Integer
 from web.input.raw_json import NDJSON
 from web.live.age import age_of, record_state
-from web.live.queue_feed import MAX_NEXT, QueueReader
+from web.live.queue_feed import MAX_NEXT, QueueReader, attached_facts
 from web.operations.operation import Answer, Example, operation
-from web.operations.schemas import AGE, COUNTS, fields, flag, list_of, message, ref, success, text, whole
+from web.operations.schemas import (
+    AGE,
+    ATTACHED,
+    BESIDE,
+    COUNTS,
+    fields,
+    flag,
+    list_of,
+    message,
+    ref,
+    success,
+    text,
+    whole,
+)
 from web.operations.shared import CONTAINS, READING, REASON, WAITING_ERRORS, WINDOW, prefers, stream_answer
 from web.request import Request
 
@@ -34,7 +47,14 @@ HELD = {
 @operation(
     "GET",
     READING,
-    answers=(success("Counts", {"message": text("`count` as text.", pattern="^[0-9]+$"), **COUNTS, "age": AGE}),),
+    answers=(
+        success(
+            "Counts",
+            {"message": text("`count` as text.", pattern="^[0-9]+$"), **COUNTS, "age": AGE},
+            attached=ATTACHED,
+            beside=BESIDE,
+        ),
+    ),
     example=Example(
         {"success": True, "message": "1", **QueueCounts(1).as_dict(), "age": {"seconds": 402, "at_least": False}}
     ),
@@ -44,10 +64,19 @@ def count(request: Request, queue: ReliableQueue) -> Answer:
 
     `age` says how long the next message has waited, as far as this instance knows from the last half hour.
     docs/guarantees.md says when it is exact.
+
+    A list of another program (`LISTS`) also has `attached` and `beside`, here, in `events`, and in the list of all
+    queues `attached` alone.
     """
     state, history = queue.state(1), request.services.history
     age = age_of(record_state(history, queue.name, state), history)
-    return {"success": True, "message": str(state.counts.count), **state.counts.as_dict(), "age": age}
+    return {
+        "success": True,
+        "message": str(state.counts.count),
+        **state.counts.as_dict(),
+        "age": age,
+        **attached_facts(queue),
+    }
 
 
 @operation(

@@ -91,6 +91,24 @@ AGE = {
     "description": "How long the next message has waited: `seconds`, and `at_least` if it may be any longer. Null if "
     "nothing is known, or if no message waits.",
 }
+ATTACHED = fields(
+    {
+        "key": text("The key of the list in Redis."),
+        "taken_from": {"enum": ["left", "right"], "description": "The end from which its program takes."},
+        "why": {
+            "enum": ["LISTS", "*", "sidekiq"],
+            "description": "Why it is not a queue of this app: `LISTS` names it, `LISTS=*` found it, or Sidekiq names "
+            "it as its own.",
+        },
+        "may": list_of({"type": "string"}, "The operations that may change it: none without `LISTS_WRITABLE`."),
+    }
+) | {"description": "Only of a list of another program, which can be neither popped nor reserved here."}
+BESIDE = {
+    "type": "object",
+    "additionalProperties": {"type": "integer", "minimum": 0},
+    "description": "Only of a list of another program: the number of messages that it keeps elsewhere, by its own "
+    "name, such as `unacked`.",
+}
 PREVIEW = {
     "preview": message("With `preview`: the first characters, instead of `message`."),
     "bytes": whole("With `preview`: the size of the whole message."),
