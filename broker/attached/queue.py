@@ -5,7 +5,9 @@ on that Redis changes. Leases, delays, dead letters, results and settings it has
 and restore are the operations of any queue; they keep what an undo needs in keys beside the list.
 """
 
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from types import MappingProxyType
 from typing import Any
 
@@ -18,6 +20,7 @@ from broker.keys import LeftKey
 from broker.models import (
     Consumer,
     Details,
+    Found,
     InFlight,
     NextMessage,
     QueueCounts,
@@ -27,6 +30,7 @@ from broker.models import (
 )
 from broker.queue import ReliableQueue
 from broker.reasons import Reason
+from broker.summaries import MAX_READ, summarize
 
 TIDYING = ("push", "remove", "clear", "restore", "move")  # what LISTS_WRITABLE allows
 MAX_READ_BYTES = 1 << 20  # of messages that one call reads, if they are of the average size
@@ -68,18 +72,40 @@ class AttachedQueue(ReliableQueue):
             return read_beside(self.beside_counts, pipeline.execute(raise_on_error=False))
 
     def state(self, heads: int = 0, offset: int = 0, head_bytes: int = 0) -> State:
-        """Return the count, and the first `head_bytes` bytes of `heads` messages after the first `offset`."""
+        """Return the count, and `heads` messages after the first `offset`, each with at least `head_bytes` bytes.
+
+        They are whole as far as a summary needs them.
+        """
         messages, count = self._read(heads, offset)
         next_message = None
         if messages and offset == 0:
             first = messages[0]
             next_message = NextMessage(b"%d" % len(first) + first[:SUMMARY_END] + first[-SUMMARY_END:])
-        shown = [(message[:head_bytes], len(message)) for message in messages]
+        shown = [(message[: max(head_bytes, MAX_READ)], len(message)) for message in messages]
         return State(QueueCounts(count), shown, None, next_message)
 
     def details(self, heads: int, offset: int, head_bytes: int) -> list[tuple[bytes, int, Details]]:
         """Return as `state` does; nothing is known of the history of a message."""
-        return [(message[:head_bytes], len(message), Details()) for message in self._read(heads, offset)[0]]
+        end = max(head_bytes, MAX_READ)
+        return [(message[:end], len(message), Details()) for message in self._read(heads, offset)[0]]
+
+    def find(
+        self, text: str, head_bytes: int, offset: int = 0, details: bool = False, reason: str | None = None
+    ) -> Iterator[list[Found]]:
+        """Search as in any queue, in summaries as well."""
+        return super().find(text, max(head_bytes, MAX_READ), offset, details, reason)
+
+    def _contains(self, message: bytes, text: bytes) -> bool:
+        if super()._contains(message, text):
+            return True
+        time.sleep(0)
+        found = summarize(message, self.key)
+        return found is not None and text in found.text.encode().lower()
+
+    def summary(self, head: bytes, size: int) -> dict[str, object] | None:
+        """Return the summary of a message of `size` bytes; None if its shape is not known."""
+        found = summarize(head, self.key, len(head) == size)
+        return asdict(found) if found else None
 
     def _read(self, limit: int, offset: int) -> tuple[list[bytes], int]:
         """Return up to `limit` messages, fewer if they are large, and the length of the list."""

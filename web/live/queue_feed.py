@@ -13,8 +13,9 @@ from broker.attached.notifications import KeyNotifications
 from broker.attached.queue import AttachedQueue
 from broker.changes.notifications import ChangeNotifications
 from broker.queue import ReliableQueue
+from web.answers import content_of
 from web.errors import from_redis
-from web.input.codec import compact, preview
+from web.input.codec import compact
 from web.live.age import Arrival, age_of, record_state
 from web.live.feed import Feed, Reader
 from web.live.history import History
@@ -81,7 +82,7 @@ class QueueFeed(Feed):
             raise
         arrival = record_state(self.history, self.queue.name, state, watched=True)
         self.polled_step = self.history.current_step()
-        heads = [preview(head, size, PREVIEW_CHARACTERS) for head, size in state.heads]
+        heads = [content_of(self.queue, head, size, PREVIEW_CHARACTERS) for head, size in state.heads]
         self._publish(Event("queue", {"name": self.queue.name, **state.counts.as_dict(), **more}, heads, arrival))
         if not self.tracker.is_live:
             return max(POLL_INTERVAL, feeds / MAX_POLLS)

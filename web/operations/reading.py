@@ -125,6 +125,8 @@ def all_messages(
     If the last lease ended without an `ack`, the reason is "lease expired". The details of a failed message are kept
     for an hour, those of a dead letter as long as it exists. A dead letter that is moved back keeps them until it
     is acked or popped, at most a week. Identical dead letters share the latest details.
+
+    Messages in a list of another program have a `summary` where their shape is known, and `contains` searches it too.
     """
     count = queue.state().counts.count  # this also returns the messages that are due
     size = min(max(0, count - offset), count if limit is None else limit)

@@ -109,6 +109,22 @@ BESIDE = {
     "description": "Only of a list of another program: the number of messages that it keeps elsewhere, by its own "
     "name, such as `unacked`.",
 }
+SUMMARY = fields(
+    {
+        "shape": text("The program that wrote it, such as `celery`."),
+        "text": text("What it is, in one line, such as `t.charge(4, amount=6.0)`."),
+        "facts": {
+            "type": "object",
+            "additionalProperties": {"type": ["string", "number", "boolean"]},
+            "description": "What else is known, by name: `id`, `tries` (earlier ones), `queue`, `error` and others. "
+            "Times are Unix seconds: `due`, `expires`, `created`, `enqueued`, `failed`, `time`. A time without a time "
+            "zone is text.",
+        },
+    }
+) | {
+    "description": "Only of a message in a list of another program, with `preview`, `contains` or `details`, if its "
+    "shape is known."
+}
 PREVIEW = {
     "preview": message("With `preview`: the first characters, instead of `message`."),
     "bytes": whole("With `preview`: the size of the whole message."),
@@ -160,6 +176,7 @@ SHARED: dict[str, Schema] = {
             position=whole("With `contains` or `reason`: its position; 0 is popped next."),
             message=message(),
             **PREVIEW,
+            summary=SUMMARY,
             deliveries=whole("With `details`: number of deliveries so far, also those before it became a dead letter."),
             reason=REASON,
             failed=FAILED,
