@@ -33,7 +33,9 @@ class Script:
     def mirrored(self, *places: int) -> "Script":
         """Return the script for lists that are taken from the left, which have these places in KEYS, from 1."""
         mirrored = f"{self._options['prefix']}local MIRRORED = {{{','.join(map(str, places))}}}\n"
-        return Script(self._files[0], "mirror", *self._files[1:], **self._options | {"prefix": mirrored})
+        after_shared = self._files.index("shared") + 1
+        files = (*self._files[:after_shared], "mirror", *self._files[after_shared:])
+        return Script(*files, **self._options | {"prefix": mirrored})
 
     def run(self, client: Any, keys: Sequence[str], arguments: Sequence[Any]) -> list[Any]:
         """Call the script until it is done; return its answer without the status.

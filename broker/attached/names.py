@@ -15,6 +15,7 @@ EVERY_LIST = "*"
 LEFT = "@left"
 PRIORITY_MARK = "\x06\x16"  # kombu's separator of a list and its priority
 PRIORITIES = (3, 6, 9)  # kombu's priority_steps; 0 is the list itself
+_OTHER_END = re.compile(r"@(?:l|r|$)[a-z]*$", re.IGNORECASE)  # a misspelled @left
 FROM_THE_LEFT = re.compile(r"(?:.*:)?(?:resque:queue|queues):[^:]+")  # Resque and Laravel
 
 
@@ -25,7 +26,7 @@ class AttachedList:
     name: str
     key: str
     left: bool = False  # whether its program takes from the left end
-    why: str = "LISTS"  # or "sidekiq"
+    why: str = "LISTS"  # or "*", or "sidekiq"
     shown_empty: bool = True  # whether it is listed even if it holds nothing
 
 
@@ -43,7 +44,7 @@ class ListsSetting:
 def parse_lists(text: str) -> ListsSetting:
     """Return the value of LISTS: `[name=]key[@left]`, separated by commas. In a key, `\\x06` is that byte.
 
-    A list that has no name of its own gets one from `with_prefix`, as the prefix is another setting.
+    A list that has no name of its own gets one from `with_names`, as the prefix is another setting.
 
     Raises:
         ValueError: an entry is malformed, or a key or a name is there twice. The text continues "LISTS".
@@ -60,8 +61,8 @@ def parse_lists(text: str) -> ListsSetting:
 def _parse_entry(entry: str) -> AttachedList:
     name, equals, key = entry.rpartition("=")
     left = key.endswith(LEFT)
-    key = re.sub(r"\\x([0-9a-fA-F]{2})", lambda match: chr(int(match[1], 16)), key.removesuffix(LEFT))
-    if not key or "@" in key[-6:]:
+    key = re.sub(r"\\x([0-7][0-9a-fA-F])", lambda match: chr(int(match[1], 16)), key.removesuffix(LEFT))
+    if not key or _OTHER_END.search(key):
         raise ValueError(f"must be keys such as celery, mails=celery:mails or resque:queue:high@left, not {entry!a}")
     if "*" in key:
         raise ValueError(f"takes no pattern but * alone, not {entry!a}")

@@ -62,7 +62,7 @@ class AttachedQueue(ReliableQueue):
     def about(self) -> dict[str, object]:
         """Return what is to be known of a list of another program."""
         end = "left" if self.attached.left else "right"
-        return {"key": self.key, "taken_from": end, "why": self.attached.why, "may": list(self.may)}
+        return {"key": self.attached.key, "taken_from": end, "why": self.attached.why, "may": list(self.may)}
 
     def beside(self) -> dict[str, int]:
         """Return what its program keeps beside it: name -> number."""

@@ -8,6 +8,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterable
+from concurrent.futures import Future
 from typing import Any
 
 import redis
@@ -16,7 +17,7 @@ from broker.attached.names import FROM_THE_LEFT, AttachedList, ListsSetting, nam
 from broker.attached.queue import TIDYING, AttachedQueue
 from broker.connections.cluster import each_primary
 from broker.connections.errors import NotSent, find_fault
-from broker.keys import digest_of
+from broker.keys import digest_of, is_name
 from broker.queue import ReliableQueue
 from RedisQueue import list_key
 
@@ -58,6 +59,7 @@ class AttachedLists:
         self._found: dict[str, AttachedList] = {}  # by `*`
         self._sidekiq: dict[str, AttachedList] = {}
         self._lock = threading.Lock()
+        self._looking: Future[None] | None = None
         self._next_look = self._next_scan = 0.0  # monotonic
         self._queues: dict[str, AttachedQueue] = {}
         self._names_of: dict[bytes, set[str]] = {}
@@ -89,20 +91,29 @@ class AttachedLists:
         if not (self._looks_for_sidekiq or self.every) or time.monotonic() < self._next_look:
             return
         is_first = self._next_look == 0
-        if not self._lock.acquire(blocking=is_first):
-            return
-        try:
-            if time.monotonic() >= self._next_look:
-                self._look()
-                self._next_look = time.monotonic() + SIDEKIQ_INTERVAL
-        except redis.RedisError as error:
-            if is_first and isinstance(error, (redis.ConnectionError, redis.TimeoutError)) and not find_fault(error):
-                raise error if isinstance(error, NotSent) else NotSent(str(error)) from error  # nothing was changed
-            if is_first:
-                raise
+        with self._lock:
+            looking, is_leader = self._looking or Future(), self._looking is None
+            self._looking = looking
+        if is_leader:
+            self._look_for(looking)
+        if is_first and (error := looking.exception()):
+            raise error
+        if is_leader:
             self._next_look = time.monotonic() + SIDEKIQ_INTERVAL
+
+    def _look_for(self, looking: "Future[None]") -> None:
+        """Look, and let all that wait for it know how it ended."""
+        try:
+            self._look()
+            looking.set_result(None)
+        except BaseException as error:
+            is_lost = isinstance(error, (redis.ConnectionError, redis.TimeoutError)) and not find_fault(error)
+            unchanged = is_lost and not isinstance(error, NotSent)  # nothing was changed, though the reply is lost
+            looking.set_exception(NotSent(str(error)) if unchanged else error)
+            if not isinstance(error, redis.RedisError):
+                raise
         finally:
-            self._lock.release()
+            self._looking = None
 
     def _look(self) -> None:
         if self._looks_for_sidekiq:
@@ -117,9 +128,12 @@ class AttachedLists:
     def _look_for_sidekiq(self) -> None:
         try:
             names = {name.decode(errors="replace") for name in self.client.smembers(SIDEKIQ_QUEUES)}
-        except redis.ResponseError:  # of another type, so it is not Sidekiq's, or not permitted
+        except redis.exceptions.NoPermissionError:
+            self._looks_for_sidekiq = False  # each try would be an entry in the server's log
+            return
+        except redis.ResponseError:  # of another type, so it is not Sidekiq's
             names = set()
-        for name in sorted(names - self._own - self._sidekiq.keys()):
+        for name in sorted(filter(is_name, names - self._own - self._sidekiq.keys())):
             self._sidekiq[name] = AttachedList(name, list_key(name, self.prefix), why="sidekiq", shown_empty=False)
             log.warning(
                 "The queue %s belongs to Sidekiq, whose set `%s` names it, so it is only looked at. "

@@ -5,8 +5,10 @@ from typing import Any
 
 import pytest
 
+from broker import scan
 from broker.attached import registry
-from broker.attached.names import parse_lists
+from broker.attached.names import AttachedList, parse_lists
+from broker.attached.queue import AttachedQueue
 from broker.connections.connection import connect
 from settings import Settings
 from tests.conftest import AppOn
@@ -60,6 +62,13 @@ def test_position_0_is_what_its_program_takes_next(backend: Any, lists_on: Calla
     )
     taken = (backend.rpop if end == "right" else backend.lpop)("theirs")
     assert taken == messages[0].encode() and shown("limit=1") == messages[1:2]
+
+
+@pytest.mark.parametrize("left", [False, True])
+def test_the_place_of_a_message_is_counted_from_its_end(database: Any, left: bool) -> None:
+    (database.rpush if left else database.lpush)("theirs", "a", "b", "c", "d", "b")
+    queue = AttachedQueue(database, AttachedList("theirs", "theirs", left))
+    assert [scan._count_before(queue, message) for message in (b"a", b"b", b"d", b"x")] == [0, 1, 3, None]
 
 
 def test_a_search_goes_on_while_the_program_takes_from_the_left(database: Any, lists_on: Callable[..., Any]) -> None:
@@ -217,11 +226,12 @@ def test_changes_are_seen_at_once_and_only_these_keys_are_reported(
     client.sadd("_kombu.binding.celery", "x")
     queue, every = Follower(app, "/api/queue/celery/events"), Follower(app, "/api/events")
     until(lambda: client.info("stats")["tracking_total_keys"] == 6)  # the list, three priorities, and two beside it
-    assert client.info("stats")["tracking_total_prefixes"] == 2  # of our own queues
+    until(lambda: client.info("stats")["tracking_total_prefixes"] == 2)  # of our own queues
     for count in (1, 2, 3):
         client.lpush("celery", count)
         queue.until_count(count)
         until(lambda: every.last["queues"] and every.last["queues"][0]["count"] == client.llen("celery"))
+    until(lambda: client.info("stats")["tracking_total_keys"] == 6, 20)  # what was reported is read again
     assert queue.last["age"] is not None
     client.hset("unacked", "tag", "x")
     until(lambda: queue.last["beside"] == {"unacked": 1})
@@ -248,7 +258,7 @@ def test_new_lists_are_found_later_and_what_sidekiq_no_longer_names_is_ours(
 
 def test_while_it_is_not_known_whose_a_list_is_nothing_is_changed(proxy: Proxy, app_on: AppOn, name: str) -> None:
     client = connect(proxy.url)
-    http = app_on(Settings(redis_url=proxy.url), client).test_client()
+    http: Any = app_on(Settings(redis_url=proxy.url), client).test_client()
     proxy.cut("SMEMBERS")
     answer = http.post(f"/api/queue/{name}/push", json={"message": "x"})
     assert (answer.status_code, answer.json["error"]) == (503, "redis_unavailable")

@@ -116,7 +116,7 @@ def test_a_list_at_either_end_behaves_as_a_queue_of_ours(lists: Lists, end: str)
             undos.append((theirs["undo"], ours["undo"]))
         assert {**theirs, "undo": ""} == {**ours, "undo": ""}, (operation, sent)
 
-    for step in range(300):
+    for step in range(150):
         waiting = lists.shown(end)
         assert waiting == lists.shown("ours")
         position = chance.randrange(len(waiting) + 1)

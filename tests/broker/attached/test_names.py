@@ -40,6 +40,7 @@ def test_a_list_under_our_prefix_has_the_name_of_its_queue() -> None:
 
 def test_every_list_can_be_attached() -> None:
     assert parse_lists("*") == ListsSetting((), every=True)
+    assert parse_lists("jobs@eu").lists[0].key == "jobs@eu"  # no direction
     assert parse_lists(" ,") == ListsSetting() and not parse_lists("")
 
 
