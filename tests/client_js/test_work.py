@@ -127,7 +127,8 @@ def test_each_example_of_the_readme_runs(project: Project, app: App, store: Any,
     with program(project, app, "example.mjs") as process:
         left = [*lines]  # in any order, as a hook prints once the server has answered
         while left:
-            assert (printed := next_line(process)), left
+            printed = next_line(process)
+            assert printed, left
             left = [line for line in left if line != printed and not re.fullmatch(line, printed)]
         if "SIGTERM" in EXAMPLES[number]:
             process.send_signal(signal.SIGTERM)
