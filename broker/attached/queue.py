@@ -128,6 +128,9 @@ class AttachedQueue(ReliableQueue):
     ) -> list[InFlight]:
         return []
 
+    def sweep(self) -> float | None:
+        return None
+
     def stats(self) -> QueueStats:
         return QueueStats(0, 0)
 

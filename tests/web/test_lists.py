@@ -1,6 +1,7 @@
 """Lists of other programs: they are shown as queues, from the end where they are taken, and never changed."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -254,6 +255,22 @@ def test_new_lists_are_found_later_and_what_sidekiq_no_longer_names_is_ours(
     assert http.post("/api/queue/pop").json["error"] == "attached_list"
     database.delete("queues")
     assert http.post("/api/queue/pop").json["error"] == "empty"
+
+
+def test_a_wait_takes_nothing_from_a_queue_that_sidekiq_begins_to_use(
+    database: Any, lists_on: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry, "SIDEKIQ_INTERVAL", 0)
+    http = lists_on(database)
+    with ThreadPoolExecutor(1) as thread:
+        waiting = thread.submit(http.post, "/api/queue/pop", json={"wait": 30})
+        until(lambda: http.get("/api/queue/count").json["waiters"] == 1)
+        with database.pipeline() as sidekiq:
+            sidekiq.sadd("queues", "default")
+            sidekiq.lpush("queue:default", "job")
+            sidekiq.execute()
+        assert waiting.result().json["error"] == "attached_list"
+    assert database.lrange("queue:default", 0, -1) == [b"job"]
 
 
 def test_while_it_is_not_known_whose_a_list_is_nothing_is_changed(proxy: Proxy, app_on: AppOn, name: str) -> None:
