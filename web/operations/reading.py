@@ -8,8 +8,8 @@ from typing import Any
 
 from flask import Response
 
-from broker.keys import DEAD_SUFFIX
 from broker.attached.queue import AttachedQueue
+from broker.keys import DEAD_SUFFIX
 from broker.models import QueueCounts
 from broker.queue import ReliableQueue
 from web import answers
