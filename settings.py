@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from broker.attached.names import ListsSetting, parse_lists, with_names
 from broker.connections.address import parse_address, without_secrets
 from broker.keys import NAME_RULE, is_name
 
@@ -121,6 +122,10 @@ def _networks(text: str) -> tuple[Network, ...]:
         raise ValueError(f"must be IP addresses or networks, separated by commas: {error}") from None
 
 
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(_queue_name(name) for name in _split(text))
+
+
 def _split(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
@@ -209,6 +214,23 @@ class Settings:
         PREFIX_RULE,
         "the prefix of Redis keys, in front of the queue's name; can be empty",
         can_be_empty=True,
+    )
+    lists: ListsSetting = _setting(  # noqa: RUF009 (it returns a field)
+        "LISTS",
+        "",
+        parse_lists,
+        "`[name=]key[@left]`, separated by commas, or `*`",
+        "lists of other programs on this Redis, to be looked at as queues, see [Lists](lists.md); `*`: all of them",
+    )
+    lists_writable: bool = _flag(
+        "LISTS_WRITABLE", "1: allow push, remove, clear, restore and move on those lists; never pop or reserve"
+    )
+    own_lists: tuple[str, ...] = _setting(
+        "OWN_LISTS",
+        "",
+        _names,
+        "names of queues, separated by commas",
+        "queues that are Seequeue's although Sidekiq names them as its own",
     )
     host: str = _setting(
         "HOST",
@@ -325,6 +347,12 @@ def read(env: Mapping[str, str]) -> Settings:
         raise BadSetting("READ_TOKEN and API_TOKEN have a token in common; remove it from one of them")
     if settings.user_header and not settings.trusted_proxies:
         raise BadSetting("USER_HEADER needs TRUSTED_PROXIES, since anyone else could forge that header; set them too")
+    try:
+        with_names(settings.lists, settings.queue_prefix)
+    except ValueError as error:
+        raise BadSetting(f"LISTS {error}") from None
+    if settings.lists and settings.embedded:
+        raise BadSetting("LISTS needs REDIS_URL, the Redis on which those lists are; set it too")
     return settings
 
 

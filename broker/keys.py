@@ -83,6 +83,10 @@ NAME_PATTERN = re.compile(r"[A-Za-z0-9._:\-]{1,128}(?:\.dead)?")
 NAME_RULE = "1 to 128 of the characters A-Z a-z 0-9 . _ - :"
 
 
+class LeftKey(str):
+    """The key of a list of another program that takes from the left end."""
+
+
 def is_name(text: str) -> bool:
     """Return whether a text is a valid name of a queue."""
     return NAME_PATTERN.fullmatch(text) is not None

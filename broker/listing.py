@@ -13,6 +13,8 @@ from typing import Any
 
 import redis
 
+from broker.attached.queue import AttachedQueue
+from broker.attached.registry import AttachedLists
 from broker.connections.cluster import each_primary
 from broker.connections.errors import is_transient
 from broker.keys import NAME_PATTERN, parent_name, queue_of, tagged_key_pattern
@@ -34,9 +36,11 @@ class ListedQueue:
 
     name: str
     counts: QueueCounts
+    attached: dict[str, object] | None = None  # of a list of another program: as in AttachedQueue.about
 
     def as_dict(self) -> dict[str, Any]:
-        return {"name": self.name, **self.counts.as_dict()}
+        attached = {"attached": self.attached} if self.attached else {}
+        return {"name": self.name, **self.counts.as_dict(), **attached}
 
 
 @dataclass(frozen=True)
@@ -59,8 +63,9 @@ class Listing:
 class QueueLister:
     """Lists the queues of one Redis. A listing is cached for a second; concurrent callers share one scan."""
 
-    def __init__(self, client: Any, prefix: str, max_deliveries: int) -> None:
+    def __init__(self, client: Any, prefix: str, max_deliveries: int, attached: AttachedLists | None = None) -> None:
         self.client = client
+        self.attached = attached
         self.prefix = prefix
         self.max_deliveries = max_deliveries
         self._prefix = prefix.encode()
@@ -110,7 +115,8 @@ class QueueLister:
         """
         matches = re.compile(fnmatch.translate(match)).match
         found: list[ListedQueue] = []
-        reached, counted, seen = self._known.copy(), set[str](), set[bytes]()
+        attached = self._attached_queues()
+        reached, counted, seen = self._known | attached.keys(), set[str](), set[bytes]()
         unnamed, complete = 0, False
         end = time.monotonic() + (LIST_TIMEOUT if timeout is None else timeout)
 
@@ -144,7 +150,9 @@ class QueueLister:
 
     def names_of(self, keys: Iterable[bytes]) -> set[str]:
         """Return the queues whose counts may have changed with these keys."""
-        return self._sort_keys(keys, COUNTED_KEYS)[0]
+        keys = set(keys)
+        attached = self.attached.names_of(keys) if self.attached else set()
+        return self._sort_keys(keys, COUNTED_KEYS)[0] | attached
 
     def count_queues(self, names: Sequence[str]) -> list[ListedQueue]:
         """Return the queues that are not empty or are paused.
@@ -216,7 +224,10 @@ class QueueLister:
 
         Queues whose server does not answer are left out too, or raise its error if `partly` is false.
         """
-        queues = [ReliableQueue(self.client, name, self.prefix, self.max_deliveries) for name in names]
+        attached, names = self._attached_queues(), list(names)
+        found = self._count_attached([attached[name] for name in names if name in attached], partly)
+        own = [name for name in names if name not in attached]
+        queues = [ReliableQueue(self.client, name, self.prefix, self.max_deliveries) for name in own]
         pipeline = self.client.pipeline(transaction=False)
         for queue in queues:
             pipeline.llen(queue.key)
@@ -229,7 +240,6 @@ class QueueLister:
         for reply in replies:
             if not partly and isinstance(reply, redis.RedisError) and is_transient(reply):
                 raise reply
-        found = []
         for queue, (count, reserved, delayed, dead, waiters, paused) in zip(queues, batched(replies, 6), strict=True):
             holds = (count, reserved, delayed, dead, paused)
             if not all(isinstance(number, int) for number in holds) or not any(holds):
@@ -239,6 +249,26 @@ class QueueLister:
                 with contextlib.suppress(redis.ResponseError):  # one broken queue must not hide the others
                     counts = queue.state().counts
             found.append(ListedQueue(queue.name, counts))
+        return found
+
+    def _attached_queues(self) -> dict[str, AttachedQueue]:
+        """Return the lists of other programs, by name."""
+        if not self.attached:
+            return {}
+        self.attached.refresh()
+        return {queue.name: queue for queue in self.attached.queues()}
+
+    def _count_attached(self, queues: Sequence[AttachedQueue], partly: bool) -> list[ListedQueue]:
+        """Return those of these lists that hold something, or are shown even if they do not."""
+        found: list[ListedQueue] = []
+        pipeline = self.client.pipeline(transaction=False)
+        for queue in queues:
+            pipeline.llen(queue.key)
+        for queue, count in zip(queues, pipeline.execute(raise_on_error=False), strict=True):
+            if not partly and isinstance(count, redis.RedisError) and is_transient(count):
+                raise count
+            if isinstance(count, int) and (count or queue.attached.shown_empty):
+                found.append(ListedQueue(queue.name, QueueCounts(count), queue.about()))
         return found
 
 

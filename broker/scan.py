@@ -10,6 +10,7 @@ CHUNK_BYTES = 1 << 18  # read from Redis at once; a larger message comes alone
 FIRST_CHUNK = 16  # messages in the first chunk
 MAX_CHUNK = 8000  # messages in a chunk
 MAX_UNEVEN_CHUNK = 1000  # messages in a chunk of a list that is not even
+UNCOUNTED_CHUNK = 250  # the same, where no script may count the bytes before
 
 # A list is even if a chunk of it can be read without checking the sizes of its messages:
 EVEN_LIST_BYTES = 1 << 25  # it has at most this size,
@@ -94,6 +95,8 @@ def _read(queue: RedisQueue, offset: int, limit: int, average: int) -> tuple[lis
         fitting = MAX_CHUNK
     elif average == 0 or average > CHUNK_BYTES // 4:
         fitting = 1
+    elif not getattr(queue, "runs_scripts", True):
+        fitting = UNCOUNTED_CHUNK
     else:
         arguments = [offset + limit, MAX_UNEVEN_CHUNK, CHUNK_BYTES]
         fitting = int(COUNT_WITHIN.run_once(queue.client, [queue.key], arguments))

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,18 @@ class Script:
     """
 
     def __init__(self, *files: str, flags: str, without_flags: str = "", prefix: str = "") -> None:
+        self._files, self._options = files, {"flags": flags, "without_flags": without_flags, "prefix": prefix}
         text = prefix + "".join(TEXTS[name] for name in files)
         self._texts = (f"#!lua flags={flags}\n{text}", without_flags + text)
         self._digests = tuple(hashlib.sha1(text.encode()).hexdigest() for text in self._texts)
+
+    @lru_cache(maxsize=100)  # noqa: B019 (scripts live as long as the process)
+    def mirrored(self, *places: int) -> "Script":
+        """Return the script for lists that are taken from the left, which have these places in KEYS, from 1."""
+        mirrored = f"{self._options['prefix']}local MIRRORED = {{{','.join(map(str, places))}}}\n"
+        after_shared = self._files.index("shared") + 1
+        files = (*self._files[:after_shared], "mirror", *self._files[after_shared:])
+        return Script(*files, **self._options | {"prefix": mirrored})
 
     def run(self, client: Any, keys: Sequence[str], arguments: Sequence[Any]) -> list[Any]:
         """Call the script until it is done; return its answer without the status.

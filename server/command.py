@@ -14,6 +14,7 @@ from typing import NoReturn
 ROOT = Path(__file__).parent.parent
 OPTIONS = (  # option, its value, the setting that it sets, what it does
     ("--redis", "URL", "REDIS_URL", "your Redis, instead of the embedded Valkey"),
+    ("--lists", "KEYS", "LISTS", "lists of other programs there to look at: celery; *: all"),
     ("--port", "PORT", "PORT", "listen on this port (5000); 0: on a free one"),
     ("--host", "HOST", "HOST", "listen on this address (localhost)"),
     ("--data-dir", "PATH", "DATA_DIR", "the data folder of the embedded Valkey"),

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from broker.attached.queue import AttachedQueue
 from broker.models import Details, Exported
 from broker.queue import ReliableQueue
 from broker.scan import iter_messages
@@ -50,7 +51,7 @@ def iter_previews(queue: ReliableQueue, offset: int, limit: int, characters: int
         heads = queue.state(min(batch, end - offset), offset, 4 * characters).heads
         if not heads:
             return
-        yield [preview(head, size, characters) for head, size in heads]
+        yield [content_of(queue, head, size, characters) for head, size in heads]
         offset += len(heads)
         average = 1 + sum(size for _, size in heads) // len(heads)
         batch = max(1, min(PREVIEW_BATCH, MAX_PREVIEWED_BYTES // average))
@@ -63,7 +64,7 @@ def iter_details(queue: ReliableQueue, offset: int, limit: int, characters: int 
         found = queue.details(min(PREVIEW_BATCH, end - offset), offset, _head_bytes(characters))
         if not found:
             return
-        yield [_content(head, size, characters) | _details(details) for head, size, details in found]
+        yield [content_of(queue, head, size, characters) | _details(details) for head, size, details in found]
         offset += len(found)
 
 
@@ -96,7 +97,7 @@ def iter_found(
     steps = in_turns(queue.find(text or "", _head_bytes(characters), offset, details, reason))
     while left > 0 and (found := next(steps, None)) is not None:
         yield [
-            {"position": one.position, **_content(one.head, one.size, characters), **_details(one.details)}
+            {"position": one.position, **content_of(queue, one.head, one.size, characters), **_details(one.details)}
             for one in found[:left]
         ]
         left -= len(found)
@@ -119,12 +120,12 @@ def iter_held(
         last, left = found[-1], left - len(found)
 
 
-def iter_exported(queue: ReliableQueue, dead: ReliableQueue) -> Iterator[list[dict[str, Any]]]:
-    """Yield all messages of a queue and of its dead letters in chunks, as `import` takes them.
+def iter_exported(queue: ReliableQueue, dead: ReliableQueue | None) -> Iterator[list[dict[str, Any]]]:
+    """Yield all messages of a queue and of its dead letters, if it has any, in chunks, as `import` takes them.
 
     While a queue is paused, its messages move on in this order only: none is missed, though one can be yielded twice.
     """
-    for one in (queue, dead):
+    for one in (queue, dead) if dead else (queue,):
         for kind in ("reserved", "delayed"):
             last = None
             while found := one.in_flight(kind, PREVIEW_BATCH, MAX_VALUE_BYTES, 0, last):
@@ -144,9 +145,20 @@ def _head_bytes(characters: int | None) -> int:
     return MAX_VALUE_BYTES if characters is None else 4 * characters
 
 
+def content_of(queue: ReliableQueue, head: bytes, size: int, characters: int | None) -> dict[str, Any]:
+    """Return the fields of a waiting message: whole (`characters` None) or its preview, and its summary if it has one.
+
+    `head` may be longer than the preview.
+    """
+    summary = queue.summary(head, size) if isinstance(queue, AttachedQueue) else None
+    return _content(head, size, characters) | ({"summary": summary} if summary else {})
+
+
 def _content(head: bytes, size: int, characters: int | None) -> dict[str, Any]:
     """Return the fields of a whole message (`characters` None) or of its preview."""
-    return {"message": decode_message(head)} if characters is None else preview(head, size, characters)
+    if characters is None:
+        return {"message": decode_message(head)}
+    return preview(head[: _head_bytes(characters)], size, characters)
 
 
 def _details(details: Details | None) -> dict[str, Any]:

@@ -118,6 +118,13 @@ REQUEST_ERRORS = {  # code -> row
         403, "Cross-site request refused.", "Call from a program, or from the app's own page.", ANY
     ),
     "read_only": ErrorCode(403, "This token is read-only (READ_TOKEN).", "Use a token from `API_TOKEN`.", POST),
+    "attached_list": ErrorCode(
+        403,
+        "This list belongs to another program.",
+        "Use that program; `LISTS_WRITABLE` allows some changes. If the queue is yours although `attached` says "
+        "`sidekiq`, add its name to `OWN_LISTS`.",
+        ANY,
+    ),
     "not_found": ErrorCode(404, "Not found.", "Check the path.", ANY),
     "method_not_allowed": ErrorCode(405, "Method not allowed.", "Use a method that `Allow` lists.", ANY),
     "body_timeout": ErrorCode(408, "The body did not arrive in time.", "Send it faster, or in parts.", ANY),

@@ -3,12 +3,15 @@
 import logging
 import time
 from collections.abc import Callable
-from functools import cached_property, lru_cache, partial
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
 import redis
 
+from broker.attached.notifications import KeyNotifications
+from broker.attached.queue import AttachedQueue
+from broker.attached.registry import AttachedLists
 from broker.changes.notifications import ChangeNotifications
 from broker.changes.sweeper import Sweeper
 from broker.connections.connection import connect
@@ -80,12 +83,32 @@ class Services:
     @cached_property
     def sweeper(self) -> Sweeper:
         """The background sweeper, which also reports stored results."""
-        return Sweeper(self.client, self.settings.queue_prefix, self.queue)
+        return Sweeper(self.client, self.settings.queue_prefix, self._queues)
 
     @cached_property
     def lister(self) -> QueueLister:
         """The list of all queues."""
-        return QueueLister(self.client, self.settings.queue_prefix, self.settings.max_deliveries)
+        settings = self.settings
+        return QueueLister(self.client, settings.queue_prefix, settings.max_deliveries, self.attached_lists)
+
+    @cached_property
+    def attached_lists(self) -> AttachedLists:
+        """The lists of other programs."""
+        settings = self.settings
+        return AttachedLists(
+            self.client,
+            settings.lists,
+            settings.queue_prefix,
+            own=settings.own_lists,
+            is_shared=not settings.embedded,
+            is_writable=settings.lists_writable,
+            siblings=self.queue,
+        )
+
+    @cached_property
+    def attached_tracker(self) -> KeyNotifications:
+        """The connection that receives change notifications of the lists of other programs."""
+        return KeyNotifications(self.client, self.attached_lists.watched_keys)
 
     @cached_property
     def revoked_sessions(self) -> RevokedSessions:
@@ -93,14 +116,23 @@ class Services:
         return RevokedSessions(self.client, self.settings.queue_prefix)
 
     def queue(self, name: str) -> ReliableQueue:
-        """Return the queue of that name."""
-        return self._queues(name)
+        """Return the queue of that name, or the list of another program.
+
+        Raises:
+            redis.RedisError: it cannot be found out yet whose it is.
+        """
+        return self.attached_lists.find(name) or self._queues(name)
 
     @cached_property
     def _queues(self) -> Callable[[str], ReliableQueue]:
         """The queues by name, as every request needs one; they have no state of their own."""
         settings = self.settings
-        make = partial(ReliableQueue, self.client, prefix=settings.queue_prefix, max_deliveries=settings.max_deliveries)
+
+        def make(name: str) -> ReliableQueue:
+            queue = ReliableQueue(self.client, name, settings.queue_prefix, settings.max_deliveries)
+            queue.siblings = self.queue
+            return queue
+
         return lru_cache(maxsize=MAX_QUEUES)(make)
 
     def count_in(self, file: Path) -> None:
@@ -118,7 +150,10 @@ class Services:
         reason = ""
         while not self.is_stopping():
             try:
-                if warning := find_warning(self.client, self.settings.queue_name, self.settings.queue_prefix):
+                name = self.settings.queue_name
+                if isinstance(self.queue(name), AttachedQueue):
+                    return  # it needs none of the permissions
+                if warning := find_warning(self.client, name, self.settings.queue_prefix):
                     log.warning(warning)
                 return
             except redis.RedisError as error:

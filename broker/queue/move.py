@@ -5,7 +5,7 @@ import secrets
 from collections.abc import Iterator
 
 from broker import script
-from broker.keys import is_name, queue_keys
+from broker.keys import is_name
 from broker.models import NotFound
 from broker.queue.show import ShowOperations
 from broker.scan import Scan
@@ -66,8 +66,8 @@ class MoveOperations(ShowOperations):
         to = undo.partition(":")[2]
         if not is_name(to):
             raise NotFound
-        other, skipped, is_over = type(self)(self.client, to, self.prefix, self.max_deliveries), 0, 0
-        keys = [*other._move_keys(self.name, None), self._moved_key(undo), self.key_prefix + "redeliveries"]
+        other, skipped, is_over = self.sibling(to), 0, 0
+        keys = [self.key, self.key_prefix + "failure_reasons", self._moved_key(undo), self.key_prefix + "redeliveries"]
         while not is_over:
             arguments = [skipped, secrets.token_hex(16)]
             moved, skipped, is_over, is_known = other._run(script.MOVE, "move_back", *arguments, extra=keys)
@@ -80,8 +80,8 @@ class MoveOperations(ShowOperations):
 
     def _move_keys(self, to: str, undo: str | None) -> list[str]:
         """Return the extra keys of a move."""
-        other = queue_keys(to, self.prefix)
-        return [other[0], other[1] + "failure_reasons", *([self._moved_key(undo)] if undo else [])]
+        other = self.sibling(to)
+        return [other.key, other.key_prefix + "failure_reasons", *([self._moved_key(undo)] if undo else [])]
 
     def _take_found(
         self, command: str, text: str, reason: str | None, max: int | None, keys: list[str]

@@ -7,7 +7,7 @@ from broker import script
 from broker.bulk_push import MAX_COMMAND_MESSAGES, StagingClient, bulk_push
 from broker.keys import digest_of
 from broker.models import Exported, Pushed
-from broker.queue.base import ScriptedQueue, to_milliseconds
+from broker.queue.base import ScriptedQueue, directed, to_milliseconds
 
 
 class PushOperations(ScriptedQueue):
@@ -79,7 +79,7 @@ class PushOperations(ScriptedQueue):
             staged = self.key_prefix + "staged:" + secrets.token_hex(8)
             keys = [*self._keys, *answer_keys, staged]
             client = StagingClient(self.client, staged, ordered)
-            answer = script.PUSH_STAGED.run(client, keys, [command, self.max_deliveries, *arguments])
+            answer = directed(script.PUSH_STAGED, keys).run(client, keys, [command, self.max_deliveries, *arguments])
         else:
             answer = self._run(script.PUSH, command, *arguments, *ordered, extra=answer_keys)
         count, moment, random, repeated = answer

@@ -85,7 +85,7 @@ class ShowOperations(ScriptedQueue):
         lower = text.encode().lower()
         wanted = None if reason is None else mask(reason)
         while chunk := scan.read():
-            indexes = [index for index, message in enumerate(chunk) if contains(message, lower)]
+            indexes = [index for index, message in enumerate(chunk) if self._contains(message, lower)]
             if wanted is not None:
                 start = scan.position - len(chunk)
                 histories = self._details_of([(start + index, chunk[index]) for index in indexes])
@@ -95,6 +95,10 @@ class ShowOperations(ScriptedQueue):
                     if history.reason and mask(history.reason) == wanted
                 ]
             yield chunk, indexes
+
+    def _contains(self, message: bytes, text: bytes) -> bool:
+        """Return whether a message contains a text, which is in lower case."""
+        return contains(message, text)
 
     def _details_of(self, found: list[tuple[int, bytes]]) -> list[Details]:
         """Return the history of each message, by its position and the message."""

@@ -69,7 +69,10 @@ mountHelp();
 followWhileVisible(
   () => {
     const handlers = {
-      queue: (state) => store.change(receiveState, state, Date.now(), client.clockOffset),
+      queue(state) {
+        if (state.attached) document.body.classList.add(state.attached.may.length ? "attached" : "read-only");
+        store.change(receiveState, state, Date.now(), client.clockOffset);
+      },
       connection(now, error) {
         if (now === "live" && ["away", "fault"].includes(store.state.connection)) notices.clear(); // the outage is over
         store.change(setConnection, now, error, Date.now());

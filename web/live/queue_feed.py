@@ -9,10 +9,13 @@ from typing import Any
 
 import redis
 
-from broker.changes.notifications import ChangeNotifications, Subscription
+from broker.attached.notifications import KeyNotifications
+from broker.attached.queue import AttachedQueue
+from broker.changes.notifications import ChangeNotifications
 from broker.queue import ReliableQueue
+from web.answers import content_of
 from web.errors import from_redis
-from web.input.codec import compact, preview
+from web.input.codec import compact
 from web.live.age import Arrival, age_of, record_state
 from web.live.feed import Feed, Reader
 from web.live.history import History
@@ -48,15 +51,20 @@ class Event:
         return self._head_texts[number]
 
 
+def attached_facts(queue: ReliableQueue) -> dict[str, object]:
+    """Return the fields that only a list of another program has."""
+    return {"attached": queue.about(), "beside": queue.beside()} if isinstance(queue, AttachedQueue) else {}
+
+
 class QueueFeed(Feed):
     """The last event of one queue."""
 
-    def __init__(self, queue: ReliableQueue, tracker: ChangeNotifications, history: History) -> None:
+    def __init__(self, queue: ReliableQueue, tracker: ChangeNotifications | KeyNotifications, history: History) -> None:
         super().__init__(queue.key, EVENT_INTERVAL)
         self.queue, self.tracker, self.history = queue, tracker, history
         self.event: Event | None = None
         self.polled_step = 0  # the step of the history in which the last successful poll was made
-        self._subscription: Subscription | None = None
+        self._subscription: Any = None  # of the tracker
 
     def start(self, notify: Callable[[], None]) -> None:
         self._subscription = self.tracker.subscribe(self.queue, notify)
@@ -68,13 +76,14 @@ class QueueFeed(Feed):
     def poll(self, feeds: int) -> float:
         try:
             state = self.queue.state(MAX_NEXT, 0, 4 * PREVIEW_CHARACTERS)
+            more = attached_facts(self.queue)
         except redis.RedisError as error:
             self.publish_fault(error)
             raise
         arrival = record_state(self.history, self.queue.name, state, watched=True)
         self.polled_step = self.history.current_step()
-        heads = [preview(head, size, PREVIEW_CHARACTERS) for head, size in state.heads]
-        self._publish(Event("queue", {"name": self.queue.name, **state.counts.as_dict()}, heads, arrival))
+        heads = [content_of(self.queue, head, size, PREVIEW_CHARACTERS) for head, size in state.heads]
+        self._publish(Event("queue", {"name": self.queue.name, **state.counts.as_dict(), **more}, heads, arrival))
         if not self.tracker.is_live:
             return max(POLL_INTERVAL, feeds / MAX_POLLS)
         quiet = max(QUIET_POLL_INTERVAL, feeds / MAX_QUIET_POLLS) * random.uniform(0.8, 1)

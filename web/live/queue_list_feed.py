@@ -15,6 +15,7 @@ from typing import Any
 
 import redis
 
+from broker.attached.notifications import KeyNotifications
 from broker.changes.notifications import ChangeNotifications
 from broker.keys import DEAD_SUFFIX
 from broker.listing import MAX_QUEUES, ListedQueue, QueueLister
@@ -38,9 +39,16 @@ MAX_CHANGES = 50  # kept for streams that read slowly; one that is further behin
 class QueueListFeed(Feed):
     """The counts of all queues that hold something."""
 
-    def __init__(self, lister: QueueLister, tracker: ChangeNotifications, history: History) -> None:
+    def __init__(
+        self,
+        lister: QueueLister,
+        tracker: ChangeNotifications,
+        history: History,
+        attached_tracker: KeyNotifications | None = None,
+    ) -> None:
         super().__init__("all queues", EVENT_INTERVAL)
         self.lister, self.tracker, self.history = lister, tracker, history
+        self.attached_tracker = attached_tracker
         self._lock = threading.Lock()
         self._queues: dict[str, ListedQueue] = {}
         self._complete, self._unnamed = True, 0  # as in a Listing
@@ -54,9 +62,13 @@ class QueueListFeed(Feed):
     def start(self, notify: Callable[[], None]) -> None:
         self._notify = notify
         self.tracker.observe(self._record_change)
+        if self.attached_tracker:
+            self.attached_tracker.observe(self._record_change)
 
     def stop(self) -> None:
         self.tracker.unobserve(self._record_change)
+        if self.attached_tracker:
+            self.attached_tracker.unobserve(self._record_change)
 
     def news(self, version: int, match: str, with_history: bool = False) -> tuple[int, str]:
         """Return the current version, and the event for a stream that last sent `version` (0: none).
@@ -162,7 +174,8 @@ class QueueListFeed(Feed):
         self._publish({**dict.fromkeys(self._queues), **found}, listing.complete, listing.unnamed)
         with self._lock:
             self._scanned_at = now = time.monotonic()
-            is_settled = self.tracker.is_live and (listing.complete or not is_first)
+            is_live = self.tracker.is_live and (not self.attached_tracker or self.attached_tracker.is_live)
+            is_settled = is_live and (listing.complete or not is_first)
             interval, factor = (
                 (SCAN_INTERVAL, SCAN_REST_FACTOR) if is_settled else (UNTRACKED_SCAN_INTERVAL, REST_FACTOR)
             )

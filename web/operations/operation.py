@@ -11,6 +11,7 @@ from typing import Any
 
 from flask import Response
 
+from broker.attached.queue import AttachedQueue
 from web.errors import ApiError
 from web.input.body import Unescaped, lines_kind, media_type, read_fields, refuse_body, release_memory
 from web.input.codec import BY_REDIS, Limits
@@ -27,6 +28,19 @@ MAX_FIELDS_BYTES = 1 << 18  # of a body without messages: a list of 1,000 ids ha
 UNESCAPED = (
     "In {}, + was decoded to a space and %XX to a byte; to keep them, send the text with curl's --data-urlencode."
 )
+
+# The operations that only read a list of another program; its `may` has the others.
+READING_ATTACHED = {
+    "count",
+    "all",
+    "reserved",
+    "delayed",
+    "consumers",
+    "events",
+    "reasons",
+    "get_settings",
+    "export_queue",
+}
 
 Answer = dict[str, object]
 
@@ -128,6 +142,9 @@ def _run_on_queue(request: Request, operation: Operation, name: str | None) -> R
     text = request.settings.queue_name if name is None else name
     names = validate_names(text) if operation.several and "," in text else [validate_name(text)]
     queues = [request.services.queue(name) for name in names]
+    attached = [queue for queue in queues if isinstance(queue, AttachedQueue)]
+    if any(operation.id not in READING_ATTACHED and operation.id not in queue.may for queue in attached):
+        raise ApiError("attached_list")
     try:
         takes_key = operation.idempotent and len(queues) == 1
         key = {"key": idempotency_key(request) if takes_key else None} if operation.idempotent else {}

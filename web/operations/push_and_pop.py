@@ -5,6 +5,7 @@ from functools import partial
 
 from flask import Response
 
+from broker.attached.queue import AttachedQueue
 from broker.models import Exported, Pushed
 from broker.queue import ReliableQueue
 from web.errors import ApiError
@@ -108,6 +109,8 @@ def push(
     if delay and front:
         sentence = "Send either delay or front: a delayed message joins the back of the queue."
         raise ApiError("bad_parameter", sentence, parameter="front")
+    if delay and isinstance(queue, AttachedQueue):
+        raise ApiError("bad_parameter", "A list of another program takes no delay.", parameter="delay")
     if delay:
         pushed = queue.push_later(delay, found, key)
     else:

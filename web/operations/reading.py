@@ -8,6 +8,7 @@ from typing import Any
 
 from flask import Response
 
+from broker.attached.queue import AttachedQueue
 from broker.keys import DEAD_SUFFIX
 from broker.models import QueueCounts
 from broker.queue import ReliableQueue
@@ -16,9 +17,22 @@ from web.input.body import JSON
 from web.input.parameters import Flag, Integer
 from web.input.raw_json import NDJSON
 from web.live.age import age_of, record_state
-from web.live.queue_feed import MAX_NEXT, QueueFeed, QueueReader
+from web.live.queue_feed import MAX_NEXT, QueueFeed, QueueReader, attached_facts
 from web.operations.operation import Answer, Example, operation
-from web.operations.schemas import AGE, COUNTS, fields, flag, list_of, message, ref, success, text, whole
+from web.operations.schemas import (
+    AGE,
+    ATTACHED,
+    BESIDE,
+    COUNTS,
+    fields,
+    flag,
+    list_of,
+    message,
+    ref,
+    success,
+    text,
+    whole,
+)
 from web.operations.shared import CONTAINS, EXAMPLE_ID, READING, REASON, WAITING_ERRORS, WINDOW, prefers, stream_answer
 from web.request import Request
 
@@ -29,7 +43,14 @@ EXAMPLE_HELD = {"id": EXAMPLE_ID, "message": "hello", "deliveries": 1, "deadline
 @operation(
     "GET",
     READING,
-    answers=(success("Counts", {"message": text("`count` as text.", pattern="^[0-9]+$"), **COUNTS, "age": AGE}),),
+    answers=(
+        success(
+            "Counts",
+            {"message": text("`count` as text.", pattern="^[0-9]+$"), **COUNTS, "age": AGE},
+            attached=ATTACHED,
+            beside=BESIDE,
+        ),
+    ),
     example=Example(
         {"success": True, "message": "1", **QueueCounts(1).as_dict(), "age": {"seconds": 402, "at_least": False}}
     ),
@@ -39,10 +60,19 @@ def count(request: Request, queue: ReliableQueue) -> Answer:
 
     `age` says how long the next message has waited, as far as this instance knows from the last half hour.
     docs/guarantees.md says when it is exact.
+
+    A list of another program (`LISTS`) also has `attached` and `beside`, here, in `events`, and in the list of all
+    queues `attached` alone.
     """
     state, history = queue.state(1), request.services.history
     age = age_of(record_state(history, queue.name, state), history)
-    return {"success": True, "message": str(state.counts.count), **state.counts.as_dict(), "age": age}
+    return {
+        "success": True,
+        "message": str(state.counts.count),
+        **state.counts.as_dict(),
+        "age": age,
+        **attached_facts(queue),
+    }
 
 
 @operation(
@@ -88,6 +118,8 @@ def all_messages(
     If the last lease ended without an `ack`, the reason is "lease expired". The details of a failed message are kept
     for an hour, those of a dead letter as long as it exists. A dead letter that is moved back keeps them until it
     is acked or popped, at most a week. Identical dead letters share the latest details.
+
+    Messages in a list of another program have a `summary` where their shape is known, and `contains` searches it too.
     """
     count = queue.state().counts.count  # this also returns the messages that are due
     size = min(max(0, count - offset), count if limit is None else limit)
@@ -132,11 +164,15 @@ def export_queue(request: Request, queue: ReliableQueue) -> Response:
     the oldest first. `import` describes the fields; those without a value are left out. Ids, leases, results and
     settings are not exported.
 
+    Of a list of another program, the waiting messages are exported.
+
     Messages that others take or return meanwhile can be missed. For an exact copy, pause the queue first: then no
     message is missed, and one that returns meanwhile is exported twice.
     """
     queue.sweep()
-    chunks = answers.iter_exported(queue, request.services.queue(queue.name + DEAD_SUFFIX))
+    is_attached = isinstance(queue, AttachedQueue)
+    dead = None if is_attached else request.services.queue(queue.name + DEAD_SUFFIX)
+    chunks = answers.iter_exported(queue, dead)
     first = next(chunks, [])  # as in `list_answer`
     return Response(answers.as_ndjson(chain([first], chunks)), content_type=NDJSON)
 
@@ -262,7 +298,8 @@ def events(request: Request, queue: ReliableQueue, next: int, history: bool) -> 
     waiting messages implies: if it grows by 10 while 2 were counted in and 1 out, there were 11 in and 1 out.
     """
     services, reader = request.services, partial(QueueReader, max_next=next, with_history=history)
-    return stream_answer(request, QueueFeed(queue, services.tracker, services.history), reader)
+    tracker = services.attached_tracker if isinstance(queue, AttachedQueue) else services.tracker
+    return stream_answer(request, QueueFeed(queue, tracker, services.history), reader)
 
 
 @operation(

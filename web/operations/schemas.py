@@ -91,6 +91,40 @@ AGE = {
     "description": "How long the next message has waited: `seconds`, and `at_least` if it may have waited longer. Null "
     "if nothing is known, or if no message waits.",
 }
+ATTACHED = fields(
+    {
+        "key": text("The key of the list in Redis."),
+        "taken_from": {"enum": ["left", "right"], "description": "The end from which its program takes."},
+        "why": {
+            "enum": ["LISTS", "*", "sidekiq"],
+            "description": "Why it is not a queue of this app: `LISTS` names it, `LISTS=*` found it, or Sidekiq names "
+            "it as its own.",
+        },
+        "may": list_of({"type": "string"}, "The operations that may change it: none without `LISTS_WRITABLE`."),
+    }
+) | {"description": "Only of a list of another program, which can be neither popped nor reserved here."}
+BESIDE = {
+    "type": "object",
+    "additionalProperties": {"type": "integer", "minimum": 0},
+    "description": "Only of a list of another program: the number of messages that it keeps elsewhere, by its own "
+    "name, such as `unacked`.",
+}
+SUMMARY = fields(
+    {
+        "shape": text("The program that wrote it, such as `celery`."),
+        "text": text("What it is, in one line, such as `t.charge(4, amount=6.0)`."),
+        "facts": {
+            "type": "object",
+            "additionalProperties": {"type": ["string", "number", "boolean"]},
+            "description": "What else is known, by name: `id`, `tries` (earlier ones), `queue`, `error` and others. "
+            "Times are Unix seconds: `due`, `expires`, `created`, `enqueued`, `failed`, `time`. A time without a time "
+            "zone is text.",
+        },
+    }
+) | {
+    "description": "Only of a message in a list of another program, with `preview`, `contains` or `details`, if its "
+    "shape is known."
+}
 PREVIEW_FIELDS = {
     "preview": message("With `preview`: the first characters, instead of `message`."),
     "bytes": whole("With `preview`: the size of the whole message."),
@@ -144,6 +178,7 @@ SHARED: dict[str, Schema] = {
             position=whole("With `contains` or `reason`: its position; 0 is popped next."),
             message=message(),
             **PREVIEW_FIELDS,
+            summary=SUMMARY,
             deliveries=whole("With `details`: number of deliveries so far, also those before it became a dead letter."),
             **HISTORY_FIELDS,
         ),

@@ -4,6 +4,7 @@ from functools import partial
 
 from flask import Response
 
+from broker.attached.queue import AttachedQueue
 from broker.connections.health import check_server, find_warning
 from broker.models import QueueCounts
 from web import __version__
@@ -14,7 +15,7 @@ from web.live.queue_list_feed import QueueListFeed, QueueListReader
 from web.metrics import exposition as metrics
 from web.operations.operation import Answer, Example, operation
 from web.operations.reading import EVENTS
-from web.operations.schemas import AGE, COUNTS, fields, flag, list_of, success, text, whole
+from web.operations.schemas import AGE, ATTACHED, COUNTS, fields, flag, list_of, success, text, whole
 from web.operations.shared import SERVICE, WAITING_ERRORS, stream_answer
 from web.request import Request
 
@@ -31,7 +32,8 @@ MATCH = Text("match", "Only queues whose name matches this pattern of `*`, `?` a
             "Queues",
             {
                 "queues": list_of(
-                    fields({"name": text("Name of the queue."), **COUNTS, "age": AGE}), "The queues, by name."
+                    fields({"name": text("Name of the queue."), **COUNTS, "age": AGE}, attached=ATTACHED),
+                    "The queues, by name.",
                 ),
                 "complete": flag("False if queues may be missing."),
                 "unnamed": whole("Number of matching lists that cannot be opened: their names are not valid here."),
@@ -93,7 +95,8 @@ def events(request: Request, match: str, history: bool) -> Response:
     and a lower bound of the number taken during it.
     """
     services, reader = request.services, partial(QueueListReader, match=match or "*", with_history=history)
-    return stream_answer(request, QueueListFeed(services.lister, services.tracker, services.history), reader)
+    attached = services.attached_tracker if services.settings.lists else None
+    return stream_answer(request, QueueListFeed(services.lister, services.tracker, services.history, attached), reader)
 
 
 @operation(
@@ -115,13 +118,19 @@ def healthz(request: Request) -> Answer:
     A read-only replica is `redis_readonly`, a server that is still loading its data `redis_loading`. In a Cluster every
     primary must reply, and every slot must be served. This route needs no token, and accepts any Host and HTTP/1.0.
 
+    If the default queue is a list of another program, only that list is read.
+
     `warning` says that Redis evicts keys when its memory is full (its `maxmemory-policy` is not `noeviction`), that
     its memory is full now, or which permissions its user lacks to notice due messages and changes at once.
     """
     services = request.services
-    queue = (services.client, services.settings.queue_name, services.settings.queue_prefix)
-    check_server(*queue)
-    warning = find_warning(*queue)
+    queue = services.queue(services.settings.queue_name)
+    if isinstance(queue, AttachedQueue):
+        queue.count()
+        return {"success": True, "version": __version__}
+    place = (services.client, queue.name, services.settings.queue_prefix)
+    check_server(*place)
+    warning = find_warning(*place)
     return {"success": True, "version": __version__} | ({"warning": warning} if warning else {})
 
 

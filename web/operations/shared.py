@@ -8,7 +8,7 @@ from flask import Response
 from broker.models import Batch
 from broker.queue import ReliableQueue
 from web.access.auth import session_watch
-from web.errors import ERRORS
+from web.errors import ERRORS, ApiError
 from web.input.body import JSON
 from web.input.parameters import AsciiName, Flag, Integer, Message, Number, Text, TextList
 from web.live.disconnects import ClientConnection
@@ -79,8 +79,14 @@ def take(
 
     It comes from the first of the queues that gives any; if there are several, `request.taken_from` is that queue.
     """
-    client = ClientConnection(request.environ)
-    queue, batch = request.services.long_poll.take(queues, wait, attempt, give_back, client, by or "")
+    services, client = request.services, ClientConnection(request.environ)
+
+    def attempt_if_ours(queue: ReliableQueue) -> Batch[M]:
+        if services.attached_lists.find(queue.name):  # another program began to use it during the wait
+            raise ApiError("attached_list")
+        return attempt(queue)
+
+    queue, batch = services.long_poll.take(queues, wait, attempt_if_ours, give_back, client, by or "")
     if len(queues) > 1 and batch.messages:
         request.taken_from = queue.name
     return batch

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import redis
 
+from broker.attached.queue import AttachedQueue
 from broker.queue import ReliableQueue
 from web.answers import in_turns
 from web.errors import ApiError, from_redis
@@ -176,8 +177,11 @@ def move(
 
     For an hour, `restore` of this queue moves back those that still wait in the other queue, up to 100,000.
     """
-    if request.services.queue(to).key == queue.key:
+    target = request.services.queue(to)
+    if target.key == queue.key:
         raise ApiError("same_queue", parameter="to")
+    if isinstance(target, AttachedQueue) and "push" not in target.may:
+        raise ApiError("attached_list", parameter="to")
     undo = queue.new_undo(to)
     if position is not None or message is not None:
         for name, value in (("max", max), ("contains", contains), ("reason", reason)):

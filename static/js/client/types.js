@@ -2,7 +2,9 @@
  * The requests and responses of the API. Times are Unix seconds, durations are seconds.
  *
  * @typedef {string | {base64: string}} Message text, or bytes that are not UTF-8
- * @typedef {{preview: Message, bytes: number}} Preview the beginning of a message, and its whole size
+ * @typedef {{shape: string, text: string, facts: Record<string, string | number | boolean>}} Summary what a message of
+ *     another program is, such as `t.charge(4, amount=6.0)`
+ * @typedef {{preview: Message, bytes: number, summary?: Summary}} Preview the beginning of a message, and its whole size
  * @typedef {{count: number, reserved: number, delayed: number, dead: number, waiters: number, paused: boolean}} Counts
  *     count: messages that wait; waiters: clients that wait for one
  * @typedef {{age: {seconds: number, at_least: boolean} | null}} Aged

@@ -1,6 +1,7 @@
 import { parentOf } from "../../state/names.js";
 import { deliveriesOf, untilOf } from "../../text/deliveries.js";
 import { bytesOf, headOf, hexOf, indented, kindOf, piecesOf, sizeOf } from "../../text/format.js";
+import { summaryOf } from "../../text/summaries.js";
 import { byId, write } from "../../ui/dom.js";
 import { download } from "../../ui/saving.js";
 
@@ -49,6 +50,7 @@ export function mountMessage({ client, page, actions, notices, t, n }, askReleas
     opened = { ...found, inHand, inFlight: reservation };
     const kind = kindOf(opened.message);
     showDeliveries();
+    write(byId("message-summary"), summaryOf(opened, page.language));
     write(byId("message-title"), titleOf(opened));
     const facts = [kind === "text" ? "" : t(`waiting.${kind}`), sizeOf(bytesOf(opened.message).length, page.language)];
     write(byId("message-facts"), facts.filter(Boolean).join(" · "));

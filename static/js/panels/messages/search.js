@@ -1,4 +1,5 @@
-import { headOf, oneLine, sizeOf } from "../../text/format.js";
+import { headOf, sizeOf } from "../../text/format.js";
+import { rowTextOf } from "../../text/summaries.js";
 import { byId, clone, write } from "../../ui/dom.js";
 
 const MAX_HITS = 1000; // the search ends there: nobody reads a longer list
@@ -69,7 +70,7 @@ export function mountSearch(app, { openMessage, openMove, exportQueue, goTo }) {
   function add(hit) {
     const element = clone("hit-template");
     element.dataset.place = hits.push(hit) - 1;
-    const preview = headOf(oneLine(hit.preview), MAX_ROW_CHARACTERS);
+    const preview = headOf(rowTextOf(hit), MAX_ROW_CHARACTERS);
     write(element.querySelector(".preview"), preview);
     write(element.querySelector(".size"), sizeOf(hit.bytes, page.language));
     number(element, hit.position, preview);

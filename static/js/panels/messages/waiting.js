@@ -2,6 +2,7 @@ import { parentOf } from "../../state/names.js";
 import { scrollTo, visibleRows } from "../../state/rows.js";
 import { reasonOf } from "../../text/deliveries.js";
 import { headOf, kindOfPreview, oneLine, sizeOf } from "../../text/format.js";
+import { rowTextOf } from "../../text/summaries.js";
 import { byId, clone, focusList, write } from "../../ui/dom.js";
 
 const ROW_HEIGHT_PX = 44; // as in home.css
@@ -87,12 +88,13 @@ export function mountWaiting({ client, store, actions, failure, page, t, n }, op
     }
     const limit = Math.min(MAX_FILTERED_MESSAGES, store.state.count);
     const searched = [...known.keys()].filter((position) => position < limit).toSorted((a, b) => a - b);
-    matches = searched.filter((position) => textOf(known.get(position).preview).toLowerCase().includes(needle));
+    matches = searched.filter((position) => textOf(known.get(position)).toLowerCase().includes(needle));
     write(byId("found"), t("found", { n: matches.length, searched: searched.length }));
     render();
   }
 
-  const textOf = (preview) => (typeof preview === "string" ? preview : oneLine(preview));
+  const textOf = ({ preview, summary }) =>
+    `${typeof preview === "string" ? preview : oneLine(preview)} ${summary?.text ?? ""}`;
 
   filter.addEventListener("input", () => {
     view.scrollTop = 0;
@@ -177,7 +179,7 @@ export function mountWaiting({ client, store, actions, failure, page, t, n }, op
     row.position = position;
     row.message = message;
     const number = n(position + 1);
-    const preview = message ? headOf(oneLine(message.preview), MAX_ROW_CHARACTERS) : "";
+    const preview = message ? headOf(rowTextOf(message), MAX_ROW_CHARACTERS) : "";
     const kind = message ? kindOfPreview(message.preview, message.bytes) : "text";
     element.setAttribute("aria-posinset", position + 1);
     element.classList.toggle("next", position === 0);
@@ -187,8 +189,9 @@ export function mountWaiting({ client, store, actions, failure, page, t, n }, op
     element.querySelector(".badge").hidden = position !== 0;
     write(element.querySelector(".preview"), preview);
     write(element.querySelector(".reason"), reasonOf(message?.reason, t));
-    element.querySelector(".kind").hidden = kind === "text";
-    write(element.querySelector(".kind"), kind === "text" ? "" : t(`waiting.${kind}`));
+    const badge = message?.summary?.shape ?? (kind === "text" ? "" : t(`waiting.${kind}`));
+    element.querySelector(".kind").hidden = badge === "";
+    write(element.querySelector(".kind"), badge);
     write(element.querySelector(".size"), message ? sizeOf(message.bytes, page.language) : "");
     remove.setAttribute("aria-label", t("waiting.remove", { position: number }));
     remove.title = t("remove");
