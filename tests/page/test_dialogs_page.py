@@ -33,7 +33,7 @@ def test_an_invalid_field_says_why_in_the_pages_language(tab: Tab, seed: Callabl
     tab.shows("hello")
     tab.by_id("move").click()
     messages = "['moving-to', 'moving-max'].map((id) => document.getElementById(id).validationMessage)"
-    bad_name = "El nombre de la cola tiene de 1 a 128 caracteres: A-Z a-z 0-9 . _ - :"
+    bad_name = "El nombre de la cola tiene de 1 a 128 de los caracteres A-Z a-z 0-9 . _ - : y ningún otro."
     for typed, number, expected in [
         ("", "", ["Rellene este campo.", ""]),
         ("no name", "", [bad_name, ""]),

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 from tests.page.conftest import Tab
 
 MAX_REQUESTS = 12
-MAX_BYTES = 60_000
+MAX_BYTES = 62_000
 
 
 def test_a_first_visit_is_small_and_the_next_queue_transfers_only_its_page(tabs: Callable[..., Tab], name: str) -> None:
