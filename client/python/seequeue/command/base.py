@@ -187,7 +187,8 @@ def _run(arguments: Sequence[str] | None) -> int:
         return USAGE
     except click.ClickException as error:
         context = getattr(error, "ctx", None)
-        print_error(error.format_message() + (f" See: {context.command_path} --help" if context else ""))
+        sentence = error.format_message().rstrip(".") + "."
+        print_error(sentence + (f" See: {context.command_path} --help" if context else ""))
         return USAGE if isinstance(error, click.UsageError) else FAILED
     except Nothing as nothing:
         if str(nothing):

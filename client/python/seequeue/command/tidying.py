@@ -118,7 +118,8 @@ def settings(
 ) -> None:
     """Show or change the limits of a queue.
 
-    Those that are given are changed, then all are printed; 0 is none.
+    Those that are given are changed, then all are printed. 0 is none; without
+    --max-deliveries the server's own number holds.
     """
     with session.queue(queue) as source:
         found = source.settings(at_once=at_once, per_second=per_second, max_deliveries=max_deliveries)
