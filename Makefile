@@ -73,10 +73,10 @@ NEIGHBOURS = benchmarks/neighbours
 	$(NPM) install --prefix .venv/neighbours --silent --no-audit --no-fund --no-package-lock
 	@touch $@
 
-# Only this target needs the two tools, so .venv does not contain them otherwise.
+# Only this target needs cyclonedx-bom, so .venv does not contain it otherwise.
 LOCK = --quiet --universal --python-version 3.11 --generate-hashes --custom-compile-command "make lock"
-lock: .venv/run.stamp
-	$(RUN) pip install --quiet --disable-pip-version-check uv==0.13.9 cyclonedx-bom==7.5.0
+lock: .venv/develop.stamp
+	$(RUN) pip install --quiet --disable-pip-version-check cyclonedx-bom==7.5.0
 	$(RUN) uv pip compile $(LOCK) requirements.txt -o requirements.lock
 	$(RUN) cyclonedx_py requirements --output-reproducible --sv 1.6 -o sbom.json requirements.lock
 

@@ -1,4 +1,7 @@
-"""The wheel and the sdist of the server, and `seequeue serve`, which serves what they install."""
+"""The wheel and the sdist of the server, and the options of `seequeue serve`.
+
+`tests/page/test_installed.py` installs the wheels and serves from them.
+"""
 
 import email
 import os
@@ -6,11 +9,8 @@ import re
 import subprocess
 import sys
 import tarfile
-import urllib.request
-import venv
 import zipfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +19,9 @@ from packaging.version import Version
 
 from server import command
 from settings import SETTINGS, Settings
-from tests.servers import ROOT, until
+from tests.servers import ROOT
 from web import __version__
 
-# What the command `seequeue` does for `seequeue serve`.
-SERVE = """
-import sys
-from importlib.metadata import entry_points
-[entry_point] = entry_points(group="seequeue.serve")
-entry_point.load()(sys.argv[1:])
-"""
 CLIENT = ROOT / "client/python/seequeue/__init__.py"
 ROOMS = ("broker", "embedded", "server", "static", "templates", "translations", "web")
 
@@ -85,64 +78,6 @@ def test_the_sdist_builds_the_same_wheel(wheel: Path, tmp_path: Path) -> None:
     again = build(next(tmp_path.glob("seequeue-*/")), tmp_path, "wheel")
     assert {*zipfile.ZipFile(again).namelist()} == {*zipfile.ZipFile(wheel).namelist()}
     assert metadata(again) == metadata(wheel)
-
-
-@pytest.fixture(scope="module")
-def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The Python of an environment with the wheel, and behind it the packages of this one."""
-    place = tmp_path_factory.mktemp("installed")
-    venv.create(place, symlinks=True)
-    [packages] = place.glob("lib/python3*/site-packages")
-    (packages / "these.pth").write_text(str(Path(pytest.__file__).parent.parent))
-    for name in ("app", "settings", "web"):  # modules of others, named as ours
-        (packages / f"{name}.py").write_text("raise SystemExit('this is another program')")
-    pip = [sys.executable, "-m", "pip", "--python", str(place / "bin/python"), "--disable-pip-version-check"]
-    subprocess.run([*pip, "install", "--quiet", "--no-deps", "--no-index", str(wheel)], check=True)
-    return place / "bin/python"
-
-
-@contextmanager
-def serving(python: Path, folder: Path, *options: str, **env: str) -> Iterator[list[str]]:
-    """Run `seequeue serve` in a folder, and yield the first two lines that it prints, split into words."""
-    command = [str(python), "-c", SERVE, "--port", "0", "--workers", "1", *options]
-    env = {"PATH": os.environ["PATH"], "HOME": str(folder), **env}
-    with open(folder / "log", "ab") as log:
-        process = subprocess.Popen(command, cwd=folder, env=env, stdout=subprocess.PIPE, stderr=log, text=True)
-    try:
-        assert process.stdout
-        yield [process.stdout.readline(), process.stdout.readline()]
-    finally:
-        process.terminate()
-        process.wait()
-
-
-def call(url: str, data: bytes | None = None) -> str:
-    with urllib.request.urlopen(url, data, timeout=30) as answer:
-        text: str = answer.read().decode()
-    return text
-
-
-@pytest.mark.slow
-def test_the_installed_server_keeps_its_messages_in_the_folder_of_the_user(python: Path, folder: Path) -> None:
-    """It is named as others are, but takes no module of theirs, from site-packages or from the working directory."""
-    home = folder / "home"
-    home.mkdir()
-    (home / "settings.py").write_text("raise SystemExit('this is another program')")
-    (home / "browser").write_text(f"#!/bin/sh\necho $1 >{home}/opened")
-    (home / "browser").chmod(0o755)
-    with serving(python, home, "--pid-file", "master.pid", "--open", BROWSER=f"{home}/browser %s") as lines:
-        url = lines[0].split()[-1]
-        assert lines[1] == f"Its messages are in {home}/.local/share/seequeue (the embedded Valkey)\n"
-        call(f"{url}api/queue/jobs/push", b"message=kept")
-        title = Path(f"/proc/{(home / 'master.pid').read_text().strip()}/cmdline").read_text()
-        assert title.rstrip("\0") == "gunicorn: master [seequeue]"
-        assert '<script type="module"' in call(url)
-        until(lambda: (home / "opened").exists() and (home / "opened").read_text() == url + "\n")
-    assert not (home / "master.pid").exists()
-    with serving(python, home) as lines:
-        assert '"message":"kept"' in call(f"{lines[0].split()[-1]}api/queue/jobs/pop", b"")
-    assert [path.name for path in home.glob(".local/share/seequeue/*") if path.name == "appendonlydir"]
-    assert not list(python.parent.parent.glob("lib/python3*/site-packages/seequeue_server/instance"))
 
 
 class Executed(Exception):
