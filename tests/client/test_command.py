@@ -195,7 +195,7 @@ def test_a_reader_that_leaves_ends_a_list_quietly(site: App, queue: Queue, name:
 
 
 def test_serve_runs_the_server_if_it_is_installed(site: App, tmp_path: Path) -> None:
-    assert err(site.url, "serve", "--port", "0", code=1) == "The server is not installed. pip install seequeue"
+    assert err(site.url, "serve", "--port", "0", code=1) == "The server is not installed. pip install seequeue."
     installed = tmp_path / "server-1.dist-info"
     installed.mkdir()
     (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: server\nVersion: 1\n")

@@ -346,17 +346,18 @@ def test_threads_share_a_loop_and_each_message_starts_once(queue: Queue) -> None
 
 def test_a_thread_that_ends_leaves_the_messages_of_others_alone(queue: Queue) -> None:
     queue.push("a")
-    stop, go_on = threading.Event(), threading.Event()
+    stop, begun, go_on = threading.Event(), threading.Event(), threading.Event()
     loop = queue.consume(stop=stop)
 
     def run() -> None:
         for message in loop:
             with message:
+                begun.set()
                 go_on.wait(20)
 
     working = threading.Thread(target=run, daemon=True)
     working.start()
-    until(lambda: facts(queue) == (0, 1, 0, 0))
+    assert begun.wait(20)
     stop.set()
     assert [*loop] == []
     assert facts(queue) == (0, 1, 0, 0)

@@ -1,6 +1,7 @@
 """A lost connection, or a server that is away, neither loses nor doubles a message."""
 
 import asyncio
+import json
 import signal
 import threading
 from collections.abc import Callable
@@ -8,6 +9,8 @@ from typing import Any
 
 import pytest
 from seequeue import AsyncQueue, OutcomeUnknown, Queue, SeequeueError, Unavailable
+from seequeue.errors import from_answer
+from seequeue.work.outcomes import is_lasting
 
 from tests.client.helpers import HttpProxy
 from tests.servers import App, Store, free_port, until
@@ -161,3 +164,10 @@ def test_pushes_survive_a_server_that_is_killed(
     assert queue.push_many(numbers()) == 5000
     restart.join()
     assert [message.json() for message in queue.all()] == [*range(5000)]
+
+
+@pytest.mark.parametrize("code", ["incomplete_body", "body_timeout"])
+def test_a_body_that_broke_off_on_the_way_is_sent_again(code: str) -> None:
+    answer = json.dumps({"success": False, "error": code, "message": "The body is shorter."}).encode()
+    error = from_answer(400, answer, {})
+    assert isinstance(error, Unavailable) and not is_lasting(error)

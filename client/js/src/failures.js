@@ -73,7 +73,7 @@ function delayOf(retryDelay, deliveries, error) {
 export function meaningOf(error) {
   if (!(error instanceof QueueError)) return "fatal";
   const { status, code } = error;
-  if (code === "no_json" || status >= 500 || status === 429 || status === 408 || status === 200) return "transient";
+  if (code === "no_json" || code === "incomplete_body" || status >= 500 || status === 429 || status === 408 || status === 200) return "transient";
   if (status === 0) return code === "bad_message" || code === "bad_name" ? "content" : "transient";
   return REFUSED_CONTENT.has(status) ? "content" : "fatal";
 }

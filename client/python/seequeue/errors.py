@@ -70,6 +70,8 @@ class BadMessage(Reject, ValueError):
 
 
 FAMILIES: dict[str, type[SeequeueError]] = {
+    "body_timeout": Unavailable,  # bodies are sent whole: the connection, or the server, broke off
+    "incomplete_body": Unavailable,
     "limited": Limited,
     "outcome_unknown": OutcomeUnknown,
     "paused": Paused,

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from seequeue.core.verbs import Reserved, clean_reason, encode_result
-from seequeue.errors import Reject, SeequeueError
+from seequeue.errors import Reject, SeequeueError, Unavailable
 
 log = logging.getLogger("seequeue")
 
@@ -128,4 +128,5 @@ class Events:
 
 def is_lasting(error: SeequeueError) -> bool:
     """Return whether an error of the server needs somebody: a wrong token, a name that is no queue."""
-    return 400 <= error.status < 500 and error.status not in (408, 429) and error.code != "stale"
+    passes = isinstance(error, Unavailable) or error.status in (408, 429) or error.code == "stale"
+    return 400 <= error.status < 500 and not passes
