@@ -4,11 +4,11 @@ import functools
 import inspect
 import os
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
-from typing import Any, Concatenate, ParamSpec, TypeVar, get_args
+from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, get_args
 
 from seequeue.core import streams, tidying, verbs
 from seequeue.core.protocol import Operation
-from seequeue.core.verbs import Client, Reserved
+from seequeue.core.verbs import Client, M, Reserved
 from seequeue.drivers import AsyncDriver, Driver
 from seequeue.work.consumer import AsyncConsumer, ConsumeOptions, Consumer, consume
 from seequeue.work.worker import AsyncWorker, Worker, WorkerOptions, worker
@@ -17,8 +17,7 @@ DEFAULT_URL = "http://localhost:5000"
 
 P = ParamSpec("P")
 T = TypeVar("T")
-
-
+D = TypeVar("D", Driver, AsyncDriver)
 S = TypeVar("S")  # what has a `driver`: a queue, or a message
 
 
@@ -151,7 +150,24 @@ def _headers(token: str | None) -> dict[str, str]:
     return {"Authorization": f"Bearer {token}"} if token else {}
 
 
-class Queue(Client[Message]):
+class _Connected(Client[M], Generic[M, D]):
+    """A server, and the driver that runs its operations."""
+
+    driver_type: type[D]
+
+    def __init__(
+        self,
+        name: str | Iterable[str] | None = None,
+        *,
+        url: str | None = None,
+        token: str | None = None,
+        timeout: float = 60,
+    ) -> None:
+        super().__init__(_url(url), name, timeout)
+        self.driver: D = self.driver_type(_headers(token))
+
+
+class Queue(_Connected[Message, Driver]):
     """A queue of a Seequeue server. Threads can share it; a forked process opens connections of its own.
 
     `name` can be several names, in order: `pop` and `reserve` then take from the first of them that has a message.
@@ -164,18 +180,7 @@ class Queue(Client[Message]):
         ValueError: not an http or https URL, or no positive timeout.
     """
 
-    message_type = Message
-
-    def __init__(
-        self,
-        name: str | Iterable[str] | None = None,
-        *,
-        url: str | None = None,
-        token: str | None = None,
-        timeout: float = 60,
-    ) -> None:
-        super().__init__(_url(url), name, timeout)
-        self.driver = Driver(_headers(token))
+    message_type, driver_type = Message, Driver
 
     def __enter__(self) -> "Queue":
         return self
@@ -216,21 +221,10 @@ class Queue(Client[Message]):
     remove = blocking(tidying.remove)
 
 
-class AsyncQueue(Client[AsyncMessage]):
+class AsyncQueue(_Connected[AsyncMessage, AsyncDriver]):
     """A queue of a Seequeue server under asyncio: the operations of `Queue`, with await."""
 
-    message_type = AsyncMessage
-
-    def __init__(
-        self,
-        name: str | Iterable[str] | None = None,
-        *,
-        url: str | None = None,
-        token: str | None = None,
-        timeout: float = 60,
-    ) -> None:
-        super().__init__(_url(url), name, timeout)
-        self.driver = AsyncDriver(_headers(token))
+    message_type, driver_type = AsyncMessage, AsyncDriver
 
     async def __aenter__(self) -> "AsyncQueue":
         return self
