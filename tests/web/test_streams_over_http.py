@@ -180,4 +180,4 @@ def test_a_stream_answers_an_error_when_redis_is_unavailable_from_the_start(
         get(app, f"/api/queue/{name}/all", NDJSON)
     assert (caught.value.code, json.load(caught.value)["error"]) == (503, "redis_unavailable")
     status, answer = post(app, f"/api/queue/{name}/push", b'"a"\n')
-    assert (status, answer["error"], answer.get("pushed", 0)) == (503, "redis_unavailable", 0)
+    assert (status, answer["error"], answer["pushed"]) == (503, "redis_unavailable", 0)

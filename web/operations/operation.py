@@ -9,10 +9,12 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+import redis
 from flask import Response
 
 from broker.attached.queue import AttachedQueue
-from web.errors import ApiError
+from broker.queue import ReliableQueue
+from web.errors import ApiError, from_redis
 from web.input.body import Unescaped, lines_kind, media_type, read_fields, refuse_body, release_memory
 from web.input.codec import BY_REDIS, Limits
 from web.input.parameters import VISIBLE_ASCII, MessageParameter, Parameter, parse, validate_name, validate_names
@@ -141,7 +143,7 @@ def _run(request: Request, operation: Operation) -> Result:
 def _run_on_queue(request: Request, operation: Operation, name: str | None) -> Result:
     text = request.settings.queue_name if name is None else name
     names = validate_names(text) if operation.several and "," in text else [validate_name(text)]
-    queues = [request.services.queue(name) for name in names]
+    queues = _find(request, operation, names)
     attached = [queue for queue in queues if isinstance(queue, AttachedQueue)]
     if any(operation.id not in READING_ATTACHED and operation.id not in queue.may for queue in attached):
         raise ApiError("attached_list")
@@ -161,6 +163,20 @@ def _run_on_queue(request: Request, operation: Operation, name: str | None) -> R
     return found
 
 
+def _find(request: Request, operation: Operation, names: list[str]) -> list[ReliableQueue]:
+    try:
+        return [request.services.queue(name) for name in names]
+    except redis.RedisError as error:
+        if not is_stream(request, operation):
+            raise
+        raise from_redis(error).with_details(**{"imported" if operation.lines else "pushed": 0}) from error
+
+
+def is_stream(request: Request, operation: Operation) -> bool:
+    """Return whether the body is a stream of lines; then each error says how many were stored."""
+    return bool(operation.lines) or (operation.streams and lines_kind(request) is not None)
+
+
 def warned(found: Result, warning: str) -> Result:
     """Return a result with the warning, if there is one and the answer is JSON."""
     answer = found.answer if isinstance(found, Counted) else found
@@ -178,7 +194,7 @@ def arguments(request: Request, operation: Operation) -> tuple[dict[str, Any], s
     if operation.method == "GET":
         refuse_body(request)
         return parse(request, operation.parameters, {}), ""
-    if operation.lines or (operation.streams and lines_kind(request)):
+    if is_stream(request, operation):
         values = parse(request, operation.parameters, {})
         if operation.lines and media_type(request) != NDJSON:
             raise ApiError("unsupported_type", f"Send {NDJSON}.")
