@@ -9,6 +9,7 @@ import click
 
 from seequeue.command.base import Nothing, Session, as_json, on_terminal, print_line, progress, queue_argument, verb
 from seequeue.core.messages import Listed
+from seequeue.core.protocol import MAX_BATCH, MAX_DELAY, MAX_WAIT
 from seequeue.errors import SeequeueError
 from seequeue.queue import Queue
 
@@ -20,7 +21,7 @@ MAX_LINE_BYTES = 16 << 20  # a server takes no longer message, unless it is set 
 @queue_argument()
 @click.argument("message", required=False)
 @click.option("--each-line", is_flag=True, help="Push each line of standard input as a message, as it comes.")
-@click.option("--delay", type=click.FloatRange(0, 2_592_000), metavar="SECONDS", default=0, help="Join the queue then.")
+@click.option("--delay", type=click.FloatRange(0, MAX_DELAY), metavar="SECONDS", default=0, help="Join the queue then.")
 @click.option("--front", is_flag=True, help="Push to the front, to be popped next.")
 @click.option("--key", metavar="KEY", help="Idempotency-Key: with the same one, it is pushed once in 24 hours.")
 def push(
@@ -96,8 +97,10 @@ def input_size() -> int | None:
 
 @verb()
 @queue_argument("queues", nargs=-1, required=True, metavar="QUEUE...")
-@click.option("--wait", type=click.FloatRange(0, 60), metavar="SECONDS", default=0, help="Wait for a message.")
-@click.option("--max", "number", type=click.IntRange(1, 1000), metavar="N", help="Pop up to N messages, a line each.")
+@click.option("--wait", type=click.FloatRange(0, MAX_WAIT), metavar="SECONDS", default=0, help="Wait for a message.")
+@click.option(
+    "--max", "number", type=click.IntRange(1, MAX_BATCH), metavar="N", help="Pop up to N messages, a line each."
+)
 def pop(session: Session, queues: tuple[str, ...], wait: float, number: int | None) -> None:
     """Remove the next message and print it.
 

@@ -17,11 +17,10 @@ import click
 import httpx2
 
 from seequeue.command.base import Session, as_json, print_line, queue_argument, verb
-from seequeue.core.protocol import log
+from seequeue.core.protocol import MAX_DELAY, MAX_LEASE, MIN_LEASE, log
 from seequeue.errors import Reject
 from seequeue.queue import Message, Queue
 
-MAX_DELAY = 2_592_000  # seconds, 30 days
 RETRY_LATER = 75  # EX_TEMPFAIL of sysexits.h
 PROGRAM = "seequeue.program"  # in the context of click
 
@@ -36,7 +35,7 @@ OPTIONS = (
     ),
     click.option(
         "--lease",
-        type=click.FloatRange(1, 43_200),
+        type=click.FloatRange(MIN_LEASE, MAX_LEASE),
         metavar="SECONDS",
         default=30,
         show_default=True,
@@ -44,7 +43,7 @@ OPTIONS = (
     ),
     click.option(
         "--retry",
-        type=click.FloatRange(0, 2_592_000),
+        type=click.FloatRange(0, MAX_DELAY),
         metavar="SECONDS",
         help="When to retry. By default after 1 to 2 seconds, doubling each time.",
     ),

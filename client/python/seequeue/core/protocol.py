@@ -20,7 +20,12 @@ log = logging.getLogger("seequeue")
 
 MAX_BACKOFF = 5.0  # seconds between two tries
 ANSWER_TIMEOUT = 20.0  # seconds for an answer to begin, in addition to `wait`; the server gives up on Redis after 5
+# The bounds of the API.
 MAX_NAMES = 10  # of queues in one path
+MAX_BATCH = 1000  # messages of one request
+MAX_WAIT = 60  # seconds
+MIN_LEASE, MAX_LEASE = 1, 43_200  # seconds
+MAX_DELAY = 2_592_000  # seconds, 30 days
 NAME = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 NAME_RULE = "1 to 128 characters: A-Z a-z 0-9 . _ - :"
 
@@ -140,15 +145,15 @@ def check_number(name: str, value: float, minimum: float, maximum: float) -> flo
 
 
 def check_wait(value: float) -> float:
-    return check_number("wait", value, 0, 60)
+    return check_number("wait", value, 0, MAX_WAIT)
 
 
 def check_lease(value: float) -> float:
-    return check_number("lease", value, 1, 43_200)
+    return check_number("lease", value, MIN_LEASE, MAX_LEASE)
 
 
 def check_delay(value: float) -> float:
-    return check_number("delay", value, 0, 2_592_000)
+    return check_number("delay", value, 0, MAX_DELAY)
 
 
 def get(url: str, *, timeout: float = ANSWER_TIMEOUT, accept: str = "", **parameters: Any) -> Request:

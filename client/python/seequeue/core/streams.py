@@ -7,6 +7,7 @@ from typing import Any
 from seequeue.core.messages import Listed, encode, listed, to_field
 from seequeue.core.models import Counts, counts_of
 from seequeue.core.protocol import (
+    MAX_BATCH,
     Chunk,
     Disconnected,
     Emit,
@@ -27,7 +28,6 @@ from seequeue.core.protocol import (
 from seequeue.core.verbs import count, new_key
 from seequeue.errors import OutcomeUnknown, Refused, SeequeueError, Unavailable
 
-BATCH_MESSAGES = 1000
 BATCH_BYTES = 1 << 20
 EVENTS_TIMEOUT = 40.0  # seconds of silence on an event stream, where a comment comes every 15
 
@@ -57,7 +57,7 @@ def push_many(
             message = encode(found[0])
             if not message:
                 raise Refused("empty_message", "A message must not be empty or null.", status=400)
-        if batch and (not found or len(batch) == BATCH_MESSAGES or size + len(message) > BATCH_BYTES):
+        if batch and (not found or len(batch) == MAX_BATCH or size + len(message) > BATCH_BYTES):
             request = post(client.path("push"), key=new_key(), messages=batch)
             yield from call(client, request)
             done, size, batch = done + len(batch), 0, []
@@ -151,7 +151,7 @@ def import_lines(
     while True:
         found = list(_next(source)) if isinstance(source, Iterator) else (yield Next(source))
         line = bytes(found[0]).rstrip(b"\r\n") if found else b""
-        if batch and (not found or len(batch) == BATCH_MESSAGES or size + len(line) > BATCH_BYTES):
+        if batch and (not found or len(batch) == MAX_BATCH or size + len(line) > BATCH_BYTES):
             headers = {"Content-Type": NDJSON, "Idempotency-Key": new_key()}
             try:
                 answer = yield from call(client, Request("POST", client.path("import"), b"\n".join(batch), headers))

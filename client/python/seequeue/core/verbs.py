@@ -16,6 +16,7 @@ from seequeue.core.models import (
 )
 from seequeue.core.protocol import (
     ANSWER_TIMEOUT,
+    MAX_BATCH,
     Operation,
     Request,
     Server,
@@ -174,7 +175,7 @@ def _take(
 ) -> Operation[dict[str, Any]]:
     """Pop or reserve; return {} if the queue is empty."""
     if max is not None:
-        check_number("max", max, 1, 1000)
+        check_number("max", max, 1, MAX_BATCH)
     is_single = len(client.names) < 2
     timeout = ANSWER_TIMEOUT + check_wait(wait)
     url = client.path_of_all(operation)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from seequeue.core.protocol import MAX_BATCH
 from seequeue.queue import AsyncQueue, Queue
 from seequeue.testing import supervisor
 
@@ -88,8 +89,8 @@ def _clear(queue: Queue) -> None:
     counts = queue.count()
     if counts.reserved or counts.delayed:
         held = [message.id for message in (*queue.reserved(), *queue.delayed()) if message.id]
-        for start in range(0, len(held), 1000):
-            queue.settle(acks=held[start : start + 1000])
+        for start in range(0, len(held), MAX_BATCH):
+            queue.settle(acks=held[start : start + MAX_BATCH])
     if counts.paused:
         queue.resume()
     if counts.count:

@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from seequeue.core.models import Settled
+from seequeue.core.protocol import MAX_BATCH
 from seequeue.core.verbs import Reserved
 
-MAX_PREFETCH = 1000  # messages, what one reserve can take
+MAX_PREFETCH = MAX_BATCH  # messages, what one reserve can take
 MAX_PREFETCH_BYTES = 8 << 20
 PREFETCH_SECONDS = 0.1  # of work that is prefetched
 MAX_WAIT_IN_HAND = 0.5  # seconds until a message that waits is given back

@@ -6,13 +6,13 @@ import random
 from collections.abc import Callable
 from typing import Any
 
+from seequeue.core.protocol import MAX_DELAY
 from seequeue.core.verbs import Reserved, clean_reason, encode_result
 from seequeue.errors import Reject, SeequeueError, Unavailable
 
 log = logging.getLogger("seequeue")
 
 MAX_BACKOFF = 3600.0  # seconds
-MAX_DELAY = 2_592_000.0  # seconds, 30 days
 
 RetryDelay = float | Callable[[int], float]
 

@@ -12,7 +12,7 @@ from concurrent.futures import BrokenExecutor, Executor, ProcessPoolExecutor, Th
 from dataclasses import dataclass
 from typing import Any
 
-from seequeue.core.protocol import check_lease, check_number, check_wait
+from seequeue.core.protocol import MAX_BATCH, check_lease, check_number, check_wait
 from seequeue.errors import LeaseExpired
 from seequeue.work import background, signals
 from seequeue.work.aio import AsyncPump
@@ -87,7 +87,7 @@ def worker(
     the delay in seconds, `on_reject` with the error of a message that becomes a dead letter.
     """
     check_number("concurrency", concurrency, 1, 10_000)
-    check_number("batch", batch, 1, 1000)
+    check_number("batch", batch, 1, MAX_BATCH)
     check_number("grace", grace, 0, 86_400)
     events = Events(retry_delay=retry_delay, on_start=on_start, on_done=on_done, on_retry=on_retry, on_reject=on_reject)
     return WorkerOptions(
