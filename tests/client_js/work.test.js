@@ -432,6 +432,19 @@ describe("work", { concurrency: true }, () => {
     assert.deepEqual(warnings, ["The server is not available; trying again. QueueError: No response. It is unknown whether this was done."]);
   });
 
+  test("an ack whose body broke off on the way is sent again", async () => {
+    let refused = 0;
+    const answer = { success: false, error: "incomplete_body", message: "The body is shorter than its Content-Length." };
+    const refuse = () => Response.json(answer, { status: 400 });
+    const queue = newQueue({ fetch: fetchWith((operation) => (operation === "settle" && !refused++ ? refuse() : null)) });
+    await queue.push("a");
+    let done = 0;
+    const { stop } = start(queue, (message) => message.ack({ job: queue.name, result: 1 }), { onDone: () => (done += 1) });
+    await until(() => done);
+    await stop();
+    assert.deepEqual([(await queue.result(queue.name)).result, (await dead(queue)).length], ["1", 0]);
+  });
+
   test("it takes no more while many acks cannot be sent", async () => {
     const { opened, open } = gate();
     const queue = newQueue({ fetch: fetchWith(async (operation) => void (operation === "settle" && (await opened))) });
