@@ -1,5 +1,5 @@
 -- Reserve messages, if that is all there is to do: nothing is due, and the queue is not paused and has neither a history
--- nor settings. Most reservations end here; take.lua, which has the input and the output, makes the others.
+-- nor settings. Most calls return here. take.lua describes the input and the output, and does the rest.
 
 local MAX_BATCH_BYTES = 16 * 1024 * 1024 -- a batch ends once it reaches this: a thousand messages can be a gigabyte
 

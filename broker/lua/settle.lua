@@ -54,7 +54,7 @@ local function ack(ids)
   forget(ids)
   if is_kept then return end
   local number, before = call('ZCARD', acked), call('ZCOUNT', acked, '-inf', now)
-  local oldest = before < number and before or 0 -- after now: from before the clock was set back
+  local oldest = before < number and before or 0 -- a score after `now` is from before the clock was set back, and older
   if number > MAX_ACKED then call('ZREMRANGEBYRANK', acked, oldest, oldest + number - MAX_ACKED - 1) end
   call('PEXPIRE', acked, ACKED_SECONDS * 1000 + TRIM_INTERVAL)
 end
@@ -113,7 +113,8 @@ local function release(id, delay, reason)
   return false
 end
 
--- Return the messages that were released now. Those that are too many for one call are due. Return 1 if there are any.
+-- Put back the messages that were released without a delay. If they are too many for one call, the rest become due at
+-- once, and the result is 1.
 local function end_released()
   if not return_messages(ending, failures) then return 0 end
   for _, id in ipairs(ending) do
@@ -170,5 +171,3 @@ if command == 'settle' then
   store_results(ARGV[3], results)
   return {DONE, #held.ack, #held.release, buried, #held.extend, stale, end_released()}
 end
-
-return redis.error_reply('ERR unknown command ' .. command)

@@ -1,5 +1,5 @@
--- Ack or extend one reservation, if that is all there is to do. Most calls end here; settle.lua, which has the input and
--- the output, makes the others.
+-- Ack or extend one reservation, if that is all there is to do. Most calls return here. settle.lua describes the input
+-- and the output, and does the rest.
 
 local MAX_ACKED, ACKED_SECONDS = 10000, 3600 -- acked ids that are remembered, and how long
 

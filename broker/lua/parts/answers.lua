@@ -1,12 +1,13 @@
 -- Answers that are kept: those to requests with an Idempotency-Key, and the results of jobs.
 --
--- The former are in a ring of hashes, one for each six hours: a key for each answer would hide the queues in a scan.
+-- The former are in a ring of hashes, one for each six hours: a key for each answer would swamp the scan that lists the
+-- queues.
 
 local ANSWER_SECONDS = 24 * 3600 -- how long the answer to an Idempotency-Key is saved at least
 local ANSWER_KEY_SECONDS = 6 * 3600 -- for which one of the keys takes the new answers
 local ANSWER_KEYS = 7 -- of which five hold the last 24 hours
 
--- The key of the hash for the answers of now, or of some turns ago.
+-- The key of the hash with the current answers, or with those of `turns_ago` turns before.
 local function answer_key(turns_ago)
   local turn = math.floor(now / 1000 / ANSWER_KEY_SECONDS) - turns_ago
   return KEYS[#KEYS - turn % ANSWER_KEYS]

@@ -5,8 +5,9 @@ local DIGEST_LENGTH = 20 -- hexadecimal digits
 local REASON_SECONDS = 7 * 24 * 3600 -- how long the reasons of dead letters that were moved back are kept
 local SAMPLES, SAMPLE_BYTES = 16, 4096 -- of a large message that its digest covers
 
--- A digest of a message; of a large one, of its size and of samples of it, as a digest of all takes milliseconds. So it
--- says nothing for sure: where a message is removed, the whole text is compared. `message_digest` in keys.py is the same.
+-- A digest of a message; of a large one, of its size and of samples of it, as a digest of all takes milliseconds. So
+-- equal digests prove nothing: where a message is removed, the whole text is compared. `message_digest` in keys.py does
+-- the same.
 local function digest_of(message)
   local text, size = message, #message
   if size > SAMPLES * SAMPLE_BYTES then

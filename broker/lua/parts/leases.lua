@@ -144,7 +144,7 @@ local function return_messages(ids, failures)
   return are_left
 end
 
--- Return the messages that due_ids found. Return whether there may be more.
+-- Put back the messages that due_ids found. The result says whether there may be more.
 local function return_due(due)
   if #due == 0 then return false end
   read_max_deliveries()

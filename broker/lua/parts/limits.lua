@@ -11,8 +11,8 @@ local MAX_RETRY = 1000 -- milliseconds; an ack can free a place at any time
 
 local interval, full_at -- microseconds a token, and when the bucket is full; nil without `per_second`
 
--- How many of `number` messages the settings allow to be taken now. If none: milliseconds until there may be more unless
--- a place becomes free before, and after which to try again.
+-- How many of `number` messages may be taken now. If none, also: milliseconds until one may be taken at the latest (an ack
+-- can free a place sooner), and milliseconds after which to try again.
 local function limit(number)
   local at_once, per_second, deliveries = unpack(call('HMGET', settings, 'at_once', 'per_second', 'max_deliveries'))
   max_deliveries = tonumber(deliveries) or max_deliveries

@@ -36,9 +36,9 @@ local function find_entry(entries, top, digest, n)
   end
 end
 
--- Match a number of consecutive messages, each by its digest, with their entries; that of the first is at the top of
--- `entries`, or below entries of messages that other clients removed. A message without an entry has never come back, so
--- neither have those behind it, unless some of the messages can have left (`can_miss`).
+-- Match `number` consecutive messages with their entries, by digest. The entry of the first is on top, except for entries
+-- of messages that other clients removed. A message without an entry never came back, and neither did those behind it,
+-- unless some of the messages may have left (`can_miss`).
 -- Return the positions of the entries, the last of them, and whether some message has none.
 local function match_entries(entries, number, digest_at, can_miss)
   local found, top = {}, #entries

@@ -1,8 +1,8 @@
 -- The part of most scripts that names the keys of a queue. broker/script.py says which other parts a script has.
 -- Redis runs the whole text at each call, so a part that defines what a frequent command does not need comes after it.
 --
--- KEYS: the list, the keys in SCRIPT_KEYS of broker/keys.py, which has the map of keys, and for some commands one more,
---       or all of ANSWER_KEYS if the request has an Idempotency-Key.
+-- KEYS: the list, the keys in SCRIPT_KEYS of broker/keys.py, which has the map of keys, and for some commands more: those
+--       that its file names, or all of ANSWER_KEYS if the request has an Idempotency-Key.
 -- ARGV: the command, the deliveries after which a message is buried, and the arguments of the command: ARGV[3...].
 -- Output: {DONE, ...}   the answer of the command
 --         {AGAIN}       more messages are due than one call returns; call again

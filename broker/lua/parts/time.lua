@@ -11,7 +11,7 @@ local time = call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000) -- milliseconds
 local micros = time[1] .. string.rep('0', 6 - #time[2]) .. time[2] -- the same in microseconds, as text
 
--- From the clock, milliseconds: when a lease or delay last began, before when none ends, and when the last one ends.
+-- From the clock, milliseconds: when a lease or delay last began, a time before which none ends, and the end of the last.
 local last_begun, next_due, last_due
 
 local function read_clock()
